@@ -1,0 +1,149 @@
+"""The estimator: the mean of paired differences over seeds crossed with item clusters, and its interval.
+
+Model: d[s, i] = mean + a[s] + b[i] + e[s, i], seeds s and clusters i both random and crossed, since every seed is
+scored on the same test items. An interval must speak of other seeds and of other items; one that resamples only items,
+or rows as if they were independent, is too narrow. With the two-way mean squares of seeds, items and the rest
+(Searle, Casella & McCulloch 1992, "Variance Components", ch. 4), E[MS_S] = Ve + I Va, E[MS_I] = Ve + S Vb,
+E[MS_E] = Ve, and the variance of the mean is (MS_S + MS_I - MS_E) / (S I). It is taken as the largest of that and of
+each single mean square, so that an estimate of a variance below zero never narrows an interval.
+Degrees of freedom: Satterthwaite (1946), Biometrics Bulletin 2(6), eq. 17, not below S - 1.
+
+Shapes: S seeds, I clusters.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy import stats
+
+from finetrial.records.table import Floats
+
+MIN_SEEDS = 3
+
+
+@dataclass(frozen=True)
+class Components:
+    """Variances of one observation d[s, i], by source; those that the data put below zero are 0."""
+
+    seeds: float
+    items: float
+    residual: float
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A mean with its uncertainty. Without an interval (`low` is None) `reason` says why."""
+
+    mean: float
+    standard_error: float | None
+    degrees_of_freedom: float | None
+    low: float | None
+    high: float | None
+    confidence: float
+    p_value: float | None  # two-sided, of mean = 0
+    num_seeds: int  # 0 where seeds play no part (untouched bases)
+    num_clusters: int
+    components: Components | None = None
+    reason: str = ""
+
+    def at(self, confidence: float) -> Estimate:
+        """The same estimate with the interval of another confidence."""
+        if self.standard_error is None or self.degrees_of_freedom is None:
+            return replace(self, confidence=confidence)
+        half = float(stats.t.ppf((1 + confidence) / 2, self.degrees_of_freedom)) * self.standard_error
+        return replace(self, low=self.mean - half, high=self.mean + half, confidence=confidence)
+
+    def p_above(self, bound: float) -> float:
+        """One-sided p-value of the claim that the mean lies above `bound`."""
+        assert self.standard_error is not None and self.degrees_of_freedom is not None
+        if self.standard_error == 0:
+            return 0.0 if self.mean > bound else 1.0
+        return float(stats.t.sf((self.mean - bound) / self.standard_error, self.degrees_of_freedom))
+
+    def p_below(self, bound: float) -> float:
+        """One-sided p-value of the claim that the mean lies below `bound`."""
+        return self.mirrored().p_above(-bound)
+
+    def mirrored(self) -> Estimate:
+        """The estimate of minus the quantity."""
+        return replace(self, mean=-self.mean, low=None if self.high is None else -self.high,
+                       high=None if self.low is None else -self.low)
+
+
+def crossed(d: Floats, confidence: float = 0.95) -> Estimate:
+    """The mean of d[S, I] with the interval of the crossed design.
+
+    With one cluster this is the paired t-test over seeds. Fewer than 3 seeds: no interval, and `reason` says so.
+    Raises ValueError if a value is not finite.
+    """
+    num_seeds, num_clusters = _checked(d)
+    mean = float(d.mean())
+    if num_seeds < MIN_SEEDS:
+        plural = "seed" if num_seeds == 1 else "seeds"
+        return _without_interval(mean, confidence, num_seeds, num_clusters,
+                                 f"{num_seeds} {plural}: no interval below {MIN_SEEDS} seeds")
+    squares, freedoms = _mean_squares(d)
+    total = max(squares[0] + squares[1] - squares[2], *squares)
+    # Below the rounding of the values themselves, the variance is zero.
+    if total <= (8 * np.finfo(float).eps * float(np.abs(d).max(initial=0.0))) ** 2:
+        total = 0.0
+    return _with_interval(mean, math.sqrt(total / (num_seeds * num_clusters)), _satterthwaite(total, squares, freedoms),
+                          confidence, num_seeds, num_clusters, _components(squares, num_seeds, num_clusters))
+
+
+def items_only(z: Floats, confidence: float = 0.95) -> Estimate:
+    """The mean of z[I] over clusters, where there are no seeds (untouched bases): a one-sample t interval."""
+    _, num_clusters = _checked(z[np.newaxis, :])
+    mean = float(z.mean())
+    if num_clusters < 2:
+        return _without_interval(mean, confidence, 0, num_clusters, "one item cluster: no interval")
+    variance = float(z.var(ddof=1))
+    return _with_interval(mean, math.sqrt(variance / num_clusters), num_clusters - 1.0, confidence, 0, num_clusters,
+                          Components(0.0, variance, 0.0))
+
+
+def _checked(d: Floats) -> tuple[int, int]:
+    if d.ndim != 2 or d.size == 0:
+        raise ValueError(f"differences must be an array [seeds, clusters] with at least one value, got shape {d.shape}")
+    if not np.isfinite(d).all():
+        raise ValueError("differences must be finite; drop missing items from both arms first")
+    return d.shape[0], d.shape[1]
+
+
+def _mean_squares(d: Floats) -> tuple[tuple[float, float, float], tuple[int, int, int]]:
+    """Mean squares of seeds, items and the rest, and their degrees of freedom; 0 where there are none."""
+    num_seeds, num_clusters = d.shape
+    by_seed, by_item, mean = d.mean(axis=1), d.mean(axis=0), d.mean()
+    rest = d - by_seed[:, np.newaxis] - by_item[np.newaxis, :] + mean
+    freedoms = (num_seeds - 1, num_clusters - 1, (num_seeds - 1) * (num_clusters - 1))
+    sums = (num_clusters * np.sum((by_seed - mean) ** 2), num_seeds * np.sum((by_item - mean) ** 2), np.sum(rest**2))
+    seeds, items, residual = (float(total) / freedom if freedom else 0.0
+                              for total, freedom in zip(sums, freedoms, strict=True))
+    return (seeds, items, residual), freedoms
+
+
+def _satterthwaite(total: float, squares: tuple[float, float, float], freedoms: tuple[int, int, int]) -> float:
+    """total^2 / sum(MS^2 / df), floored at S - 1."""
+    spread = sum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True) if freedom)
+    floor = float(freedoms[0])
+    return max(floor, total**2 / spread) if spread > 0 else floor
+
+
+def _components(squares: tuple[float, float, float], num_seeds: int, num_clusters: int) -> Components:
+    seeds, items, residual = squares
+    return Components(max(0.0, (seeds - residual) / num_clusters), max(0.0, (items - residual) / num_seeds), residual)
+
+
+def _without_interval(mean: float, confidence: float, num_seeds: int, num_clusters: int, reason: str) -> Estimate:
+    return Estimate(mean, None, None, None, None, confidence, None, num_seeds, num_clusters, None, reason)
+
+
+def _with_interval(mean: float, standard_error: float, degrees_of_freedom: float, confidence: float, num_seeds: int,
+                   num_clusters: int, components: Components) -> Estimate:
+    bare = Estimate(mean, standard_error, degrees_of_freedom, None, None, confidence, None, num_seeds, num_clusters,
+                    components)
+    p_value = 1.0 if mean == 0 else min(1.0, 2 * min(bare.p_above(0.0), bare.p_below(0.0)))
+    return replace(bare, p_value=p_value).at(confidence)

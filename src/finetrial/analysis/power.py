@@ -1,0 +1,64 @@
+"""What a comparison could have seen: the effect it detects with 80 % power, and the seeds that an effect needs.
+
+The t statistic of an effect of size delta is noncentral t with noncentrality delta / SE (Cohen 1988; the same
+computation as R's power.t.test with strict = TRUE).
+"""
+
+from __future__ import annotations
+
+import math
+
+from scipy import optimize, stats
+
+from finetrial.analysis.estimate import MIN_SEEDS, Components
+
+POWER = 0.8
+
+
+def power(effect: float, standard_error: float, degrees_of_freedom: float, alpha: float = 0.05) -> float:
+    """The chance that the two-sided test at `alpha` rejects, if the true mean is `effect`."""
+    critical = stats.t.ppf(1 - alpha / 2, degrees_of_freedom)
+    return float(_rejection(effect / standard_error, degrees_of_freedom, critical))
+
+
+def detectable_effect(standard_error: float, degrees_of_freedom: float, alpha: float = 0.05,
+                      wanted: float = POWER) -> float:
+    """The smallest effect that the two-sided test at `alpha` finds with power `wanted`, in units of the mean."""
+    if standard_error == 0:
+        return 0.0
+    critical = float(stats.t.ppf(1 - alpha / 2, degrees_of_freedom))
+    highest = 1.0
+    while _rejection(highest, degrees_of_freedom, critical) < wanted:
+        highest *= 2
+    ratio = optimize.brentq(lambda x: _rejection(x, degrees_of_freedom, critical) - wanted, 0.0, highest)
+    return float(ratio) * standard_error
+
+
+def seeds_needed(effect: float, components: Components, num_clusters: int, alpha: float = 0.05, wanted: float = POWER,
+                 most: int = 200) -> int | None:
+    """The fewest seeds (at least 3) that find `effect` with power `wanted` on as many clusters.
+
+    None where even `most` seeds do not: then the items are too few, not the seeds.
+    """
+    for num_seeds in range(MIN_SEEDS, most + 1):
+        standard_error, freedom = _expected(components, num_seeds, num_clusters)
+        if standard_error == 0 or power(abs(effect), standard_error, freedom, alpha) >= wanted:
+            return num_seeds
+    return None
+
+
+def _rejection(noncentrality: float, degrees_of_freedom: float, critical: float) -> float:
+    upper = stats.nct.sf(critical, degrees_of_freedom, noncentrality)
+    lower = stats.nct.cdf(-critical, degrees_of_freedom, noncentrality)
+    return float(upper) + float(lower)
+
+
+def _expected(components: Components, num_seeds: int, num_clusters: int) -> tuple[float, float]:
+    """Standard error and degrees of freedom that the components lead to (see `estimate`)."""
+    residual = components.residual
+    squares = (residual + num_clusters * components.seeds, residual + num_seeds * components.items, residual)
+    freedoms = (num_seeds - 1, num_clusters - 1, (num_seeds - 1) * (num_clusters - 1))
+    total = squares[0] + squares[1] - squares[2]
+    spread = sum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True) if freedom)
+    freedom = max(num_seeds - 1.0, total**2 / spread) if spread > 0 else num_seeds - 1.0
+    return math.sqrt(total / (num_seeds * num_clusters)), freedom

@@ -1,0 +1,129 @@
+"""The catalog: every plug-in by kind and registered name, found by its file.
+
+A plug-in is one file that defines one public class (a subclass of its kind's base). The file name is the registered
+name, with `_` for `-`: `pydoc_chat.py` is the task `pydoc-chat`. Files come from the package, from folders or files a
+study names (`plugins: [./my_method.py]`), and from installed packages' entry points (group `finetrial.<kind>`).
+An import error in a plug-in is shown, never hidden.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import pkgutil
+import sys
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from types import ModuleType
+
+from finetrial.errors import UserError, unknown
+from finetrial.fingerprint import file_digest
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of plug-in: where its files lie and the class they subclass."""
+
+    name: str  # in messages: "task"
+    package: str  # "finetrial.tasks"
+    base_module: str
+    base_class: str
+
+
+KINDS = {kind.name: kind for kind in (
+    Kind("task", "finetrial.tasks", "finetrial.tasks.base", "Task"),
+    Kind("method", "finetrial.methods", "finetrial.methods.base", "Method"),
+    Kind("scorer", "finetrial.scorers", "finetrial.scorers.base", "Scorer"),
+    Kind("measure", "finetrial.measures", "finetrial.measures.base", "Measure"),
+    Kind("stage", "finetrial.stages", "finetrial.stages.base", "StageKind"),
+    Kind("rule", "finetrial.plan.audit", "finetrial.plan.audit.base", "Rule"),
+    Kind("study", "finetrial.studies", "finetrial.studies.base", "BuiltIn"),
+)}
+
+_user_files: dict[str, dict[str, Path]] = {name: {} for name in KINDS}
+
+
+def registered_name(stem: str) -> str:
+    """`pydoc_chat` -> `pydoc-chat`."""
+    return stem.replace("_", "-")
+
+
+def names(kind: str) -> list[str]:
+    """All registered names of a kind, sorted. Imports nothing but the kind's package."""
+    return sorted({*_package_modules(kind), *_user_files[kind], *_entry_points(kind)})
+
+
+def find(kind: str, name: str) -> type:
+    """The class registered as `name`. Raises UserError with the nearest names if there is none."""
+    wanted = registered_name(name)
+    if wanted in _user_files[kind]:
+        return _class_in(_import_file(_user_files[kind][wanted]), kind)
+    if wanted in _package_modules(kind):
+        return _class_in(importlib.import_module(_package_modules(kind)[wanted]), kind)
+    if wanted in _entry_points(kind):
+        return _class_in(importlib.import_module(_entry_points(kind)[wanted]), kind)
+    raise UserError(unknown(kind, name, names(kind)), code="unknown-name")
+
+
+def name_of(plugin: type) -> str:
+    """The registered name of a plug-in class: its file's name."""
+    return registered_name(plugin.__module__.rpartition(".")[2])
+
+
+def add_file(path: Path) -> tuple[str, str, str]:
+    """Register a user's plug-in file; its kind is read from the class it defines. Returns (kind, name, digest)."""
+    if not path.is_file():
+        raise UserError(f"plug-in {path} does not exist", "name a Python file, relative to the study file")
+    module = _import_file(path.resolve())
+    for kind in KINDS:
+        if _classes_in(module, kind):
+            name = registered_name(path.stem)
+            _user_files[kind][name] = path.resolve()
+            return kind, name, file_digest(path)
+    expected = ", ".join(spec.base_class for spec in KINDS.values())
+    raise UserError(f"plug-in {path} defines no plug-in class", f"subclass one of {expected}")
+
+
+@functools.cache
+def _package_modules(kind: str) -> dict[str, str]:
+    spec = KINDS[kind]
+    package = importlib.import_module(spec.package)
+    base = spec.base_module.rpartition(".")[2]
+    skipped = {base, *getattr(package, "NOT_PLUGINS", ())}
+    found = (module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg)
+    return {registered_name(stem): f"{spec.package}.{stem}" for stem in found if stem not in skipped}
+
+
+@functools.cache
+def _entry_points(kind: str) -> dict[str, str]:
+    return {registered_name(point.name): point.value for point in entry_points(group=f"finetrial.{kind}")}
+
+
+@functools.cache
+def _import_file(path: Path) -> ModuleType:
+    name = f"finetrial_user.{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def _classes_in(module: ModuleType, kind: str) -> list[type]:
+    spec = KINDS[kind]
+    base = getattr(importlib.import_module(spec.base_module), spec.base_class)
+    return [value for name, value in vars(module).items()
+            if isinstance(value, type) and issubclass(value, base) and value is not base
+            and value.__module__ == module.__name__ and not name.startswith("_")]
+
+
+def _class_in(module: ModuleType, kind: str) -> type:
+    classes = _classes_in(module, kind)
+    if len(classes) != 1:
+        found = ", ".join(sorted(cls.__name__ for cls in classes)) or "none"
+        raise UserError(f"{module.__file__} must define exactly one {KINDS[kind].base_class}; found {found}",
+                        "start the names of helper classes with an underscore")
+    return classes[0]

@@ -1,0 +1,193 @@
+"""The commands and their options. Nothing heavy is imported here: a command's work lies in its own module."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Controlled trials of ways to adapt a pretrained language model.\n\n"
+         "Start with: finetrial run perplexity --size demo",
+    add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False, no_args_is_help=True,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100})
+
+
+class Device(StrEnum):
+    """Where a study is computed."""
+
+    AUTO, CPU, CUDA, MPS = "auto", "cpu", "cuda", "mps"
+
+
+class Precision(StrEnum):
+    """The arithmetic of training."""
+
+    FP32, BF16, FP16 = "fp32", "bf16", "fp16"
+
+
+class LogLevel(StrEnum):
+    """How much goes into the logs."""
+
+    INFO, DEBUG = "info", "debug"
+
+
+class Schema(StrEnum):
+    """What has a JSON schema."""
+
+    STUDY, RESULTS = "study", "results"
+
+
+Name = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in study (finetrial studies), or a .yaml file.")]
+Scale = Annotated[str | None, typer.Option(metavar="SCALE", help="Which models and data: embedded (default) or full.")]
+Size = Annotated[str | None, typer.Option(metavar="SIZE", help="How much of it: demo, standard (default), thorough.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the study, such "
+                                               "as training.batch_sequences=16. May be repeated.")]
+Seeds = Annotated[str | None, typer.Option(metavar="N|LIST", help="A number of seeds, or the seeds: 5, or 0,1,2.")]
+Arms = Annotated[str | None, typer.Option(metavar="LIST", help="Only these arms: full,lora-r8.")]
+PrecisionOption = Annotated[Precision | None, typer.Option("--precision", help="The arithmetic of training; the "
+                                                           "study's unless given.")]
+AcceptThreat = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run although the plan has this threat to "
+                                                        "validity; the report says so. May be repeated.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+Runs = Annotated[Path, typer.Option(metavar="DIR", help="Where the runs' folders lie.")]
+Store = Annotated[Path | None, typer.Option(metavar="DIR", help="Where finished stages are kept; .store in the runs' "
+                                            "folder unless given.")]
+Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Phases computed at once; one a core, or one on a "
+                                          "GPU, unless given.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from finetrial import __version__
+
+        typer.echo(f"finetrial {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True,
+                                                  help="Print the version and exit.")] = False) -> None:
+    """Options before the command."""
+
+
+@app.command()
+def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
+        jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
+        runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
+        timeout: Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this "
+                                                      "time; its outcome is TIMEOUT.")] = None,
+        log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
+        ) -> None:
+    """Run a study, analyse it, report.
+
+    What is recorded already is not computed again: run the same command to resume."""
+    from finetrial.cli.running import run_command
+    from finetrial.cli.study import Changes
+
+    changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
+                      tuple(accept_threat or ()))
+    run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
+                timeout_minutes=timeout, command=context.obj["command"])
+
+
+@app.command()
+def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
+         device: DeviceOption = Device.AUTO, precision: PrecisionOption = None, runs: Runs = Path("runs"),
+         store: Store = None, accept_threat: AcceptThreat = None, json: Json = False) -> None:
+    """Show what a run would do, and what is done already.
+
+    Stages by kind, the grid of arms, learning rates and seeds, what each arm trains, threats to validity."""
+    from finetrial.cli.planning import plan_command
+    from finetrial.cli.study import Changes
+
+    changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
+                      tuple(accept_threat or ()))
+    plan_command(name, changes, store=store or runs / ".store", device=device.value, as_json=json)
+
+
+@app.command()
+def studies() -> None:
+    """List the built-in studies."""
+    from finetrial.cli.showing import studies_command
+
+    studies_command()
+
+
+@app.command()
+def show(name: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study to print as YAML, or the folder of a "
+                                             "finished run to print its answers.")],
+         size: Size = None, scale: Scale = None, runs: Runs = Path("runs")) -> None:
+    """Print a study as YAML, or the answers of a run."""
+    from finetrial.cli.showing import show_command
+
+    show_command(name, scale, size, runs)
+
+
+@app.command()
+def status(name: Annotated[str | None, typer.Argument(metavar="RUN", help="One run; all unless given.")] = None,
+           runs: Runs = Path("runs")) -> None:
+    """Show how far the runs are.
+
+    Works while they run, from another terminal."""
+    from finetrial.cli.status import status_command
+
+    status_command(name, runs)
+
+
+@app.command()
+def report(name: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
+           runs: Runs = Path("runs")) -> None:
+    """Build the report of a run again.
+
+    From the store, complete or not; computes no stage."""
+    from finetrial.cli.running import report_command
+
+    report_command(name, runs)
+
+
+@app.command()
+def data(name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
+         rows: Annotated[int, typer.Option(min=0, max=50, metavar="N", help="Rows shown of each task.")] = 3) -> None:
+    """Mine and show the data of a study.
+
+    Rows in each split, what each rule dropped, what is cut, and rows with the scored text marked."""
+    from finetrial.cli.data import data_command
+    from finetrial.cli.study import Changes
+
+    data_command(name, Changes(scale, size, tuple(set_ or ())), rows)
+
+
+@app.command()
+def pretrain(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Which base.")] = "tiny-gpt",
+             output: Annotated[Path | None, typer.Option(metavar="DIR", help="Where the base is written; a "
+                                                         "folder of its name unless given.")] = None,
+             threads: Annotated[int, typer.Option(min=1, metavar="N", help="Threads on a CPU.")] = 2,
+             device: DeviceOption = Device.CPU) -> None:
+    """Make a bundled base again, by its recipe.
+
+    From the embedded corpus; takes an hour or more. Run the same command to resume."""
+    from finetrial.cli.running import pretrain_command
+
+    pretrain_command(recipe, output or Path(recipe), threads, device.value)
+
+
+@app.command()
+def doctor(store: Annotated[Path, typer.Option(metavar="DIR", help="The store to examine.")] = Path("runs/.store"),
+           network: Annotated[bool, typer.Option("--network", help="Try to reach the model hub, too.")] = False) -> None:
+    """Examine this machine, and say how to mend it.
+
+    Packages, devices, memory, disk, store, corpus, a short training. Exit code 1 if something fails."""
+    from finetrial.cli.doctor import doctor_command
+
+    doctor_command(store, network)
+
+
+@app.command()
+def schema(what: Annotated[Schema, typer.Argument(help="What to describe.")]) -> None:
+    """Print the JSON schema of a study or its results."""
+    from finetrial.cli.showing import schema_command
+
+    schema_command(what.value)

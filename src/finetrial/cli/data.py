@@ -1,0 +1,101 @@
+"""`finetrial data STUDY`: what the data is before anything is trained on it.
+
+For every task: rows and clusters per split, what each rule dropped, what the base's tokenizer and the length limit do
+to the rows, and a few training rows with the scored text marked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from finetrial.cli.output import console, heading, indented, say
+from finetrial.cli.study import Changes, find_study
+from finetrial.plan.bases import resolve_base
+from finetrial.spec.study import Study, TaskUse
+from finetrial.tasks.base import Examples, MiningReport, Split
+
+OPEN, CLOSE = "\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}", "\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
+SCORED = "black on green"
+USED: tuple[Split, ...] = ("train", "val", "test")
+COLUMNS = {"num_rows": "rows", "num_cut": "of these cut", "num_dropped": "too long", "num_target_tokens": "scored tokens",
+           "num_lost_target_tokens": "lost"}
+
+
+def data_command(name: str, changes: Changes, num_rows: int) -> None:
+    """Print everything about a study's data. Raises DataError where it cannot be used."""
+    from finetrial.models.load import load_tokenizer
+
+    found = find_study(name, changes)
+    tokenizers = {}
+    for written in found.study.bases:
+        base = resolve_base(written, found.relative_to)
+        tokenizers.setdefault(base.tokenizer_digest, (base.name, load_tokenizer(base.folder)))
+    for use in found.study.tasks:
+        examples = use.task.load()
+        say(*mined(use, examples.report))
+        for base_name, tokenizer in tokenizers.values():
+            say(*encoded(found.study, use, examples, base_name, tokenizer, num_rows))
+
+
+def mined(use: TaskUse, report: MiningReport) -> Iterable[RenderableType]:
+    """What the source yielded."""
+    role = "learned" if use.role == "learn" else "only scored"
+    yield heading(f"{use.name} ({role})")
+    yield indented(Text(type(use.task).summary))
+    table = _table("split", "rows", "clusters")
+    for split, rows in report.rows.items():
+        table.add_row(split, f"{rows:,}", f"{report.clusters[split]:,}" if split in report.clusters else "")
+    yield from (Text(), indented(table))
+    if report.dropped:
+        dropped = _table("dropped by rule", "rows")
+        for rule, number in report.dropped.items():
+            dropped.add_row(rule, f"{number:,}")
+        yield from (Text(), indented(dropped))
+    yield from (indented(Text(note)) for note in report.notes)
+
+
+def encoded(study: Study, use: TaskUse, examples: Examples, base: str, tokenizer: Any,
+            num_rows: int) -> Iterable[RenderableType]:
+    """What a tokenizer and the length limit make of the rows that the study uses, and some training rows."""
+    from finetrial.stages.data import stable_order
+    from finetrial.tasks.encode import encode_examples, preview
+
+    max_tokens = use.max_tokens or study.training.sequence_length
+    limits: Mapping[str, int] = {"val": use.num_val, "test": use.num_test}
+    table = _table(f"as tokens of {base}, at most {max_tokens}", *COLUMNS.values())
+    for split in USED:
+        rows = stable_order(examples.split(split))
+        _, report = encode_examples(use.task, rows, tokenizer, max_tokens, limit=limits.get(split))
+        counts = report.as_dict()
+        table.add_row(split, *(f"{counts[column]:,}" for column in COLUMNS))
+    yield from (Text(), indented(table))
+    first = preview(use.task, stable_order(examples.split("train")), tokenizer, max_tokens, num_rows)
+    for number, tokens in enumerate(first, start=1):
+        yield heading(f"  {use.name}, training row {number} of {len(first)}; scored text is "
+                      + ("green" if console().is_terminal else f"between {OPEN} and {CLOSE}"))
+        yield indented(marked(tokens, colour=console().is_terminal), 4)
+
+
+def marked(tokens: list[tuple[str, bool]], *, colour: bool) -> Text:
+    """A row's text, what is scored in colour or between brackets."""
+    text = Text()
+    before = False
+    for token, scored in [*tokens, ("", False)]:
+        if scored != before and not colour:
+            text.append(OPEN if scored else CLOSE)
+        text.append(token, style=SCORED if scored and colour else "")
+        before = scored
+    return text
+
+
+def _table(first: str, *others: str) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, overflow="fold")
+    for title in others:
+        table.add_column(title, justify="right")
+    return table

@@ -1,0 +1,76 @@
+"""`run`, `report` and `pretrain`: the commands that make something, and the few lines they end with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetrial.cli.output import say, say_line, warn
+from finetrial.cli.study import Changes, find_study
+from finetrial.errors import UserError
+
+if TYPE_CHECKING:
+    from finetrial.run.trial import Trial
+
+REPORT_FILE = "report.html"
+
+
+def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str, jobs: int | None,
+                log_level: str, timeout_minutes: float | None, command: str) -> None:
+    """Run a study and print its answers, the recommendation, and where the report lies."""
+    from finetrial.run.machine import unused_accelerator
+
+    found = find_study(name, changes)
+    unused = unused_accelerator(device)
+    if unused:
+        warn(unused)
+
+    from finetrial.run.trial import RunOptions, run_study
+
+    options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
+                         timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
+                         accept=changes.accept)
+    _say_ending(run_study(found.study, options, relative_to=found.relative_to, command=command))
+
+
+def report_command(name: str, runs: Path) -> None:
+    """Build a run's report again and print its answers."""
+    from finetrial.run.trial import rebuild
+
+    _say_ending(rebuild(find_run(name, runs)))
+
+
+def pretrain_command(recipe: str, output: Path, threads: int, device: str) -> None:
+    """Make a base by its recipe; say whether it passed its gate."""
+    from finetrial.models.bundled.pretrain import pretrain
+
+    gate = pretrain(recipe, output, threads=threads, device=device, say=say_line)
+    say_line(f"gate {'passed' if gate['passed'] else 'NOT passed'}: {gate['bits_per_byte']} bits per byte")
+    say_line(f"base: {output}")
+
+
+def find_run(name: str, runs: Path) -> Path:
+    """The folder of a run, given as a path or by its name below `runs`. Raises UserError with the runs there are."""
+    from finetrial.errors import unknown
+
+    for folder in (Path(name), runs / name):
+        if folder.is_dir():
+            return folder
+    there = [path.name for path in run_folders(runs)]
+    raise UserError(unknown("run", name, there) if there else f"there is no run {name!r}, and none below {runs}",
+                    "finetrial status lists the runs; --runs DIR says where they lie")
+
+
+def run_folders(runs: Path) -> list[Path]:
+    """The folders of runs below `runs`, by name."""
+    return sorted(path.parent for path in runs.glob("*/study.yaml"))
+
+
+def _say_ending(trial: Trial) -> None:
+    from finetrial.cli.answers import short_answers
+    from finetrial.report import view
+
+    say(*short_answers(view(trial.study, trial.results)))
+    if trial.corrupt:
+        warn(f"damaged store entries were found and computed again: {', '.join(trial.corrupt)}")
+    say_line(f"\nreport: {trial.folder / REPORT_FILE}")

@@ -1,0 +1,137 @@
+"""From a name on the command line to a study: found, changed by the options, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetrial import catalog
+from finetrial.errors import UserError, unknown
+from finetrial.spec.io import parse_study, read_study, set_value
+from finetrial.spec.study import BASE_ARM, Study
+from finetrial.studies.base import BuiltIn
+
+FILE_ENDINGS = (".yaml", ".yml", ".json")
+SCALE, SIZE = "embedded", "standard"  # of a built-in study, unless asked for another
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What the options change in a study, as they were written; None or empty = nothing."""
+
+    scale: str | None = None
+    size: str | None = None
+    assignments: tuple[str, ...] = ()  # of --set
+    seeds: str | None = None
+    arms: str | None = None
+    precision: str | None = None
+    accept: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """A study, and the folder that paths in it are relative to (None for a built-in study)."""
+
+    study: Study
+    relative_to: Path | None = None
+
+
+def find_study(name: str, changes: Changes | None = None) -> Found:
+    """The study that `name` stands for, with the changes made. Raises UserError with all problems found."""
+    changes = changes or Changes()
+    found = _from_file(Path(name), changes) if is_file_name(name) else Found(_built_in(name, changes))
+    content = found.study.identity()
+    if not _apply(content, changes):
+        return found
+    return Found(parse_study(content, f"{name} with the options given"), found.relative_to)
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a name is meant as the path of a study file."""
+    return name.endswith(FILE_ENDINGS) or "/" in name or Path(name).is_file()
+
+
+def built_in_studies() -> Mapping[str, type[BuiltIn]]:
+    """The built-in studies by name."""
+    return {name: catalog.find("study", name) for name in catalog.names("study")}
+
+
+def _built_in(name: str, changes: Changes) -> Study:
+    try:
+        found: type[BuiltIn] = catalog.find("study", name)
+    except UserError as error:
+        raise UserError(error.problem, "finetrial studies lists them; a study of your own is a .yaml file",
+                        code=error.code) from None
+    return found().study(changes.scale or SCALE, changes.size or SIZE)
+
+
+def _from_file(path: Path, changes: Changes) -> Found:
+    for option, value in (("--size", changes.size), ("--scale", changes.scale)):
+        if value is not None:
+            raise UserError(f"{option} {value} does not go with the study file {path}",
+                            "sizes and scales belong to built-in studies; use --set, --seeds or --arms, or edit the file")
+    return Found(read_study(path), path.resolve().parent)
+
+
+def _apply(content: dict[str, Any], changes: Changes) -> bool:
+    """Change a study's plain data; False if there was nothing to change."""
+    if changes.arms is not None:
+        _keep_arms(content, _listed("--arms", changes.arms))
+    for assignment in changes.assignments:
+        set_value(content, assignment)
+    if changes.seeds is not None:
+        content["seeds"] = _seeds(changes.seeds)
+    if changes.precision is not None:
+        for owner in (content, *content["arms"]):
+            if owner is content or owner.get("training"):
+                owner["training"] = {**owner["training"], "precision": changes.precision}
+    if changes.accept:
+        content["accept_threats"] = list(dict.fromkeys([*content.get("accept_threats", ()), *changes.accept]))
+    return any((changes.arms, changes.assignments, changes.seeds, changes.precision, changes.accept))
+
+
+def _seeds(text: str) -> int | list[int]:
+    numbers = [part.strip() for part in text.split(",") if part.strip()]
+    if not numbers or not all(number.isdigit() for number in numbers):
+        raise UserError(f"--seeds {text!r} is neither a number nor a list of numbers",
+                        "write --seeds 5 for the seeds 0 to 4, or --seeds 0,1,7")
+    if len(numbers) == 1 and "," not in text:
+        if int(numbers[0]) == 0:
+            raise UserError("--seeds 0 asks for no seed at all", "at least 3 seeds are needed for an interval")
+        return int(numbers[0])
+    return [int(number) for number in numbers]
+
+
+def _listed(option: str, text: str) -> list[str]:
+    names = [part.strip() for part in text.split(",") if part.strip()]
+    if not names:
+        raise UserError(f"{option} {text!r} names nothing", f"for example: {option} full,lora-r8")
+    return names
+
+
+def _keep_arms(content: dict[str, Any], wanted: list[str]) -> None:
+    """Keep only these arms. Hypotheses about the others are not asked, and the study's notes say so."""
+    arms = [arm["name"] for arm in content["arms"]]
+    for name in wanted:
+        if name not in arms:
+            raise UserError("--arms: " + unknown("arm", name, arms))
+    controls = content.get("controls") or {}
+    for name in (controls.get("reference"), (controls.get("positive") or {}).get("arm")):
+        if name is not None and name not in wanted:
+            raise UserError(f"--arms leaves out {name!r}, from which the study makes its controls",
+                            f"add it: --arms {','.join([name, *wanted])}; or go without controls: --set controls=null")
+    content["arms"] = [arm for arm in content["arms"] if arm["name"] in wanted]
+    asked = [hypothesis for hypothesis in content.get("hypotheses", ()) if _arms_of(hypothesis) <= {*wanted, BASE_ARM}]
+    dropped = [hypothesis["name"] for hypothesis in content.get("hypotheses", ()) if hypothesis not in asked]
+    content["hypotheses"] = asked
+    if dropped:
+        asked_not = f"{', '.join(dropped)} {'is' if len(dropped) == 1 else 'are'} not asked"
+        content["notes"] = [*content.get("notes", ()), f"run with the arms {', '.join(wanted)} only: {asked_not}"]
+
+
+def _arms_of(hypothesis: Mapping[str, Any]) -> set[str]:
+    contrasts = [hypothesis["contrast"]] if hypothesis.get("contrast") else []
+    contrasts += [*hypothesis.get("all_of", ()), *hypothesis.get("any_of", ())]
+    return {contrast[side] for contrast in contrasts for side in ("left", "right")}

@@ -1,0 +1,120 @@
+"""Loading models: the only caller of `from_pretrained`.
+
+A base is loaded in fp32, whatever type it is stored in, from safetensors files in a local folder, without dropout.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from finetrial.errors import ModelError
+from finetrial.models.shapes import architecture
+
+Attention = Literal["sdpa", "eager"]
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
+_DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "dropout_rate", "hidden_dropout")
+
+
+@dataclass(frozen=True)
+class LoadedBase:
+    """A base in memory, in eval mode: the model with its head, its tokenizer and its configuration."""
+
+    model: Any  # transformers.PreTrainedModel
+    tokenizer: Any  # transformers.PreTrainedTokenizerBase
+    config: Any  # transformers.PreTrainedConfig
+
+
+def load_base(folder: Path, *, dtype: Literal["fp32"] = "fp32", attention: Attention = "sdpa") -> LoadedBase:
+    """Load a model and its tokenizer from a folder in the format of transformers.
+
+    Raises ModelError for a missing folder, configuration or tokenizer, an unknown architecture, weights that are
+    pickled, truncated, or do not fill the model.
+    """
+    from transformers import AutoTokenizer
+
+    config_file, weights = _check_files(folder)
+    architecture(json.loads(config_file.read_text()).get("model_type", ""))
+    for path in weights:
+        check_weights(path)
+    model = _load_model(folder, attention)
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
+        raise ModelError(f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model's embedding "
+                         f"{model.get_input_embeddings().num_embeddings}", "use the tokenizer of this model")
+    return LoadedBase(model.eval(), tokenizer, model.config)
+
+
+def _load_model(folder: Path, attention: Attention) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    for name in _DROPOUTS:
+        if hasattr(config, name):
+            setattr(config, name, 0.0)
+    auto = AutoModelForSeq2SeqLM if architecture(config.model_type).encoder_decoder else AutoModelForCausalLM
+    try:
+        model, report = auto.from_pretrained(
+            folder, config=config, dtype=torch.float32, attn_implementation=attention, use_safetensors=True,
+            local_files_only=True, output_loading_info=True)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ModelError(f"the model in {folder} cannot be loaded: {error}",
+                         "check that config.json and the weights belong together") from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
+        raise ModelError(f"the weights in {folder} do not fill the model: {len(missing)} tensors are missing or have "
+                         f"another shape, the first {missing[0]}", "fetch or copy the model again")
+    return model
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file. Raises ModelError, naming the file, if it is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def check_weights(path: Path) -> None:
+    """Raise ModelError, naming the file, if a safetensors file is missing, truncated or damaged. Reads no tensor."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            file.keys()
+    except (SafetensorError, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> ModelError:
+    return ModelError(f"the weights file {path} is missing, truncated or damaged ({error})",
+                      "fetch or copy the file again; its size should be that of the original")
+
+
+def _check_files(folder: Path) -> tuple[Path, list[Path]]:
+    """The configuration and the weights of a model folder."""
+    config = folder / "config.json"
+    if not config.is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no config.json",
+                         "name a folder saved with save_pretrained, or one of the bundled bases")
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(f"{folder} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})",
+                         "save the model's tokenizer into the same folder")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return config, sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
+        found = f"only pickled weights ({', '.join(pickled)}), which can run code when loaded" if pickled else "no weights"
+        raise ModelError(f"{folder} has {found}; expected model.safetensors",
+                         "convert them: load the model in transformers and call save_pretrained")
+    return config, weights

@@ -1,0 +1,96 @@
+"""Who owns which parameter: every one is owned by exactly one component, or frozen."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import nn
+
+
+class Owner(Protocol):
+    """What this file reads of a component."""
+
+    @property
+    def slot(self) -> str: ...
+    def parameters(self) -> Mapping[str, nn.Parameter]: ...
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Numbers of parameters; tied ones count once."""
+
+    total: int
+    trainable: int
+    by_component: Mapping[str, int]
+
+
+def own(model: nn.Module, components: Sequence[Owner]) -> dict[str, nn.Parameter]:
+    """Freeze everything but what `components` own; return the owned parameters by their name in the model.
+
+    Two owners of one parameter, or an owner of one that is not in the model, are errors of ours.
+    """
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    owners: dict[int, str] = {}
+    for component in components:
+        for name, parameter in component.parameters().items():
+            assert id(parameter) in names, f"{component.slot} owns {name}, which is not in the model"
+            assert id(parameter) not in owners, f"{names[id(parameter)]}: {owners[id(parameter)]} and {component.slot}"
+            owners[id(parameter)] = component.slot
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in owners)
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def count(model: nn.Module, components: Sequence[Owner] = ()) -> Counts:
+    """Count the model's parameters: all, those that are trained, and those of each component."""
+    by_component = {c.slot: sum(p.numel() for p in c.parameters().values()) for c in components}
+    return Counts(sum(p.numel() for p in model.parameters()),
+                  sum(p.numel() for p in model.parameters() if p.requires_grad), by_component)
+
+
+def frozen_digest(model: nn.Module) -> str:
+    """SHA-256 over names and bytes of the frozen parameters and the buffers, in name order."""
+    frozen = {name: tensor for name, tensor in _tensors(model) if not tensor.requires_grad}
+    return digest(frozen)
+
+
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """SHA-256 over name, type, shape and bytes of each tensor, in name order."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name].detach().cpu().contiguous()
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        total.update(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+    return total.hexdigest()
+
+
+def optimizer_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
+    """Bytes of the optimizers' state."""
+    return sum(value.numel() * value.element_size() for optimizer in optimizers
+               for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
+
+
+def set_dropout(model: nn.Module, rate: float) -> None:
+    """Set the rate of every dropout that lies directly in a module trained as a whole; leave the others alone.
+
+    A base is loaded without dropout, so a frozen one never drops, and a method's own dropout stays what it is.
+    """
+    for module in model.modules():
+        parameters = list(module.parameters())
+        if not parameters or not all(parameter.requires_grad for parameter in parameters):
+            continue
+        for child in module.children():
+            if isinstance(child, nn.Dropout):
+                child.p = rate
+        for name in ("attention_dropout", "dropout"):  # kept as a number by llama's and T5's attention
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, rate)
+
+
+def _tensors(model: nn.Module) -> Iterator[tuple[str, torch.Tensor]]:
+    yield from model.named_parameters()
+    yield from model.named_buffers()

@@ -1,0 +1,107 @@
+"""What a model's config.json says about its parts and sizes. No torch here: plans are made from it.
+
+One table, one row an architecture, by the paths of its parts; `config.model_type` picks the row. The sizes follow the
+architectures of transformers; a configuration this file does not understand gives None, never a guess.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from finetrial.errors import ModelError, unknown
+
+Shapes = dict[str, tuple[int, int]]  # linear layer, by its path in the model: (inputs, outputs)
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Where the parts of one architecture are, as paths from the model with its head."""
+
+    stacks: tuple[str, ...]  # lists of blocks; for an encoder-decoder, the encoder's first
+    backbone: str
+    embedding: str
+    norms: tuple[str, ...]  # the final norm of each stack
+    head: str
+    attention: tuple[str, ...]  # the attention projections, as endings of their paths
+    encoder_decoder: bool = False
+
+
+_LLAMA = Architecture(("model.layers",), "model", "model.embed_tokens", ("model.norm",), "lm_head",
+                      ("q_proj", "k_proj", "v_proj", "o_proj"))
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    "gpt2": Architecture(("transformer.h",), "transformer", "transformer.wte", ("transformer.ln_f",), "lm_head",
+                         ("c_attn", "attn.c_proj")),
+    "llama": _LLAMA,
+    "gemma": _LLAMA,
+    "t5": Architecture(("encoder.block", "decoder.block"), "", "shared",
+                       ("encoder.final_layer_norm", "decoder.final_layer_norm"), "lm_head", ("q", "k", "v", "o"),
+                       encoder_decoder=True),
+}
+
+
+def architecture(model_type: str) -> Architecture:
+    """The row of the table for `config.model_type`. Raises ModelError with the known ones."""
+    if model_type not in ARCHITECTURES:
+        raise ModelError(unknown("model architecture", model_type, ARCHITECTURES),
+                         "use a model of one of the known architectures")
+    return ARCHITECTURES[model_type]
+
+
+def linear_shapes(config: Mapping[str, Any]) -> Shapes | None:
+    """The linear layers inside the blocks, without the head, of a decoder-only model; None if it is not known."""
+    known: Mapping[str, Callable[[Mapping[str, Any]], Shapes]] = {
+        "gpt2": _gpt2_linears, "llama": _llama_linears, "gemma": _llama_linears}
+    if config.get("model_type") not in known:
+        return None
+    try:
+        return known[config["model_type"]](config)
+    except KeyError:
+        return None
+
+
+def count_parameters(config: Mapping[str, Any]) -> int | None:
+    """All parameters of a decoder-only model, tied ones once; None if the configuration is not known."""
+    linears = linear_shapes(config)
+    if linears is None:
+        return None
+    matrices = sum(inputs * outputs for inputs, outputs in linears.values())
+    if config["model_type"] == "gpt2":
+        width, layers = config["n_embd"], config["n_layer"]
+        biases = sum(outputs for _, outputs in linears.values())
+        norms = (2 * layers + 1) * 2 * width
+        embeddings = (config["vocab_size"] + config["n_positions"]) * width
+        head = 0 if config.get("tie_word_embeddings", True) else config["vocab_size"] * width
+        return int(matrices + biases + norms + embeddings + head)
+    if config.get("attention_bias") or config.get("mlp_bias"):
+        return None
+    width, layers = config["hidden_size"], config["num_hidden_layers"]
+    tied = config.get("tie_word_embeddings", config["model_type"] == "gemma")
+    return int(matrices + (2 * layers + 1) * width + config["vocab_size"] * width * (1 if tied else 2))
+
+
+def matching(names: Mapping[str, Any], target: str) -> list[str]:
+    """The paths that `target` names: equal to it, or ending with it at a dot."""
+    return [name for name in names if name == target or name.endswith(f".{target}")]
+
+
+def _gpt2_linears(config: Mapping[str, Any]) -> Shapes:
+    width = config["n_embd"]
+    inner = config.get("n_inner") or 4 * width
+    block = {"attn.c_attn": (width, 3 * width), "attn.c_proj": (width, width),
+             "mlp.c_fc": (width, inner), "mlp.c_proj": (inner, width)}
+    return {f"transformer.h.{layer}.{name}": shape for layer in range(config["n_layer"])
+            for name, shape in block.items()}
+
+
+def _llama_linears(config: Mapping[str, Any]) -> Shapes:
+    width, inner, heads = config["hidden_size"], config["intermediate_size"], config["num_attention_heads"]
+    head_width = config.get("head_dim") or width // heads
+    keys = (config.get("num_key_value_heads") or heads) * head_width
+    block = {"self_attn.q_proj": (width, heads * head_width), "self_attn.k_proj": (width, keys),
+             "self_attn.v_proj": (width, keys), "self_attn.o_proj": (heads * head_width, width),
+             "mlp.gate_proj": (width, inner), "mlp.up_proj": (width, inner), "mlp.down_proj": (inner, width)}
+    return {f"model.layers.{layer}.{name}": shape for layer in range(config["num_hidden_layers"])
+            for name, shape in block.items()}

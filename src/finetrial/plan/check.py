@@ -1,0 +1,47 @@
+"""What can be refused before anything runs: lengths beyond the model's, ranks beyond the matrix, slots left behind.
+
+Counting trainable parameters from the configuration alone also finds target names that match nothing.
+"""
+
+from __future__ import annotations
+
+from finetrial.errors import SpecError
+from finetrial.plan.bases import ResolvedBase
+from finetrial.spec.arm import Arm
+from finetrial.spec.study import Study
+
+
+def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:
+    """Raise SpecError with every reason why this arm cannot run on this base."""
+    problems = [*_lengths(study, arm, base), *_slots(study, arm)]
+    for path in study.paths:
+        for task in dict.fromkeys(path.tasks):
+            for component in arm.for_task(task):
+                component.method.count_trainable(dict(base.config))  # raises UserError for targets and ranks
+    if problems:
+        raise SpecError(f"arm {arm.name} on base {base.name}", problems)
+
+
+def _lengths(study: Study, arm: Arm, base: ResolvedBase) -> list[str]:
+    limit = base.max_positions
+    if limit is None:
+        return []
+    wanted = {"training.sequence_length": study.training_of(arm).sequence_length}
+    wanted |= {f"tasks.{use.name}.max_tokens": use.max_tokens for use in study.tasks if use.max_tokens}
+    return [f"{name} is {length}, but {base.name} has positions for {limit} tokens; use at most {limit}"
+            for name, length in wanted.items() if length > limit]
+
+
+def _slots(study: Study, arm: Arm) -> list[str]:
+    problems = []
+    for path in study.paths:
+        slots = [[component.slot for component in arm.for_task(task)] for task in path.tasks]
+        for task, names in zip(path.tasks, slots, strict=True):
+            if not names:
+                problems.append(f"no components for task {task!r} in sequence {path.name}")
+            problems += [f"slot {name!r} is listed twice for task {task!r}" for name in set(names)
+                         if names.count(name) > 1]
+        for before, after, task in zip(slots, slots[1:], path.tasks[1:], strict=False):
+            problems += [f"slot {name!r} is left behind in the phase of {task!r}; list it again"
+                         for name in before if name not in after]
+    return problems

@@ -1,0 +1,114 @@
+"""A plan: the stages of a study in an order that respects their inputs, and which stages make up each cell.
+
+Keys follow from content alone. A stage behind a `select` has no key before the selection is recorded; the plan shows
+it as "selected rate".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from finetrial.records.table import CellKey
+from finetrial.stages.base import Chosen, Source, Stage
+
+Choice = Callable[[str, str], str | None]  # (id of a select stage, its key) -> the option it chose, if recorded
+
+
+@dataclass(frozen=True)
+class PredictionOf:
+    """Which prediction a stage makes."""
+
+    task: str
+    split: str
+    routing: str = "latest"
+
+
+@dataclass(frozen=True)
+class PlannedPhase:
+    """One phase of a cell: the training stage (none for the untouched base) and its predictions."""
+
+    index: int  # 0 = the untouched base
+    task: str
+    train: str | None
+    predictions: Mapping[PredictionOf, str]
+
+
+@dataclass(frozen=True)
+class PlannedCell:
+    """A cell at a point, with the stages that fill its row of the score table."""
+
+    key: CellKey
+    role: str  # "base", "arm", "positive control", "A/A"
+    phases: Sequence[PlannedPhase]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that will be done, and where each result belongs."""
+
+    stages: Sequence[Stage]
+    cells: Sequence[PlannedCell]
+    profiles: Mapping[tuple[str, str, str], Sequence[str]] = field(default_factory=dict)  # (base, arm, task) -> ids
+
+    def keys(self, choice: Choice = lambda select, key: None) -> dict[str, str | None]:
+        """The key of every stage; None where it waits for a selection that is not recorded."""
+        keys: dict[str, str | None] = {}
+        for stage in self.stages:
+            sources = {name: keys[_resolve(source, keys, choice) or ""] if _resolve(source, keys, choice) else None
+                       for name, source in stage.inputs.items()}
+            known = {name: key for name, key in sources.items() if key is not None}
+            keys[stage.id] = stage.key(known) if len(known) == len(sources) else None
+        return keys
+
+    def describe(self) -> dict[str, Any]:
+        """JSON-like content for plan.json."""
+        keys = self.keys()
+        return {"stages": [{"id": stage.id, "kind": stage.kind, "version": stage.version, "key": keys[stage.id],
+                            "group": stage.group, "label": stage.label, "spec": dict(stage.spec),
+                            "inputs": {name: _describe(source) for name, source in stage.inputs.items()}}
+                           for stage in self.stages]}
+
+
+def deduplicate(plan: Plan) -> Plan:
+    """One stage for each key: a stage whose key another has already is replaced by the first everywhere."""
+    keys = plan.keys()
+    first: dict[str, str] = {}
+    same: dict[str, str] = {}
+    for stage in plan.stages:
+        key = keys[stage.id]
+        same[stage.id] = first.setdefault(key, stage.id) if key is not None else stage.id
+    kept = [replace(stage, inputs={name: _renamed(source, same) for name, source in stage.inputs.items()})
+            for stage in plan.stages if same[stage.id] == stage.id]
+    cells = [replace(cell, phases=[_renamed_phase(phase, same) for phase in cell.phases]) for cell in plan.cells]
+    profiles = {cost: [same[stage] for stage in stages] for cost, stages in plan.profiles.items()}
+    return Plan(kept, cells, profiles)
+
+
+def _resolve(source: Source, keys: Mapping[str, str | None], choice: Choice) -> str | None:
+    if isinstance(source, str):
+        return source
+    key = keys[source.select]
+    option = choice(source.select, key) if key is not None else None
+    return source.among[option] if option is not None else None
+
+
+def _renamed(source: Source, same: Mapping[str, str]) -> Source:
+    if isinstance(source, str):
+        return same[source]
+    return Chosen(same[source.select], {option: same[stage] for option, stage in source.among.items()})
+
+
+def _renamed_phase(phase: PlannedPhase, same: Mapping[str, str]) -> PlannedPhase:
+    predictions = {which: same[stage] for which, stage in phase.predictions.items()}
+    return replace(phase, train=same[phase.train] if phase.train else None, predictions=predictions)
+
+
+def _describe(source: Source) -> Any:
+    return source if isinstance(source, str) else {"chosen_by": source.select, "among": dict(source.among)}
+
+
+def stage_ids(stages: Iterable[Stage]) -> set[str]:
+    """The ids of some stages."""
+    return {stage.id for stage in stages}

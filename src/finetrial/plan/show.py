@@ -1,0 +1,212 @@
+"""A plan for people: the grid, what each arm trains, the stages by kind and how many of them are recorded.
+
+`summarise` makes plain data from a study and its plan (also for `--json`), `render` makes lines and tables of it for a
+terminal. No torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from finetrial.plan.bases import ResolvedBase, resolve_base
+from finetrial.plan.build import ArmRun, arm_runs
+from finetrial.plan.plan import Plan
+from finetrial.spec.study import Study
+
+FEWEST_SEEDS = 3  # below, the analysis gives no interval
+UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class ArmSummary:
+    """One arm of the grid, controls included."""
+
+    name: str
+    title: str
+    role: str
+    learning_rates: tuple[float, ...]
+    trainable: Mapping[str, tuple[int | None, ...]]  # base -> parameters trained in each phase; None = unknown
+    num_trainings: int
+
+
+@dataclass(frozen=True)
+class KindSummary:
+    """The stages of one kind. `recorded` is None where the store was not asked."""
+
+    kind: str
+    planned: int
+    recorded: int | None
+
+
+@dataclass(frozen=True)
+class PlanSummary:
+    """What a run of the study would do."""
+
+    study: str
+    scale: str
+    size: str
+    question: str
+    bases: tuple[str, ...]
+    sequences: Mapping[str, tuple[str, ...]]
+    outside: tuple[str, ...]
+    seeds: tuple[int, ...]
+    training: str
+    arms: tuple[ArmSummary, ...]
+    kinds: tuple[KindSummary, ...]
+    hypotheses: Mapping[str, str]
+    threats: tuple[str, ...]
+    accepted: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-like content."""
+        return asdict(self)
+
+
+def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = None,
+              relative_to: Path | None = None) -> PlanSummary:
+    """The summary of a plan. `recorded`: the ids of the stages that the store holds already."""
+    bases = [resolve_base(base, relative_to) for base in study.bases]
+    return PlanSummary(
+        study=study.name, scale=study.scale, size=study.size, question=study.question,
+        bases=tuple(base.name for base in bases),
+        sequences={path.name: path.tasks for path in study.paths},
+        outside=tuple(use.name for use in study.tasks if use.role == "outside"),
+        seeds=study.seeds, training=_training(study),
+        arms=tuple(_arm(study, plan, run, bases) for run in arm_runs(study)),
+        kinds=_kinds(plan, recorded),
+        hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
+        threats=tuple(_threats(study)), accepted=study.accept_threats, notes=study.notes)
+
+
+def _arm(study: Study, plan: Plan, run: ArmRun, bases: Iterable[ResolvedBase]) -> ArmSummary:
+    trainable = {base.name: tuple(_trainable(run, task, base) for path in study.paths for task in path.tasks)
+                 for base in bases}
+    trainings = {phase.train for cell in plan.cells if cell.key.arm == run.name for phase in cell.phases if phase.train}
+    title = run.arm.title if run.role == "arm" else f"{run.role}: {run.name}"
+    return ArmSummary(run.name, title, run.role, run.learning_rates, trainable, len(trainings))
+
+
+def _trainable(run: ArmRun, task: str, base: ResolvedBase) -> int | None:
+    counts = [component.method.count_trainable(base.config) for component in run.arm.for_task(task)]
+    known = [count for count in counts if count is not None]
+    return sum(known) if len(known) == len(counts) else None
+
+
+def _kinds(plan: Plan, recorded: Collection[str] | None) -> tuple[KindSummary, ...]:
+    stages: dict[str, list[str]] = {}
+    for stage in plan.stages:
+        stages.setdefault(stage.kind, []).append(stage.id)
+    return tuple(KindSummary(kind, len(ids), None if recorded is None else sum(name in recorded for name in ids))
+                 for kind, ids in stages.items())
+
+
+def _training(study: Study) -> str:
+    training = study.training
+    shape = f"{training.batch_sequences} x {training.sequence_length} tokens a step"
+    return f"{training.budget} a phase, {shape}, {training.precision}"
+
+
+def _threats(study: Study) -> Iterable[str]:
+    """What the plan alone shows to weaken the answer."""
+    if len(study.seeds) < FEWEST_SEEDS:
+        count = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
+        yield f"{count}: no interval and no verdict; at least {FEWEST_SEEDS} are needed"
+    if study.controls is None:
+        yield "no controls: nothing shows that the trial could have seen an effect"
+    elif study.controls.positive is None:
+        yield "no positive control: nothing shows that the trial could have seen an effect"
+    if not study.hypotheses:
+        yield "no hypothesis: whatever is found is exploratory"
+    rates = {len(arm.learning_rates) for arm in study.arms}
+    if len(rates) > 1:
+        yield "the arms have grids of different size: those with more learning rates are tuned better"
+
+
+def render(summary: PlanSummary) -> RenderableType:
+    """What `finetrial plan` prints."""
+    parts: list[RenderableType] = [Text(f"{summary.study}, {summary.scale}, {summary.size}", style="bold"),
+                                   Text(summary.question), Text(), _setting(summary), Text(), _arms(summary), Text(),
+                                   _stages(summary), Text(), _listed("Hypotheses", summary.hypotheses)]
+    threats = {"": "none seen in the plan"} if not summary.threats else {str(n): text for n, text in
+                                                                         enumerate(summary.threats, start=1)}
+    parts += [Text(), _listed("Threats to validity", threats)]
+    if summary.accepted:
+        parts.append(Text("accepted: " + ", ".join(summary.accepted)))
+    if summary.notes:
+        parts += [Text(), _listed("Notes", {str(n): text for n, text in enumerate(summary.notes, start=1)})]
+    return Group(*parts)
+
+
+def _setting(summary: PlanSummary) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("bases" if len(summary.bases) > 1 else "base", ", ".join(summary.bases))
+    for name, tasks in summary.sequences.items():
+        table.add_row("learned", " then ".join(tasks) if len(tasks) > 1 or name == tasks[0]
+                      else f"{name}: {tasks[0]}")
+    if summary.outside:
+        table.add_row("only scored", ", ".join(summary.outside))
+    table.add_row("seeds", " ".join(str(seed) for seed in summary.seeds))
+    table.add_row("training", summary.training)
+    return table
+
+
+def _arms(summary: PlanSummary) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Arm", overflow="fold")
+    table.add_column("Trained parameters", justify="right", overflow="fold")
+    table.add_column("Learning rates", overflow="fold")
+    table.add_column("Trainings", justify="right")
+    for arm in summary.arms:
+        rates = " ".join(f"{rate:g}" for rate in arm.learning_rates)
+        table.add_row(arm.title, _counts(arm.trainable), rates, f"{arm.num_trainings:,}")
+    return table
+
+
+def _counts(trainable: Mapping[str, tuple[int | None, ...]]) -> str:
+    """`24,576`; one line a base where they differ; `a to b` where phases differ."""
+    texts = {}
+    for base, counts in trainable.items():
+        known = sorted({count for count in counts if count is not None})
+        unknown = len(known) == 0 or None in counts
+        texts[base] = UNKNOWN if unknown else " to ".join(f"{count:,}" for count in dict.fromkeys((known[0], known[-1])))
+    if len(set(texts.values())) == 1:
+        return next(iter(texts.values()))
+    return "\n".join(f"{base}: {text}" for base, text in texts.items())
+
+
+def _stages(summary: PlanSummary) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Stages")
+    for column in ("Planned", "Recorded", "To do"):
+        table.add_column(column, justify="right")
+    for row in summary.kinds:
+        table.add_row(row.kind, *_numbers(row.planned, row.recorded))
+    planned = sum(row.planned for row in summary.kinds)
+    asked = [row.recorded for row in summary.kinds if row.recorded is not None]
+    table.add_row("all", *_numbers(planned, sum(asked) if asked else None), style="bold")
+    return table
+
+
+def _numbers(planned: int, recorded: int | None) -> tuple[str, str, str]:
+    if recorded is None:
+        return f"{planned:,}", UNKNOWN, UNKNOWN
+    return f"{planned:,}", f"{recorded:,}", f"{planned - recorded:,}"
+
+
+def _listed(title: str, rows: Mapping[str, str]) -> RenderableType:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, text in rows.items():
+        table.add_row(name, text)
+    return Group(Text(title, style="bold"), table if rows else Text("none"))

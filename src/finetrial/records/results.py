@@ -1,0 +1,193 @@
+"""`results.json`: the long-form results of a study, and the schema that validates them.
+
+Unknown is null, never a guess. A cell that did not finish has its outcome in words and a null value.
+`finetrial schema results` prints the JSON schema made from these models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from finetrial.records.record import Outcome
+
+RESULTS_SCHEMA = 1
+
+Verdict = Literal["SUPPORTED", "REFUTED", "EQUIVALENT", "INCONCLUSIVE", "NOT MEASURED", "ASSAY FAILED"]
+
+
+class Row(BaseModel):
+    """A row of the results: frozen, unknown keys refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Point(Row):
+    """Where in the grid a cell lies."""
+
+    learning_rate: float | None = None
+    rank: int | None = None
+    num_train: int | None = None
+
+
+class Score(Row):
+    """One mean over items: R[phase, task] of one cell, or one point of a learning curve (`step` below the last)."""
+
+    base: str
+    arm: str
+    sequence: str
+    seed: int | None  # None for the untouched base: it has no seed
+    phase: int
+    step: int | None = None  # optimizer steps so far; None = the end of the phase
+    point: Point = Point()
+    selected: bool = False  # this point is the one that validation chose for this seed
+    task: str
+    split: Literal["train", "val", "test"]
+    routing: Literal["latest", "oracle"] = "latest"
+    metric: str
+    scorer_version: int
+    value: float | None
+    n: int = 0  # items in the mean
+    n_missing: int = 0
+    unit: str = ""
+    higher_is_better: bool
+    primary: bool = False
+    outcome: Outcome = Outcome.OK
+
+
+class Cost(Row):
+    """What one arm costs on one task. Parameters and bytes are exact; seconds come from the profile stage."""
+
+    base: str
+    arm: str
+    task: str
+    params_total: int | None = None
+    params_trainable: int | None = None
+    stored_bytes: int | None = None  # what must be kept per adapted task
+    optimizer_bytes: int | None = None
+    device: str | None = None
+    precision: str | None = None
+    train_seconds: float | None = None  # one run at the selected rate: tokens over profiled tokens per second
+    tuning_seconds: float | None = None  # all rates and seeds
+    predict_seconds: float | None = None
+    train_tokens: int | None = None
+    tokens_per_second: float | None = None
+    peak_host_bytes: int | None = None  # over the baseline before the model was loaded
+    peak_device_allocated_bytes: int | None = None
+    peak_device_reserved_bytes: int | None = None
+
+
+class Finding(Row):
+    """The answer to one contrast of a hypothesis, or (contrast = "") to a hypothesis as a whole."""
+
+    hypothesis: str
+    statement: str = ""
+    contrast: str = ""  # readable: "full - lora-r8: score on pydoc-chat (nats-per-token)"
+    verdict: Verdict
+    reason: str = ""  # why NOT MEASURED, ASSAY FAILED, or what bounds the verdict
+    estimate: float | None = None  # left minus right, in `unit`; a ratio for learning-rate-ratio
+    low: float | None = None  # Holm-adjusted interval
+    high: float | None = None
+    confidence: float | None = None  # of the adjusted interval
+    p_value: float | None = None
+    p_adjusted: float | None = None
+    family: str | None = None
+    margin: float | None = None
+    expect: str = ""
+    unit: str = ""
+    primary: bool = True
+    n_seeds: int | None = None
+    n_clusters: int | None = None
+    detectable: float | None = None  # the effect this comparison would have seen with 80 % power
+    look: int = 1
+
+
+class Measure(Row):
+    """A quantity made from the score table, such as plasticity or forgetting of one arm."""
+
+    measure: str
+    base: str
+    arm: str
+    sequence: str
+    phase: int
+    task: str
+    metric: str
+    routing: Literal["latest", "oracle"] = "latest"
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    n_seeds: int | None = None
+    n_clusters: int | None = None
+    unit: str = ""
+    higher_is_better: bool | None = None
+    by_construction: bool = False
+    note: str = ""
+
+
+class Selection(Row):
+    """How the learning rate of one arm and seed was chosen."""
+
+    base: str
+    arm: str
+    sequence: str
+    phase: int
+    task: str
+    seed: int
+    learning_rates: tuple[float, ...]
+    validation: tuple[float | None, ...]  # mean validation score at each rate over the other seeds
+    chosen: float | None
+    at_edge: bool = False
+    chosen_by_primary: float | None = None
+
+
+class AuditFinding(Row):
+    """What a rule found."""
+
+    rule: str
+    severity: Literal["note", "warning", "threat"]
+    message: str
+    where: str = ""
+    accepted: bool = False
+
+
+class Assay(Row):
+    """Whether the trial could have seen an effect."""
+
+    positive_control: Literal["seen", "not seen", "not measured", "not planned"] = "not planned"
+    positive_text: str = ""
+    aa_text: str = ""
+    aa_estimate: float | None = None  # the A/A difference: what no effect looks like here
+    aa_low: float | None = None
+    aa_high: float | None = None
+
+
+class Recommendation(Row):
+    """Which arm to choose, or why that cannot be told yet."""
+
+    arm: str | None
+    text: str
+    runners_up: tuple[str, ...] = ()
+
+
+class Results(Row):
+    """The whole of `results.json`."""
+
+    schema_version: int = RESULTS_SCHEMA
+    study: str
+    question: str = ""
+    scale: str
+    size: str
+    status: Literal["complete", "partial", "running"]
+    arms: Mapping[str, str] = Field(default_factory=dict)  # name -> what people read, in order; controls included
+    roles: Mapping[str, str] = Field(default_factory=dict)  # name -> "arm", "base", "positive control", "A/A"
+    scores: tuple[Score, ...] = ()
+    costs: tuple[Cost, ...] = ()
+    findings: tuple[Finding, ...] = ()
+    measures: tuple[Measure, ...] = ()
+    tuning: tuple[Selection, ...] = ()
+    audit: tuple[AuditFinding, ...] = ()
+    assay: Assay = Assay()
+    recommendation: Recommendation | None = None
+    provenance: Mapping[str, Any] = Field(default_factory=dict)

@@ -1,0 +1,62 @@
+"""How arms look: one colour and one shape for each, the same in every chart, table and legend.
+
+Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; shape repeats the difference for print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from finetrial.records.results import Results
+
+BASE = "base"
+POSITIVE_CONTROL = "positive control"
+AA = "A/A"
+ARM = "arm"
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9")
+SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
+_OTHERS = {BASE: ("#7F8790", "circle"), POSITIVE_CONTROL: ("#CC79A7", "triangle-down"), AA: ("#7F8790", "triangle-right")}
+_ORDER = (BASE, ARM, POSITIVE_CONTROL, AA)
+
+
+@dataclass(frozen=True)
+class ArmMark:
+    """One arm as it is shown. `role`: "arm", "base", "positive control" or "A/A"."""
+
+    name: str
+    label: str
+    role: str
+    colour: str
+    shape: str
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it is there to check the trial, not to be chosen."""
+        return self.role in (POSITIVE_CONTROL, AA)
+
+
+def arm_marks(results: Results) -> tuple[ArmMark, ...]:
+    """Every arm of the results in the order shown: the base, the arms as the study lists them, the controls."""
+    labels: dict[str, str] = {**dict.fromkeys((BASE, *_named_in(results)), ""), **results.arms}
+    roles = {name: results.roles.get(name, BASE if name == BASE else ARM) for name in labels}
+    names = sorted(labels, key=lambda name: _ORDER.index(roles[name]) if roles[name] in _ORDER else 1)
+    chosen = [name for name in names if roles[name] not in _OTHERS]
+    return tuple(_mark(name, labels, roles, chosen) for name in names)
+
+
+def _mark(name: str, labels: Mapping[str, str], roles: Mapping[str, str], chosen: list[str]) -> ArmMark:
+    role = roles[name]
+    if role in _OTHERS:
+        colour, shape = _OTHERS[role]
+        return ArmMark(name, labels[name] or ("untouched base" if role == BASE else name), role, colour, shape)
+    place = chosen.index(name)
+    shape = SHAPES[(place + place // len(COLOURS)) % len(SHAPES)]
+    return ArmMark(name, labels[name] or name, role, COLOURS[place % len(COLOURS)], shape)
+
+
+def _named_in(results: Results) -> list[str]:
+    """Arms that the rows mention, in order: a running study may have rows before it has labels."""
+    rows = (*results.scores, *results.measures, *results.costs)
+    return list(dict.fromkeys(row.arm for row in rows if row.arm not in results.arms))

@@ -1,0 +1,86 @@
+"""Score against cost: trainable parameters, training time and peak memory of every arm, with the base as a line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import altair as alt
+
+from finetrial.records.results import Cost
+from finetrial.report import numbers
+from finetrial.report.arms import BASE
+from finetrial.report.facts import Facts, Path
+from finetrial.report.figures.theme import Figure, Panel, Rows, Style, data, span, title
+from finetrial.report.sentences import metric_name, unit_name
+from finetrial.report.tables import peak_bytes
+
+AXES: dict[str, tuple[str, Callable[[Cost], float | None], Callable[[float | None], str]]] = {
+    "trainable parameters": ("trainable parameters", lambda cost: cost.params_trainable, numbers.short_count),
+    "training time": ("seconds of one training run", lambda cost: cost.train_seconds, numbers.seconds_text),
+    "peak memory": ("peak memory, MB", peak_bytes, numbers.bytes_text),
+}
+
+
+def figure(facts: Facts, legend: bool) -> Figure | None:
+    """Three panels for each base and sequence, less those whose cost is unknown."""
+    panels, unknown, texts, shown = [], [], [], set()
+    for path in facts.paths:
+        for name in AXES:
+            rows = efficiency_rows(facts, path, name)
+            where = ", ".join(filter(None, (facts.path_label(path), name)))
+            if len(rows) < 2:
+                unknown.append(where)
+                continue
+            style = Style(facts.arms, legend).of(row["name"] for row in rows)
+            panels.append(Panel(_chart(facts, path, name, rows, style), where))
+            shown |= {row["name"] for row in rows}
+            texts += [f"{row['arm']}: {row['score']} at {row['cost']}" for row in rows]
+    if not panels:
+        return None
+    note = f" Unknown, so not shown: {numbers.listed(unknown)}." if unknown else ""
+    return Figure("efficiency", "Score against cost",
+                  "Test score on the new task with its interval, at the chosen learning rate. Dashed line: the "
+                  f"untouched base. Cost grows to the right, on a logarithmic axis.{note}",
+                  f"Scatter plots of score against cost. {'; '.join(texts)}.", tuple(panels), 3, 240,
+                  tuple(arm for arm in facts.arms if arm.name in shown))
+
+
+def efficiency_rows(facts: Facts, path: Path, axis: str) -> Rows:
+    """One row for each arm (no controls) whose cost and score are both known."""
+    task = path.tasks[-1]
+    metric = facts.primary_metric(task)
+    _, read, written = AXES[axis]
+    rows: Rows = []
+    for arm in facts.arms:
+        cost = facts.cost(path, arm.name)
+        amount = read(cost) if cost else None
+        if arm.role == BASE or arm.is_control or not amount:
+            continue
+        estimate = facts.score(path, arm.name, path.last_phase, task, metric)
+        if estimate.value is None:
+            continue
+        shown, interval = numbers.with_interval(estimate.value, estimate.low, estimate.high)
+        row = {"name": arm.name, "arm": arm.label, "x": amount / 1e6 if axis == "peak memory" else amount,
+               "y": estimate.value, "score": f"{shown} ({interval or 'no interval'})", "cost": written(amount)}
+        ends = {"low": estimate.low, "high": estimate.high}
+        rows.append(row | {name: end for name, end in ends.items() if end is not None})
+    return rows
+
+
+def _chart(facts: Facts, path: Path, axis: str, rows: Rows, style: Style) -> alt.LayerChart:
+    task = path.tasks[-1]
+    metric = facts.primary_metric(task)
+    unit = unit_name(facts.unit(task, metric))
+    base = facts.base_value(path, task, metric)
+    ends = [row[name] for row in rows for name in ("y", "low", "high") if name in row] + ([base] if base else [])
+    lowest, highest = min(row["x"] for row in rows), max(row["x"] for row in rows)
+    x = alt.X("x:Q", title=AXES[axis][0], axis=alt.Axis(format="~s", tickCount=4),
+              scale=alt.Scale(type="log", domain=[lowest / 1.6, highest * 1.6], nice=False))
+    y = alt.Y("y:Q", title=title(f"{metric_name(metric)} on {task}{f' ({unit})' if unit else ''}", 30),
+              scale=alt.Scale(domain=span(ends), nice=False))
+    chart = alt.Chart(data(rows)).encode(x=x, y=y, color=style.colour())
+    tips = [alt.Tooltip("arm:N"), alt.Tooltip("score:N"), alt.Tooltip("cost:N", title=axis)]
+    line = [alt.Chart(data([{"base": base}])).mark_rule(strokeDash=[3, 3]).encode(y=alt.Y("base:Q"))] if base else []
+    return alt.layer(*line, chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(
+        y=alt.Y("low:Q"), y2="high:Q"), chart.mark_point(size=120, filled=True, opacity=1).encode(
+            shape=style.shape(), tooltip=tips))

@@ -1,0 +1,111 @@
+"""Learning-rate curves: validation and test by rate, one panel an arm, with every seed and the rates chosen."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from statistics import fmean
+
+import altair as alt
+
+from finetrial.records.record import Outcome
+from finetrial.report import numbers
+from finetrial.report.arms import BASE, ArmMark
+from finetrial.report.facts import Facts, Path
+from finetrial.report.figures.theme import Figure, Panel, Rows, Style, data, span, title
+from finetrial.report.sentences import metric_name, unit_name
+
+VALIDATION, TEST = "validation", "test"
+LINES = (("dashed", "validation, mean over seeds"), ("solid", "test, mean over seeds"), ("dot", "test, one seed"),
+         ("ring", "test at the rate chosen for that seed"))
+
+
+def figure(facts: Facts, legend: bool) -> Figure | None:
+    """One panel for each arm with at least two rates, for each base, sequence and phase."""
+    panels, shown = [], []
+    for path in facts.paths:
+        for phase, task in enumerate(path.tasks, start=1):
+            rows = {arm: found for arm in facts.arms if (found := rate_rows(facts, path, arm, phase))}
+            values = [row["value"] for found in rows.values() for row in found if row["kind"] != "failed"]
+            if not values:
+                continue
+            for arm, found in rows.items():
+                name = [facts.path_label(path), task if path.last_phase > 1 else "", arm.label]
+                panels.append(Panel(_chart(facts, task, arm, found, span(values)), ", ".join(filter(None, name))))
+                shown.append(arm)
+    if not panels:
+        return None
+    arms = tuple(dict.fromkeys(shown))
+    seeds = numbers.counted(len(facts.study.seeds), "seed")
+    return Figure("rates", "Learning-rate curves",
+                  f"Score on the new task by learning rate, {seeds} planned at each. Dashed: validation, which chooses; "
+                  "solid: test. Dots: test for single seeds, ringed at the rate chosen for that seed (by the other "
+                  "seeds' validation). A rate that failed carries the outcome's word.", _alt(facts, arms), tuple(panels),
+                  3, 200, arms, LINES)
+
+
+def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:
+    """Rows of `kind` validation and test (means), seed, chosen and failed; none for arms with a single rate."""
+    task = path.tasks[phase - 1]
+    metric = facts.primary_metric(task)
+    rows: Rows = []
+    if arm.role == BASE:
+        return rows
+    for split, kind in (("val", VALIDATION), ("test", TEST)):
+        by_rate: dict[float, list[float]] = defaultdict(list)
+        failed: Counter[tuple[float, str]] = Counter()
+        for row in facts.rows(path, arm.name, phase, task, split, metric):
+            rate = row.point.learning_rate
+            if rate is None:
+                continue
+            if row.value is None:
+                failed[rate, str(row.outcome) if row.outcome is not Outcome.OK else "missing"] += 1
+                continue
+            by_rate[rate].append(row.value)
+            if split == "test":
+                kinds = ["seed", "chosen"] if row.selected else ["seed"]
+                rows += [{"kind": name, "rate": rate, "value": row.value, "seed": row.seed} for name in kinds]
+        if len(set(by_rate) | {rate for rate, _ in failed}) < 2:
+            return []
+        rows += [{"kind": kind, "rate": rate, "value": fmean(values), "n": len(values)}
+                 for rate, values in sorted(by_rate.items())]
+        if split == "test":
+            rows += [{"kind": "failed", "rate": rate, "word": f"{word} \N{MULTIPLICATION SIGN}{number}"}
+                     for (rate, word), number in sorted(failed.items())]
+    return [row | {"at": numbers.rate(row["rate"])} for row in rows]
+
+
+def _chart(facts: Facts, task: str, arm: ArmMark, rows: Rows, domain: list[float]) -> alt.LayerChart:
+    metric = facts.primary_metric(task)
+    unit = unit_name(facts.unit(task, metric))
+    rates = sorted({row["rate"] for row in rows})
+    edge = math.sqrt(rates[1] / rates[0])
+    x = alt.X("rate:Q", title="learning rate", axis=alt.Axis(values=rates, format=".0e", labelOverlap=False),
+              scale=alt.Scale(type="log", domain=[rates[0] / edge, rates[-1] * edge], nice=False))
+    y = alt.Y("value:Q", title=title(f"{metric_name(metric)} on {task}{f' ({unit})' if unit else ''}", 28),
+              scale=alt.Scale(domain=domain, zero=False, nice=False), axis=alt.Axis(tickCount=4))
+    chart = alt.Chart(data(rows)).encode(x=x, y=y, color=Style((arm,)).colour())
+    n = alt.Tooltip("n:Q", title="seeds")
+    tips = [alt.Tooltip("at:N", title="learning rate"), alt.Tooltip("value:Q", format=".4g")]
+
+    def kind(name: str) -> alt.Chart:
+        return chart.transform_filter(f"datum.kind == '{name}'")
+
+    return alt.layer(
+        kind(VALIDATION).mark_line(strokeDash=[4, 3], strokeWidth=1.5, opacity=0.8),
+        kind(TEST).mark_line(strokeWidth=2),
+        kind("seed").mark_circle(size=22, opacity=0.55).encode(tooltip=[*tips, alt.Tooltip("seed:N")]),
+        kind("chosen").mark_point(size=90, strokeWidth=1.8, opacity=1).encode(tooltip=[*tips, alt.Tooltip("seed:N")]),
+        kind(TEST).mark_point(size=14, opacity=0).encode(tooltip=[*tips, n]),
+        kind("failed").mark_text(align="center", baseline="top", fontSize=10).encode(text="word:N", y=alt.value(2)))
+
+
+def _alt(facts: Facts, arms: tuple[ArmMark, ...]) -> str:
+    texts = []
+    for path in facts.paths:
+        for phase in range(1, path.last_phase + 1):
+            for arm in arms:
+                means = [f"{numbers.plain(row['value'])} at {row['at']}" for row in rate_rows(facts, path, arm, phase)
+                         if row["kind"] == TEST]
+                texts += [f"{arm.label}: {', '.join(means)}"] if means else []
+    return f"Line charts of the test score by learning rate. {'; '.join(texts)}."

@@ -1,0 +1,57 @@
+"""The page: one file that opens from disk without a network, on a phone, in the dark and on paper."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from finetrial.report.figures import Figure
+from finetrial.report.model import View
+from finetrial.report.render import PAGE_CONFIG, page_specs
+from finetrial.report.words import GLOSSARY
+
+# Outlines of the arms' shapes in a box from -5 to 5, for legends outside charts.
+SHAPE_PATHS = {"circle": "M-4.2 0a4.2 4.2 0 1 0 8.4 0a4.2 4.2 0 1 0-8.4 0z", "square": "M-3.8-3.8h7.6v7.6h-7.6z",
+               "triangle-up": "M0-4.6L4.8 3.8H-4.8z", "diamond": "M0-5.2L4.2 0L0 5.2L-4.2 0z",
+               "cross": "M-1.6-4.8h3.2v3.2h3.2v3.2h-3.2v3.2h-3.2v-3.2h-3.2v-3.2h3.2z",
+               "triangle-down": "M0 4.6L4.8-3.8H-4.8z", "triangle-right": "M4.6 0L-3.8 4.8V-4.8z"}
+
+
+def page(view: View, figures: Sequence[Figure], *, files: bool = True) -> str:
+    """The whole report as HTML. `files`: whether figure files lie beside it, so that links to them are offered."""
+    shown = {figure.name: figure for figure in figures}
+    specs = {f"{figure.name}-{place}": spec for figure in figures for place, spec in enumerate(page_specs(figure))}
+    return _template().render(view=view, figures=shown, specs=Markup(script_json(specs)), files=files,
+                              config=Markup(script_json(PAGE_CONFIG)), bundle=Markup(_bundle() if specs else ""),
+                              shapes=SHAPE_PATHS, glossary=GLOSSARY, slug=slug)
+
+
+def script_json(value: Any) -> str:
+    """JSON that may stand inside a script element: no text in it can end the element."""
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+
+
+def slug(verdict: str) -> str:
+    """`NOT MEASURED` -> `not-measured`, for classes of style."""
+    return verdict.lower().replace(" ", "-")
+
+
+@functools.cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script (0.9 MB, sets `window.vegaEmbed`); made once a process."""
+    import vl_convert
+
+    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+
+
+@functools.cache
+def _template() -> Any:
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(loader=PackageLoader("finetrial.report"), autoescape=True, trim_blocks=True,
+                              lstrip_blocks=True, undefined=StrictUndefined)
+    return environment.get_template("report.html.j2")

@@ -1,0 +1,238 @@
+"""What a report shows, as plain data: made from (study, results) alone, read by the HTML and the Markdown writer.
+
+Every sentence is made here or in `sentences.py`, so that both writers say the same and tests can read it.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from finetrial.records.record import Outcome
+from finetrial.records.results import Finding, Results
+from finetrial.report import numbers, sentences
+from finetrial.report.arms import AA, BASE, POSITIVE_CONTROL, ArmMark
+from finetrial.report.facts import Facts, Path
+from finetrial.report.provenance import command, provenance_rows
+from finetrial.report.sentences import MEANINGS, SYMBOLS
+from finetrial.report.tables import Table, audit_table, cost_table, score_tables, tuning_table
+from finetrial.spec import Contrast, Hypothesis, Study
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The answer to one contrast, or to a hypothesis as a whole."""
+
+    verdict: str
+    symbol: str
+    meaning: str  # what the verdict's word means, in one line
+    sentence: str
+    estimate: str
+    interval: str
+    facts: tuple[str, ...]
+    contrast: str = ""
+
+
+@dataclass(frozen=True)
+class Card:
+    """A hypothesis with its answer; `parts` where several contrasts answer it."""
+
+    name: str
+    statement: str
+    primary: bool
+    answer: Answer
+    parts: tuple[Answer, ...] = ()
+
+
+@dataclass(frozen=True)
+class Check:
+    """One reason to trust the trial, or not to. `state`: good, bad or unknown."""
+
+    title: str
+    state: str
+    text: str
+
+
+@dataclass(frozen=True)
+class View:
+    """Everything that a report shows, in order."""
+
+    title: str
+    question: str
+    status: str
+    summary: str  # the verdicts counted, in one line
+    missing: tuple[str, ...]  # what is not there, shown at the top
+    cards: tuple[Card, ...]
+    recommended: ArmMark | None
+    recommendation: str
+    runners_up: tuple[str, ...]
+    checks: tuple[Check, ...]
+    scope: str
+    arms: tuple[ArmMark, ...]
+    scores: tuple[Table, ...]
+    costs: tuple[Table, ...]
+    tuning: Table | None
+    audit: Table | None
+    threats: tuple[str, ...]
+    provenance: tuple[tuple[str, str], ...]
+    command: str
+
+
+def view(study: Study, results: Results) -> View:
+    """What the report shows of these results. Pure: the same input gives the same view."""
+    facts = Facts(study, results)
+    cards = tuple(_cards(facts))
+    chosen = results.recommendation
+    return View(
+        title=study.name, question=study.question or results.question, status=results.status,
+        summary=_summary(cards), missing=tuple(_missing(facts, cards)), cards=cards,
+        recommended=facts.arm(chosen.arm) if chosen and chosen.arm else None,
+        recommendation=chosen.text if chosen else "No arm can be recommended from these results.",
+        runners_up=tuple(facts.label(name) for name in chosen.runners_up) if chosen else (),
+        checks=tuple(_checks(facts)), scope=_scope(facts), arms=facts.arms, scores=score_tables(facts),
+        costs=tuple(table for path in facts.paths if (table := cost_table(facts, path))),
+        tuning=tuning_table(facts), audit=audit_table(facts), threats=tuple(_threats(facts)),
+        provenance=provenance_rows(study, results), command=command(study, results))
+
+
+def answers(hypothesis: Hypothesis, findings: Iterable[Finding]) -> list[tuple[Finding, Contrast | None]]:
+    """The findings on a hypothesis's contrasts, each with the contrast it answers, in the order stated."""
+    rows = [row for row in findings if row.hypothesis == hypothesis.name]
+    parts = [row for row in rows if row.contrast] or rows
+    contrasts = hypothesis.contrasts
+    matched = len(parts) == len(contrasts)
+    return [(row, contrasts[place] if matched else None) for place, row in enumerate(parts)]
+
+
+def _cards(facts: Facts) -> Iterable[Card]:
+    ordered = sorted(facts.study.hypotheses, key=lambda hypothesis: not hypothesis.primary)
+    for hypothesis in ordered:
+        rows = [row for row in facts.results.findings if row.hypothesis == hypothesis.name]
+        parts = answers(hypothesis, rows)
+        if not parts:
+            absent = Finding(hypothesis=hypothesis.name, verdict="NOT MEASURED",
+                             reason="the results hold no finding on it yet")
+            yield Card(hypothesis.name, hypothesis.statement, hypothesis.primary, _answer(absent, None, facts))
+            continue
+        whole = next((row for row in rows if not row.contrast), None)
+        if len(parts) == 1:
+            yield Card(hypothesis.name, hypothesis.statement, hypothesis.primary, _answer(*parts[0], facts))
+            continue
+        combined = "all" if hypothesis.all_of else "any"
+        yield Card(hypothesis.name, hypothesis.statement, hypothesis.primary,
+                   _whole_answer(whole, [row for row, _ in parts], combined),
+                   tuple(_answer(row, contrast, facts) for row, contrast in parts))
+
+
+def _answer(finding: Finding, contrast: Contrast | None, facts: Facts) -> Answer:
+    return Answer(finding.verdict, SYMBOLS[finding.verdict], MEANINGS[finding.verdict],
+                  sentences.verdict_sentence(finding, contrast, facts.label), sentences.estimate_text(finding),
+                  sentences.interval_text(finding), sentences.support_facts(finding),
+                  sentences.contrast_name(finding, contrast, facts.label))
+
+
+def _whole_answer(whole: Finding | None, parts: list[Finding], combined: str) -> Answer:
+    finding = whole or Finding(hypothesis=parts[0].hypothesis, verdict="NOT MEASURED",
+                               reason="the results hold no finding on the hypothesis as a whole")
+    return Answer(finding.verdict, SYMBOLS[finding.verdict], MEANINGS[finding.verdict],
+                  sentences.whole_sentence(finding, parts, combined), "", "", ())
+
+
+def _summary(cards: tuple[Card, ...]) -> str:
+    if not cards:
+        return "This study states no hypothesis: the figures below describe, they decide nothing."
+    counts = Counter(card.answer.verdict for card in cards)
+    words = [f"{counts[verdict]} {verdict.lower()}" for verdict in MEANINGS if counts[verdict]]
+    return f"{numbers.counted(len(cards), 'hypothesis', 'hypotheses')}: {numbers.listed(words)}."
+
+
+def _missing(facts: Facts, cards: tuple[Card, ...]) -> Iterable[str]:
+    if facts.results.status != "complete":
+        yield f"The run is {facts.results.status}: what follows uses what is there so far."
+    for path in facts.paths:
+        yield from _missing_cells(facts, path)
+    unmeasured = [card.name for card in cards if card.answer.verdict == "NOT MEASURED"]
+    if unmeasured:
+        yield f"Not measured: {numbers.listed(unmeasured)}."
+
+
+def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
+    """Per arm, how many of the planned (seed, rate) cells have no score after the last phase, or failed."""
+    task = path.tasks[-1]
+    metric, name = facts.primary_metric(task), facts.path_label(path)
+    where = f" ({name})" if name else ""
+    for arm in facts.arms:
+        rows = facts.rows(path, arm.name, 0 if arm.role == BASE else path.last_phase, task, "test", metric)
+        planned = _planned(facts, arm)
+        absent = planned - len({(row.seed, row.point) for row in rows})
+        if absent > 0:
+            what = "test score" if arm.role == BASE else numbers.counted(planned, "cell")
+            yield f"{arm.label}{where}: {'no' if absent == planned else f'{absent:,} missing of'} {what}" \
+                  f"{' so far' if facts.results.status != 'complete' else ''}."
+        failed = Counter(str(row.outcome) for row in rows if row.outcome is not Outcome.OK)
+        for word, number in sorted(failed.items()):
+            yield f"{arm.label}{where}: {word} in {number:,} of {numbers.counted(planned, 'cell')}."
+
+
+def _planned(facts: Facts, arm: ArmMark) -> int:
+    rates = {own.name: len(own.learning_rates) for own in facts.study.arms}
+    return 1 if arm.role == BASE else rates.get(arm.name, 1) * len(facts.study.seeds)
+
+
+def _checks(facts: Facts) -> Iterable[Check]:
+    assay, results = facts.results.assay, facts.results
+    state = {"seen": "good", "not seen": "bad"}.get(assay.positive_control, "unknown")
+    otherwise = {"seen": "an effect that is known to be there was seen, so the trial can see effects",
+                 "not seen": "an effect that is known to be there was not seen: no finding can be trusted",
+                 "not measured": "the control did not finish, so it is open whether the trial can see effects",
+                 "not planned": "the study has none, so a null result may only mean that the trial is blind"}
+    yield Check(f"Positive control: {assay.positive_control}", state,
+                assay.positive_text or otherwise[assay.positive_control] + ".")
+    yield _aa_check(facts)
+    seeds = len(facts.study.seeds)
+    yield Check(f"Replicates: {numbers.counted(seeds, 'seed')}", "good" if seeds >= 3 else "bad",
+                "Intervals cover new seeds and new items." if seeds >= 3
+                else "Below 3 seeds there are no intervals and no verdicts.")
+    open_threats = [row for row in results.audit if row.severity == "threat" and not row.accepted]
+    counts = Counter(row.severity for row in results.audit)
+    words = [numbers.counted(counts[name], name) for name in ("threat", "warning", "note") if counts[name]]
+    yield Check(f"Audit: {numbers.listed(words) or 'nothing found'}",
+                "bad" if open_threats else "unknown" if counts["threat"] or counts["warning"] else "good",
+                "Listed under threats to validity." if words else "No rule found a fault in the plan.")
+
+
+def _aa_check(facts: Facts) -> Check:
+    assay = facts.results.assay
+    if assay.aa_estimate is None:
+        planned = any(arm.role == AA for arm in facts.arms) or facts.study.controls is not None
+        return Check(f"A/A: {'not measured' if planned else 'not planned'}", "unknown", assay.aa_text
+                     or "Two runs of the same arm would show how large no effect looks here.")
+    includes_zero = assay.aa_low is None or assay.aa_high is None or assay.aa_low <= 0 <= assay.aa_high
+    value, interval = numbers.with_interval(assay.aa_estimate, assay.aa_low, assay.aa_high)
+    text = assay.aa_text or f"The same arm twice differs by {value} (interval {interval or 'not estimated'})."
+    title = "A/A: no difference between equal arms" if includes_zero else "A/A: equal arms differ"
+    return Check(title, "good" if includes_zero else "bad", text)
+
+
+def _scope(facts: Facts) -> str:
+    study = facts.study
+    bases = numbers.listed([base.name for base in study.bases])
+    learned = numbers.listed([use.name for use in study.tasks if use.role == "learn"])
+    outside = numbers.listed([use.name for use in study.tasks if use.role == "outside"])
+    text = f"Measured on {bases}, learning {learned}" + (f", with {outside} as old domain" if outside else "")
+    return f"{text}, {study.training.budget} of training a run. Intervals speak for new seeds and new items of these " \
+           "tasks; other models, tasks or budgets were not tested."
+
+
+def _threats(facts: Facts) -> Iterable[str]:
+    for name in facts.study.accept_threats:
+        yield f"Accepted by the study: {name}."
+    edges = [row for row in facts.results.tuning if row.at_edge]
+    for arm in dict.fromkeys(row.arm for row in edges):
+        number = sum(row.arm == arm for row in edges)
+        yield f"{facts.label(arm)}: the best learning rate lies at the edge of the grid for " \
+              f"{numbers.counted(number, 'choice')}; a better rate may lie outside."
+    if not any(arm.role == POSITIVE_CONTROL for arm in facts.arms):
+        yield "There is no positive control: a difference that was not seen may still be there."
+    yield from facts.study.notes

@@ -1,0 +1,160 @@
+"""From records to the table that the analysis reads: item scores, learning curves, costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetrial import catalog
+from finetrial.plan.plan import Plan, PlannedCell, PlannedPhase, PredictionOf
+from finetrial.records.record import Outcome, Record
+from finetrial.records.results import Cost
+from finetrial.records.table import CurvePoint, Items, ItemScores, Metric, Table
+from finetrial.scorers.base import Scorer
+from finetrial.spec.study import Study, TaskUse
+from finetrial.stages.base import StageInput
+from finetrial.stages.predict import PREDICTIONS
+
+Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
+CURVE_METRIC = "nats-per-token"
+
+
+@dataclass
+class _Reader:
+    """Reads each predictions file once, and shares the item lists of one task and split among all cells."""
+
+    lookup: Lookup
+    items: dict[tuple[str, str, str], Items]
+    columns: dict[Path, Mapping[str, Any]]
+
+    def read(self, folder: Path) -> Mapping[str, Any]:
+        import pyarrow.parquet as pq
+
+        if folder not in self.columns:
+            table = pq.read_table(folder / PREDICTIONS)
+            self.columns[folder] = {name: table[name].to_pylist() if name in ("item", "cluster")
+                                    else table[name].to_numpy() for name in table.column_names}
+        return self.columns[folder]
+
+    def items_of(self, base: str, which: PredictionOf, predictions: Mapping[str, Any]) -> Items:
+        place = (base, which.task, which.split)
+        found = Items(tuple(predictions["item"]), tuple(predictions["cluster"]))
+        return self.items.setdefault(place, found) if self.items.get(place, found) == found else found
+
+
+def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, Any]) -> Table:
+    """The table of everything recorded so far. What is missing is absent; what failed carries its outcome."""
+    reader = _Reader(lookup, {}, {})
+    scorers = {use.name: scorers_of(use) for use in study.tasks}
+    metrics = {scorer.name: scorer.metric() for task in scorers.values() for scorer in task}
+    scores = [score for cell in plan.cells for phase in cell.phases
+              for score in _scores(cell, phase, scorers, reader)]
+    curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
+    done = sum(lookup(stage.id) is not None for stage in plan.stages)
+    return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance)
+
+
+def scorers_of(use: TaskUse) -> list[Scorer]:
+    """The scorers of a task: those the study names, else its primary metric and what is made of the same losses."""
+    primary = type(use.task).primary_metric
+    names = use.metrics or (primary, "perplexity", "bits-per-byte")
+    ordered = dict.fromkeys((primary, *names))  # nats per token is always there: rates are chosen by it
+    return [catalog.find("scorer", name)() for name in ordered]
+
+
+def _ordered(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
+    return {name: metrics[name] for name in sorted(metrics)}
+
+
+def _scores(cell: PlannedCell, phase: PlannedPhase, scorers: Mapping[str, list[Scorer]],
+            reader: _Reader) -> Iterator[ItemScores]:
+    for which, stage in phase.predictions.items():
+        outcome = _outcome(phase, stage, reader.lookup)
+        if outcome is None:
+            continue
+        found = reader.lookup(stage)
+        predictions = reader.read(found.folder) if found is not None and outcome is Outcome.OK else None
+        for scorer in scorers[which.task]:
+            items = Items((), ()) if predictions is None else reader.items_of(cell.key.base, which, predictions)
+            statistic = None if predictions is None else np.asarray(scorer.statistics(predictions), np.float64)
+            yield ItemScores(cell.key, phase.index, which.task, which.split, scorer.name, items, statistic,
+                             which.routing, outcome)
+
+
+def _outcome(phase: PlannedPhase, stage: str, lookup: Lookup) -> Outcome | None:
+    """The outcome of a prediction: that of its training if that failed; None if it has not been tried."""
+    found = lookup(stage)
+    if found is not None:
+        return found.record.outcome
+    trained = lookup(phase.train) if phase.train else None
+    if trained is not None and trained.record.outcome is not Outcome.OK:
+        return trained.record.outcome
+    return None
+
+
+def _curve(cell: PlannedCell, phase: PlannedPhase, lookup: Lookup) -> Iterator[CurvePoint]:
+    found = lookup(phase.train) if phase.train else None
+    if found is None:
+        return
+    for point in found.record.values.get("curve", ()):
+        for split in ("train", "val"):
+            if point.get(split) is not None:
+                yield CurvePoint(cell.key, phase.index, int(point["step"]), phase.task, split, CURVE_METRIC,
+                                 float(point[split]), int(point.get("n", 0)))
+
+
+def _costs(study: Study, plan: Plan, lookup: Lookup) -> list[Cost]:
+    return [_cost(study, plan, base, arm, task, stages, lookup)
+            for (base, arm, task), stages in plan.profiles.items()]
+
+
+def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any, lookup: Lookup) -> Cost:
+    """Parameters and bytes are exact; speed is the median over the profile's repeats."""
+    profiles = [found.record for stage in stages if (found := lookup(stage)) and found.record.outcome is Outcome.OK]
+    trained = _trained(plan, base, arm, task, lookup)
+    values = [record.values for record in profiles]
+    rate = _median(values, "tokens_per_second")
+    tokens = [record.values["tokens"] for record in trained]
+    precision = study.training_of(study.arm(arm)).precision
+    record = (profiles or trained or [None])[0]
+    return Cost(
+        base=base, arm=arm, task=task, precision=precision,
+        device=record.environment.device if record else None,
+        params_total=_first(values, "params_total") or _first([r.values for r in trained], "params_total"),
+        params_trainable=_first(values, "params_trainable") or _first([r.values for r in trained], "params_trainable"),
+        stored_bytes=_first([r.values for r in trained], "stored_bytes"),
+        optimizer_bytes=_first(values, "optimizer_bytes"),
+        train_tokens=int(statistics.median(tokens)) if tokens else None,
+        tokens_per_second=rate,
+        train_seconds=statistics.median(tokens) / rate if tokens and rate else None,
+        tuning_seconds=sum(tokens) / rate if tokens and rate else None,
+        peak_host_bytes=_median_int(values, "peak_host_bytes"),
+        peak_device_allocated_bytes=_median_int(values, "peak_device_allocated_bytes"),
+        peak_device_reserved_bytes=_median_int(values, "peak_device_reserved_bytes"))
+
+
+def _trained(plan: Plan, base: str, arm: str, task: str, lookup: Lookup) -> list[Record]:
+    """The finished training stages of one arm on one task, over rates and seeds."""
+    stages = [phase.train for cell in plan.cells if (cell.key.base, cell.key.arm) == (base, arm)
+              for phase in cell.phases if phase.task == task and phase.train]
+    found = [lookup(stage) for stage in dict.fromkeys(stages)]
+    return [stage.record for stage in found if stage is not None and stage.record.outcome is Outcome.OK]
+
+
+def _first(values: list[Mapping[str, Any]], name: str) -> int | None:
+    return next((int(row[name]) for row in values if row.get(name) is not None), None)
+
+
+def _median(values: list[Mapping[str, Any]], name: str) -> float | None:
+    known = [float(row[name]) for row in values if row.get(name) is not None]
+    return statistics.median(known) if known else None
+
+
+def _median_int(values: list[Mapping[str, Any]], name: str) -> int | None:
+    median = _median(values, name)
+    return None if median is None else int(median)

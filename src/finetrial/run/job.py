@@ -1,0 +1,67 @@
+"""What a runner asks of a worker: the stages of one group that still need running, in order.
+
+It crosses a process boundary as JSON, so that a stage sees exactly what its key covers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from finetrial.records.record import Environment, Outcome, Record
+
+
+class Order(BaseModel):
+    """One stage to compute."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    stage_id: str
+    kind: str
+    key: str
+    identity: Mapping[str, Any]
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, tuple[str, str]]  # by input name: (kind, key) of an entry in the store
+    locations: Mapping[str, str]
+    micro_batch: int | None = None  # None = the whole batch
+    execution: Mapping[str, Any] = {}  # goes into the record: earlier attempts, missing inputs
+
+
+class Job(BaseModel):
+    """Stages that one fresh process computes, and the circumstances."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    number: int
+    orders: tuple[Order, ...]
+    store: Path
+    logs: Path
+    environment: Environment
+    device: str
+    since: str  # when the run began; UTC, ISO 8601
+    timeout_seconds: float | None = None  # for one stage
+    plugins: tuple[Path, ...] = ()
+    preload: tuple[str, ...] = ()
+    log_level: str = "info"
+
+    def log_file(self, stage_id: str) -> Path:
+        """The log of one stage."""
+        return self.logs / f"{stage_id.replace('/', '__')}.log"
+
+
+def is_final(record: Record) -> bool:
+    """True if running the stage again would give the same: FAILED and TIMEOUT are tried again by the next run.
+
+    So is what a stage made of inputs that may yet come, and an OOM that nobody can vouch for: both are `provisional`.
+    """
+    if record.execution.get("provisional"):
+        return False
+    return record.outcome in (Outcome.OK, Outcome.OOM, Outcome.DIVERGED)
+
+
+def settles(record: Record, since: str) -> bool:
+    """True if a run that began at `since` need not compute the stage: final, or tried by another runner meanwhile."""
+    return is_final(record) or record.started >= since

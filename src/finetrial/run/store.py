@@ -1,0 +1,250 @@
+"""The store: what was computed, by content key and environment class.
+
+    <store>/<kind>/<key[:2]>/<key>-<environment>/    record.json and the stage's files
+    <store>/tmp/  locks/  checkpoints/  corrupt/     the store's own
+
+An entry is written in `tmp/` under a lock, its record last, and moved to its place in one rename: an entry that exists
+is complete. Reading checks that the record is the one asked for and that its files match their digests; a damaged entry
+is moved to `corrupt/` and counts as absent. Processes may share a store: who computes an entry holds its lock, and the
+kernel takes the lock back if that process dies.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import logging
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from pydantic import ValidationError
+
+from finetrial.fingerprint import file_digest, folder_digests
+from finetrial.records.record import RECORD_SCHEMA, Environment, Outcome, Record
+from finetrial.run.disk import explained
+from finetrial.run.locks import FileLock, is_locked, try_lock
+from finetrial.stages.base import StageInput
+
+RECORD = "record.json"
+_OWN_FOLDERS = ("tmp", "locks", "checkpoints", "corrupt")
+_LOG = logging.getLogger(__name__)
+_serial = itertools.count()
+
+Stamp = tuple[int, int, int]  # inode, size in bytes, time of change in ns
+
+
+class _Damaged(Exception):
+    """An entry that cannot be trusted, and why."""
+
+
+class Store:
+    """A store in the folder `root`. Nothing is created before `prepare`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.corrupt: list[str] = []  # entries that this object found damaged and moved aside, each with the reason
+        self._verified: dict[Path, tuple[tuple[Stamp, ...], StageInput]] = {}
+
+    def prepare(self) -> None:
+        """Make the folders and remove what dead processes left. Raises StoreError if the store cannot be written."""
+        with explained(self.root):
+            for name in _OWN_FOLDERS:
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+            probe = self.root / "tmp" / f".probe-{os.getpid()}"
+            probe.write_text("a store that takes this line takes more")
+            probe.unlink()
+            self._sweep()
+
+    def lookup(self, kind: str, key: str, environment: Environment, *, verify: bool = True) -> StageInput | None:
+        """The entry, whatever its outcome; None if there is none or it is damaged.
+
+        With `verify`, files are digested once for each object and again only if they changed. Without, only the record
+        is read: for entries that this run has verified or written.
+        """
+        folder = self._folder(kind, key, environment)
+        with explained(self.root):
+            if not folder.is_dir():
+                return None
+            try:
+                return self._read(folder, key, environment, verify)
+            except _Damaged:
+                return self._move_aside(folder, key, environment)
+
+    def other_environments(self, kind: str, key: str, environment: Environment) -> list[Record]:
+        """Records of the same key from other environment classes: shown, never used."""
+        mine = self._folder(kind, key, environment)
+        others = sorted(path for path in mine.parent.glob(f"{key}-*/{RECORD}") if path.parent != mine)
+        found = []
+        for path in others:
+            try:
+                found.append(Record.model_validate_json(path.read_bytes()))
+            except ValidationError as error:
+                _LOG.warning("%s cannot be read: %s", path, error)
+        return found
+
+    def claim(self, kind: str, key: str, environment: Environment) -> Claim | None:
+        """The right to compute an entry; None while another process has it. Raises StoreError if it can't be taken."""
+        name = _name(key, environment)
+        with explained(self.root):
+            lock = try_lock(self.root / "locks" / name)
+            if lock is None:
+                return None
+            try:
+                folder = self.root / "tmp" / f"{name}.{os.getpid()}.{next(_serial)}"
+                shutil.rmtree(folder, ignore_errors=True)  # of a dead process that had our number
+                folder.mkdir()
+                checkpoint = self.root / "checkpoints" / name
+                checkpoint.mkdir(exist_ok=True)
+            except BaseException:
+                lock.release()
+                raise
+        return Claim(self.root, self._folder(kind, key, environment), folder, checkpoint, lock)
+
+    def is_claimed(self, key: str, environment: Environment) -> bool:
+        """True while some process computes the entry."""
+        return is_locked(self.root / "locks" / _name(key, environment))
+
+    def _folder(self, kind: str, key: str, environment: Environment) -> Path:
+        return self.root / kind / key[:2] / _name(key, environment)
+
+    def _read(self, folder: Path, key: str, environment: Environment, verify: bool) -> StageInput:
+        """Raises _Damaged."""
+        if folder in self._verified:
+            stamps, entry = self._verified[folder]
+            if _stamps(folder, entry.record) == stamps:
+                return entry
+        entry = StageInput(_parse(folder, key, environment), folder)
+        stamps = _stamps(folder, entry.record)
+        if verify:
+            for name, digest in entry.record.files.items():
+                if file_digest(folder / name) != digest:
+                    raise _Damaged(f"{name} does not match its digest")
+        self._verified[folder] = (stamps, entry)
+        return entry
+
+    def _move_aside(self, folder: Path, key: str, environment: Environment) -> StageInput | None:
+        """Under the entry's lock: another process may have mended it meanwhile, or be about to."""
+        name = _name(key, environment)
+        with try_lock(self.root / "locks" / name) or contextlib.nullcontext() as lock:
+            if lock is None or not folder.is_dir():
+                return None
+            try:
+                return self._read(folder, key, environment, verify=True)
+            except _Damaged as damage:
+                target = next(path for n in itertools.count(1)
+                              if not (path := self.root / "corrupt" / f"{name}.{n}").exists())
+                folder.rename(target)
+                self.corrupt.append(f"{folder}: {damage}; moved to {target}")
+                _LOG.warning("damaged store entry %s", self.corrupt[-1])
+                return None
+
+    def _sweep(self) -> None:
+        """Remove temporary folders whose owner is dead: nobody holds the lock that their name begins with."""
+        for folder in (self.root / "tmp").iterdir():
+            lock = try_lock(self.root / "locks" / folder.name.partition(".")[0]) if folder.is_dir() else None
+            if lock is not None:
+                with lock:
+                    shutil.rmtree(folder, ignore_errors=True)
+
+
+@dataclass
+class Claim:
+    """An entry that this process, and no other, may write."""
+
+    _root: Path
+    _place: Path
+    folder: Path  # empty: the stage's files
+    checkpoint: Path  # a folder that survives a kill, until a record is written
+    _lock: FileLock
+
+    def write(self, record: Record) -> StageInput:
+        """Digest the files, write the record, move the entry to its place. Only an outcome of OK keeps files.
+
+        A record of an earlier attempt is replaced. Raises StoreError; ValueError if the stage wrote a `record.json`.
+        """
+        with explained(self._root):
+            if record.outcome is not Outcome.OK:
+                _empty(self.folder)
+            files = folder_digests(self.folder)
+            if RECORD in files:
+                raise ValueError(f"a stage must not write a file called {RECORD}")
+            record = record.model_copy(update={"files": files})
+            _write_synced(self.folder / RECORD, json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
+            self._place.parent.mkdir(parents=True, exist_ok=True)
+            if self._place.exists():
+                os.rename(self._place, self.folder.with_name(f"{self.folder.name}.replaced"))
+            os.rename(self.folder, self._place)
+            _sync_folder(self._place.parent)
+            shutil.rmtree(self.folder.with_name(f"{self.folder.name}.replaced"), ignore_errors=True)
+            if record.outcome is not Outcome.TIMEOUT:  # the next attempt goes on from there
+                shutil.rmtree(self.checkpoint, ignore_errors=True)
+        return StageInput(record, self._place)
+
+    def release(self) -> None:
+        """Give the claim back; what was not written is removed, checkpoints are kept."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            self.checkpoint.rmdir()  # only if it is empty
+        self._lock.release()
+
+    def __enter__(self) -> Claim:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.release()
+
+
+def _name(key: str, environment: Environment) -> str:
+    return f"{key}-{environment.key()}"
+
+
+def _parse(folder: Path, key: str, environment: Environment) -> Record:
+    try:
+        record = Record.model_validate_json((folder / RECORD).read_bytes())
+    except FileNotFoundError:
+        raise _Damaged(f"it has no {RECORD}") from None
+    except ValidationError as error:
+        raise _Damaged(f"{RECORD} cannot be read ({error.error_count()} problems)") from None
+    if record.schema_version != RECORD_SCHEMA:
+        raise _Damaged(f"its record has schema {record.schema_version}, this version reads {RECORD_SCHEMA}")
+    if (record.key, record.environment) != (key, environment):
+        raise _Damaged("its record is of another key or environment")
+    return record
+
+
+def _stamps(folder: Path, record: Record) -> tuple[Stamp, ...]:
+    """What the file system says of the record and every file. Raises _Damaged if one is missing."""
+    return tuple(_stamp(folder / name) for name in (RECORD, *record.files))
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        raise _Damaged(f"{path.name} is missing") from None
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _empty(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.mkdir()
+
+
+def _write_synced(path: Path, text: str) -> None:
+    with path.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,240 @@
+"""A trial from start to finish: plan, run, collect, analyse, report. Also: build the report again from the store.
+
+The run's folder holds what people read; the stage store, shared by all studies, holds what was computed. Everything
+after the stages is a pure function of records, so a partial run has a report too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetrial.analysis.analyse import analyse
+from finetrial.errors import DataError, UserError, unknown
+from finetrial.plan.build import Resolved, build
+from finetrial.plan.plan import Plan, PlannedCell
+from finetrial.records.record import Environment, Outcome
+from finetrial.records.results import Results
+from finetrial.records.table import Table
+from finetrial.report import build as build_report
+from finetrial.run.collect import Lookup, collect
+from finetrial.run.execute import ExecutionResult, Listener, execute
+from finetrial.run.provenance import environment, host_facts
+from finetrial.run.store import Store
+from finetrial.spec.io import read_study, write_study
+from finetrial.spec.study import Study
+from finetrial.stages.base import StageInput
+from finetrial.stages.train import WEIGHTS
+
+STUDY_FILE, PLAN_FILE, RESULTS_FILE, RUN_FILE = "study.yaml", "plan.json", "results.json", "run.json"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a study is run. Nothing here changes a result but `device`, which is part of the environment class."""
+
+    runs: Path = Path("runs")
+    store: Path | None = None  # None = <runs>/.store
+    device: str = "auto"
+    jobs: int | None = None  # None = one phase for each core (CPU), one (accelerator)
+    log_level: str = "info"
+    timeout_seconds: float | None = None  # for one stage
+    accept: tuple[str, ...] = ()
+    figures: bool = True
+    listener: Callable[[], Listener] | None = None  # None = the live view
+
+    def store_folder(self) -> Path:
+        """Where the stage store lies."""
+        return self.store if self.store is not None else self.runs / ".store"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A finished (or partial) trial."""
+
+    folder: Path
+    study: Study
+    results: Results
+    corrupt: tuple[str, ...] = field(default=())  # store entries that were found damaged and computed again
+
+
+def run_folder(study: Study, runs: Path) -> Path:
+    """`runs/<study>-<scale>-<size>`."""
+    return runs / f"{study.name}-{study.scale}-{study.size}"
+
+
+def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "") -> Trial:
+    """Run what is not recorded yet, then analyse and report. Raises UserError for what the user can mend."""
+    device = resolve_device(options.device)
+    plan = build(study, resolved=Resolved(), relative_to=relative_to)
+    folder = run_folder(study, options.runs)
+    store = Store(options.store_folder())
+    folder.mkdir(parents=True, exist_ok=True)
+    write_study(study, folder / STUDY_FILE)
+    _write_json(folder / PLAN_FILE, plan.describe())
+    _write_json(folder / RUN_FILE, {"device": device, "store": str(options.store_folder().resolve()),
+                                    "command": command,
+                                    "relative_to": str(relative_to.resolve()) if relative_to else None})
+    here = environment(device)
+    result = execute(plan.stages, store, folder, device=device, environment=here,
+                     jobs=options.jobs or default_jobs(device), timeout_seconds=options.timeout_seconds,
+                     listener=options.listener() if options.listener else None, log_level=options.log_level,
+                     plugins=[str((relative_to or Path()) / name) for name in study.plugins])
+    _raise_for_data(plan, result)
+    return finish(study, plan, _lookup_in(result), folder, here, command, figures=options.figures)
+
+
+def rebuild(folder: Path, *, figures: bool = True) -> Trial:
+    """The report of a run again, from the store, whatever is recorded by now. Computes no stage."""
+    for name in (STUDY_FILE, RUN_FILE):
+        if not (folder / name).is_file():
+            raise UserError(f"{folder} is not a run: it has no {name}", "name a folder below runs/, see finetrial status")
+    study = read_study(folder / STUDY_FILE)
+    how = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    relative_to = Path(how["relative_to"]) if how["relative_to"] else None
+    plan = build(study, resolved=Resolved(), relative_to=relative_to)
+    here = environment(how["device"])
+    lookup = lookup_in_store(plan, Store(Path(how["store"])), here)
+    return finish(study, plan, lookup, folder, here, how["command"], figures=figures)
+
+
+def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environment, command: str, *,
+           figures: bool = True) -> Trial:
+    """Everything after the stages: table, analysis, results, report, the selected artifacts."""
+    provenance = {"environment": here.model_dump(), **host_facts(command), "command": command}
+    table = collect(study, plan, lookup, provenance)
+    results = analyse(study, table)
+    _write_text(folder / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
+    write_items(table, folder / "records.parquet")
+    build_report(study, results, folder, figures=figures)
+    link_artifacts(plan, results, lookup, folder / "artifacts")
+    return Trial(folder, study, results)
+
+
+def lookup_in_store(plan: Plan, store: Store, here: Environment) -> Lookup:
+    """What the store holds for each stage of a plan; selections are followed."""
+    found: dict[str, StageInput | None] = {}
+
+    def choice(select: str, key: str) -> str | None:
+        entry = store.lookup("select", key, here)
+        return entry.record.values.get("chosen") if entry is not None else None
+
+    kinds = {stage.id: stage.kind for stage in plan.stages}
+    for stage, key in plan.keys(choice).items():
+        found[stage] = store.lookup(kinds[stage], key, here) if key is not None else None
+    return found.get
+
+
+def resolve_device(wanted: str) -> str:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError for a device that is not there."""
+    if wanted == "cpu":
+        return wanted
+    import torch
+
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present.insert(0, "cuda")
+    elif torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if wanted == "auto":
+        return present[0]
+    if wanted.partition(":")[0] not in present:
+        raise UserError(unknown("device", wanted, ["auto", *present]), "finetrial doctor shows what this machine has")
+    return wanted
+
+
+def default_jobs(device: str) -> int:
+    """One phase for each core on a CPU (a phase uses one thread, so results do not depend on it); one on a GPU."""
+    return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1
+
+
+def write_items(table: Table, path: Path) -> None:
+    """`records.parquet`: one row for each cell, phase, task, split, metric and item, with the item's own value."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    parts = []
+    for score in table.scores:
+        if score.statistics is None:
+            continue
+        count, key = len(score.items), score.cell
+        constant = {"base": key.base, "arm": key.arm, "sequence": key.sequence, "seed": key.seed,
+                    "phase": score.phase, "learning_rate": key.point.learning_rate, "rank": key.point.rank,
+                    "num_train": key.point.num_train, "task": score.task, "split": score.split,
+                    "routing": score.routing, "metric": score.metric}
+        values = table.metrics[score.metric].aggregate(score.statistics)
+        columns = {name: pa.repeat(pa.scalar(value, _ITEM_TYPES[name]), count) for name, value in constant.items()}
+        parts.append(pa.table({**columns, "item": pa.array(score.items.ids), "cluster": pa.array(score.items.clusters),
+                               "value": pa.array(values)}))
+    if parts:
+        pq.write_table(pa.concat_tables(parts), path, compression="zstd")
+
+
+def _item_types() -> dict[str, Any]:
+    import pyarrow as pa
+
+    text, whole, number = pa.string(), pa.int64(), pa.float64()
+    return {"base": text, "arm": text, "sequence": text, "seed": whole, "phase": whole, "learning_rate": number,
+            "rank": whole, "num_train": whole, "task": text, "split": text, "routing": text, "metric": text}
+
+
+def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -> None:
+    """`artifacts/<base>/<arm>/<sequence>/seed-<s>/phase-<k>-<task>/`: the weights at the rate that was chosen."""
+    chosen = {(row.base, row.arm, row.sequence, row.phase, row.seed): row.chosen for row in results.tuning}
+    for cell in plan.cells:
+        for phase in cell.phases:
+            place = (cell.key.base, cell.key.arm, cell.key.sequence, phase.index, cell.key.seed)
+            trained = lookup(phase.train) if phase.train else None
+            if trained is None or trained.record.outcome is not Outcome.OK:
+                continue
+            if place in chosen and chosen[place] == cell.key.point.learning_rate:
+                target = folder / cell.key.base / cell.key.arm / cell.key.sequence / f"seed-{cell.key.seed}"
+                _link_tree(trained.folder / WEIGHTS, target / f"phase-{phase.index}-{phase.task}")
+
+
+def _link_tree(source: Path, target: Path) -> None:
+    """Hard links where the file system allows them, copies elsewhere; what was there before is replaced."""
+    shutil.rmtree(target, ignore_errors=True)
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, place)
+            except OSError:
+                shutil.copyfile(path, place)
+
+
+def _lookup_in(result: ExecutionResult) -> Lookup:
+    return lambda stage: result.found(stage)
+
+
+def _raise_for_data(plan: Plan, result: ExecutionResult) -> None:
+    """Data that cannot be used stops the trial: nothing else can have run."""
+    for stage in plan.stages:
+        found = result.found(stage.id)
+        if stage.kind == "data" and found is not None and found.record.outcome is not Outcome.OK:
+            raise DataError(f"{stage.label}: {found.record.message}", "finetrial data STUDY shows the rows and counts")
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    _write_text(path, json.dumps(content, indent=1) + "\n")
+
+
+def _write_text(path: Path, text: str) -> None:
+    """Replace a file atomically."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(path)
+
+
+def chosen_cells(cells: Iterable[PlannedCell], results: Results) -> list[PlannedCell]:
+    """The cells at the rate that validation chose."""
+    chosen = {(row.base, row.arm, row.sequence, row.seed): row.chosen for row in results.tuning}
+    return [cell for cell in cells if chosen.get((cell.key.base, cell.key.arm, cell.key.sequence, cell.key.seed))
+            == cell.key.point.learning_rate]

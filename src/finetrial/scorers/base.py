@@ -1,0 +1,76 @@
+"""What a scorer is: statistics per item, and the value as a function of their sums.
+
+Predictions are kept raw, as columns; a scorer reads them and needs no model. Each item becomes a vector of k numbers
+(for nats per token: its loss and its number of target tokens). Any set of items is scored by summing the vectors and
+calling `aggregate`, so that means, ratios and corpus metrics all have the same form. An item that cannot be scored is
+a row of NaN: missing, never zero.
+
+Predictions of losses have the columns `item`, `cluster`, `nll` (nats, summed over the item's target tokens),
+`num_tokens` (target tokens) and `num_bytes` (UTF-8 bytes of the target text).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict
+
+from finetrial.catalog import name_of
+from finetrial.errors import DataError
+from finetrial.records.table import Floats, Metric
+
+Columns = Mapping[str, Sequence[Any]]
+
+
+class Scorer(BaseModel, ABC):
+    """A metric. The file's name is the registered name (`bits_per_byte.py` -> `bits-per-byte`).
+
+    `version` is bumped when the same predictions get another value. `best` and `worst` are the ends of the scale
+    (infinite where there is none).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: ClassVar[int] = 1
+    unit: ClassVar[str]
+    higher_is_better: ClassVar[bool]
+    best: ClassVar[float]
+    worst: ClassVar[float]
+    needs: ClassVar[Literal["losses", "outputs"]] = "losses"
+    summary: ClassVar[str] = ""
+
+    @abstractmethod
+    def statistics(self, predictions: Columns) -> Floats:
+        """Statistics per item, [n, k]; NaN rows are items without a score. Raises DataError for a missing column."""
+
+    @abstractmethod
+    def aggregate(self, sums: Floats) -> Floats:
+        """The metric of summed statistics: [..., k] -> [...]. NaN where nothing was summed."""
+
+    def metric(self) -> Metric:
+        """What the analysis needs to know of this scorer."""
+        return Metric(name=name_of(type(self)), version=self.version, unit=self.unit,
+                      higher_is_better=self.higher_is_better, aggregate=self.aggregate)
+
+
+def column(predictions: Columns, name: str) -> Floats:
+    """A numeric column as float64 [n]; None becomes NaN. Raises DataError if the column is absent."""
+    if name not in predictions:
+        raise DataError(f"the predictions have no column {name!r} (they have: {', '.join(sorted(predictions))})",
+                        "score them with a metric that needs what was predicted, or predict again")
+    return np.asarray(predictions[name], dtype=np.float64)
+
+
+def rows(*columns: Floats) -> Floats:
+    """Columns side by side, [n, k]; an item with any value missing or infinite is missing in all of them."""
+    table = np.stack(columns, axis=-1)
+    table[~np.isfinite(table).all(axis=-1)] = np.nan
+    return table
+
+
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """numerator / denominator, NaN where the denominator is not positive."""
+    return np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0)

@@ -1,0 +1,127 @@
+"""Reading and writing studies: YAML or JSON, with every problem at once, each with its path and the nearest name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from finetrial import catalog
+from finetrial.errors import SpecError, UserError, unknown
+from finetrial.spec.study import Study
+
+
+def read_study(path: Path) -> Study:
+    """A study from a `.yaml`, `.yml` or `.json` file. Plug-ins it names are registered first, relative to the file.
+
+    Raises SpecError with all problems, or UserError where the file cannot be read at all.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"study file {path} does not exist", "write one, or run a built-in study: finetrial studies") \
+            from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"study file {path} cannot be read: {error}", "it must be a UTF-8 text file") from error
+    try:
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except (yaml.YAMLError, json.JSONDecodeError) as error:
+        raise UserError(f"study file {path} is not valid {path.suffix[1:].upper() or 'YAML'}: {error}",
+                        "mend the line named above") from error
+    if not isinstance(content, Mapping):
+        raise UserError(f"study file {path} holds a {type(content).__name__}, not keys and values",
+                        "start from a built-in study: finetrial show perplexity")
+    for plugin in content.get("plugins") or ():
+        catalog.add_file(path.parent / str(plugin))
+    return parse_study(content, str(path))
+
+
+def parse_study(content: Mapping[str, Any], source: str) -> Study:
+    """A study from plain data; `source` is what the error calls it."""
+    try:
+        return Study.model_validate(dict(content))
+    except ValidationError as error:
+        problems = dict.fromkeys(_explain(detail, content) for detail in error.errors())
+        raise SpecError(source, problems) from None
+
+
+def write_study(study: Study, path: Path) -> None:
+    """Write the resolved study as YAML, options at their default omitted."""
+    path.write_text(study_yaml(study), encoding="utf-8")
+
+
+def study_yaml(study: Study) -> str:
+    """The study as YAML that `read_study` reads back to an equal study."""
+    return cast(str, yaml.safe_dump(study.identity(), sort_keys=False, allow_unicode=True, width=110))
+
+
+def set_value(content: dict[str, Any], assignment: str) -> None:
+    """Apply one `--set path.to.key=value` to a study's plain data. List items go by index or by their `name`."""
+    path, equals, text = assignment.partition("=")
+    if not equals or not path:
+        raise UserError(f"--set {assignment!r} is not key=value", "for example: --set training.batch_sequences=16")
+    *parents, last = path.split(".")
+    target: Any = content
+    for step in parents:
+        target = _descend(target, step, path)
+    value = yaml.safe_load(text)
+    if isinstance(target, list):
+        target[_index(target, last, path)] = value
+    else:
+        target[last] = value
+
+
+def _descend(target: Any, step: str, path: str) -> Any:
+    if isinstance(target, list):
+        return target[_index(target, step, path)]
+    if isinstance(target, dict):
+        return target.setdefault(step, {})
+    raise UserError(f"--set {path}: {step!r} lies inside a plain value", "name a key that holds keys")
+
+
+def _index(items: list[Any], step: str, path: str) -> int:
+    names = [item.get("name", "") if isinstance(item, dict) else str(item) for item in items]
+    if step.isdigit() and int(step) < len(items):
+        return int(step)
+    if step in names:
+        return names.index(step)
+    raise UserError(f"--set {path}: " + unknown("item", step, names))
+
+
+def _explain(detail: ErrorDetails, content: Any) -> str:
+    """One problem for people: path, value, what was expected, the nearest name."""
+    path = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        valid = _fields_at(detail["loc"][:-1])
+        return f"{path}: " + unknown("key", str(detail["loc"][-1]), valid)
+    if detail["type"] == "missing":
+        return f"{path}: missing, and needed"
+    message = detail["msg"].removeprefix("Value error, ")
+    value = detail["input"]
+    shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else ""
+    if shown and shown not in message:
+        return f"{path}: {shown}: {message}" if path else f"{shown}: {message}"
+    return f"{path}: {message}" if path else message
+
+
+def _fields_at(path: tuple[int | str, ...]) -> list[str]:
+    """The keys that are valid at a path of the study."""
+    model: Any = Study
+    for step in path:
+        if isinstance(step, int) or not (isinstance(model, type) and issubclass(model, BaseModel)):
+            continue
+        info = model.model_fields.get(step)
+        model = _model_in(info.annotation) if info is not None else None
+    return sorted(model.model_fields) if isinstance(model, type) and issubclass(model, BaseModel) else []
+
+
+def _model_in(annotation: Any) -> Any:
+    """The first model class inside an annotation such as `tuple[Arm, ...] | None`."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for part in getattr(annotation, "__args__", ()) if (found := _model_in(part)) is not None), None)

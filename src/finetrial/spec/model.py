@@ -1,0 +1,73 @@
+"""The base of every specification: frozen, unknown keys refused, plug-ins written as `{kind: name, option: value}`.
+
+A plug-in may also be written in one line: `lora`, or `lora:rank=8,alpha=16` (values are read as YAML scalars).
+Fields at their default are omitted from identity, so that adding an option changes no key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from finetrial import catalog
+from finetrial.errors import UserError, unknown
+
+
+class Frozen(BaseModel):
+    """A frozen specification model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-like content without fields at their default."""
+        dumped: dict[str, Any] = self.model_dump(mode="json", exclude_defaults=True)
+        return dumped
+
+
+def plugin_from(kind: str, value: Any) -> Any:
+    """A plug-in instance from an instance, `"name"`, `"name:option=value,..."` or `{"kind": name, ...}`.
+
+    Raises ValueError (so that pydantic collects it with every other problem of the study).
+    """
+    if isinstance(value, BaseModel):
+        return value
+    if isinstance(value, str):
+        value = _parse_line(value)
+    if not isinstance(value, Mapping) or not isinstance(value.get("kind"), str):
+        raise ValueError(f"a {kind} is written as a name or as {{kind: name, ...}}, not {value!r}")
+    options = {name: item for name, item in value.items() if name != "kind"}
+    try:
+        plugin = catalog.find(kind, value["kind"])
+    except UserError as error:
+        raise ValueError(str(error)) from error
+    try:
+        return plugin(**options)
+    except ValidationError as error:
+        raise ValueError("; ".join(_option_problem(plugin, detail) for detail in error.errors())) from None
+
+
+def _option_problem(plugin: type[BaseModel], detail: Any) -> str:
+    option = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "extra_forbidden":
+        return unknown(f"option of {catalog.name_of(plugin)}", option, plugin.model_fields)
+    return f"option {option} of {catalog.name_of(plugin)}: {detail['msg'].removeprefix('Value error, ')}"
+
+
+def plugin_identity(plugin: Any) -> dict[str, Any]:
+    """`{"kind": name, ...}` with the options that differ from their default."""
+    name = catalog.name_of(type(plugin))
+    return {"kind": name, **plugin.model_dump(mode="json", exclude_defaults=True)}
+
+
+def _parse_line(text: str) -> dict[str, Any]:
+    name, _, rest = text.partition(":")
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        option, equals, item = part.partition("=")
+        if not equals:
+            raise ValueError(f"{part!r} in {text!r} is not option=value")
+        options[option.strip()] = yaml.safe_load(item)
+    return {"kind": name.strip(), **options}

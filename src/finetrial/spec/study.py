@@ -1,0 +1,180 @@
+"""The study: question, bases, tasks, sequences, arms, controls, hypotheses, budget.
+
+One schema for built-in studies (Python functions that return a `Study`) and users' (`study.yaml`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
+
+from finetrial.errors import unknown
+from finetrial.spec.arm import Arm, Controls
+from finetrial.spec.hypothesis import Contrast, Hypothesis
+from finetrial.spec.model import Frozen, plugin_from, plugin_identity
+from finetrial.tasks.base import Task
+from finetrial.train.config import Training
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+BASE_ARM = "base"  # the untouched model, phase 0
+
+
+class Base(Frozen):
+    """A pretrained model: a bundled name, a local directory, or a hub repository with its revision."""
+
+    name: str = Field(pattern=NAME)
+    source: str = ""  # empty = the bundled model called `name`
+    revision: str | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
+
+
+class TaskUse(Frozen):
+    """A task as this study uses it: what it is, whether it is learned, and how many rows are used."""
+
+    name: str = Field(pattern=NAME)
+    task: SerializeAsAny[Task]
+    role: Literal["learn", "outside"] = "learn"  # outside: never trained on, only scored (old-domain text)
+    num_train: int | None = Field(default=None, ge=1)  # None = all
+    num_val: int = Field(default=100, ge=2)
+    num_test: int = Field(default=200, ge=2)
+    max_tokens: int | None = Field(default=None, ge=8)  # None = the training's sequence length
+    metrics: tuple[str, ...] = ()  # empty = the task's primary metric and what belongs to it
+
+    @field_validator("task", mode="before")
+    @classmethod
+    def _find_task(cls, value: Any) -> Any:
+        return plugin_from("task", value)
+
+    @field_serializer("task")
+    def _write_task(self, task: Task) -> dict[str, Any]:
+        return plugin_identity(task)
+
+
+class Sequence(Frozen):
+    """Tasks in the order in which an arm learns them."""
+
+    name: str = Field(pattern=NAME)
+    tasks: tuple[str, ...] = Field(min_length=1)
+
+
+class Evaluation(Frozen):
+    """How predictions are made; the same for every arm."""
+
+    precision: Literal["fp32", "bf16"] = "fp32"
+    splits: tuple[Literal["val", "test"], ...] = ("val", "test")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
+
+
+class Study(Frozen):
+    """A controlled trial."""
+
+    name: str = Field(pattern=NAME)
+    question: str
+    scale: Literal["embedded", "full", "custom"] = "custom"
+    size: str = "standard"
+    bases: tuple[Base, ...] = Field(min_length=1)
+    tasks: tuple[TaskUse, ...] = Field(min_length=1)
+    sequences: tuple[Sequence, ...] = ()
+    arms: tuple[Arm, ...] = Field(min_length=1)
+    controls: Controls | None = None
+    hypotheses: tuple[Hypothesis, ...] = ()
+    training: Training
+    evaluation: Evaluation = Evaluation()
+    seeds: tuple[int, ...] = (0, 1, 2)
+    factors: tuple[str, ...] = ("method",)  # what arms may differ in
+    accept_threats: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @field_validator("seeds", mode="before")
+    @classmethod
+    def _count_or_list(cls, value: Any) -> Any:
+        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("sequences", mode="before")
+    @classmethod
+    def _lists_of_tasks(cls, value: Any) -> Any:
+        if not isinstance(value, (list, tuple)):
+            return value
+        return tuple({"name": "-".join(item), "tasks": item} if isinstance(item, (list, tuple)) else item
+                     for item in value)
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        problems = [*self._duplicates(), *self._unknown_names()]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def paths(self) -> tuple[Sequence, ...]:
+        """The sequences; without any, one that learns every `learn` task in the order given."""
+        if self.sequences:
+            return self.sequences
+        learned = tuple(use.name for use in self.tasks if use.role == "learn")
+        return (Sequence(name="-".join(learned), tasks=learned),)
+
+    def task(self, name: str) -> TaskUse:
+        """The task called `name`."""
+        return next(use for use in self.tasks if use.name == name)
+
+    def arm(self, name: str) -> Arm:
+        """The arm called `name`."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def training_of(self, arm: Arm) -> Training:
+        """The training settings of an arm: its own, or the study's."""
+        return arm.training or self.training
+
+    def _duplicates(self) -> Iterable[str]:
+        groups = {"base": [b.name for b in self.bases], "task": [t.name for t in self.tasks],
+                  "arm": [a.name for a in self.arms], "sequence": [s.name for s in self.sequences],
+                  "hypothesis": [h.name for h in self.hypotheses], "seed": [str(s) for s in self.seeds]}
+        for kind, names in groups.items():
+            for name in sorted({name for name in names if names.count(name) > 1}):
+                yield f"{kind} {name!r} is given twice"
+
+    def _unknown_names(self) -> Iterable[str]:
+        tasks = [use.name for use in self.tasks]
+        learned = [use.name for use in self.tasks if use.role == "learn"]
+        arms = [arm.name for arm in self.arms]
+        if BASE_ARM in arms:
+            yield f"arm name {BASE_ARM!r} is reserved for the untouched model"
+        if not learned:
+            yield "no task has role: learn"
+        for path in self.sequences:
+            yield from (f"sequence {path.name}: " + unknown("task to learn", name, learned)
+                        for name in path.tasks if name not in learned)
+        for arm in self.arms:
+            yield from (f"arm {arm.name}: components for " + unknown("task", name, tasks)
+                        for name in arm.components if name != "*" and name not in learned)
+        if self.controls:
+            named = [self.controls.reference] + ([self.controls.positive.arm] if self.controls.positive else [])
+            yield from ("controls: " + unknown("arm", name, arms) for name in named if name not in arms)
+            if self.controls.positive and self.controls.positive.task not in tasks:
+                yield "controls.positive: " + unknown("task", self.controls.positive.task, tasks)
+        for hypothesis in self.hypotheses:
+            for contrast in hypothesis.contrasts:
+                yield from (f"hypothesis {hypothesis.name}: {text}" for text in self._unknown_in(contrast))
+
+    def _unknown_in(self, contrast: Contrast) -> Iterable[str]:
+        arms = [BASE_ARM, *(arm.name for arm in self.arms)]
+        tasks = [use.name for use in self.tasks]
+        bases, paths = [base.name for base in self.bases], [path.name for path in self.paths]
+        yield from (unknown("arm", name, arms) for name in (contrast.left, contrast.right) if name not in arms)
+        yield from (unknown("task", name, tasks) for name in (contrast.task, contrast.learned)
+                    if name and name not in tasks)
+        if contrast.base and contrast.base not in bases:
+            yield unknown("base", contrast.base, bases)
+        if not contrast.base and len(bases) > 1:
+            yield f"name the base: one of {', '.join(bases)}"
+        if contrast.sequence and contrast.sequence not in paths:
+            yield unknown("sequence", contrast.sequence, paths)
+        if not contrast.sequence and len(paths) > 1:
+            yield f"name the sequence: one of {', '.join(paths)}"

@@ -1,0 +1,101 @@
+"""What a stage is: a kind, its specification, and the stages it reads from.
+
+A stage knows no store. It is handed its inputs and an empty folder, writes files there and returns values. Stages of
+one `group` (a phase: train and its predictions) run in one process, in order, and may pass live objects on through
+`StageContext.shared`; each must also be able to start from its inputs' files alone.
+
+Three outcomes are raised by stages: `Diverged`, `StageTimeout`, and whatever library error means "out of memory" (the runner knows
+those). Any other exception is FAILED, with the traceback in the stage's log.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from finetrial.fingerprint import key_of
+from finetrial.records.record import Record
+from finetrial.train.outcome import Diverged as Diverged
+from finetrial.train.outcome import OutOfTime as StageTimeout
+
+__all__ = ["Chosen", "Diverged", "Source", "Stage", "StageContext", "StageInput", "StageKind", "StageTimeout"]
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An input that a `select` stage decides: its record's `values["chosen"]` names one option of `among`.
+
+    `among` maps an option to the id of the stage that stands for it.
+    """
+
+    select: str
+    among: Mapping[str, str]
+
+
+Source = str | Chosen
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One node of the plan. `id` is readable and unique in the plan; `spec` is identity and JSON-like."""
+
+    id: str
+    kind: str
+    version: int
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, Source] = field(default_factory=dict)
+    group: str = ""  # stages of one group run in one process; empty = alone
+    label: str = ""  # for people: "full, 3e-4, seed 1"
+    exclusive: bool = False  # runs while nothing else runs (profiles)
+    locations: Mapping[str, str] = field(default_factory=dict)  # where things lie on this machine: never identity
+
+    def identity(self, input_keys: Mapping[str, str]) -> dict[str, Any]:
+        """What the key is the digest of. `input_keys` holds the key of every input, by input name."""
+        missing = set(self.inputs) - set(input_keys)
+        assert not missing, f"{self.id}: no keys for {sorted(missing)}"
+        return {"kind": self.kind, "version": self.version, "spec": dict(self.spec),
+                "inputs": {name: input_keys[name] for name in sorted(self.inputs)}}
+
+    def key(self, input_keys: Mapping[str, str]) -> str:
+        """The content key of this stage."""
+        return key_of(self.identity(input_keys))
+
+
+@dataclass(frozen=True)
+class StageInput:
+    """A finished stage that another reads from."""
+
+    record: Record
+    folder: Path
+
+
+@dataclass
+class StageContext:
+    """Everything a stage may use while it runs."""
+
+    stage_id: str
+    spec: Mapping[str, Any]
+    inputs: Mapping[str, StageInput]
+    folder: Path  # empty; what is written here becomes the stage's files
+    checkpoint: Path  # survives a kill; removed once the record is written
+    device: str  # "cpu", "cuda:0", "mps"
+    micro_batch: int | None  # rows at a time; None = the whole batch; halved by the runner after an OOM
+    log: logging.Logger
+    progress: Callable[[Mapping[str, Any]], None]  # {"fraction": 0..1, "loss": ..., ...} for the live view
+    shared: dict[str, Any]  # live objects of the group, such as the model just trained
+    deadline: float | None = None  # time.monotonic() at which the stage counts as TIMEOUT
+    locations: Mapping[str, str] = field(default_factory=dict)  # of the Stage: paths by name, such as "base"
+
+
+class StageKind(ABC):
+    """A kind of stage. The file name is its registered name; `version` is part of every key made of it."""
+
+    version: ClassVar[int] = 1
+
+    @abstractmethod
+    def run(self, context: StageContext) -> Mapping[str, Any]:
+        """Do the work; return small JSON-like values. Files go to `context.folder`."""

@@ -1,0 +1,63 @@
+"""Cost: what one arm needs in time and memory, measured in a process of its own while nothing else runs.
+
+Warm-up steps are left out; the step time is a median. Memory is the peak over the baseline taken before the model was
+loaded, so that libraries and the parent's pages do not count.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from finetrial.stages.adapted import adapt, streams_of
+from finetrial.stages.base import StageContext, StageKind
+from finetrial.stages.memory import MemoryMeter
+from finetrial.stages.train import training_rows
+from finetrial.train.config import Budget, Training
+
+WARMUP_STEPS = 2
+MEASURED_STEPS = 6
+
+
+class Profile(StageKind):
+    """Returns tokens per second, step seconds, peaks, parameter counts and the optimizer's bytes."""
+
+    version: ClassVar[int] = 1
+
+    def run(self, context: StageContext) -> Mapping[str, Any]:
+        """Train a few steps at a rate that changes nothing that is timed, and read the meters."""
+        from finetrial.models.params import count
+        from finetrial.train.loop import train
+        from finetrial.train.loss import item_losses
+        spec = {"seed": context.spec["repeat"], **context.spec}
+        training = Training.model_validate(spec["training"]).model_copy(
+            update={"budget": Budget(amount=WARMUP_STEPS + MEASURED_STEPS, unit="steps"), "evaluations": 0,
+                    "early_stopping": None})
+        dataset = training_rows(spec, context)
+        memory = MemoryMeter(context.device)
+        adapted = adapt(spec, context.locations["base"], weights=None)
+        model = adapted.base.model.to(context.device)
+        steps: list[Mapping[str, Any]] = []
+        result = train(model, adapted.components, dataset, training, 1e-6, streams_of(spec), device=context.device,
+                       micro_batch=context.micro_batch, on_metrics=lambda metrics: steps.append(dict(metrics)))
+        peaks = memory.peaks()
+        timed = [_step_rate(before, after) for before, after in zip(steps[WARMUP_STEPS - 1:], steps[WARMUP_STEPS:],
+                                                                    strict=False)]
+        rows = dataset.select(range(min(64, len(dataset))))
+        started = time.perf_counter()
+        item_losses(model, rows)
+        predict_seconds = time.perf_counter() - started
+        counts = count(model)
+        return {"tokens_per_second": statistics.median(rate for rate, _ in timed),
+                "step_seconds": statistics.median(seconds for _, seconds in timed),
+                "predict_tokens_per_second": len(rows.ids) / predict_seconds,
+                "params_total": counts.total, "params_trainable": counts.trainable,
+                "optimizer_bytes": result.optimizer_bytes, **peaks}
+
+
+def _step_rate(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, float]:
+    """(tokens per second, seconds) of the step between two lines of metrics."""
+    seconds = after["seconds"] - before["seconds"]
+    return (after["tokens"] - before["tokens"]) / seconds, seconds

@@ -1,0 +1,94 @@
+"""What a task is: examples from a source, split by clusters, rendered into segments of text.
+
+A task knows no model and no tokenizer. It yields `Example`s and renders each into `Segment`s; the encoder
+(`tasks/encode.py`) turns segments into token ids with a loss mask. Segments carry the two facts a model must respect:
+which text is the target (loss), and which text may be cut when the whole is too long (the document: never the
+instruction, the cue or the target).
+
+Splits: `pretrain` (a bundled base may have seen it), `train`, `val`, `test`. The unit that is split is the cluster.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+Split = Literal["pretrain", "train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("pretrain", "train", "val", "test")
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row. `id` comes from the content and is the same on every machine; `source` says where a person finds it."""
+
+    id: str
+    cluster: str
+    split: Split
+    fields: Mapping[str, str]
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A piece of rendered text. `loss`: its tokens are predicted and scored. `cuttable`: cut on the right if too long."""
+
+    text: str
+    loss: bool = False
+    cuttable: bool = False
+
+
+@dataclass(frozen=True)
+class MiningReport:
+    """What a source yielded: rows per split, clusters per split, and how many rows each rule dropped, in rule order."""
+
+    rows: Mapping[str, int]
+    clusters: Mapping[str, int]
+    dropped: Mapping[str, int]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The rows of one task, all splits together, with their content digest and the mining report."""
+
+    rows: Sequence[Example]
+    digest: str
+    report: MiningReport = field(default_factory=lambda: MiningReport({}, {}, {}))
+
+    def split(self, name: Split) -> list[Example]:
+        """The rows of one split, in their stable order."""
+        return [row for row in self.rows if row.split == name]
+
+
+class Task(BaseModel):
+    """A task as the study writes it: its fields are its options and belong to the identity.
+
+    A subclass lives in a file whose name is its registered name (`pydoc_chat.py` -> `pydoc-chat`), sets `version`
+    (bumped when rendering or mining changes results), the metric that is primary, and the two methods below.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    version: ClassVar[int] = 1
+    generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too
+    primary_metric: ClassVar[str] = "nats-per-token"
+    summary: ClassVar[str] = ""  # one line for `finetrial data` and the docs
+
+    @abstractmethod
+    def source_digest(self) -> str:
+        """A digest of what `load` reads, without mining it: the corpus lock and the miner's version, or the files' bytes.
+
+        It is part of the identity of the data stage; equal digests and options must give equal rows.
+        """
+
+    @abstractmethod
+    def load(self) -> Examples:
+        """All rows with their splits. Raises DataError for unusable input."""
+
+    @abstractmethod
+    def render(self, example: Example) -> tuple[Segment, ...]:
+        """The text of one row, in order. Segments with `loss` come last, without a gap."""

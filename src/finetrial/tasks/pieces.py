@@ -1,0 +1,84 @@
+"""What tasks share: cutting plain text into pieces, a draw of rows that no seed governs, and counting rows."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+from finetrial.tasks.base import Example, MiningReport, Split
+
+USED_SPLITS: tuple[Split, ...] = ("train", "val", "test")  # what a study may use: not what a base has seen
+PIECE_CHARACTERS = 2_000
+MIN_BLOCK_CHARACTERS = 500
+END_OF_TEXT = "<|endoftext|>"
+
+
+def content_id(*parts: str) -> str:
+    """A row's id: the first 16 hexadecimal digits of SHA-256 over its texts."""
+    return hashlib.sha256("\x00".join(parts).encode("utf-8")).hexdigest()[:16]
+
+
+def cut_at_lines(text: str, size: int = PIECE_CHARACTERS) -> list[str]:
+    """Pieces of at most `size` characters that end at line ends; a longer line is cut at its last space that fits.
+
+    Nothing is lost but whitespace around pieces; a last piece under a quarter of `size` joins the one before.
+    """
+    pieces: list[str] = []
+    current = ""
+    for line in (part for whole in text.splitlines(keepends=True) for part in _cut_line(whole, size)):
+        if current and len(current) + len(line) > size:
+            pieces.append(current)
+            current = ""
+        current += line
+    if pieces and len(current) < size / 4:
+        pieces[-1] += current
+    else:
+        pieces.append(current)
+    return [piece.strip("\n") for piece in pieces if piece.strip()]
+
+
+def text_documents(text: str) -> list[str]:
+    """A text file's documents: cut at `<|endoftext|>`, else at blank lines into pieces of at least 500 characters."""
+    if END_OF_TEXT in text:
+        return [part.strip("\n") for part in text.split(END_OF_TEXT) if part.strip()]
+    documents: list[str] = []
+    current = ""
+    for block in re.split(r"\n[ \t]*\n\s*?", text):
+        current = f"{current}\n\n{block}" if current else block
+        if len(current) >= MIN_BLOCK_CHARACTERS:
+            documents.append(current)
+            current = ""
+    if current and documents:
+        documents[-1] += "\n\n" + current
+    elif current:
+        documents.append(current)
+    return [document.strip("\n") for document in documents if document.strip()]
+
+
+def stable_draw(rows: Iterable[Example], limit: int | None) -> list[Example]:
+    """At most `limit` rows, those whose ids have the smallest digests, in the order given."""
+    rows = list(rows)
+    if limit is None or len(rows) <= limit:
+        return rows
+    ranked = sorted(rows, key=lambda row: hashlib.sha256(row.id.encode()).digest())
+    kept = {row.id for row in ranked[:limit]}
+    return [row for row in rows if row.id in kept]
+
+
+def counts(examples: Sequence[Example], dropped: Mapping[str, int], notes: tuple[str, ...] = ()) -> MiningReport:
+    """The report of a task's rows: how many per split, in how many clusters."""
+    splits = [split for split in USED_SPLITS if any(example.split == split for example in examples)]
+    return MiningReport(
+        {split: sum(example.split == split for example in examples) for split in splits},
+        {split: len({example.cluster for example in examples if example.split == split}) for split in splits},
+        dropped, notes)
+
+
+def _cut_line(line: str, size: int) -> list[str]:
+    parts = []
+    while len(line) > size:
+        at = line.rfind(" ", 0, size) + 1 or size
+        parts.append(line[:at])
+        line = line[at:]
+    return [*parts, line]

@@ -1,0 +1,240 @@
+"""Batches: what the model is given at one optimizer step, found by the step's number alone.
+
+Training reads an endless stream of rows: epoch after epoch, each a new shuffle drawn from the stream `order/<epoch>`,
+which knows neither method nor rate. Step s takes rows [s * batch_sequences, (s + 1) * batch_sequences), so resuming
+needs only the step. A row holds one document, or with packing several that do not see each other: positions restart
+and attention is block-diagonal, so a document's logits are those it has alone.
+
+Shapes: R rows, L tokens in a row, T targets (tokens that are predicted) in the batch.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetrial.errors import DataError
+from finetrial.streams import Streams
+from finetrial.train.config import Budget, Training
+
+IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
+BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+
+
+class Documents(Protocol):
+    """What this file reads of `tasks.encode.TokenDataset`."""
+
+    @property
+    def ids(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]: ...
+    @property
+    def loss_mask(self) -> BoolArray: ...
+    @property
+    def offsets(self) -> IntArray: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows for one forward pass. `attention` is None where plain causal attention is right (one document a row)."""
+
+    input_ids: Tensor  # (R, L) int64
+    position_ids: Tensor | None  # (R, L) int64; None: 0..L-1
+    attention: Tensor | None  # (R, 1, L, L) float32, added to the scores: 0 or -inf
+    target_places: Tensor  # (T,) int64, flat places in (R * L) whose hidden state predicts a target
+    target_ids: Tensor  # (T,) int64
+    num_tokens: int  # real tokens, padding not counted
+
+    @property
+    def num_targets(self) -> int:
+        """T."""
+        return int(self.target_ids.shape[0])
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on `device`."""
+        if device.type == "cpu":
+            return self
+        move = [None if tensor is None else tensor.to(device, non_blocking=True) for tensor in (
+            self.input_ids, self.position_ids, self.attention, self.target_places, self.target_ids)]
+        return Batch(*move, num_tokens=self.num_tokens)  # type: ignore[arg-type]
+
+
+class Batches(Protocol):
+    """What the loop needs of data: how many steps a budget comes to, and the micro-batches of a step."""
+
+    def num_steps(self, budget: Budget) -> int: ...
+    def step(self, step: int, micro_batch: int | None) -> list[Batch]: ...
+    def epoch(self, step: int) -> float: ...
+
+
+Row = tuple[int, ...]  # the documents of a row, in order
+
+
+class DocumentBatches:
+    """Batches of documents, each seen once an epoch.
+
+    Raises DataError if there is nothing to train on or a document is longer than a row.
+    """
+
+    def __init__(self, dataset: Documents, config: Training, streams: Streams, *, pad_id: int = 0) -> None:
+        self._dataset, self._config, self._streams, self._pad_id = dataset, config, streams, pad_id
+        self._lengths = np.diff(dataset.offsets)
+        check_lengths(self._lengths, config.sequence_length)
+        if target_counts(dataset).sum() == 0:
+            raise DataError(f"none of the {len(self._lengths)} training documents has a token to learn",
+                            "check the task's rendering, or raise its maximum length: the targets may have been cut")
+        self._rows_of_epoch = lru_cache(maxsize=2)(self._pack_epoch)
+        self._first_row = [0]  # number of the first row of each epoch seen so far, and of the next
+
+    def num_steps(self, budget: Budget) -> int:
+        """Steps a budget comes to; a token budget ends with the step that reaches it."""
+        size = self._config.batch_sequences
+        if budget.unit == "steps":
+            return budget.amount
+        if budget.unit == "epochs":
+            return -(-self._start_of(budget.amount) // size)
+        rows, tokens, epoch = 0, 0, 0
+        while True:
+            per_row = np.array([self._lengths[list(row)].sum() for row in self._rows_of_epoch(epoch)])
+            reached = tokens + np.cumsum(per_row)
+            if reached[-1] >= budget.amount:
+                return -(-(rows + int(np.searchsorted(reached, budget.amount)) + 1) // size)
+            rows, tokens, epoch = rows + len(per_row), int(reached[-1]), epoch + 1
+
+    def step(self, step: int, micro_batch: int | None) -> list[Batch]:
+        """The micro-batches of a step: at most `micro_batch` rows each."""
+        size = self._config.batch_sequences
+        rows = [self._row(number) for number in range(step * size, (step + 1) * size)]
+        if not self._config.packing:  # rows of like length together: less padding in each micro-batch
+            rows.sort(key=lambda row: int(self._lengths[row[0]]))
+        part = micro_batch or size
+        return [make_batch(self._dataset, rows[at:at + part], pad_id=self._pad_id) for at in range(0, size, part)]
+
+    def epoch(self, step: int) -> float:
+        """How many epochs have been seen when `step` steps are done."""
+        row = step * self._config.batch_sequences
+        epoch = self._epoch_of(row)
+        start = self._start_of(epoch)
+        return epoch + (row - start) / (self._start_of(epoch + 1) - start)
+
+    def _row(self, number: int) -> Row:
+        epoch = self._epoch_of(number)
+        return self._rows_of_epoch(epoch)[number - self._start_of(epoch)]
+
+    def _start_of(self, epoch: int) -> int:
+        while len(self._first_row) <= epoch:
+            self._first_row.append(self._first_row[-1] + len(self._rows_of_epoch(len(self._first_row) - 1)))
+        return self._first_row[epoch]
+
+    def _epoch_of(self, row: int) -> int:
+        while self._first_row[-1] <= row:
+            self._start_of(len(self._first_row))
+        return bisect_left(self._first_row, row + 1) - 1
+
+    def _pack_epoch(self, epoch: int) -> list[Row]:
+        order = self._streams.generator(f"order/{epoch}").permutation(len(self._lengths))
+        if not self._config.packing:
+            return [(int(document),) for document in order]
+        return pack(order, self._lengths, self._config.sequence_length)
+
+
+def pack(order: Sequence[int] | IntArray, lengths: IntArray, capacity: int, *, open_rows: int = 64) -> list[Row]:
+    """Best fit with a bounded look-back: each document in order goes to the open row it fills best, else opens one.
+
+    At most `open_rows` rows are open; the oldest is closed first, so documents stay near their place in `order`.
+    Rows come out in the order in which they were opened.
+    """
+    rows: list[list[int]] = []
+    spaces: list[tuple[int, int]] = []  # (free tokens, row) of the open rows, sorted
+    oldest = 0
+    free: dict[int, int] = {}
+    for document in order:
+        length = int(lengths[document])
+        at = bisect_left(spaces, (length, -1))
+        if at < len(spaces):
+            space, row = spaces.pop(at)
+        else:
+            space, row = capacity, len(rows)
+            rows.append([])
+        rows[row].append(int(document))
+        free[row] = space - length
+        insort(spaces, (free[row], row))
+        if len(spaces) > open_rows:
+            while (free[oldest], oldest) not in spaces:
+                oldest += 1
+            spaces.remove((free[oldest], oldest))
+    return [tuple(row) for row in rows]
+
+
+def make_batch(dataset: Documents, rows: Sequence[Row], *, pad_id: int = 0) -> Batch:
+    """Rows of documents as tensors, padded on the right to the longest row. Padding is no target and is not attended.
+
+    A target is a token whose `loss_mask` is set; the hidden state before it predicts it, so the first token of a
+    document cannot be one.
+    """
+    lengths = np.diff(dataset.offsets)
+    width = max(int(lengths[list(row)].sum()) for row in rows)
+    ids = np.full((len(rows), width), pad_id, np.int64)
+    positions = np.zeros((len(rows), width), np.int64)
+    owner = np.full((len(rows), width), -1, np.int64)
+    target = np.zeros((len(rows), width), bool)
+    for r, row in enumerate(rows):
+        at = 0
+        for place, document in enumerate(row):
+            first, last = dataset.offsets[document], dataset.offsets[document + 1]
+            part = slice(at, at + last - first)
+            ids[r, part] = dataset.ids[first:last]
+            positions[r, part] = np.arange(last - first)
+            owner[r, part] = place
+            target[r, part] = dataset.loss_mask[first:last]
+            target[r, at] = False
+            at += last - first
+    one_document = all(len(row) == 1 for row in rows)
+    places = np.flatnonzero(target)
+    return Batch(
+        input_ids=torch.from_numpy(ids),
+        position_ids=None if one_document else torch.from_numpy(positions),
+        attention=None if one_document else block_diagonal(torch.from_numpy(owner)),
+        target_places=torch.from_numpy(places - 1),
+        target_ids=torch.from_numpy(ids.reshape(-1)[places]),
+        num_tokens=int((owner >= 0).sum()))
+
+
+def block_diagonal(owner: Tensor) -> Tensor:
+    """The additive causal mask (R, 1, L, L) under which a token sees only earlier tokens of its own document.
+
+    `owner` (R, L) numbers the documents of a row, -1 for padding. Padding sees itself only, so no row of scores is
+    empty. Causal order makes padding on the right invisible to what is before it.
+    """
+    width = owner.shape[1]
+    seen = (owner[:, :, None] == owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril()
+    return torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None]
+
+
+def target_counts(dataset: Documents) -> IntArray:
+    """The number of targets of each document (int64): its set `loss_mask`s without that of its first token."""
+    mask = dataset.loss_mask.astype(np.int64)
+    starts = dataset.offsets[:-1]
+    sums = np.concatenate([[0], np.cumsum(mask)])
+    filled = starts < dataset.offsets[1:]
+    first = np.zeros(len(starts), np.int64)
+    first[filled] = mask[starts[filled]]
+    counts: IntArray = sums[dataset.offsets[1:]] - sums[starts] - first
+    return counts
+
+
+def check_lengths(lengths: IntArray, longest: int, *, what: str = "a row of training (sequence_length)") -> None:
+    """Raise DataError, with the numbers, if a document has more tokens than `longest` or there is no document."""
+    if len(lengths) == 0:
+        raise DataError("there is no document in the data set", "choose a larger split")
+    if (too_long := int((lengths > longest).sum())) > 0:
+        worst = int(lengths.argmax())
+        raise DataError(
+            f"{too_long} of {len(lengths)} documents are longer than {what}, which holds {longest} tokens; "
+            f"document {worst} has {int(lengths[worst])}",
+            "let the task cut its documents (maximum length in tokens), or raise the limit if the model allows it")

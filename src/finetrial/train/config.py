@@ -1,0 +1,97 @@
+"""What one run of training is, as the study writes it. No torch here: plans are made from it.
+
+The learning rate is not part of it: it belongs to the cell's point, crossed with seeds.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_serializer, model_validator
+
+Unit = Literal["steps", "tokens", "epochs"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+_BUDGET = re.compile(r"\s*(\d+)\s*([kM]?)\s+(step|token|epoch)s?\s*")
+_FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
+_EXPECTED = "a budget such as '80 steps', '75k tokens' or '2 epochs'"
+
+
+class Budget(BaseModel):
+    """How long to train: a number of optimizer steps, of tokens seen (padding not counted) or of epochs.
+
+    Written and dumped as one text, `75k tokens`. The unit is part of the identity: `1 epochs` and the number of steps
+    it comes to are two budgets.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    amount: int = Field(gt=0)
+    unit: Unit
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _from_text(cls, value: Any, handler: ModelWrapValidatorHandler[Budget]) -> Budget:
+        if isinstance(value, str):
+            match = _BUDGET.fullmatch(value)
+            if match is None:
+                raise ValueError(f"{value!r} is not {_EXPECTED}")
+            number, factor, unit = match.groups()
+            value = {"amount": int(number) * _FACTORS[factor], "unit": f"{unit}s"}
+        return handler(value)
+
+    @model_serializer
+    def __str__(self) -> str:
+        for suffix, factor in (("M", 1_000_000), ("k", 1_000)):
+            if self.amount % factor == 0:
+                return f"{self.amount // factor}{suffix} {self.unit}"
+        return f"{self.amount} {self.unit}"
+
+
+class Training(BaseModel):
+    """The training recipe shared by every arm of a study.
+
+    `batch_sequences` rows of `sequence_length` tokens make one optimizer step, whatever the micro-batch. With `packing`
+    a row holds several documents that do not see each other; without, one document. `warmup` and `final` are fractions:
+    of the steps, and of the peak learning rate at which the schedule ends. `dropout` acts in modules that are trained
+    as a whole; a frozen base never drops. `evaluations` validation points, equally spaced, the last one at the end.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    budget: Budget = Budget(amount=1, unit="epochs")
+    sequence_length: int = Field(256, gt=1)
+    batch_sequences: int = Field(8, gt=0)
+    packing: bool = True
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    weight_decay: float = Field(0.0, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.999, ge=0, lt=1)
+    epsilon: float = Field(1e-8, gt=0)
+    warmup: float = Field(0.1, ge=0, le=1)
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    final: float = Field(0.0, ge=0, le=1)
+    clip_norm: float | None = Field(1.0, gt=0)
+    precision: Precision = "fp32"
+    dropout: float = Field(0.0, ge=0, lt=1)
+    evaluations: Annotated[int, Field(ge=0)] = 4
+    early_stopping: Annotated[int, Field(gt=0)] | None = None
+
+    def learning_rate_at(self, step: int, num_steps: int, peak: float) -> float:
+        """The learning rate of step `step` (0-based) of `num_steps`: linear warm-up, then the schedule.
+
+        Warm-up takes ceil(warmup * num_steps) steps and its first step is already above zero, (step + 1) / warm-up.
+        After it, with x running from 0 to 1 over the remaining steps, cosine: final + (1 - final) (1 + cos(pi x)) / 2
+        (Loshchilov & Hutter 2017, eq. 5); linear: 1 - (1 - final) x.
+        """
+        warmup_steps = math.ceil(self.warmup * num_steps)
+        if step < warmup_steps:
+            return peak * (step + 1) / warmup_steps
+        x = (step - warmup_steps) / max(1, num_steps - warmup_steps)
+        if self.schedule == "cosine":
+            return peak * (self.final + (1 - self.final) * (1 + math.cos(math.pi * x)) / 2)
+        if self.schedule == "linear":
+            return peak * (1 - (1 - self.final) * x)
+        return peak

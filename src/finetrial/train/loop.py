@@ -1,0 +1,233 @@
+"""The training loop. It knows parameters, batches and a budget; it knows no method.
+
+A step's gradient is that of the mean loss per target token over the whole batch, however it is cut into micro-batches.
+Everything random is found by the step's number (data order in `batch`, dropout here), so a resumed run takes the same
+steps as an undisturbed one, bit for bit on one machine and thread count.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from finetrial.errors import UserError
+from finetrial.fingerprint import key_of
+from finetrial.methods.base import Component
+from finetrial.models import params
+from finetrial.streams import Streams
+from finetrial.train import checkpoint, optim
+from finetrial.train.batch import Batch, Batches, DocumentBatches, Documents
+from finetrial.train.config import Training
+from finetrial.train.flat import FlatDataset
+from finetrial.train.loss import check_positions, summed_loss
+from finetrial.train.meter import CurvePoint, Meter, OnMetrics, Totals, TrainResult
+from finetrial.train.outcome import Diverged, OutOfTime
+
+FLUSH_STEPS = 16  # on an accelerator the loss is read, and divergence seen, this many steps at a time
+DIVERGED_MULTIPLE = 3.0  # of the first loss, and above twice a uniform guess's, ...
+DIVERGED_STEPS = 10  # ... this many steps in a row
+
+Validate = Callable[[int], float]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often a run saves its state."""
+
+    folder: Path
+    every_seconds: float = 60.0
+
+
+def train(model: Any, components: Sequence[Component], dataset: Documents | FlatDataset, config: Training,
+          learning_rate: float, streams: Streams, *, device: str = "cpu", micro_batch: int | None = None,
+          on_metrics: OnMetrics | None = None, validate: Validate | None = None,
+          checkpoints: Checkpoints | None = None, deadline: float | None = None) -> TrainResult:
+    """Train what `components` own, in place, for `config.budget`; everything else is frozen.
+
+    `validate(step)` gives a loss after each of `config.evaluations` equally spaced steps, the last one the end; without
+    improvement for `config.early_stopping` of them training stops, keeping its last weights. `deadline` is a value of
+    `time.monotonic()`. With `checkpoints` a run that was interrupted goes on where it was.
+
+    Raises Diverged, OutOfTime, UserError for data or precision that the model or device cannot take, and lets the
+    library's out-of-memory error through; a smaller `micro_batch` then gives the same result up to rounding.
+    """
+    run = _Run(model, components, dataset, config, learning_rate, streams, device, micro_batch)
+    return run.go(on_metrics, validate, checkpoints, deadline)
+
+
+def open_batches(dataset: Documents | FlatDataset, config: Training, streams: Streams) -> Batches:
+    """The batches of a data set of documents or of flat text."""
+    if isinstance(dataset, FlatDataset):
+        return dataset.batches(config, streams)
+    return DocumentBatches(dataset, config, streams)
+
+
+def evaluation_steps(num_steps: int, evaluations: int) -> set[int]:
+    """The steps (1-based) after which a run of `num_steps` is validated: equally spaced, the last one the end."""
+    return {max(1, round(num_steps * k / evaluations)) for k in range(1, evaluations + 1)} | {num_steps}
+
+
+class _Run:
+    def __init__(self, model: Any, components: Sequence[Component], dataset: Documents | FlatDataset, config: Training,
+                 learning_rate: float, streams: Streams, device: str, micro_batch: int | None) -> None:
+        check_positions(model, config.sequence_length)
+        self.model, self.components, self.config, self.streams = model, components, config, streams
+        self.learning_rate, self.micro_batch = learning_rate, micro_batch
+        self.accelerator = _accelerator(device, config.precision)
+        self.device = self.accelerator.device
+        model.to(self.device)
+        self.parameters = params.own(model, components)
+        params.set_dropout(model, config.dropout)
+        self.batches = open_batches(dataset, config, streams)
+        self.num_steps = self.batches.num_steps(config.budget)
+        self.optimizers = [self.accelerator.prepare_optimizer(optimizer, device_placement=False)
+                           for optimizer in optim.optimizers(model, self.parameters, config)]
+        self.totals = Totals()
+        self.step = 0  # steps done
+        self.identity = key_of({"training": config.model_dump(mode="json"), "learning_rate": learning_rate,
+                                "seed": streams.seed, "replicate": streams.replicate,
+                                "parameters": {name: list(p.shape) for name, p in self.parameters.items()}})
+
+    def go(self, on_metrics: OnMetrics | None, validate: Validate | None, checkpoints: Checkpoints | None,
+           deadline: float | None) -> TrainResult:
+        if checkpoints is not None:
+            self._restore(checkpoints.folder)
+        flush_steps = 1 if self.device.type == "cpu" else FLUSH_STEPS
+        meter = Meter(on_metrics, flush_steps, self._judge)
+        evaluate_at = evaluation_steps(self.num_steps, self.config.evaluations) if validate is not None else set()
+        saved = time.monotonic()
+        self.model.train()
+        while self.step < self.num_steps and not self._stops_early():
+            if deadline is not None and time.monotonic() > deadline:
+                meter.flush()
+                self._save(checkpoints)
+                raise OutOfTime(self.step)
+            started = time.monotonic()
+            self._one_step(meter)
+            self.totals.seconds += time.monotonic() - started
+            if self.step in evaluate_at and validate is not None:
+                meter.flush()
+                self._evaluate(validate)
+            if checkpoints is not None and time.monotonic() - saved > checkpoints.every_seconds:
+                meter.flush()
+                self._save(checkpoints)
+                saved = time.monotonic()
+        meter.flush()
+        self.model.eval()
+        return self._result()
+
+    def _one_step(self, meter: Meter) -> None:
+        parts = self.batches.step(self.step, self.micro_batch)
+        num_targets = sum(part.num_targets for part in parts)
+        rate = self.config.learning_rate_at(self.step, self.num_steps, self.learning_rate)
+        optim.set_learning_rate(self.optimizers, rate)
+        loss = torch.zeros((), device=self.device)
+        with self._dropout_stream():
+            for part in parts:
+                loss += self._backward(part, num_targets)
+        norm = self._clip()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.totals.skipped_steps += any(optimizer.step_was_skipped for optimizer in self.optimizers)
+        for parameter in self.parameters.values():
+            parameter.grad = None
+        for component in self.components:
+            component.after_step(self.step)
+        self.step += 1
+        self.totals.tokens += sum(part.num_tokens for part in parts)
+        self.totals.target_tokens += num_targets
+        meter.add(self.step, loss, norm, rate, self.totals.tokens)
+
+    def _backward(self, part: Batch, num_targets: int) -> torch.Tensor:
+        """Add the part's share of the gradient; return its share of the mean loss."""
+        if part.num_targets == 0:
+            return torch.zeros((), device=self.device)
+        with self.accelerator.autocast():
+            loss = summed_loss(self.model, part.to(self.device)) / num_targets
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _clip(self) -> torch.Tensor:
+        limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
+        norm: torch.Tensor = self.accelerator.clip_grad_norm_(self.parameters.values(), limit)
+        return norm
+
+    def _dropout_stream(self) -> contextlib.AbstractContextManager[None]:
+        """Dropout draws from a stream of its own for each step; without dropout nothing is drawn."""
+        drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+        if not drops and self.config.dropout == 0:
+            return contextlib.nullcontext()
+        return self.streams.torch_fork(f"dropout/{self.step}")
+
+    def _judge(self, step: int, loss: float) -> None:
+        """Raise Diverged for a loss that is not finite, or far above a uniform guess for many steps in a row."""
+        totals = self.totals
+        if totals.first_loss is None:
+            totals.first_loss = loss
+        uniform = math.log(self.model.config.vocab_size)
+        high = loss > 2 * uniform and loss > DIVERGED_MULTIPLE * totals.first_loss
+        totals.high_steps = totals.high_steps + 1 if high else 0
+        totals.final_loss = loss
+        if not math.isfinite(loss) or totals.high_steps >= DIVERGED_STEPS:
+            raise Diverged(step, loss)
+
+    def _evaluate(self, validate: Validate) -> None:
+        self.model.eval()
+        self.totals.curve.append(CurvePoint(self.step, self.totals.tokens, validate(self.step)))
+        self.model.train()
+
+    def _stops_early(self) -> bool:
+        patience, values = self.config.early_stopping, [point.value for point in self.totals.curve]
+        return patience is not None and len(values) > patience and min(values[-patience:]) >= min(values[:-patience])
+
+    def _save(self, checkpoints: Checkpoints | None) -> None:
+        if checkpoints is None:
+            return
+        scaler = self.accelerator.scaler
+        checkpoint.save(checkpoints.folder, self.step, self.identity, {
+            "step": self.step, "totals": self.totals.state(),
+            "parameters": {name: parameter.detach() for name, parameter in self.parameters.items()},
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "scaler": None if scaler is None else scaler.state_dict()})
+
+    def _restore(self, folder: Path) -> None:
+        state = checkpoint.load(folder, self.identity, self.device)
+        if state is None:
+            return
+        with torch.no_grad():
+            for name, parameter in self.parameters.items():
+                parameter.copy_(state["parameters"][name])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        if self.accelerator.scaler is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.step, self.totals = state["step"], Totals.of(state["totals"])
+
+    def _result(self) -> TrainResult:
+        totals = self.totals
+        return TrainResult(
+            steps=self.step, tokens=totals.tokens, target_tokens=totals.target_tokens,
+            epochs=self.batches.epoch(self.step), final_loss=totals.final_loss, curve=tuple(totals.curve),
+            skipped_steps=totals.skipped_steps, seconds=totals.seconds,
+            optimizer_bytes=params.optimizer_bytes(self.optimizers))
+
+
+def _accelerator(device: str, precision: str) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    kind = torch.device(device).type
+    if precision == "fp16" and kind == "cpu":
+        raise UserError("precision fp16 is not possible on the device cpu", "use fp32 or bf16, or a GPU")
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train with several precisions
+    if torch.device(device).index is not None:
+        torch.cuda.set_device(torch.device(device))
+    return Accelerator(cpu=kind == "cpu", mixed_precision="no" if precision == "fp32" else precision)

@@ -1,0 +1,179 @@
+"""The loss, computed only where there is a target.
+
+The backbone gives hidden states for a whole batch; the head is applied only at the places that predict a target, a
+chunk of them at a time, and cross entropy is taken in fp32. `check_base` compares this with the model's own loss once.
+
+Shapes: R rows, L tokens in a row, T targets, D width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetrial.errors import DataError, ModelError
+from finetrial.models import blocks
+from finetrial.train.batch import Batch, Documents, IntArray, check_lengths, make_batch, target_counts
+from finetrial.train.config import Precision
+
+CHUNK_LOGITS = 1 << 20  # logits computed at a time: 4 MB in fp32, small enough for a core's cache
+DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
+    """The sum over targets of the negative log-likelihood, in nats: a scalar with gradient."""
+    hidden = target_states(model, batch)
+    loss: Tensor = _SummedCrossEntropy.apply(hidden, blocks.head(model).weight, batch.target_ids)
+    return loss
+
+
+@torch.no_grad()
+def target_losses(model: nn.Module, batch: Batch) -> Tensor:
+    """The negative log-likelihood of each target, in nats: (T,) float32, the head in fp32 under autocast too."""
+    hidden = target_states(model, batch).float()
+    weight = blocks.head(model).weight.float()
+    parts = []
+    with torch.autocast(hidden.device.type, enabled=False):
+        for part in _chunks(len(hidden), len(weight)):
+            logits = hidden[part] @ weight.T  # (C, V)
+            parts.append(nn.functional.cross_entropy(logits, batch.target_ids[part], reduction="none"))
+    return torch.cat(parts) if parts else hidden.new_zeros(0)
+
+
+def target_states(model: nn.Module, batch: Batch) -> Tensor:
+    """The hidden states that predict the targets: (T, D)."""
+    output = blocks.backbone(model)(
+        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention, use_cache=False)
+    hidden: Tensor = output.last_hidden_state.flatten(0, 1)  # (R * L, D)
+    if batch.num_targets == len(hidden):  # plain text: every place, in order
+        return hidden
+    return hidden.index_select(0, batch.target_places)
+
+
+def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 8192, precision: Precision = "fp32",
+                ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], IntArray]:
+    """Per document: the summed negative log-likelihood of its targets in nats (float64) and their number (int64).
+
+    Documents of like length share a batch of at most `batch_tokens` places, one document a row, so the result does not
+    depend on who shares the batch beyond rounding (1e-5). Raises DataError for a document beyond the model's positions.
+    """
+    lengths = np.diff(dataset.offsets)
+    limit = blocks.max_positions(model.config)
+    if limit is not None:
+        check_lengths(lengths, limit, what="the model's positions")
+    counts = target_counts(dataset)
+    sums = np.zeros(len(lengths))
+    device = next(model.parameters()).device
+    training = model.training
+    model.eval()
+    with autocast(device, precision):
+        for documents in length_sorted(lengths, batch_tokens):
+            documents = documents[counts[documents] > 0]
+            if len(documents) == 0:
+                continue
+            batch = make_batch(dataset, [(int(document),) for document in documents]).to(device)
+            losses = target_losses(model, batch).double().cpu().numpy()
+            sums[documents] = np.add.reduceat(losses, np.cumsum(counts[documents]) - counts[documents])
+    model.train(training)
+    return sums, counts
+
+
+def length_sorted(lengths: IntArray, batch_tokens: int) -> list[IntArray]:
+    """Documents in batches of like length, longest first, each of at most `batch_tokens` places with its padding."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, at = [], 0
+    while at < len(order):
+        size = max(1, batch_tokens // max(1, int(lengths[order[at]])))
+        batches.append(order[at:at + size])
+        at += size
+    return batches
+
+
+@torch.no_grad()
+def check_base(model: Any, batch: Batch, *, tolerance: float = 1e-4) -> None:
+    """Compare the loss of this file with the model's own on one batch.
+
+    Raises ModelError if they differ by more than `tolerance`, relatively: the head then does something that this file
+    does not know (a cap on logits, a scale), and no number from it would be right.
+    """
+    width = batch.input_ids.shape[1]
+    inside = batch.target_places % width < width - 1  # the model's own loss knows no target beyond the row
+    labels = torch.full_like(batch.input_ids, -100)
+    labels.view(-1)[batch.target_places[inside] + 1] = batch.target_ids[inside]
+    training = model.training
+    model.eval()
+    own = float(model(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention,
+                      labels=labels, use_cache=False).loss)
+    ours = float(target_losses(model, batch)[inside].mean())
+    model.train(training)
+    if not abs(own - ours) <= tolerance * abs(own):
+        raise ModelError(f"the model's own loss is {own:.6f}, but its hidden states and head give {ours:.6f}",
+                         f"models of type {model.config.model_type!r} like this one are not supported")
+
+
+def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision on `device`; nothing for fp32."""
+    if precision == "fp32":
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def check_positions(model: Any, sequence_length: int) -> None:
+    """Raise DataError if a row is longer than the model's positions."""
+    limit = blocks.max_positions(model.config)
+    if limit is not None and sequence_length > limit:
+        raise DataError(f"sequence_length is {sequence_length}, but the model has {limit} positions",
+                        f"set sequence_length to at most {limit}")
+
+
+class _SummedCrossEntropy(torch.autograd.Function):
+    """sum of -log softmax(hidden W^T)[target], keeping no logits: gradients are taken chunk by chunk on the way forward.
+
+    d/dlogits = softmax - onehot; d/dhidden = that W; d/dW = that^T hidden. As the loss is a sum, backward only scales.
+    Products run in autocast's type where it is on; the softmax is in fp32.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor) -> Tensor:
+        device = hidden.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
+        need_hidden, need_weight = ctx.needs_input_grad[:2]
+        d_hidden = torch.empty_like(hidden, dtype=dtype) if need_hidden else None  # (T, D)
+        d_weight = torch.zeros_like(weight) if need_weight else None  # (V, D)
+        total = torch.zeros((), device=hidden.device)
+        with torch.autocast(device, enabled=False):
+            matrix = weight.to(dtype)
+            for part in _chunks(len(hidden), len(weight)):
+                state = hidden[part].to(dtype)
+                logits = (state @ matrix.T).float()  # (C, V)
+                target = targets[part, None]
+                peak = logits.amax(1, keepdim=True)
+                reached = logits.gather(1, target)
+                slope = logits.softmax(1)  # (C, V)
+                # the most likely token has probability 1 / sum(exp(logits - peak))
+                total += (peak - slope.amax(1, keepdim=True).log() - reached).sum()
+                if d_hidden is not None or d_weight is not None:
+                    slope.scatter_add_(1, target, slope.new_full(target.shape, -1.0))
+                    slope = slope.to(dtype)
+                if d_hidden is not None:
+                    torch.mm(slope, matrix, out=d_hidden[part])
+                if d_weight is not None:
+                    d_weight.addmm_(slope.T, state)
+        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.hidden_dtype = hidden.dtype
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+        d_hidden, d_weight = ctx.saved_tensors
+        return (None if d_hidden is None else d_hidden.to(ctx.hidden_dtype) * scale,
+                None if d_weight is None else d_weight * scale, None)
+
+
+def _chunks(num_targets: int, vocabulary: int) -> list[slice]:
+    size = max(1, CHUNK_LOGITS // vocabulary)
+    return [slice(at, at + size) for at in range(0, num_targets, size)]
