@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import stats
+from scipy import special
 
 from finetrial.records.table import Floats
 
@@ -53,7 +53,7 @@ class Estimate:
         """The same estimate with the interval of another confidence."""
         if self.standard_error is None or self.degrees_of_freedom is None:
             return replace(self, confidence=confidence)
-        half = float(stats.t.ppf((1 + confidence) / 2, self.degrees_of_freedom)) * self.standard_error
+        half = float(special.stdtrit(self.degrees_of_freedom, (1 + confidence) / 2)) * self.standard_error
         return replace(self, low=self.mean - half, high=self.mean + half, confidence=confidence)
 
     def p_above(self, bound: float) -> float:
@@ -61,7 +61,7 @@ class Estimate:
         assert self.standard_error is not None and self.degrees_of_freedom is not None
         if self.standard_error == 0:
             return 0.0 if self.mean > bound else 1.0
-        return float(stats.t.sf((self.mean - bound) / self.standard_error, self.degrees_of_freedom))
+        return float(special.stdtr(self.degrees_of_freedom, (bound - self.mean) / self.standard_error))
 
     def p_below(self, bound: float) -> float:
         """One-sided p-value of the claim that the mean lies below `bound`."""

@@ -15,8 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetrial.records.table import Floats, Items, ItemScores
 
@@ -29,10 +31,17 @@ class Shared:
     clusters: tuple[str, ...]
     num_missing: int  # items that some cell has and another lacks, or that one has no score for
 
-    @property
+    @cached_property
     def num_clusters(self) -> int:
         """Distinct clusters."""
         return len(set(self.clusters))
+
+    @cached_property
+    def cluster_index(self) -> NDArray[np.intp]:
+        """The cluster of each item, as a position in the sorted clusters, [n]."""
+        names = sorted(set(self.clusters))
+        position = {name: at for at, name in enumerate(names)}
+        return np.array([position[name] for name in self.clusters], dtype=np.intp)
 
 
 def shared_items(cells: Sequence[ItemScores]) -> Shared:
@@ -58,9 +67,8 @@ def cluster_statistics(scores: ItemScores, shared: Shared | None = None) -> Floa
     assert scores.statistics is not None
     shared = shared or shared_items([scores])
     rows = scores.statistics[_positions(scores.items, shared)]  # [n, k]
-    _, cluster = np.unique(np.asarray(shared.clusters, dtype=str), return_inverse=True)
     sums = np.zeros((shared.num_clusters, rows.shape[1]))
-    np.add.at(sums, cluster, rows)
+    np.add.at(sums, shared.cluster_index, rows)
     return sums
 
 
@@ -75,16 +83,16 @@ def linearised(statistics: Floats, aggregate: Callable[[Floats], Floats]) -> Flo
     if num_clusters == 1:
         return value
     left_out = aggregate(total - statistics)  # [S, I]
-    return value + (num_clusters - 1) * (left_out.mean(axis=-1, keepdims=True) - left_out)
+    values: Floats = value + (num_clusters - 1) * (left_out.mean(axis=-1, keepdims=True) - left_out)
+    return values
 
 
-def _scored(scores: ItemScores) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+def _scored(scores: ItemScores) -> NDArray[np.bool_]:
     assert scores.statistics is not None
-    scored: np.ndarray[tuple[int], np.dtype[np.bool_]] = np.isfinite(scores.statistics).all(axis=-1)
-    return scored
+    return np.asarray(np.isfinite(scores.statistics).all(axis=-1), dtype=np.bool_)
 
 
-def _positions(items: Items, shared: Shared) -> np.ndarray[tuple[int], np.dtype[np.intp]]:
+def _positions(items: Items, shared: Shared) -> NDArray[np.intp]:
     if items.ids == shared.ids:
         return np.arange(len(shared.ids))
     where = {name: at for at, name in enumerate(items.ids)}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import optimize, stats
+from scipy import optimize, special
 
 from finetrial.analysis.estimate import MIN_SEEDS, Components
 
@@ -17,8 +17,8 @@ POWER = 0.8
 
 def power(effect: float, standard_error: float, degrees_of_freedom: float, alpha: float = 0.05) -> float:
     """The chance that the two-sided test at `alpha` rejects, if the true mean is `effect`."""
-    critical = stats.t.ppf(1 - alpha / 2, degrees_of_freedom)
-    return float(_rejection(effect / standard_error, degrees_of_freedom, critical))
+    critical = float(special.stdtrit(degrees_of_freedom, 1 - alpha / 2))
+    return _rejection(effect / standard_error, degrees_of_freedom, critical)
 
 
 def detectable_effect(standard_error: float, degrees_of_freedom: float, alpha: float = 0.05,
@@ -26,7 +26,7 @@ def detectable_effect(standard_error: float, degrees_of_freedom: float, alpha: f
     """The smallest effect that the two-sided test at `alpha` finds with power `wanted`, in units of the mean."""
     if standard_error == 0:
         return 0.0
-    critical = float(stats.t.ppf(1 - alpha / 2, degrees_of_freedom))
+    critical = float(special.stdtrit(degrees_of_freedom, 1 - alpha / 2))
     highest = 1.0
     while _rejection(highest, degrees_of_freedom, critical) < wanted:
         highest *= 2
@@ -48,9 +48,9 @@ def seeds_needed(effect: float, components: Components, num_clusters: int, alpha
 
 
 def _rejection(noncentrality: float, degrees_of_freedom: float, critical: float) -> float:
-    upper = stats.nct.sf(critical, degrees_of_freedom, noncentrality)
-    lower = stats.nct.cdf(-critical, degrees_of_freedom, noncentrality)
-    return float(upper) + float(lower)
+    below = special.nctdtr(degrees_of_freedom, noncentrality, critical)
+    far_below = special.nctdtr(degrees_of_freedom, noncentrality, -critical)
+    return 1.0 - float(below) + float(far_below)
 
 
 def _expected(components: Components, num_seeds: int, num_clusters: int) -> tuple[float, float]:

@@ -23,10 +23,14 @@ def console() -> Console:
 
 
 def say(*parts: RenderableType) -> None:
-    """Print each part on lines of its own."""
+    """Print each part on lines of its own; without trailing spaces where no terminal needs them."""
     out = console()
-    for part in parts:
-        out.print(part)
+    if out.is_terminal:
+        out.print(*parts, sep="\n")
+        return
+    with out.capture() as captured:
+        out.print(*parts, sep="\n")
+    print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def say_line(text: str) -> None:

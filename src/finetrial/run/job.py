@@ -5,6 +5,8 @@ It crosses a process boundary as JSON, so that a stage sees exactly what its key
 
 from __future__ import annotations
 
+import datetime
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,13 @@ class Order(BaseModel):
     inputs: Mapping[str, tuple[str, str]]  # by input name: (kind, key) of an entry in the store
     locations: Mapping[str, str]
     micro_batch: int | None = None  # None = the whole batch
-    execution: Mapping[str, Any] = {}  # goes into the record: earlier attempts, missing inputs
+    attempts: tuple[str, ...] = ()  # what became of earlier ones in this run
+    provisional: bool = False  # the result must not be reused: an input that is missing may yet come
+
+    @property
+    def threads(self) -> int:
+        """Of torch: they decide the last bits of results, and are part of the spec."""
+        return int(self.spec.get("threads", 1))
 
 
 class Job(BaseModel):
@@ -65,3 +73,18 @@ def is_final(record: Record) -> bool:
 def settles(record: Record, since: str) -> bool:
     """True if a run that began at `since` need not compute the stage: final, or tried by another runner meanwhile."""
     return is_final(record) or record.started >= since
+
+
+def make_record(job: Job, order: Order, outcome: Outcome, message: str, values: Mapping[str, Any], started: str,
+                seconds: float) -> Record:
+    """The record of one attempt; the store adds the files' digests."""
+    execution = {"threads": order.threads, "micro_batch": order.micro_batch, "host": platform.node(),
+                 "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {})}
+    return Record(key=order.key, stage_id=order.stage_id, kind=order.kind, identity=order.identity,
+                  environment=job.environment, outcome=outcome, message=message, values=values, started=started,
+                  seconds=seconds, execution=execution)
+
+
+def utc_now() -> str:
+    """Now, UTC, ISO 8601 to the microsecond: such texts sort by time."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")

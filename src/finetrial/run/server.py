@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -102,7 +103,8 @@ class Server:
             if pid == 0:
                 return
             if pid in self._workers:
-                _kill_group(pid)  # what the worker itself started must not outlive it
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(pid, signal.SIGKILL)  # what the worker itself started must not outlive it
                 messages.send(self._events, {"type": "exit", "job": self._workers.pop(pid),
                                              "status": os.waitstatus_to_exitcode(status)})
 
@@ -124,7 +126,7 @@ def become_worker(line: bytes, events: int, server: int) -> NoReturn:
 
         run_job(Job.model_validate_json(line), lambda message: messages.send(events, message))
         status = 0
-    except BaseException:  # the process ends here, whatever happened: the runner sees the status, the log the reason
+    except BaseException:  # noqa: BLE001 (the process ends here: the runner sees the status, the log the reason)
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError, ValueError):
@@ -154,9 +156,10 @@ def main(arguments: Sequence[str]) -> int:
     events, mode, *modules = arguments
     try:
         if mode == "fork":
-            preload(modules)
-            from finetrial.run import worker  # noqa: F401  so that forks have it
-    except Exception as error:
+            preload((*modules, "finetrial.run.worker"))
+            gc.collect()
+            gc.freeze()  # a collection in a worker then leaves the shared pages alone
+    except Exception as error:  # noqa: BLE001 (whatever an import raises is what the runner has to show)
         traceback.print_exc()
         messages.send(int(events), {"type": "broken", "message": f"{type(error).__name__}: {error}"})
         return 1

@@ -20,6 +20,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from pydantic import ValidationError
 
@@ -164,14 +165,13 @@ class Claim:
     def write(self, record: Record) -> StageInput:
         """Digest the files, write the record, move the entry to its place. Only an outcome of OK keeps files.
 
-        A record of an earlier attempt is replaced. Raises StoreError; ValueError if the stage wrote a `record.json`.
+        A record of an earlier attempt is replaced. Raises StoreError.
         """
         with explained(self._root):
             if record.outcome is not Outcome.OK:
                 _empty(self.folder)
             files = folder_digests(self.folder)
-            if RECORD in files:
-                raise ValueError(f"a stage must not write a file called {RECORD}")
+            assert RECORD not in files, "a stage must not write a record of its own"
             record = record.model_copy(update={"files": files})
             _write_synced(self.folder / RECORD, json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
             self._place.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ class Claim:
             self.checkpoint.rmdir()  # only if it is empty
         self._lock.release()
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,

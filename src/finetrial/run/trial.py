@@ -16,6 +16,7 @@ from typing import Any
 
 from finetrial.analysis.analyse import analyse
 from finetrial.errors import DataError, UserError, unknown
+from finetrial.plan.audit import audit, refuse
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.plan import Plan, PlannedCell
 from finetrial.records.record import Environment, Outcome
@@ -70,6 +71,8 @@ def run_folder(study: Study, runs: Path) -> Path:
 
 def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "") -> Trial:
     """Run what is not recorded yet, then analyse and report. Raises UserError for what the user can mend."""
+    study = study.model_copy(update={"accept_threats": (*study.accept_threats, *options.accept)})
+    refuse(audit(study))
     device = resolve_device(options.device)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     folder = run_folder(study, options.runs)
@@ -109,6 +112,7 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
     provenance = {"environment": here.model_dump(), **host_facts(command), "command": command}
     table = collect(study, plan, lookup, provenance)
     results = analyse(study, table)
+    results = results.model_copy(update={"audit": (*audit(study), *results.audit)})
     _write_text(folder / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
     write_items(table, folder / "records.parquet")
     build_report(study, results, folder, figures=figures)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, ClassVar
 
 from finetrial.errors import DataError
@@ -30,7 +31,7 @@ class Data(StageKind):
         task = task_from(spec["task"])
         examples = task.load()
         context.progress({"fraction": 0.5})
-        tokenizer = load_tokenizer(context.locations["base"])
+        tokenizer = load_tokenizer(Path(context.locations["base"]))
         limits = {"val": spec["num_val"], "test": spec["num_test"]}
         reports: dict[str, Any] = {}
         for split in ("train", "val", "test"):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from finetrial.train.meter import CurvePoint
 
 WEIGHTS = "weights"  # one folder a slot
+CURVE_ROWS = 32  # validation rows behind a point of the learning curve; all of them where it decides when to stop
 LIVE = "adapted"  # in StageContext.shared: the model just trained, and the stage that trained it
 
 
@@ -46,7 +47,8 @@ class Train(StageKind):
             recorder = _Recorder(lines, context)
             result = train(model, adapted.components, dataset, training, spec["learning_rate"], streams_of(spec),
                            device=context.device, micro_batch=context.micro_batch, on_metrics=recorder,
-                           validate=_Validator(adapted, context), checkpoints=Checkpoints(context.checkpoint),
+                           validate=_Validator(adapted, context, training),
+                           checkpoints=Checkpoints(context.checkpoint),
                            deadline=context.deadline)
         assert frozen == frozen_digest(model), "training changed weights that no component owns"
         for component in adapted.components:
@@ -102,11 +104,13 @@ class _Recorder:
 class _Validator:
     """Mean validation loss of the new task, in nats per target token, in fp32."""
 
-    def __init__(self, adapted: Adapted, context: StageContext) -> None:
+    def __init__(self, adapted: Adapted, context: StageContext, training: Training) -> None:
         from finetrial.tasks.encode import TokenDataset
 
         self._model = adapted.base.model
-        self._rows = TokenDataset.load(context.inputs["data"].folder / "val.npz")
+        rows = TokenDataset.load(context.inputs["data"].folder / "val.npz")
+        wanted = len(rows) if training.early_stopping else min(CURVE_ROWS, len(rows))
+        self._rows = rows.select(range(wanted))
 
     def __call__(self, step: int) -> float:
         from finetrial.train.loss import item_losses

@@ -34,7 +34,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of rendered text. `loss`: its tokens are predicted and scored. `cuttable`: cut on the right if too long."""
+    """A piece of rendered text. `loss`: its tokens are predicted and scored. `cuttable`: cut at its end if too long."""
 
     text: str
     loss: bool = False
@@ -80,7 +80,7 @@ class Task(BaseModel):
 
     @abstractmethod
     def source_digest(self) -> str:
-        """A digest of what `load` reads, without mining it: the corpus lock and the miner's version, or the files' bytes.
+        """A digest of what `load` reads, without mining: the corpus lock and the miner's version, or the files' bytes.
 
         It is part of the identity of the data stage; equal digests and options must give equal rows.
         """

@@ -65,7 +65,7 @@ class TokenDataset:
     def save(self, path: Path) -> None:
         """Write one uncompressed .npz; equal datasets give equal bytes."""
         with path.open("wb") as stream:
-            np.savez(stream, **self._arrays())
+            np.savez(stream, allow_pickle=False, **self._arrays())
 
     @classmethod
     def load(cls, path: Path) -> TokenDataset:

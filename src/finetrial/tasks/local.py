@@ -108,7 +108,8 @@ def _checked(line: str, required: Sequence[str], where: str) -> dict[str, str]:
     try:
         value: Any = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})", f"{expected}, one a line") from error
+        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})",
+                        f"{expected}, one a line") from error
     if not isinstance(value, dict):
         raise DataError(f"{where}: a {type(value).__name__}, {expected}", 'for example {"text": "..."}')
     row = {}

@@ -44,7 +44,7 @@ def text_documents(text: str) -> list[str]:
         return [part.strip("\n") for part in text.split(END_OF_TEXT) if part.strip()]
     documents: list[str] = []
     current = ""
-    for block in re.split(r"\n[ \t]*\n\s*?", text):
+    for block in re.split(r"\n(?:[ \t]*\n)+", text):
         current = f"{current}\n\n{block}" if current else block
         if len(current) >= MIN_BLOCK_CHARACTERS:
             documents.append(current)

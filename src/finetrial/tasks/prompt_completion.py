@@ -33,7 +33,7 @@ class PromptCompletion(LocalTask):
 
 def _read(path: Path) -> list[LocalRow]:
     if path.suffix != ".jsonl":
-        raise DataError(f"{path}: prompts and completions are read from a .jsonl file, not {path.suffix or 'nothing'!r}",
+        raise DataError(f"{path}: prompts and completions come in a .jsonl file, not {path.suffix or 'nothing'!r}",
                         'one object a line: {"prompt": "...", "completion": "..."}')
     return [LocalRow(item.get("id") or content_id(item["prompt"], item["completion"]), item.get("cluster", ""),
                      item["prompt"], {"prompt": item["prompt"], "completion": item["completion"]},

@@ -1,8 +1,8 @@
 """Splits: related files stay together, and the hash of a cluster says where it goes.
 
 The unit is the source file. Files that share anything that would let a model recognise one from the other (a
-function, a description, a near-duplicate, a passage of equal lines) form one cluster by union-find; SHA-256 of the cluster's smallest member
-puts it into a split. Nothing depends on the order of files, or on processes.
+function, a description, a near-duplicate, a passage of equal lines) form one cluster by union-find; SHA-256 of the
+cluster's smallest member puts it into a split. Nothing depends on the order of files, or on processes.
 
 Code that copies itself (the model files of one large library) makes a giant component. A cluster with more than
 `GIANT_SHARE` of all files goes to `pretrain` as a whole, so that no single family decides what `val` and `test` mean.

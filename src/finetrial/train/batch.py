@@ -59,9 +59,13 @@ class Batch:
         """The same batch on `device`."""
         if device.type == "cpu":
             return self
-        move = [None if tensor is None else tensor.to(device, non_blocking=True) for tensor in (
-            self.input_ids, self.position_ids, self.attention, self.target_places, self.target_ids)]
-        return Batch(*move, num_tokens=self.num_tokens)  # type: ignore[arg-type]
+
+        def moved(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor.to(device, non_blocking=True)
+
+        return Batch(self.input_ids.to(device, non_blocking=True), moved(self.position_ids), moved(self.attention),
+                     self.target_places.to(device, non_blocking=True), self.target_ids.to(device, non_blocking=True),
+                     self.num_tokens)
 
 
 class Batches(Protocol):

@@ -79,6 +79,13 @@ class Training(BaseModel):
     evaluations: Annotated[int, Field(ge=0)] = 4
     early_stopping: Annotated[int, Field(gt=0)] | None = None
 
+    @model_validator(mode="after")
+    def _combinations(self) -> Training:
+        if self.optimizer == "muon" and self.precision == "fp16":
+            raise ValueError("optimizer 'muon' trains in fp32 or bf16, not in fp16: its two optimizers would share one "
+                             "loss scaler")
+        return self
+
     def learning_rate_at(self, step: int, num_steps: int, peak: float) -> float:
         """The learning rate of step `step` (0-based) of `num_steps`: linear warm-up, then the schedule.
 

@@ -30,6 +30,7 @@ from finetrial.train.flat import FlatDataset
 from finetrial.train.loss import check_positions, summed_loss
 from finetrial.train.meter import CurvePoint, Meter, OnMetrics, Totals, TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime
+from finetrial.train.precision import FrozenMatrices
 
 FLUSH_STEPS = 16  # on an accelerator the loss is read, and divergence seen, this many steps at a time
 DIVERGED_MULTIPLE = 3.0  # of the first loss, and above twice a uniform guess's, ...
@@ -86,6 +87,8 @@ class _Run:
         model.to(self.device)
         self.parameters = params.own(model, components)
         params.set_dropout(model, config.dropout)
+        self.drops = config.dropout > 0 or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
+        self.frozen = FrozenMatrices(model, config.precision)
         self.batches = open_batches(dataset, config, streams)
         self.num_steps = self.batches.num_steps(config.budget)
         self.optimizers = [self.accelerator.prepare_optimizer(optimizer, device_placement=False)
@@ -101,7 +104,7 @@ class _Run:
         if checkpoints is not None:
             self._restore(checkpoints.folder)
         flush_steps = 1 if self.device.type == "cpu" else FLUSH_STEPS
-        meter = Meter(on_metrics, flush_steps, self._judge)
+        meter = Meter(on_metrics, self.num_steps, flush_steps, self._judge)
         evaluate_at = evaluation_steps(self.num_steps, self.config.evaluations) if validate is not None else set()
         saved = time.monotonic()
         self.model.train()
@@ -130,7 +133,7 @@ class _Run:
         rate = self.config.learning_rate_at(self.step, self.num_steps, self.learning_rate)
         optim.set_learning_rate(self.optimizers, rate)
         loss = torch.zeros((), device=self.device)
-        with self._dropout_stream():
+        with self._dropout_stream(), self.frozen:
             for part in parts:
                 loss += self._backward(part, num_targets)
         norm = self._clip()
@@ -162,10 +165,7 @@ class _Run:
 
     def _dropout_stream(self) -> contextlib.AbstractContextManager[None]:
         """Dropout draws from a stream of its own for each step; without dropout nothing is drawn."""
-        drops = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
-        if not drops and self.config.dropout == 0:
-            return contextlib.nullcontext()
-        return self.streams.torch_fork(f"dropout/{self.step}")
+        return self.streams.torch_fork(f"dropout/{self.step}") if self.drops else contextlib.nullcontext()
 
     def _judge(self, step: int, loss: float) -> None:
         """Raise Diverged for a loss that is not finite, or far above a uniform guess for many steps in a row."""

@@ -8,7 +8,6 @@ Shapes: R rows, L tokens in a row, T targets, D width, V vocabulary.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import numpy as np
@@ -19,15 +18,16 @@ from finetrial.errors import DataError, ModelError
 from finetrial.models import blocks
 from finetrial.train.batch import Batch, Documents, IntArray, check_lengths, make_batch, target_counts
 from finetrial.train.config import Precision
+from finetrial.train.precision import autocast
 
 CHUNK_LOGITS = 1 << 20  # logits computed at a time: 4 MB in fp32, small enough for a core's cache
-DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
     """The sum over targets of the negative log-likelihood, in nats: a scalar with gradient."""
     hidden = target_states(model, batch)
-    loss: Tensor = _SummedCrossEntropy.apply(hidden, blocks.head(model).weight, batch.target_ids)
+    loss: Tensor = _SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
+        hidden, blocks.head(model).weight, batch.target_ids)
     return loss
 
 
@@ -115,13 +115,6 @@ def check_base(model: Any, batch: Batch, *, tolerance: float = 1e-4) -> None:
                          f"models of type {model.config.model_type!r} like this one are not supported")
 
 
-def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision on `device`; nothing for fp32."""
-    if precision == "fp32":
-        return contextlib.nullcontext()
-    return torch.autocast(device.type, dtype=DTYPES[precision])
-
-
 def check_positions(model: Any, sequence_length: int) -> None:
     """Raise DataError if a row is longer than the model's positions."""
     limit = blocks.max_positions(model.config)
@@ -143,7 +136,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         need_hidden, need_weight = ctx.needs_input_grad[:2]
         d_hidden = torch.empty_like(hidden, dtype=dtype) if need_hidden else None  # (T, D)
-        d_weight = torch.zeros_like(weight) if need_weight else None  # (V, D)
+        d_weight = torch.zeros_like(weight) if need_weight else None  # (V, D), summed in the weight's type
         total = torch.zeros((), device=hidden.device)
         with torch.autocast(device, enabled=False):
             matrix = weight.to(dtype)
@@ -162,13 +155,13 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 if d_hidden is not None:
                     torch.mm(slope, matrix, out=d_hidden[part])
                 if d_weight is not None:
-                    d_weight.addmm_(slope.T, state)
+                    d_weight += slope.T @ state
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.hidden_dtype = hidden.dtype
         return total
 
     @staticmethod
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None]:  # type: ignore[override]
+    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
         d_hidden, d_weight = ctx.saved_tensors
         return (None if d_hidden is None else d_hidden.to(ctx.hidden_dtype) * scale,
                 None if d_weight is None else d_weight * scale, None)

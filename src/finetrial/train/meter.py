@@ -74,8 +74,10 @@ class Meter:
     Reading a value waits for an accelerator, so there they are read every `flush_steps` steps; on a CPU at once.
     """
 
-    def __init__(self, on_metrics: OnMetrics | None, flush_steps: int, on_loss: Callable[[int, float], None]) -> None:
-        self._on_metrics, self._flush_steps, self._on_loss = on_metrics, flush_steps, on_loss
+    def __init__(self, on_metrics: OnMetrics | None, num_steps: int, flush_steps: int,
+                 on_loss: Callable[[int, float], None]) -> None:
+        self._on_metrics, self._num_steps = on_metrics, num_steps
+        self._flush_steps, self._on_loss = flush_steps, on_loss
         self._pending: list[_Pending] = []
         self._started = time.monotonic()
 
@@ -92,7 +94,7 @@ class Meter:
             loss = float(entry.loss)
             if self._on_metrics is not None:
                 self._on_metrics({
-                    "step": entry.step, "loss": loss, "learning_rate": entry.learning_rate,
+                    "step": entry.step, "num_steps": self._num_steps, "loss": loss, "learning_rate": entry.learning_rate,
                     "grad_norm": None if entry.grad_norm is None else float(entry.grad_norm),
                     "tokens": entry.tokens, "seconds": round(time.monotonic() - self._started, 3)})
             self._on_loss(entry.step, loss)

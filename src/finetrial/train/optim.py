@@ -6,7 +6,6 @@ Both take one learning rate on AdamW's scale: Muon's update is rescaled to the r
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,9 +53,8 @@ class Muon(torch.optim.Optimizer):
         super().__init__(list(parameters), {"lr": 0.0, "weight_decay": weight_decay})
 
     @torch.no_grad()
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One update of every matrix that has a gradient."""
-        assert closure is None
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is None:

@@ -23,11 +23,13 @@ class Reference:
         self.discount = {n: self._discounts(n) for n in self.counts}
 
     def _discounts(self, n: int) -> list[Fraction]:
+        fallback = [Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2)]
         number = [sum(1 for count in self.counts[n].values() if count == k) for k in range(5)]
         if min(number[1:]) == 0:
-            return [Fraction(0), Fraction(1, 2), Fraction(1), Fraction(3, 2)]
+            return fallback
         share = Fraction(number[1], number[1] + 2 * number[2])
-        return [Fraction(0)] + [k - (k + 1) * share * Fraction(number[k + 1], number[k]) for k in (1, 2, 3)]
+        estimated = [k - (k + 1) * share * Fraction(number[k + 1], number[k]) for k in (1, 2, 3)]
+        return [Fraction(0), *estimated] if all(0 <= d <= k for k, d in zip((1, 2, 3), estimated)) else fallback
 
     def p(self, word: int, context: tuple[int, ...]) -> Fraction:
         n = len(context) + 1

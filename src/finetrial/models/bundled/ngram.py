@@ -11,8 +11,8 @@ from the counts of counts of each order; below the unigram stands the uniform di
 as a ring, so that every n-gram has a left and a right neighbour and no edge needs a rule of its own. An unseen context
 hands its whole mass to the shorter one.
 
-Every order is a sorted array of keys (index of the first n-1 tokens in the order below) * V + last token. Training 26M
-tokens takes about a minute and 2 GB; the model takes about 0.5 GB.
+Every order is a sorted array of keys (index of the first n-1 tokens in the order below) * V + last token. Training on
+26M tokens takes 45 CPU seconds and 2.4 GB; the model takes 0.4 GB.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class _Level:
-    """Order n >= 2. `keys` [types], sorted; `share` [types]: the discounted probability; `backoff` [contexts]: gamma."""
+    """Order n >= 2. `keys` [types], sorted; `share` [types]: discounted probabilities; `backoff` [contexts]: gamma."""
 
     keys: Ints
     share: NDArray[np.float32]
@@ -113,9 +113,11 @@ def _smooth(keys: Ints, counts: Ints, size: int, num_contexts: int) -> _Level:
     removed = discounts(counts)[np.minimum(counts, 3)]
     total = np.bincount(context, weights=counts, minlength=num_contexts)
     backoff = np.bincount(context, weights=removed, minlength=num_contexts) / np.maximum(total, 1)
+    backoff[total == 0] = 1.0  # a word of the vocabulary that the text does not have
     return _Level(keys, ((counts - removed) / total[context]).astype(np.float32), backoff.astype(np.float32))
 
 
 def _unigram(counts: Ints) -> Floats:
     removed = discounts(counts)[np.minimum(counts, 3)]
-    return (counts - removed + removed.sum() / len(counts)) / counts.sum()
+    smoothed: Floats = (counts - removed + removed.sum() / len(counts)) / counts.sum()
+    return smoothed

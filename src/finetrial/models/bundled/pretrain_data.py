@@ -1,4 +1,4 @@
-"""The tokenised text of a bundled base: `python -m finetrial.models.bundled.pretrain_data --out FOLDER --tokenizer DIR`.
+"""The tokenised text of a bundled base: `python -m finetrial.models.bundled.pretrain_data --out FOLDER`.
 
 `train.npy` is one flat run of token ids (uint16): training documents in a fixed random order, each followed by
 `<|endoftext|>`. `val.npz` and `test.npz` hold whole held-out files: `ids` (uint16, flat, each file followed by

@@ -121,7 +121,8 @@ def _marks(file: MinedFile) -> set[tuple[str, str | int]]:
     said = [f.description for f in file.functions] + [f.prose for f in file.functions]
     said += [d.summary for d in file.documents] + [d.long_description for d in file.documents]
     marks: set[tuple[str, str | int]] = {("said", _normal(text)) for text in said if len(text.split()) >= LINK_WORDS}
-    return marks | {("passage", number) for number in file.passages} | {("code", key) for key in file.links} | {("code", f.code_key) for f in file.functions}
+    marks |= {("passage", number) for number in file.passages}
+    return marks | {("code", key) for key in file.links} | {("code", f.code_key) for f in file.functions}
 
 
 def _near_duplicates(files: Sequence[MinedFile]) -> list[tuple[str, str]]:
@@ -211,7 +212,8 @@ def _write(folder: Path, tables: dict[str, list[dict[str, Any]]], report: dict[s
         for table in TABLES:
             pq.write_table(pa.Table.from_pylist(tables[table]), temporary / f"{table}.parquet", compression="zstd")
         digests = {f"{table}.parquet": file_digest(temporary / f"{table}.parquet") for table in TABLES}
-        (temporary / "corpus.json").write_text(json.dumps({"report": report, "files": digests}, indent=1), encoding="utf-8")
+        index = json.dumps({"report": report, "files": digests}, indent=1)
+        (temporary / "corpus.json").write_text(index, encoding="utf-8")
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)

@@ -16,7 +16,8 @@ SECTION = re.compile(
     r"\b[^.]{0,30}$"
 )
 NOT_PROSE = re.compile(r"^(\s|>>>|\.\. |\.\.\s*$|[-*+#|=~<`@\[\]]|:\w|\d+[.)]\s|\w+\s*:\s|```|\$)")
-NOT_TOLD = re.compile(r">>>|```|(^|\n)\s*(\.\. |\.\.\s*$|[+|#=~<`@$]|\w+ = |def |class |import |from \w+ import |return )")
+NOT_TOLD = re.compile(
+    r">>>|```|(^|\n)\s*(\.\. |\.\.\s*$|[+|#=~<`@$]|\w+ = |def |class |import |from \w+ import |return )")
 UNDERLINE = re.compile(r"^\s*([-=~^])\1{2,}\s*$")
 WORD = re.compile(r"[A-Za-z][A-Za-z'-]*")
 

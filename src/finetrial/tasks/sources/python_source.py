@@ -3,8 +3,9 @@
 Parsing is tree-sitter's and everything kept is a slice of the source bytes, so that every Python version gives the
 same rows. `mine_file` looks at one file and knows no other; `corpus.py` puts files together.
 
-A function is documented and kept when its docstring has at least 3 words, docstring and code are ASCII, it is not a
-dunder method and not deprecated, and its body without the docstring has 2 to 60 lines of which some do more than
+A function is documented and kept when its docstring opens with a summary of at least 3 words (not with a section:
+"Args:", nor with a short line that could be its heading: "Returns the value"), docstring and code are ASCII, it is not
+a dunder method and not deprecated, and its body without the docstring has 2 to 60 lines of which some do more than
 `pass` and `raise`. Functions inside functions are not looked at.
 """
 
@@ -43,7 +44,7 @@ LINK_TOKENS = 12  # a function with at least this many body tokens ties the file
 NEAR_DUPLICATE_TOKENS = 40  # an undocumented function is compared for near-duplicates from this size on
 PASSAGE_LINES = 8  # as does a run of this many equal lines
 PASSAGE_LINE_CHARACTERS = 8  # of at least so many characters each, imports and comments not counted
-RULES = ("docstring under 3 words", "not ASCII", "dunder", "deprecated", "body not 2-60 lines", "only pass or raise")
+RULES = ("no summary", "docstring under 3 words", "not ASCII", "dunder", "deprecated", "body not 2-60 lines", "only pass or raise")
 
 TOKEN = re.compile(
     rb'"""(?:[^\\]|\\.)*?"""|\'\'\'(?:[^\\]|\\.)*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*'
@@ -57,7 +58,7 @@ CONTAINERS = {"block", "if_statement", "else_clause", "elif_clause", "try_statem
 
 @dataclass(frozen=True)
 class Function:
-    """A documented function. `code` has no docstring and no decorators; `description` is one line, `prose` may be ''."""
+    """A documented function: `code` without docstring and decorators, `description` on one line, `prose` or ''."""
 
     name: str
     signature: str
@@ -80,7 +81,7 @@ class Document:
 
 @dataclass
 class MinedFile:
-    """What one file yields. `signatures` [n, 64] belongs to `signed`, the code keys of functions compared by MinHash."""
+    """What one file yields. `signatures` [n, 64] belong to `signed`: the code keys that MinHash compares."""
 
     package: str
     path: str
@@ -149,7 +150,8 @@ def passages(text: str) -> list[int]:
     if len(lines) < PASSAGE_LINES:
         return []
     hashes = np.fromiter((zlib.crc32(line.encode("utf-8")) for line in lines), dtype=np.uint64, count=len(lines))
-    return np.unique(run_hashes(hashes, PASSAGE_LINES)).tolist()
+    found: list[int] = np.unique(run_hashes(hashes, PASSAGE_LINES)).tolist()
+    return found
 
 
 def code_tokens(code: bytes) -> list[bytes]:
@@ -210,20 +212,22 @@ def _add_function(mined: MinedFile, scope: str, node: Node, source: bytes, shing
 
 def _broken_rule(name: str, docstring: str, code: str, node: Node, body: Node) -> str:
     description = summary_and_prose(docstring)[0]
+    if docstring and not description:
+        return "no summary"
     if num_words(description) < MIN_DOCSTRING_WORDS:
-        return RULES[0]
+        return "docstring under 3 words"
     if not (docstring.isascii() and code.isascii()):
-        return RULES[1]
+        return "not ASCII"
     if name.startswith("__") and name.endswith("__"):
-        return RULES[2]
+        return "dunder"
     if "deprecated" in docstring.lower() or _decorated_deprecated(node):
-        return RULES[3]
+        return "deprecated"
     statements = [child for child in body.named_children if child.type != "comment"][1:]
     lines = sum(1 for line in code.split("\n") if line.strip()) - 1
     if not BODY_LINES[0] <= lines <= BODY_LINES[1]:
-        return RULES[4]
+        return "body not 2-60 lines"
     if all(_does_nothing(statement) for statement in statements):
-        return RULES[5]
+        return "only pass or raise"
     return ""
 
 

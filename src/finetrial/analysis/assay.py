@@ -1,0 +1,101 @@
+"""Assay sensitivity: could this trial have seen an effect, and what does no effect look like here?
+
+The positive control is an arm at many times its rate: it must score worse on its task than the same arm at its centre
+rate, by the whole interval. The A/A control is the reference arm with other random streams: its difference from the
+reference shows what chance alone does. Both are read at fixed rates, not at chosen ones, on every base and sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from finetrial.analysis.contrasts import estimate_loadings
+from finetrial.analysis.estimate import MIN_SEEDS, Estimate
+from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.naming import aa_name, positive_control_name
+from finetrial.analysis.sentences import number
+from finetrial.analysis.trial import Branch, Entry, Loading, Trial
+from finetrial.records.results import Assay
+
+Seen = Literal["seen", "not seen", "not measured", "not planned"]
+_MEANING = {"seen": "the control did harm, as it must", "not seen": "the control did no harm that this trial can see",
+            "not measured": "the control is not measured"}
+
+
+@dataclass(frozen=True)
+class _Compared:
+    """The centre of an arm's grid minus its control, signed: above 0 means that the control is worse."""
+
+    estimate: Estimate | None
+    text: str
+
+
+def assay(trial: Trial) -> Assay:
+    """The state of both controls. Without planned controls: `not planned`."""
+    if trial.study.controls is None:
+        return Assay()
+    seen, positive_text = _positive(trial)
+    compared = _aa(trial)
+    found = compared.estimate
+    return Assay(positive_control=seen, positive_text=positive_text, aa_text=compared.text,
+                 aa_estimate=found.mean if found else None, aa_low=found.low if found else None,
+                 aa_high=found.high if found else None)
+
+
+def _positive(trial: Trial) -> tuple[Seen, str]:
+    """Seen only if it is seen on every base and sequence."""
+    controls = trial.study.controls
+    assert controls is not None
+    if controls.positive is None:
+        return "not planned", "no positive control is planned"
+    arm, task = controls.positive.arm, controls.positive.task
+    states: list[Seen] = []
+    texts = []
+    for where in _branches(trial, arm):
+        found = _compare(trial, where, positive_control_name(controls), task)
+        states.append(_state(found.estimate))
+        texts.append(found.text)
+    worst = next(state for state in ("not seen", "not measured", "seen") if state in states)
+    return worst, f"{_MEANING[worst]}: {'; '.join(texts)}"
+
+
+def _aa(trial: Trial) -> _Compared:
+    """The A/A difference on the task learned last, on the first base and sequence."""
+    controls = trial.study.controls
+    assert controls is not None
+    where = next(_branches(trial, controls.reference))
+    return _compare(trial, where, aa_name(controls), trial.order(where.sequence)[-1])
+
+
+def _state(found: Estimate | None) -> Seen:
+    if found is None or found.low is None:
+        return "not measured"
+    return "seen" if found.low > 0 else "not seen"
+
+
+def _compare(trial: Trial, where: Branch, control: str, task: str) -> _Compared:
+    entry = Entry(len(trial.order(where.sequence)), task, trial.primary(task))
+    loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate),
+                Loading(-1.0, replace(where, arm=control), entry)]
+    what = f"{where.arm} - {control} on {task}"
+    seeds, reasons = trial.measured_seeds(loadings)
+    if len(seeds) < MIN_SEEDS:
+        counted = f"{len(seeds)} seeds measured, {MIN_SEEDS} are needed"
+        return _Compared(None, f"{what}: {counted}" + (f" ({'; '.join(reasons)})" if reasons else ""))
+    try:
+        estimate, _ = estimate_loadings(trial, loadings, seeds)
+    except NotMeasured as missing:
+        return _Compared(None, f"{what}: {missing}")
+    unit = trial.metric(entry.metric).unit
+    assert estimate.low is not None and estimate.high is not None
+    return _Compared(estimate, f"{what}: {number(estimate.mean)} {unit} ({100 * estimate.confidence:.3g} % interval "
+                               f"{number(estimate.low)} to {number(estimate.high)}; {len(seeds)} seeds, "
+                               f"{estimate.num_clusters} clusters)")
+
+
+def _branches(trial: Trial, arm: str) -> Iterator[Branch]:
+    for base in trial.study.bases:
+        for path in trial.study.paths:
+            yield Branch(base.name, arm, path.name)

@@ -1,0 +1,98 @@
+"""Verdicts: what an interval, or several verdicts together, decide.
+
+SUPPORTED: the Holm-adjusted interval lies wholly on the stated side; REFUTED: wholly on the other; else EQUIVALENT if
+a margin is given and both one-sided tests pass; else INCONCLUSIVE. A claim of a range (`equal`, `within`) is decided
+by the interval of two one-sided tests, confidence 1 - 2 alpha: SUPPORTED wholly inside, REFUTED wholly outside.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from finetrial.analysis.contrasts import Answer
+from finetrial.analysis.estimate import Estimate
+from finetrial.analysis.multiplicity import equivalence, range_p_value
+from finetrial.records.results import Verdict
+from finetrial.spec.hypothesis import Contrast, Hypothesis
+
+
+def claimed_range(contrast: Contrast, is_log: bool) -> tuple[float, float] | None:
+    """The range that a contrast claims, on the scale of its estimate; None for a claim of a direction."""
+    if contrast.expect == "within":
+        assert contrast.bounds is not None
+        low, high = contrast.bounds
+        return (math.log(low), math.log(high)) if is_log else (low, high)
+    if contrast.expect == "equal":
+        assert contrast.margin is not None
+        margin = math.log1p(contrast.margin) if is_log else contrast.margin
+        return -margin, margin
+    return None
+
+
+def decision_p_value(contrast: Contrast, found: Answer) -> float | None:
+    """The smallest error rate at which the contrast's interval decides; None without an interval."""
+    if found.estimate is None or not found.has_interval:
+        return None
+    bounds = claimed_range(contrast, found.is_log)
+    return found.estimate.p_value if bounds is None else range_p_value(found.estimate, *bounds)
+
+
+def decision_interval(contrast: Contrast, found: Answer, alpha: float) -> Estimate:
+    """The estimate with the interval that decides at error rate `alpha`."""
+    assert found.estimate is not None
+    return found.estimate.at(1 - (alpha if contrast.expect in ("greater", "less") else 2 * alpha))
+
+
+def verdict_of(contrast: Contrast, found: Answer, alpha: float) -> Verdict:
+    """The verdict of one contrast at its error rate `alpha`."""
+    if found.estimate is None:
+        return "NOT MEASURED"
+    if found.exact:
+        return _exact(contrast, found.estimate.mean)
+    if not found.has_interval:
+        return "INCONCLUSIVE" if contrast.quantity == "cost" else "NOT MEASURED"
+    interval = decision_interval(contrast, found, alpha)
+    assert interval.low is not None and interval.high is not None
+    bounds = claimed_range(contrast, found.is_log)
+    if bounds is not None:
+        return _in_range(interval.low, interval.high, *bounds)
+    if contrast.expect == "less":
+        interval = interval.mirrored()
+    assert interval.low is not None and interval.high is not None
+    if interval.low > 0:
+        return "SUPPORTED"
+    if interval.high < 0:
+        return "REFUTED"
+    margin = contrast.margin
+    if margin is not None and equivalence(interval, math.log1p(margin) if found.is_log else margin, alpha):
+        return "EQUIVALENT"
+    return "INCONCLUSIVE"
+
+
+def combine(hypothesis: Hypothesis, verdicts: Sequence[Verdict]) -> Verdict:
+    """The verdict of a hypothesis from those of its contrasts."""
+    if hypothesis.contrast is not None:
+        return verdicts[0]
+    failed = [verdict in ("REFUTED", "EQUIVALENT") for verdict in verdicts]
+    held = [verdict == "SUPPORTED" for verdict in verdicts]
+    if hypothesis.all_of:
+        decided: Verdict | None = "REFUTED" if any(failed) else "SUPPORTED" if all(held) else None
+    else:
+        decided = "SUPPORTED" if any(held) else "REFUTED" if all(failed) else None
+    return decided or ("NOT MEASURED" if "NOT MEASURED" in verdicts else "INCONCLUSIVE")
+
+
+def _in_range(low: float, high: float, least: float, most: float) -> Verdict:
+    if least <= low and high <= most:
+        return "SUPPORTED"
+    return "REFUTED" if high < least or low > most else "INCONCLUSIVE"
+
+
+def _exact(contrast: Contrast, difference: float) -> Verdict:
+    bounds = claimed_range(contrast, is_log=False)
+    if bounds is not None:
+        return _in_range(difference, difference, *bounds)
+    if difference == 0:
+        return "REFUTED"
+    return "SUPPORTED" if (difference > 0) == (contrast.expect == "greater") else "REFUTED"

@@ -1,0 +1,25 @@
+"""Below three seeds there is no interval, and so no verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from finetrial.plan.audit.base import Found, Rule
+from finetrial.spec.study import Study
+
+SEEDS_FOR_VERDICT = 3
+SEEDS_FOR_SMALL_EFFECTS = 5
+
+
+class FewSeeds(Rule):
+    """Says what the number of seeds can show."""
+
+    def check(self, study: Study) -> Iterator[Found]:
+        """A warning below three seeds, a note below five."""
+        count = len(study.seeds)
+        if count < SEEDS_FOR_VERDICT:
+            yield Found("warning", f"{count} seed{'s' * (count != 1)}: hypotheses will read NOT MEASURED; "
+                                   f"give at least {SEEDS_FOR_VERDICT}", "seeds")
+        elif count < SEEDS_FOR_SMALL_EFFECTS:
+            yield Found("note", f"{count} seeds can show only differences of about 3.3 standard deviations between "
+                                f"seeds; {SEEDS_FOR_SMALL_EFFECTS} would show 1.7", "seeds")

@@ -1,0 +1,340 @@
+"""Carry out the stages of a plan: look up what is recorded, hand the rest to workers, follow what they say.
+
+A stage counts once its record is in the store, so this loop may die at any moment, or run twice at once on one store:
+what is recorded is used, and what another process computes is waited for.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetrial import catalog
+from finetrial.errors import StoreError
+from finetrial.records.record import Environment
+from finetrial.run.board import Board
+from finetrial.run.crash import Again, Crash, Verdict, judge, oom_killed_since, oom_kills
+from finetrial.run.disk import explained
+from finetrial.run.events import (
+    EntryDamaged,
+    Event,
+    Listener,
+    PlannedStage,
+    RunEnded,
+    RunStarted,
+    StageFinished,
+    StageNotRun,
+    StageProgress,
+    StageRetried,
+    StageReused,
+    StageStarted,
+)
+from finetrial.run.job import Job, Order, make_record, settles, utc_now
+from finetrial.run.local import LocalPool, default_preload
+from finetrial.run.messages import Message
+from finetrial.run.status import StatusFile
+from finetrial.run.store import Store
+from finetrial.run.walk import StageState, State, Walk
+from finetrial.stages.base import Stage, StageInput
+
+__all__ = ["ExecutionResult", "Listener", "execute"]
+
+POLL_SECONDS = 0.2  # while another process computes what we wait for
+TICK_SECONDS = 1.0
+GRACE = 1.1  # a stage that does not heed its deadline is killed at this multiple of it, ...
+GRACE_SECONDS = 10.0  # ... and this much later
+RESUME = "stopped: {done} of {total} stages are recorded; run the same command again to go on from there"
+
+
+@dataclass(frozen=True)
+class ExecutionResult:
+    """How every stage ended, by id."""
+
+    states: Mapping[str, StageState]
+    corrupt: tuple[str, ...]  # damaged store entries, moved aside and computed again
+
+    def found(self, stage_id: str) -> StageInput | None:
+        """The record and files of a stage, whatever its outcome; None if it was not run."""
+        return self.states[stage_id].found
+
+    @property
+    def complete(self) -> bool:
+        """True if another run would find nothing to do."""
+        return all(state.settled and state.final for state in self.states.values())
+
+
+def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: str, jobs: int,
+            environment: Environment, timeout_seconds: float | None = None, listener: Listener | None = None,
+            log_level: str = "info", plugins: Sequence[str | Path] = (),
+            preload: Sequence[str] | None = None) -> ExecutionResult:
+    """Run the stages that are not recorded, up to `jobs` at a time, earlier ones first.
+
+    `timeout_seconds` is for one stage. `preload` names the modules that every worker finds imported; None = the
+    libraries and the package's own. Writes `status.json` and `logs/` below `run_folder`. Raises StoreError if store or
+    folder cannot be written, UserError if workers cannot be started, and lets KeyboardInterrupt through; what is
+    recorded by then is kept, and no worker outlives the call.
+    """
+    files = tuple(Path(plugin).resolve() for plugin in plugins)
+    for file in files:
+        catalog.add_file(file)
+    circumstances = Job(number=0, orders=(), store=store.root.resolve(), logs=(run_folder / "logs").resolve(),
+                        environment=environment, device=device, since=utc_now(), timeout_seconds=timeout_seconds,
+                        plugins=files, preload=default_preload() if preload is None else tuple(preload),
+                        log_level=log_level)
+    return _Execution(Walk(stages, _tolerates_failures), store, run_folder, circumstances, jobs, listener).go()
+
+
+@dataclass
+class _Running:
+    """A job in a worker."""
+
+    job: Job
+    members: list[StageState]
+    oom_kills: int | None  # of this machine, when the job began
+    current: StageState | None = None
+    started: str = ""  # of the current stage, UTC
+    clock: float = 0.0  # the same, monotonic
+    rows: int | None = None  # micro-batch of the current stage
+    timed_out: bool = False  # killed by us
+
+
+class _Execution:
+    def __init__(self, walk: Walk, store: Store, run_folder: Path, circumstances: Job, jobs: int,
+                 listener: Listener | None) -> None:
+        self.walk, self.store, self.run_folder = walk, store, run_folder
+        self.circumstances, self.jobs, self.listener = circumstances, jobs, listener
+        self.environment = circumstances.environment
+        self.board, self.status, self.clock = Board(), StatusFile(run_folder), time.monotonic()
+        self.running: dict[int, _Running] = {}  # by the job's number
+        self.elsewhere: set[str] = set()  # ids of stages that another process computes
+        self.num_jobs = self.num_corrupt = 0
+
+    def go(self) -> ExecutionResult:
+        """The whole run."""
+        self.store.prepare()
+        with explained(self.run_folder):
+            self.circumstances.logs.mkdir(parents=True, exist_ok=True)
+        planned = (state.stage for state in self.walk.states.values())
+        self._emit(RunStarted(self._at(), tuple(PlannedStage(s.id, s.kind, s.label, s.exclusive) for s in planned),
+                              self.jobs))
+        try:
+            with LocalPool(self.circumstances.logs / "workers.log", preload=self.circumstances.preload) as pool:
+                self._loop(pool)
+        except BaseException as error:
+            resume = RESUME.format(done=self.board.done, total=self.board.total)
+            with contextlib.suppress(StoreError):  # a full disk is what stopped us
+                self._end("interrupted", resume if isinstance(error, KeyboardInterrupt) else "")
+            raise
+        result = ExecutionResult(self.walk.states, tuple(self.store.corrupt))
+        self._end("complete" if result.complete else "partial")
+        return result
+
+    def _loop(self, pool: LocalPool) -> None:
+        self._settle()
+        while not self.walk.finished:
+            self._hand_out(pool)
+            assert self.running or self.elsewhere, "no stage can run, and some are not settled"
+            for message in pool.wait(POLL_SECONDS if self.elsewhere else TICK_SECONDS):
+                self._handle(message)
+            self._enforce_deadlines(pool)
+            self._recheck()
+            self._settle()
+            self.status.write(self.board, self._at())
+
+    # --- what is known
+
+    def _settle(self) -> None:
+        """Take what the store has, rule out what cannot run."""
+        for state in self.walk.settle(self._lookup):
+            if state.state is State.CACHED:
+                self._reused(state)
+            else:
+                self._emit(StageNotRun(self._at(), state.stage.id, state.reason))
+        for description in self.store.corrupt[self.num_corrupt:]:
+            self._emit(EntryDamaged(self._at(), description))
+        self.num_corrupt = len(self.store.corrupt)
+
+    def _lookup(self, state: StageState) -> StageInput | None:
+        assert state.key is not None
+        found = self.store.lookup(state.stage.kind, state.key, self.environment)
+        return found if found is not None and settles(found.record, self.circumstances.since) else None
+
+    def _recheck(self) -> None:
+        """Stages that another process computed: recorded by now, or ours to compute."""
+        for name in sorted(self.elsewhere):
+            state = self.walk.states[name]
+            assert state.key is not None
+            if self.store.is_claimed(state.key, self.environment):
+                continue
+            self.elsewhere.discard(name)
+            if state.state is State.PENDING and (found := self._lookup(state)) is not None:
+                state.record(State.CACHED, found)
+                self._reused(state)
+
+    def _reused(self, state: StageState) -> None:
+        assert state.found is not None
+        record = state.found.record
+        self._emit(StageReused(self._at(), state.stage.id, record.outcome, record.seconds))
+
+    # --- handing out
+
+    def _hand_out(self, pool: LocalPool) -> None:
+        """Fill the free places. A job that must be alone waits until nothing else runs or could run."""
+        if any(_is_exclusive(run.members) for run in self.running.values()):
+            return
+        alone: list[StageState] | None = None
+        for members in self.walk.ready():
+            if len(self.running) >= self.jobs:
+                return
+            if self._is_elsewhere(members):
+                continue
+            if not _is_exclusive(members):
+                self._start(pool, members)
+            elif alone is None:
+                alone = members
+        if alone is not None and not self.running:
+            self._start(pool, alone)
+
+    def _is_elsewhere(self, members: Sequence[StageState]) -> bool:
+        for state in members:
+            assert state.key is not None
+            if state.stage.id in self.elsewhere or self.store.is_claimed(state.key, self.environment):
+                self.elsewhere.add(state.stage.id)
+                return True
+        return False
+
+    def _start(self, pool: LocalPool, members: list[StageState]) -> None:
+        self.num_jobs += 1
+        job = self.circumstances.model_copy(update={"number": self.num_jobs,
+                                                    "orders": tuple(self._order(state) for state in members)})
+        for state in members:
+            state.state = State.RUNNING
+        self.running[job.number] = _Running(job, members, oom_kills())
+        pool.start(job)
+
+    def _order(self, state: StageState) -> Order:
+        stage = state.stage
+        inputs = {name: (source.stage.kind, source.key) for name, source in self.walk.inputs(state).items()
+                  if source.key is not None}
+        assert state.key is not None
+        return Order(stage_id=stage.id, kind=stage.kind, key=state.key, identity=self.walk.identity(state),
+                     spec=stage.spec, inputs=inputs, locations=stage.locations, micro_batch=state.micro_batch,
+                     attempts=tuple(state.attempts), provisional=self.walk.is_provisional(state))
+
+    # --- what workers say
+
+    def _handle(self, message: Message) -> None:
+        run = self.running[message["job"]]
+        if message["type"] == "exit":
+            self._exited(run, message["status"])
+            return
+        state = self.walk.states[message["stage"]]
+        match message["type"]:
+            case "started":
+                run.current, run.started, run.clock = state, utc_now(), time.monotonic()
+                run.rows = message["micro_batch"]
+                self._emit(StageStarted(self._at(), state.stage.id))
+            case "progress":
+                self._emit(StageProgress(self._at(), state.stage.id, message.get("fraction"), message.get("loss")))
+            case "finished" | "recorded":
+                run.current = None
+                self._recorded(state, reused=message["type"] == "recorded")
+            case "busy":
+                state.state = State.PENDING
+                self.elsewhere.add(state.stage.id)
+            case "oom":
+                run.current = None
+                self._again(state, Again(f"out of memory; next with micro-batch {message['micro_batch']}",
+                                         message["micro_batch"]))
+            case "disk":
+                raise StoreError(message["problem"], message["mend"])
+
+    def _recorded(self, state: StageState, *, reused: bool) -> None:
+        assert state.key is not None
+        found = self.store.lookup(state.stage.kind, state.key, self.environment, verify=reused)
+        if found is None:  # removed or damaged as soon as it was there: once more
+            state.state = State.PENDING
+        elif reused:
+            state.record(State.CACHED, found)
+            self._reused(state)
+        else:
+            state.record(State.DONE, found)
+            record = found.record
+            self._emit(StageFinished(self._at(), state.stage.id, record.outcome, record.seconds, record.message))
+
+    def _again(self, state: StageState, again: Again) -> None:
+        """Another attempt of this run, as soon as there is a place."""
+        state.state = State.PENDING
+        state.micro_batch = again.micro_batch or state.micro_batch
+        state.attempts.append(again.reason)
+        self._emit(StageRetried(self._at(), state.stage.id, again.reason))
+
+    def _exited(self, run: _Running, status: int) -> None:
+        del self.running[run.job.number]
+        left = [state for state in run.members if state.state is State.RUNNING]
+        for state in left:
+            state.state = State.PENDING
+        crashed = run.current or (left[0] if left and status != 0 else None)
+        if crashed is None:
+            return
+        then = judge(Crash(status, oom_killed_since(run.oom_kills), run.rows, crashed.kills,
+                           self.circumstances.timeout_seconds if run.timed_out else None))
+        if isinstance(then, Verdict):
+            self._record_crash(run, crashed, then)
+        else:
+            crashed.kills += 1
+            self._again(crashed, then)
+
+    def _record_crash(self, run: _Running, state: StageState, verdict: Verdict) -> None:
+        """Record what a dead worker could not."""
+        assert state.key is not None
+        claim = self.store.claim(state.stage.kind, state.key, self.environment)
+        if claim is None:  # another runner is at it already
+            self.elsewhere.add(state.stage.id)
+            return
+        order = self._order(state)
+        order = order.model_copy(update={"provisional": order.provisional or verdict.provisional})
+        message = f"{verdict.message}; its log: {run.job.log_file(state.stage.id)}"
+        with claim:
+            claim.write(make_record(run.job, order, verdict.outcome, message, {}, run.started or utc_now(),
+                                    time.monotonic() - run.clock if run.current else 0.0))
+        self._recorded(state, reused=False)
+
+    def _enforce_deadlines(self, pool: LocalPool) -> None:
+        """Kill a stage that does not heed its deadline."""
+        limit = self.circumstances.timeout_seconds
+        if limit is None:
+            return
+        for run in self.running.values():
+            late = time.monotonic() - run.clock > limit * GRACE + GRACE_SECONDS
+            if run.current is not None and late and not run.timed_out:
+                run.timed_out = True
+                pool.kill(run.job.number)
+
+    # --- those who watch
+
+    def _at(self) -> float:
+        return time.monotonic() - self.clock
+
+    def _emit(self, event: Event) -> None:
+        self.board.see(event)
+        if self.listener is not None:
+            self.listener(event)
+
+    def _end(self, state: str, message: str = "") -> None:
+        self._emit(RunEnded(self._at(), state, message))
+        try:
+            self.status.write(self.board, self._at(), force=True)
+        finally:
+            self.status.close()
+
+
+def _tolerates_failures(kind: str) -> bool:
+    return bool(getattr(catalog.find("stage", kind), "tolerates_failures", False))
+
+
+def _is_exclusive(members: Sequence[StageState]) -> bool:
+    return any(state.stage.exclusive for state in members)

@@ -1,0 +1,160 @@
+"""Workers on this machine: a pool of processes, each the fork of one server that has the libraries imported.
+
+The server is started with the first job, so that a run in which everything is recorded starts none. If it dies, its
+workers die with it; their jobs are reported as killed, and the next job starts another server.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from finetrial.catalog import KINDS
+from finetrial.errors import UserError
+from finetrial.run.disk import explained
+from finetrial.run.job import Job
+from finetrial.run.messages import Message, Reader
+from finetrial.run.server import COMMAND
+
+LIBRARIES = (
+    "torch", "transformers", "peft", "accelerate", "safetensors.torch",  # never bitsandbytes: its import asks for CUDA
+    "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
+    "transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama",
+    "transformers.models.t5.modeling_t5",
+    "finetrial.models.load", "finetrial.train.loop", "finetrial.tasks.encode",
+)
+PINNED = {  # the environment of every worker; a stage sets torch's own number of threads
+    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
+}
+CLOSING_SECONDS = 10.0
+
+
+def default_preload() -> tuple[str, ...]:
+    """The libraries and every kind of stage and method that the package brings."""
+    from finetrial import catalog
+
+    own = [f"{KINDS[kind].package}.{name.replace('-', '_')}" for kind in ("stage", "method")
+           for name in catalog.names(kind) if kind in KINDS]
+    return (*LIBRARIES, *own)
+
+
+class LocalPool:
+    """Runs jobs, each in a process of its own. Knows nothing of what they compute."""
+
+    def __init__(self, log: Path, *, preload: Sequence[str], fork: bool | None = None) -> None:
+        """`log` takes what the server prints. `fork`: None = where it is safe, which is Linux."""
+        self._log, self._preload = log, tuple(preload)
+        self._fork = sys.platform == "linux" if fork is None else fork
+        self._server: subprocess.Popen[bytes] | None = None
+        self._events: Reader | None = None
+        self._events_fd = -1
+        self._inbox: list[Message] = []
+        self.jobs: set[int] = set()  # numbers of the jobs that have not ended
+
+    def start(self, job: Job) -> None:
+        """Hand a job to a new process. Raises UserError if workers cannot be started at all."""
+        self.jobs.add(job.number)
+        self._request(job.model_dump_json().encode("ascii", "backslashreplace") + b"\n")
+
+    def kill(self, number: int) -> None:
+        """Kill the process of a job, and what it started; its exit is reported."""
+        self._request(b'{"kill": %d}\n' % number)
+
+    def wait(self, timeout: float) -> list[Message]:
+        """Messages, in the order they were sent; waits up to `timeout` seconds for the first."""
+        if self._inbox:
+            found, self._inbox = self._inbox, []
+            return found
+        if self._events is None:
+            time.sleep(timeout)
+            return []
+        assert self._server is not None
+        found = self._events.read(timeout)
+        for message in found:
+            self._note(message)
+        if not found and (self._events.ended or self._server.poll() is not None):
+            found = self._lost()
+        return found
+
+    def close(self) -> None:
+        """Kill what still runs and end the server."""
+        if self._server is None:
+            return
+        assert self._server.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._server.stdin.close()
+        try:
+            self._server.wait(CLOSING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._server.kill()  # its workers die with it
+            self._server.wait()
+        os.close(self._events_fd)
+        self._server, self._events = None, None
+        self.jobs.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        self.close()
+
+    def _ensure_server(self) -> None:
+        if self._server is not None:
+            return
+        self._events_fd, writer = os.pipe()
+        self._events = Reader(self._events_fd)
+        mode = "fork" if self._fork else "spawn"
+        environment = {**os.environ, **PINNED, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        with explained(self._log):
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            log: IO[bytes] = self._log.open("ab")
+        with log:
+            self._server = subprocess.Popen([*COMMAND, str(writer), mode, *self._preload], stdin=subprocess.PIPE,
+                                            stdout=log, stderr=log, pass_fds=(writer,), env=environment,
+                                            start_new_session=True)
+        os.close(writer)
+        assert self._server.stdin is not None
+        os.set_blocking(self._server.stdin.fileno(), False)
+
+    def _request(self, line: bytes) -> None:
+        """Write a request, reading meanwhile what comes back, so that neither side waits for the other."""
+        self._ensure_server()
+        assert self._server is not None and self._server.stdin is not None and self._events is not None
+        pipe = self._server.stdin.fileno()
+        with contextlib.suppress(BrokenPipeError):  # a dead server is found out by `wait`
+            while line:
+                readable, writable, _ = select.select([self._events_fd], [pipe], [])
+                if readable:
+                    if not (found := self._events.read(0)) and self._events.ended:
+                        return
+                    for message in found:
+                        self._note(message)
+                    self._inbox.extend(found)
+                if writable:
+                    line = line[os.write(pipe, line):]
+
+    def _note(self, message: Message) -> None:
+        if message["type"] == "exit":
+            self.jobs.discard(message["job"])
+        elif message["type"] == "broken":
+            raise UserError(f"workers cannot be started: {message['message']}",
+                            f"the whole text is in {self._log}; finetrial doctor checks the installation",
+                            code="workers")
+
+    def _lost(self) -> list[Message]:
+        """The server is dead: so are its workers, or they are about to be."""
+        lost: list[Message] = [{"type": "exit", "job": number, "status": -signal.SIGKILL} for number in
+                               sorted(self.jobs)]
+        self.close()
+        return lost

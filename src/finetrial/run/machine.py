@@ -1,0 +1,64 @@
+"""What this machine has, read without torch: accelerators, memory, disk."""
+
+from __future__ import annotations
+
+import platform
+import re
+import shutil
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+CPU_BUILD = "+cpu"
+
+
+def accelerators() -> list[str]:
+    """The names of the GPUs that the operating system knows, whatever torch can do with them."""
+    if sys.platform == "darwin" and platform.machine() == "arm64":
+        return ["Apple GPU"]
+    return [_model(path) for path in sorted(NVIDIA.glob("*/information"))]
+
+
+def unused_accelerator(device: str) -> str:
+    """Why an accelerator that is here would not be used; empty if there is none or it would be."""
+    present = ", ".join(accelerators())
+    if not present:
+        return ""
+    if device == "cpu":
+        return f"{present} is here and is not used: --device cpu asks for the CPU; results do not carry over between them"
+    if device == "auto" and torch_version().endswith(CPU_BUILD):
+        return (f"{present} is here and is not used: torch {torch_version()} is a CPU build; "
+                "install another one: make clean install TORCH_INDEX=https://download.pytorch.org/whl/cu130")
+    return ""
+
+
+def torch_version() -> str:
+    """The version of torch that is installed, from its metadata; empty if there is none."""
+    try:
+        return version("torch")
+    except PackageNotFoundError:
+        return ""
+
+
+def memory_bytes() -> tuple[int, int]:
+    """Main memory: what is available to a new process, and all there is."""
+    import psutil
+
+    memory = psutil.virtual_memory()
+    return int(memory.available), int(memory.total)
+
+
+def free_bytes(path: Path) -> int:
+    """Free disk space where `path` lies or would lie."""
+    return shutil.disk_usage(existing(path)).free
+
+
+def existing(path: Path) -> Path:
+    """`path`, or the nearest folder above it that exists."""
+    return next(folder for folder in (path.absolute(), *path.absolute().parents) if folder.is_dir())
+
+
+def _model(information: Path) -> str:
+    match = re.search(r"^Model:\s*(.+)$", information.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+    return match.group(1).strip() if match else "an NVIDIA GPU"

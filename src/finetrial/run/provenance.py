@@ -1,0 +1,126 @@
+"""Where results come from: the environment class of a device, and facts about this machine, captured once for a run."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from finetrial.errors import StoreError
+from finetrial.fingerprint import key_of
+from finetrial.records.record import Environment
+from finetrial.run.disk import replace_text
+from finetrial.run.machine import memory_bytes
+
+PACKAGES = ("finetrial", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "scipy",
+            "pyarrow", "pydantic")
+CPU_INFO = Path("/proc/cpuinfo")
+
+
+def environment(device: str, *, cache: Path | None = None) -> Environment:
+    """The environment class of `device` ("cpu", "cuda", "cuda:1", "mps").
+
+    What torch says of the CPU's instruction set is kept in `cache` (default: `cpu-capability.json` in finetrial's
+    folder of the user's cache), so that a run on CPUs in which everything is recorded need not import torch.
+    """
+    kind = device.partition(":")[0]
+    return Environment(device=kind, device_name=_device_name(device), torch=version("torch"),
+                       transformers=version("transformers"), peft=version("peft"),
+                       cpu_capability=_cpu_capability(cache or _cache_file()))
+
+
+def host_facts(command: str, folder: Path | None = None) -> dict[str, Any]:
+    """Python, platform, processor, memory, versions, and the git commit of `folder` (default: the current one)."""
+    return {
+        "command": command,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "host": platform.node(),
+        "cpu": _cpu_model(),
+        "cores": os.cpu_count(),
+        "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "memory_bytes": memory_bytes()[1],
+        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "git_commit": _git_commit(folder or Path.cwd()),
+    }
+
+
+def _device_name(device: str) -> str | None:
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.get_device_name(device)
+    return _cpu_model() if device == "mps" else None  # Apple's accelerator is part of the processor
+
+
+def _cpu_capability(cache: Path) -> str:
+    """`torch.backends.cpu.get_cpu_capability()`, or what it said before in equal circumstances."""
+    circumstances = key_of({"torch": version("torch"), "machine": platform.machine(), "flags": _cpu_flags(),
+                            "setting": os.environ.get("ATEN_CPU_CAPABILITY")})
+    try:
+        known = json.loads(cache.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if isinstance(known, dict) and isinstance(known.get(circumstances), str):
+        return str(known[circumstances])
+    import torch
+
+    capability = torch.backends.cpu.get_cpu_capability()
+    with contextlib.suppress(OSError, StoreError):  # without a cache the next run is slower, and right
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(cache, json.dumps({circumstances: capability}) + "\n")
+    return capability
+
+
+def _cache_file() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "finetrial" / "cpu-capability.json"
+
+
+def _cpu_flags() -> str:
+    """The instruction sets of the first processor; elsewhere than on Linux its name."""
+    if not CPU_INFO.is_file():
+        return platform.processor()
+    lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(("flags", "Features"))), "")
+
+
+def _cpu_model() -> str | None:
+    if CPU_INFO.is_file():
+        for line in CPU_INFO.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+        return None
+    if sys.platform == "darwin":
+        return _output("sysctl", "-n", "machdep.cpu.brand_string")
+    return platform.processor() or None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _git_commit(folder: Path) -> str | None:
+    """The commit that is checked out, with `+changes` where files differ from it; None outside of git."""
+    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    if commit is None:
+        return None
+    return f"{commit}+changes" if _output("git", "-C", str(folder), "status", "--porcelain") else commit
+
+
+def _output(*command: str) -> str | None:
+    """What a command prints; None if it is absent or fails."""
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()

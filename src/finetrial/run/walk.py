@@ -1,0 +1,203 @@
+"""The walk over the stages of a plan: what each one's key is, what is settled, what may run next.
+
+Pure bookkeeping: no process, no clock. A stage is pending until it is found in the store (cached), handed to a worker
+(running) and recorded (done), or cannot run (not run, with the reason). A stage's key follows from its inputs' keys;
+where a `select` stage decides an input, the key is known once the selection is.
+"""
+
+from __future__ import annotations
+
+import graphlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from finetrial.records.record import Outcome
+from finetrial.run.job import is_final
+from finetrial.stages.base import Chosen, Source, Stage, StageInput
+
+
+class State(StrEnum):
+    """Where a stage stands."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    CACHED = "cached"
+    DONE = "done"
+    NOT_RUN = "not run"
+
+
+@dataclass
+class StageState:
+    """One stage of the walk."""
+
+    stage: Stage
+    state: State = State.PENDING
+    key: str | None = None
+    found: StageInput | None = None  # once cached or done
+    reason: str = ""  # why it is not run
+    final: bool = True  # the next run would find the same
+    micro_batch: int | None = None  # for the next attempt; None = the whole batch
+    kills: int = 0  # attempts of this run that ended by SIGKILL, for no reason of ours
+    attempts: list[str] = field(default_factory=list)  # what went wrong before: for the record
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """The recorded outcome; None without a record."""
+        return self.found.record.outcome if self.found is not None else None
+
+    @property
+    def ok(self) -> bool:
+        """True if others can read from it."""
+        return self.outcome is Outcome.OK and self.settled
+
+    @property
+    def settled(self) -> bool:
+        """True once this run will not touch it again."""
+        return self.state in (State.CACHED, State.DONE, State.NOT_RUN)
+
+    def record(self, state: State, found: StageInput) -> None:
+        """Settle the stage with its record."""
+        self.state, self.found, self.final = state, found, is_final(found.record)
+
+    def skip(self, reason: str, *, final: bool) -> None:
+        """Settle the stage without a record."""
+        self.state, self.reason, self.final = State.NOT_RUN, reason, final
+
+
+class Walk:
+    """All stages of one execution, by id, in the order given (which is the priority)."""
+
+    def __init__(self, stages: Sequence[Stage], tolerates_failures: Callable[[str], bool]) -> None:
+        """`tolerates_failures` says of a kind whether it runs with the inputs that there are."""
+        self.states = {stage.id: StageState(stage) for stage in stages}
+        assert len(self.states) == len(stages), "two stages share an id"
+        self._tolerates = tolerates_failures
+        graph = {stage.id: set(_possible(stage)) for stage in stages}
+        self._order = [self.states[name] for name in graphlib.TopologicalSorter(graph).static_order()]
+
+    @property
+    def finished(self) -> bool:
+        """True once every stage is settled."""
+        return all(state.settled for state in self._order)
+
+    def settle(self, lookup: Callable[[StageState], StageInput | None]) -> list[StageState]:
+        """Find keys, look up stages whose key has become known, and rule out those that cannot run.
+
+        Returns the stages that this call has settled, inputs before their dependents.
+        """
+        settled = []
+        for state in self._order:
+            if state.state is not State.PENDING:
+                continue
+            sources = self._sources(state.stage)
+            if state.key is None and (keys := _keys(sources)) is not None:
+                state.key = state.stage.key(keys)
+                if (found := lookup(state)) is not None:
+                    state.record(State.CACHED, found)
+            if state.state is State.PENDING:
+                self._rule_out(state, sources)
+            if state.settled:
+                settled.append(state)
+        return settled
+
+    def ready(self) -> Iterator[list[StageState]]:
+        """The jobs that could start now, by priority: of each group, the stages that can run in one process."""
+        groups: dict[str, list[StageState]] = {}
+        for state in self.states.values():
+            if state.state is State.PENDING and state.key is not None:
+                groups.setdefault(state.stage.group or state.stage.id, []).append(state)
+        for members in groups.values():
+            job: list[StageState] = []
+            for state in members:
+                if self._may_join(state, job):
+                    job.append(state)
+            if job:
+                yield job
+
+    def inputs(self, state: StageState) -> dict[str, StageState]:
+        """What a stage that is about to run reads from, by input name."""
+        present = {name: source for name, source in self._sources(state.stage).items() if source is not None}
+        if self._tolerates(state.stage.kind):
+            return {name: source for name, source in present.items() if source.ok}
+        return present
+
+    def identity(self, state: StageState) -> dict[str, Any]:
+        """What the stage's key, which must be known, is the digest of."""
+        keys = _keys(self._sources(state.stage))
+        assert keys is not None
+        return state.stage.identity(keys)
+
+    def is_provisional(self, state: StageState) -> bool:
+        """True if an input that is missing may yet come: the result must not be reused then."""
+        return any(source is None or not (source.ok or source.final)
+                   for source in self._sources(state.stage).values()) and self._tolerates(state.stage.kind)
+
+    def _may_join(self, state: StageState, job: Sequence[StageState]) -> bool:
+        sources = self._sources(state.stage).values()
+        if self._tolerates(state.stage.kind):
+            return all(source is not None and source.settled for source in sources)
+        return all(source is not None and (source.ok or source in job) for source in sources)
+
+    def _sources(self, stage: Stage) -> dict[str, StageState | None]:
+        """The stage behind each input; None while a selection is missing."""
+        return {name: self._source(source) for name, source in stage.inputs.items()}
+
+    def _source(self, source: Source) -> StageState | None:
+        if isinstance(source, str):
+            return self.states[source]
+        select = self.states[source.select]
+        if not select.ok:
+            return None
+        option = _choice(select)
+        return self.states[source.among[option]] if option in source.among else None
+
+    def _rule_out(self, state: StageState, sources: Mapping[str, StageState | None]) -> None:
+        """Settle a stage that cannot run any more."""
+        for name, source in sources.items():
+            if source is None and (never := self._never(state.stage.inputs[name])) is not None:
+                reason, final = never
+                return state.skip(reason, final=final)
+        present = [source for source in sources.values() if source is not None]
+        missing = [source for source in present if source.settled and not source.ok]
+        if not missing:
+            return None
+        if self._tolerates(state.stage.kind):
+            waits = any(not source.settled for source in present) or len(present) < len(sources)
+            if waits or (state.key is not None and len(missing) < len(present)):
+                return None
+        first = missing[0]
+        return state.skip(f"needs {first.stage.id}, which is {first.outcome or 'not run'}",
+                          final=all(source.final for source in missing))
+
+    def _never(self, source: Source) -> tuple[str, bool] | None:
+        """(reason, final) if a selection will never name a stage."""
+        assert isinstance(source, Chosen)
+        select = self.states[source.select]
+        if not select.settled:
+            return None
+        if select.ok:
+            return (f"{source.select} chose {_choice(select)!r}, which is not one of {sorted(source.among)}", True)
+        return f"needs {source.select}, which is {select.outcome or 'not run'}", select.final
+
+
+def _choice(select: StageState) -> Any:
+    assert select.found is not None
+    return select.found.record.values.get("chosen")
+
+
+def _keys(sources: Mapping[str, StageState | None]) -> dict[str, str] | None:
+    """The keys of all inputs, if every one is known."""
+    keys = {name: source.key for name, source in sources.items() if source is not None and source.key is not None}
+    return keys if len(keys) == len(sources) else None
+
+
+def _possible(stage: Stage) -> Iterable[str]:
+    """Every stage that an input may come from."""
+    for source in stage.inputs.values():
+        if isinstance(source, str):
+            yield source
+        else:
+            yield source.select
+            yield from source.among.values()

@@ -1,0 +1,189 @@
+"""What happens inside a worker: the stages of one job, one after the other, each under its lock in the store.
+
+A stage's outcome is a record. Three things are not: another process has the stage (`busy`), a smaller micro-batch is to
+be tried (`oom`), and a disk that is full (`disk`), which says nothing about the stage and stops the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetrial import catalog
+from finetrial.errors import StoreError, UserError
+from finetrial.fingerprint import canonical
+from finetrial.records.record import Outcome
+from finetrial.run.disk import is_full, store_error
+from finetrial.run.job import Job, Order, make_record, settles, utc_now
+from finetrial.run.messages import Message
+from finetrial.run.server import preload
+from finetrial.run.store import RECORD, Claim, Store
+from finetrial.stages.base import Diverged, StageContext, StageInput, StageKind, StageTimeout
+
+PROGRESS_SECONDS = 0.2  # at most this often
+LONGEST_MESSAGE = 600  # characters; the whole text is in the log
+_LOG = logging.getLogger("finetrial.stage")
+
+Send = Callable[[Message], None]
+
+
+@dataclass(frozen=True)
+class _Ended:
+    """How a stage ended, and what it returned."""
+
+    outcome: Outcome
+    message: str = ""
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+def run_job(job: Job, send: Send) -> None:
+    """Compute the stages in order, until one has no OK record or another process has it."""
+    store = Store(job.store)
+    shared: dict[str, Any] = {}
+    for order in job.orders[:1]:
+        redirect_output(job.log_file(order.stage_id), job.log_level)
+    preload(job.preload)  # nothing to do in the fork of a server
+    for plugin in job.plugins:
+        catalog.add_file(plugin)
+    for order in job.orders:
+        redirect_output(job.log_file(order.stage_id), job.log_level)
+        tell = _teller(send, job, order)
+        try:
+            if not _computed(job, order, store, shared, tell):
+                return
+        except StoreError as error:
+            traceback.print_exc()
+            tell({"type": "disk", "problem": error.problem, "mend": error.mend})
+            return
+
+
+def _computed(job: Job, order: Order, store: Store, shared: dict[str, Any], tell: Send) -> bool:
+    """True if the stage is recorded as OK now."""
+    claim = store.claim(order.kind, order.key, job.environment)
+    if claim is None:
+        tell({"type": "busy"})
+        return False
+    with claim:
+        found = store.lookup(order.kind, order.key, job.environment)
+        if found is not None and settles(found.record, job.since):
+            tell({"type": "recorded"})
+            return found.record.outcome is Outcome.OK
+        rows = order.micro_batch or batch_rows(order)
+        tell({"type": "started", "micro_batch": rows})
+        started, clock = utc_now(), time.monotonic()
+        ended = _run(job, order, store, claim, shared, tell)
+        if ended.outcome is Outcome.OOM and rows is not None and rows > 1:
+            tell({"type": "oom", "micro_batch": rows // 2})
+            return False
+        claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started,
+                                time.monotonic() - clock))
+        tell({"type": "finished"})
+        return ended.outcome is Outcome.OK
+
+
+def batch_rows(order: Order) -> int | None:
+    """Rows of a whole batch, if this kind of stage has batches that may be cut: `batch_rows(spec)` of its class."""
+    method: Callable[[Mapping[str, Any]], int | None] | None = getattr(
+        catalog.find("stage", order.kind), "batch_rows", None)
+    return None if method is None else method(order.spec)
+
+
+def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send) -> _Ended:
+    """Run the stage and sort what comes out. Raises StoreError if a disk is full."""
+    try:
+        _set_threads(order.threads)
+        kind = catalog.find("stage", order.kind)()
+        assert isinstance(kind, StageKind)
+        values = dict(kind.run(_context(job, order, store, claim, shared, tell)))
+        canonical(values)
+        if (claim.folder / RECORD).exists():
+            raise ValueError(f"a stage must not write a file called {RECORD}")
+        return _Ended(Outcome.OK, values=values)
+    except Diverged as error:
+        return _Ended(Outcome.DIVERGED, one_line(error))
+    except StageTimeout as error:
+        return _Ended(Outcome.TIMEOUT, f"{one_line(error)} (limit {job.timeout_seconds:g} s)"
+                      if job.timeout_seconds is not None else one_line(error))
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        if is_full(error):
+            raise store_error(error, job.store) from error
+        if is_out_of_memory(error):
+            return _Ended(Outcome.OOM, one_line(error))
+        return _Ended(Outcome.FAILED, one_line(error))
+
+
+def _context(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send) -> StageContext:
+    inputs: dict[str, StageInput] = {}
+    for name, (kind, key) in order.inputs.items():
+        found = store.lookup(kind, key, job.environment, verify=False)  # the runner has verified it
+        if found is None:
+            raise FileNotFoundError(f"the input {name!r} ({kind}/{key}) is gone from the store {job.store}")
+        inputs[name] = found
+    deadline = None if job.timeout_seconds is None else time.monotonic() + job.timeout_seconds
+    return StageContext(
+        stage_id=order.stage_id, spec=order.spec, inputs=inputs, folder=claim.folder, checkpoint=claim.checkpoint,
+        device=job.device, micro_batch=order.micro_batch, log=_LOG, progress=_Progress(tell), shared=shared,
+        deadline=deadline, locations=order.locations)
+
+
+class _Progress:
+    """Passes on `fraction` and `loss`, not too often."""
+
+    def __init__(self, tell: Send) -> None:
+        self._tell, self._last = tell, -PROGRESS_SECONDS
+
+    def __call__(self, metrics: Mapping[str, Any]) -> None:
+        now = time.monotonic()
+        if now - self._last >= PROGRESS_SECONDS:
+            self._last = now
+            known = {name: float(metrics[name]) for name in ("fraction", "loss") if metrics.get(name) is not None}
+            self._tell({"type": "progress", **known})
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the ways in which Python and torch say that memory, of host or device, did not suffice."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and any(
+        words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory"))
+
+
+def one_line(error: BaseException) -> str:
+    """An error as one line for people; ours without the name of their class."""
+    text = f"{error.problem}; {error.mend}" if isinstance(error, UserError) and error.mend else str(error)
+    line = " ".join(text.split())[:LONGEST_MESSAGE]
+    return line if isinstance(error, (UserError, Diverged, StageTimeout)) else f"{type(error).__name__}: {line}"
+
+
+def redirect_output(path: Path, level: str) -> None:
+    """Everything this process prints or logs goes to the end of `path` from now on."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), force=True,
+                        format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.captureWarnings(True)
+
+
+def _set_threads(threads: int) -> None:
+    """Before any operation: the number of threads decides the last bits of results."""
+    torch = sys.modules.get("torch")
+    if torch is not None:
+        torch.set_num_threads(threads)
+
+
+def _teller(send: Send, job: Job, order: Order) -> Send:
+    return lambda message: send({"job": job.number, "stage": order.stage_id, **message})

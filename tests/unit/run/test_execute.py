@@ -1,0 +1,302 @@
+from __future__ import annotations
+
+import json
+import os
+import time
+
+import pytest
+
+from finetrial.errors import StoreError, UserError
+from finetrial.records.record import Outcome
+from finetrial.run import crash
+from finetrial.run.events import EntryDamaged, RunEnded, StageFinished, StageNotRun, StageProgress, StageRetried
+from finetrial.run.job import is_final
+from finetrial.run.status import read_status
+from finetrial.run.walk import State
+from finetrial.stages.base import Chosen
+
+
+def outcome_of(result, name):
+    return result.found(name).record.outcome
+
+
+def test_stages_run_once_and_are_reused(laboratory):
+    a = laboratory.stage("a")
+    b = laboratory.stage("b", {"left": "a"})
+    first = laboratory.execute(a, b)
+    assert first.complete and [first.states[n].state for n in "ab"] == [State.DONE, State.DONE]
+    assert first.found("b").record.values["inputs"] == ["left"]
+    assert first.found("b").record.identity["inputs"] == {"left": first.states["a"].key}
+    second = laboratory.execute(a, b)
+    assert [second.states[n].state for n in "ab"] == [State.CACHED, State.CACHED]
+    assert second.found("b").record == first.found("b").record
+    assert laboratory.started() == ["a", "b"]
+
+
+def test_a_run_with_everything_recorded_starts_no_process(laboratory):
+    laboratory.execute(laboratory.stage("a"))
+    (laboratory.run_folder / "logs" / "workers.log").unlink()
+    laboratory.execute(laboratory.stage("a"))
+    assert not (laboratory.run_folder / "logs" / "workers.log").exists()
+
+
+def test_a_group_shares_one_process_and_its_live_objects(laboratory):
+    stages = [laboratory.stage(n, inputs, group="phase", do="share")
+              for n, inputs in (("train", {}), ("predict-1", {"model": "train"}), ("predict-2", {"model": "train"}))]
+    result = laboratory.execute(*stages)
+    values = [result.found(stage.id).record.values for stage in stages]
+    assert len({v["pid"] for v in values}) == 1 and values[0]["pid"] != os.getpid()
+    assert values[2]["earlier"] == ["train", "predict-1", "predict-2"]
+
+
+def test_of_a_partly_recorded_group_only_the_rest_runs(laboratory):
+    train = laboratory.stage("train", group="phase", do="share")
+    predict = laboratory.stage("predict", {"model": "train"}, group="phase", do="share")
+    laboratory.execute(train)
+    result = laboratory.execute(train, predict)
+    assert laboratory.started() == ["train", "predict"]
+    assert result.found("predict").record.values["earlier"] == ["predict"]  # a process of its own
+
+
+def test_logs_and_progress(laboratory):
+    laboratory.execute(laboratory.stage("group/a"))
+    text = laboratory.log("group/a")
+    assert "printed by group/a" in text and "INFO finetrial.stage: logged by group/a" in text
+    assert [(e.fraction, e.loss) for e in laboratory.events if isinstance(e, StageProgress)] == [(0.5, 1.25)]
+    laboratory.execute(laboratory.stage("quiet"), log_level="warning")
+    assert "logged by" not in laboratory.log("quiet")
+
+
+@pytest.mark.parametrize(("do", "outcome", "message", "again"), [
+    ("diverge", Outcome.DIVERGED, "training diverged at step 3 (loss nan)", False),
+    ("fail", Outcome.FAILED, r"KeyError: 'a\nmistake'", True),
+    ("leave", Outcome.FAILED, "ended without a result (exit code 0)", True),
+    ("segfault", Outcome.FAILED, "died of SIGSEGV", True),
+    ("unstable", Outcome.FAILED, "$.loss is nan", True),
+    ("reserved", Outcome.FAILED, "must not write a file called record.json", True),
+])
+def test_outcomes_are_values(laboratory, do, outcome, message, again):
+    stages = [laboratory.stage("bad", do=do), laboratory.stage("needs-it", {"x": "bad"}),
+              laboratory.stage("beside"), laboratory.stage("needs-that", {"x": "needs-it"})]
+    result = laboratory.execute(*stages)
+    record = result.found("bad").record
+    assert record.outcome is outcome and message in record.message and "\n" not in record.message
+    assert record.values == {} and record.files == {}
+    assert outcome_of(result, "beside") is Outcome.OK
+    assert result.states["needs-it"].reason == f"needs bad, which is {outcome}"
+    assert result.states["needs-that"].reason == "needs needs-it, which is not run"
+    assert [e.stage_id for e in laboratory.events if isinstance(e, StageNotRun)] == ["needs-it", "needs-that"]
+    assert result.complete is (not again)
+    laboratory.execute(*stages)
+    assert laboratory.started().count("bad") == (2 if again else 1)  # what is final is not tried again
+
+
+def test_the_traceback_is_in_the_log(laboratory):
+    laboratory.execute(laboratory.stage("bad", do="fail"))
+    assert "Traceback" in laboratory.log("bad") and "in fail" in laboratory.log("bad")
+
+
+def test_a_later_success_replaces_a_failure(laboratory):
+    stage = laboratory.stage("a", do="fail-once")
+    assert outcome_of(laboratory.execute(stage), "a") is Outcome.FAILED
+    assert outcome_of(laboratory.execute(stage), "a") is Outcome.OK
+    assert laboratory.execute(stage).states["a"].state is State.CACHED
+
+
+def test_out_of_memory_halves_the_micro_batch(laboratory):
+    stage = laboratory.stage("big", do="need-memory", rows=8, fits=2)
+    result = laboratory.execute(stage)
+    assert (laboratory.folder / "memory-big").read_text().split() == ["8", "4", "2"]
+    record = result.found("big").record
+    assert record.outcome is Outcome.OK and record.execution["micro_batch"] == 2
+    assert record.execution["attempts"] == ["out of memory; next with micro-batch 4",
+                                            "out of memory; next with micro-batch 2"]
+    assert sum(isinstance(e, StageRetried) for e in laboratory.events) == 2
+
+
+@pytest.mark.parametrize(("rows", "tried"), [(8, ["8", "4", "2", "1"]), (None, ["1"])])
+def test_out_of_memory_down_to_one_row_is_final(laboratory, rows, tried):
+    stage = laboratory.stage("big", do="need-memory", fits=0, **({"rows": rows} if rows else {}))
+    result = laboratory.execute(stage)
+    assert (laboratory.folder / "memory-big").read_text().split() == tried
+    assert outcome_of(result, "big") is Outcome.OOM and is_final(result.found("big").record)
+    assert laboratory.execute(stage).states["big"].state is State.CACHED
+
+
+def test_a_killed_worker_is_tried_once_more_as_it_was(laboratory):
+    result = laboratory.execute(laboratory.stage("a", do="die", deaths=1, rows=8))
+    record = result.found("a").record
+    assert record.outcome is Outcome.OK and record.execution["attempts"] == ["killed (SIGKILL)"]
+    assert record.execution["micro_batch"] is None
+
+
+@pytest.mark.parametrize(("counter", "outcome"), [(lambda: 0, Outcome.FAILED), (lambda: None, Outcome.OOM)])
+def test_a_worker_killed_twice_is_tried_again_by_the_next_run(laboratory, monkeypatch, counter, outcome):
+    monkeypatch.setattr("finetrial.run.execute.oom_kills", counter)
+    monkeypatch.setattr(crash, "oom_kills", counter)
+    stage = laboratory.stage("a", do="die", deaths=2)
+    assert outcome_of(laboratory.execute(stage), "a") is outcome
+    assert outcome_of(laboratory.execute(stage), "a") is Outcome.OK
+
+
+def test_what_the_kernel_kills_for_lack_of_memory_is_tried_smaller(laboratory, monkeypatch):
+    counter = iter(range(100))
+    monkeypatch.setattr("finetrial.run.execute.oom_kills", lambda: next(counter))
+    monkeypatch.setattr(crash, "oom_kills", lambda: next(counter))
+    record = laboratory.execute(laboratory.stage("a", do="die", deaths=2, rows=8)).found("a").record
+    assert record.outcome is Outcome.OK and record.execution["micro_batch"] == 2
+
+
+def test_a_stage_that_heeds_its_deadline(laboratory):
+    stage = laboratory.stage("slow", do="heed-deadline")
+    record = laboratory.execute(stage, timeout_seconds=30).found("slow").record
+    assert record.outcome is Outcome.TIMEOUT and "limit 30 s" in record.message
+    laboratory.execute(stage, timeout_seconds=30)
+    assert laboratory.started() == ["slow", "slow"]
+
+
+def test_a_stage_that_does_not_heed_it_is_killed_with_its_children(laboratory, monkeypatch):
+    monkeypatch.setattr("finetrial.run.execute.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("finetrial.run.execute.TICK_SECONDS", 0.05)
+    record = laboratory.execute(laboratory.stage("slow", do="hang"), timeout_seconds=0.5).found("slow").record
+    assert record.outcome is Outcome.TIMEOUT and "0.5 s" in record.message
+    for pid in (laboratory.folder / "memory-slow").read_text().split():
+        assert_gone(int(pid))
+
+
+def assert_gone(pid):
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            with open(f"/proc/{pid}/stat") as file:
+                if file.read().rpartition(")")[2].split()[0] == "Z":
+                    return
+        except (FileNotFoundError, ProcessLookupError):
+            return
+    raise AssertionError(f"process {pid} is alive")
+
+
+def test_a_selection_decides_where_the_next_phase_starts(laboratory):
+    among = {"low": "train-low", "high": "train-high"}
+    stages = [laboratory.stage("train-low"), laboratory.stage("train-high"),
+              laboratory.stage("select", {"a": "train-low", "b": "train-high"}, do="choose", chosen="high"),
+              laboratory.stage("next", {"parent": Chosen("select", among)})]
+    result = laboratory.execute(*stages)
+    assert result.states["next"].key == stages[3].key({"parent": result.states["train-high"].key})
+    assert result.complete and laboratory.execute(*stages).states["next"].state is State.CACHED
+
+
+def test_a_selection_that_names_no_option_or_failed(laboratory):
+    select = laboratory.stage("select", do="choose", chosen="other")
+    stage = laboratory.stage("next", {"parent": Chosen("select", {"low": "a"})})
+    result = laboratory.execute(laboratory.stage("a"), select, stage)
+    assert result.states["next"].reason == "select chose 'other', which is not one of ['low']"
+    result = laboratory.execute(laboratory.stage("a"), laboratory.stage("select", do="diverge"), stage)
+    assert result.states["next"].reason == "needs select, which is DIVERGED"
+
+
+def test_a_tolerant_stage_gets_the_inputs_that_there_are(laboratory):
+    bad, good = laboratory.stage("bad", do="diverge"), laboratory.stage("good")
+    tolerant = laboratory.stage("both", {"x": "bad", "y": "good"}, kind="toy-tolerant")
+    result = laboratory.execute(bad, good, tolerant)
+    assert result.found("both").record.values["inputs"] == ["y"]
+    assert is_final(result.found("both").record) and result.complete
+    alone = laboratory.execute(bad, laboratory.stage("none", {"x": "bad"}, kind="toy-tolerant"))
+    assert alone.states["none"].reason == "needs bad, which is DIVERGED"
+
+
+def test_a_tolerant_stage_is_computed_again_when_a_missing_input_may_come(laboratory):
+    stages = [laboratory.stage("flaky", do="fail-once"), laboratory.stage("good"),
+              laboratory.stage("both", {"x": "flaky", "y": "good"}, kind="toy-tolerant")]
+    first = laboratory.execute(*stages)
+    assert first.found("both").record.values["inputs"] == ["y"] and not is_final(first.found("both").record)
+    assert laboratory.execute(*stages).found("both").record.values["inputs"] == ["x", "y"]
+
+
+def test_an_exclusive_stage_runs_alone(laboratory):
+    stages = [laboratory.stage("profile", exclusive=True), *(laboratory.stage(f"s{i}", steps=3) for i in range(4))]
+    laboratory.execute(*stages, jobs=3)
+    order = [e.stage_id for e in laboratory.events if isinstance(e, StageFinished)]
+    assert order[-1] == "profile" and laboratory.started()[-1] == "profile"
+
+
+def test_earlier_stages_come_first(laboratory):
+    names = [f"s{i}" for i in range(5)]
+    laboratory.execute(*(laboratory.stage(name) for name in names), jobs=1)
+    assert laboratory.started() == names
+
+
+@pytest.mark.parametrize("do", ["fill-disk", "hidden-full-disk"])
+def test_a_full_disk_stops_the_run_and_is_nobodys_outcome(laboratory, do):
+    with pytest.raises(StoreError, match="is full"):
+        laboratory.execute(laboratory.stage("before"), laboratory.stage("bad", {"x": "before"}, do=do))
+    assert laboratory.events[-1].state == "interrupted"
+    result = laboratory.execute(laboratory.stage("before"))
+    assert result.states["before"].state is State.CACHED
+    assert not list((laboratory.folder / "store" / "tmp").iterdir())
+    assert len(list((laboratory.folder / "store").rglob("record.json"))) == 1
+
+
+def test_a_damaged_entry_is_moved_aside_computed_again_and_reported(laboratory):
+    stages = [laboratory.stage("a"), laboratory.stage("b", {"x": "a"})]
+    first = laboratory.execute(*stages)
+    path = first.found("a").folder / "out"
+    path.write_bytes(path.read_bytes()[:-1])
+    again = laboratory.execute(*stages)
+    assert again.states["a"].state is State.DONE and again.states["b"].state is State.CACHED
+    assert len(again.corrupt) == 1 and "out does not match its digest" in again.corrupt[0]
+    assert [e.description for e in laboratory.events if isinstance(e, EntryDamaged)] == list(again.corrupt)
+    assert path.read_text() == again.found("a").record.values["value"] == first.found("a").record.values["value"]
+
+
+def test_workers_that_cannot_be_started(laboratory):
+    from finetrial.run.execute import execute
+    from finetrial.run.store import Store
+
+    with pytest.raises(UserError, match="workers cannot be started.*no_such_module"):
+        execute([laboratory.stage("a")], Store(laboratory.folder / "store"), laboratory.run_folder, device="cpu",
+                jobs=1, environment=laboratory.execute(laboratory.stage("b")).found("b").record.environment,
+                preload=("no_such_module",))
+
+
+def test_status_and_events(laboratory):
+    assert read_status(laboratory.run_folder) is None
+    laboratory.execute(laboratory.stage("a"), laboratory.stage("bad", do="fail"))
+    status = json.loads((laboratory.run_folder / "status.json").read_text())
+    assert (status["state"], status["stages_done"], status["stages_total"]) == ("partial", 2, 2)
+    assert status["failures"] == {"FAILED": 1} and status["running"] == []
+    assert read_status(laboratory.run_folder) == status
+    assert isinstance(laboratory.events[-1], RunEnded) and laboratory.events[-1].state == "partial"
+
+
+def test_a_second_runner_waits_for_what_the_first_computes(laboratory):
+    """Here the other runner is this test, which holds the claim."""
+    stage = laboratory.stage("a")
+    key = stage.key({})
+    done = laboratory.execute(stage).found("a").record
+    from finetrial.run.store import Store
+    from finetrial.run.job import Job  # noqa: F401
+
+    store = Store(laboratory.folder / "elsewhere")
+    store.prepare()
+    claim = store.claim("toy", key, done.environment)
+    moments = []
+
+    def listener(event):
+        moments.append(event)
+
+    import threading
+
+    def finish():
+        (claim.folder / "out").write_text(done.values["value"])
+        claim.write(done.model_copy(update={"files": {}}))
+        claim.release()
+
+    timer = threading.Timer(0.3, finish)
+    timer.start()
+    from finetrial.run.execute import execute
+
+    result = execute([stage], Store(laboratory.folder / "elsewhere"), laboratory.folder / "run-2", device="cpu", jobs=1,
+                     environment=done.environment, listener=listener, preload=())
+    timer.join()
+    assert result.states["a"].state is State.CACHED and laboratory.started() == ["a"]

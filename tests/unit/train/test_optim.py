@@ -1,0 +1,53 @@
+from typing import Any
+
+import torch
+
+from finetrial.train import optim
+from finetrial.train.config import Training
+
+
+def test_orthogonalise_keeps_directions_and_evens_out_singular_values() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((24, 40), (40, 24)):
+        matrix = torch.randn(*shape, generator=generator)
+        result = optim.orthogonalise(matrix)
+        values = torch.linalg.svdvals(result)
+        assert values.min() > 0.6 and values.max() < 1.25
+        u, _, vh = torch.linalg.svd(matrix, full_matrices=False)
+        cosine = (result * (u @ vh)).sum() / (result.norm() * (u @ vh).norm())
+        assert cosine > 0.97
+
+
+def test_muon_agrees_with_torch() -> None:
+    """One step against torch.optim.Muon, which does the same in bf16."""
+    generator = torch.Generator().manual_seed(0)
+    start, gradient = torch.randn(32, 48, generator=generator), torch.randn(32, 48, generator=generator)
+    ours, theirs = torch.nn.Parameter(start.clone()), torch.nn.Parameter(start.clone())
+    mine = optim.Muon([ours], weight_decay=0.1)
+    optim.set_learning_rate([mine], 0.01)
+    reference = torch.optim.Muon([theirs], lr=0.01, weight_decay=0.1, adjust_lr_fn="match_rms_adamw")
+    for _ in range(3):
+        ours.grad, theirs.grad = gradient.clone(), gradient.clone()
+        mine.step()
+        reference.step()
+    moved = (theirs - start).norm()
+    assert (ours - theirs).norm() < 0.02 * moved
+
+
+def test_muon_takes_the_matrices_of_the_blocks(tiny_model: Any, architecture: str) -> None:
+    model = tiny_model(architecture)
+    parameters = dict(model.named_parameters())
+    names = {id(parameter): name for name, parameter in parameters.items()}
+    muon, adamw = optim.optimizers(model, parameters, Training(optimizer="muon", weight_decay=0.1))
+    taken = {names[id(p)] for group in muon.param_groups for p in group["params"]}
+    rest = {names[id(p)] for group in adamw.param_groups for p in group["params"]}
+    assert taken | rest == set(parameters) and not taken & rest
+    assert all(parameters[name].ndim == 2 and (".h." in name or ".layers." in name) for name in taken)
+    assert len(taken) == 2 * (4 if architecture == "gpt2" else 7)
+
+
+def test_weight_decay_spares_norms_and_biases(tiny_model: Any) -> None:
+    model = tiny_model("gpt2")
+    [adamw] = optim.optimizers(model, dict(model.named_parameters()), Training(weight_decay=0.1))
+    decay = {p.ndim: group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
+    assert decay == {2: 0.1, 1: 0.0}

@@ -1,0 +1,47 @@
+from typing import Any
+
+import pytest
+import torch
+
+from finetrial.methods.lora import Lora
+from finetrial.models import params
+from finetrial.streams import Streams
+from finetrial.train.batch import make_batch
+from finetrial.train.loss import summed_loss
+from finetrial.train.precision import FrozenMatrices, autocast
+
+
+def test_frozen_matrices_in_bf16_change_no_bit(tiny_model: Any, tiny_documents: Any, architecture: str) -> None:
+    model = tiny_model(architecture)
+    component = Lora(rank=2, targets="all-linear").attach(model, Streams(0), "adapter")
+    params.own(model, [component])
+    batch = make_batch(tiny_documents(4), [(0, 1), (2, 3)])
+    before = params.frozen_digest(model)
+
+    def loss_and_gradients() -> list[torch.Tensor]:
+        with autocast(torch.device("cpu"), "bf16"):
+            loss = summed_loss(model, batch)
+        return [loss.detach(), *torch.autograd.grad(loss, list(component.parameters().values()))]
+
+    expected = loss_and_gradients()
+    held = FrozenMatrices(model, "bf16")
+    with held:
+        assert params.frozen_digest(model) != before
+        found = loss_and_gradients()
+    assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
+    assert params.frozen_digest(model) == before
+
+
+def test_originals_come_back_after_an_error(tiny_model: Any) -> None:
+    model = tiny_model("gpt2").requires_grad_(False)
+    before = params.frozen_digest(model)
+    with pytest.raises(KeyError), FrozenMatrices(model, "bf16"):
+        raise KeyError
+    assert params.frozen_digest(model) == before
+
+
+def test_fp32_touches_nothing(tiny_model: Any) -> None:
+    model = tiny_model("gpt2").requires_grad_(False)
+    before = params.frozen_digest(model)
+    with FrozenMatrices(model, "fp32"):
+        assert params.frozen_digest(model) == before
