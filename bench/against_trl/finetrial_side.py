@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from typing import Any
 
 from against_trl.inputs import LORA_RANK, SEED, SLOT
-from against_trl.job import Job, Outcome, between
+from against_trl.job import Job, Outcome, between, now
 
 
 def run(job: Job) -> Outcome:
@@ -39,11 +38,11 @@ def run(job: Job) -> Outcome:
     config = Training(budget=Budget(amount=steps, unit="steps"), sequence_length=job.sequence_length,
                       batch_sequences=job.batch_sequences, packing=job.variant.packing, warmup=0.0,
                       schedule="cosine", precision=job.precision, evaluations=0)
-    marks = [time.perf_counter()]
+    marks = [now(job.clock)]
     tokens, losses = [0], []
 
     def note(metrics: Mapping[str, Any]) -> None:
-        marks.append(time.perf_counter())
+        marks.append(now(job.clock))
         tokens.append(metrics["tokens"])
         losses.append(metrics["loss"])
 

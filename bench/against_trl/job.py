@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -70,6 +71,7 @@ class Job:
     precision: str
     threads: int
     device: str = "cpu"
+    clock: str = "wall"  # cpu: seconds of processor time, which other load on the machine does not change much
     max_steps: int | None = None  # None: one pass over the rows, a last incomplete step left out
     every_loss: bool = False
 
@@ -100,6 +102,11 @@ class Outcome:
     def tokens_per_second(self, warmup_steps: int) -> float:
         """Over all steps but the first `warmup_steps`."""
         return sum(self.step_tokens[warmup_steps:]) / sum(self.step_seconds[warmup_steps:])
+
+
+def now(clock: str) -> float:
+    """Seconds of a clock: `wall`, or `cpu` (this process's processor time, all threads)."""
+    return time.process_time() if clock == "cpu" else time.perf_counter()
 
 
 def between(marks: Sequence[float]) -> tuple[float, ...]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import tempfile
-import time
 from typing import Any
 
 import numpy as np
 
 from against_trl.inputs import epoch_order
-from against_trl.job import Job, Outcome, between
+from against_trl.job import Job, Outcome, between, now
 
 INSTALL = "pip install 'trl==1.16.0' 'datasets==5.2.0'"
 
@@ -27,12 +26,11 @@ def run(job: Job) -> Outcome:
     memory = MemoryMeter(job.device)
     model, tokenizer = _model(job)
     with tempfile.TemporaryDirectory() as folder:
-        clock = _Clock()
-        trainer = SFTTrainer(model=model, args=_config(job, folder, len(dataset)), train_dataset=dataset,
+        clock = _Clock(job.clock)
+        trainer = SFTTrainer(model=model, args=_config(job, folder), train_dataset=dataset,
                              processing_class=tokenizer, callbacks=[clock.callback()])
         lengths = [len(ids) for ids in trainer.train_dataset["input_ids"]]
         steps = job.max_steps or len(lengths) // job.batch_sequences
-        trainer.args.max_steps = steps
         losses = _record_losses(trainer) if job.every_loss else []
         trainer.train()
     size = job.batch_sequences
@@ -41,7 +39,7 @@ def run(job: Job) -> Outcome:
                    losses=tuple(losses), peak_host_bytes=memory.peaks()["peak_host_bytes"])
 
 
-def _config(job: Job, folder: str, num_rows: int) -> Any:
+def _config(job: Job, folder: str) -> Any:
     from trl import SFTConfig
 
     options = {"max_length": job.sequence_length, **dict(job.variant.options)}
@@ -108,21 +106,22 @@ def _rows(job: Job) -> list[tuple[Any, Any]]:
 class _Clock:
     """Moments: the start of training and the end of each step."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: str) -> None:
+        self.clock = clock
         self.marks: list[float] = []
 
     def callback(self) -> Any:
         """A callback of transformers' Trainer."""
         from transformers import TrainerCallback
 
-        marks = self.marks
+        marks, clock = self.marks, self.clock
 
         class Clock(TrainerCallback):
             def on_train_begin(self, *_: Any, **__: Any) -> None:
-                marks.append(time.perf_counter())
+                marks.append(now(clock))
 
             def on_step_end(self, *_: Any, **__: Any) -> None:
-                marks.append(time.perf_counter())
+                marks.append(now(clock))
 
         return Clock()
 

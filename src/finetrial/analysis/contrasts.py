@@ -6,6 +6,7 @@ learning rates are one number per seed and get the paired t interval over seeds.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -16,12 +17,11 @@ from finetrial.analysis.estimate import MIN_SEEDS, Estimate, crossed
 from finetrial.analysis.frontier import States, match
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.rates import best_log_rate, log_ratio
-from finetrial.analysis.trial import VALIDATION_METRIC, Branch, Entry, Loading, Trial
-from finetrial.measures.base import Measure
+from finetrial.analysis.trial import VALIDATION_METRIC, Branch, Entry, Loading, Trial, merged, seeds_text, term_loadings
+from finetrial.measures.base import Measure, Term
 from finetrial.records.results import Cost
-from finetrial.records.table import Floats
+from finetrial.records.table import Floats, ItemScores
 from finetrial.spec.hypothesis import Contrast
-from finetrial.spec.study import BASE_ARM
 
 EXACT_COSTS = ("params_total", "params_trainable", "stored_bytes", "optimizer_bytes")
 COST_UNITS = {"params": "parameters", "bytes": "bytes", "seconds": "s", "tokens": "tokens"}
@@ -71,8 +71,7 @@ def measure_loadings(trial: Trial, measure: str, branch: Branch, entry: Entry,
     tasks = [use.name for use in trial.study.tasks]
     for reading in plugin.readings(order, tasks):
         if (reading.phase, reading.task) == (entry.phase, entry.task):
-            return [Loading(coefficient * term.coefficient, branch, replace(entry, phase=term.phase, task=term.task))
-                    for term in reading.terms]
+            return term_loadings(reading.terms, branch, entry, coefficient)
     raise NotMeasured(f"{measure} of {entry.task} after phase {entry.phase} is not defined: "
                       f"the sequence learns {', '.join(order)}")
 
@@ -94,6 +93,7 @@ def _linear(trial: Trial, contrast: Contrast) -> Answer:
             loadings += score_loadings(branch, entry, coefficient)
         else:
             loadings += measure_loadings(trial, "forgetting", branch, entry, coefficient)
+    loadings = merged(loadings)  # between two arms the base cancels and need not be measured
     estimate, num_missing = estimate_loadings(trial, loadings, _all_seeds(trial, loadings))
     notes = (f"{num_missing} items without a score in every run are left out",) if num_missing else ()
     return _with_interval(Answer(estimate, trial.metric(metric).unit, over_items=True, notes=notes))
@@ -111,15 +111,18 @@ def _best_log_rates(trial: Trial, branch: Branch, phase: int) -> dict[int, float
     entry = Entry(phase, trial.order(branch.sequence)[phase - 1], VALIDATION_METRIC, split="val")
     grid = trial.grid(branch, entry)
     if not rates:
-        raise NotMeasured(f"{branch.arm} has no learning rate")
-    best = {}
+        raise NotMeasured("has no learning rate", branch.arm)
+    best, lacking = {}, defaultdict(list)
     for seed in trial.study.seeds:
         if any((seed, rate) not in grid for rate in rates):
-            raise NotMeasured(f"{branch.arm}, seed {seed}: not every learning rate has validation scores yet")
+            raise NotMeasured("not every learning rate has validation scores yet", branch.arm)
         try:
             best[seed] = best_log_rate(rates, [trial.signed(grid[seed, rate]) for rate in rates])
         except NotMeasured as missing:
-            raise NotMeasured(f"{branch.arm}, seed {seed}: not estimated, {missing}") from missing
+            lacking[str(missing)].append(seed)
+    if lacking:
+        reasons = "; ".join(f"{reason} ({seeds_text(of_seeds)})" for reason, of_seeds in lacking.items())
+        raise NotMeasured(f"not estimated: {reasons}", branch.arm)
     return best
 
 
@@ -143,38 +146,39 @@ def _states(trial: Trial, contrast: Contrast, arm: str) -> States:
     parts: list[Floats] = []
     for split in ("val", "test"):
         here = replace(learned, split=split)
-        parts.append(_over_grid(trial, branch, here) - _over_grid(trial, branch, replace(here, phase=0)))
+        gain = (Term(1.0, phase, contrast.learned), Term(-1.0, 0, contrast.learned))
+        parts.append(_over_grid(trial, branch, phase, term_loadings(gain, branch, here)))
         loss = measure_loadings(trial, "forgetting", branch, replace(forgotten, split=split))
-        parts.append(sum((term.coefficient * _over_grid(trial, branch, term.entry) for term in loss),
-                         np.zeros_like(parts[-1])))
+        parts.append(_over_grid(trial, branch, phase, loss))
     return States(arm, *parts)
 
 
-def _over_grid(trial: Trial, branch: Branch, entry: Entry) -> Floats:
-    """Signed scores over seeds and rates, [S, R]; NaN where a run failed.
+def _over_grid(trial: Trial, branch: Branch, phase: int, loadings: list[Loading]) -> Floats:
+    """The sum of loadings for every seed and rate of `phase`, [S, R]; NaN where a run failed.
 
-    An entry of an earlier phase is the same at every rate of the last: the run at the rate chosen for that phase.
+    An entry of an earlier phase is the same at every rate: the run at the rate chosen for that phase.
     """
-    last = len(trial.order(branch.sequence))
-    rates = trial.rates(branch, last)
-    values = np.full((len(trial.study.seeds), len(rates)), np.nan)
+    rates = trial.rates(branch, phase)
+    values = np.zeros((len(trial.study.seeds), len(rates)))
     for row, seed in enumerate(trial.study.seeds):
         for column, rate in enumerate(rates):
-            values[row, column] = _signed_at(trial, branch, entry, seed, rate if entry.phase == last else None)
+            values[row, column] = sum(
+                loading.coefficient * _signed_at(trial, loading, seed, rate if loading.entry.phase == phase else None)
+                for loading in loadings)
     return values
 
 
-def _signed_at(trial: Trial, branch: Branch, entry: Entry, seed: int, rate: float | None) -> float:
+def _signed_at(trial: Trial, loading: Loading, seed: int, rate: float | None) -> float:
+    """The signed score of one run, at `rate` or (None) at the chosen one; NaN if it failed."""
     if rate is None:
-        source = replace(branch, arm=BASE_ARM) if entry.phase == 0 else branch
-        run = trial.run(Loading(1.0, source, entry), seed)
+        found: ItemScores | None = trial.run(loading, seed)
     else:
-        found = trial.grid(branch, entry).get((seed, rate))
-        if found is None:
-            raise NotMeasured(f"{branch.arm}, seed {seed}, learning rate {rate:g}: "
-                              f"no {entry.split} scores on {entry.task} ({entry.metric}) yet")
-        run = found
-    signed = trial.signed(run)
+        found = trial.grid(loading.branch, loading.entry).get((seed, rate))
+    if found is None:
+        entry = loading.entry
+        raise NotMeasured(f"no {entry.split} scores on {entry.task} ({entry.metric}) at every learning rate yet",
+                          loading.branch.arm)
+    signed = trial.signed(found)
     return np.nan if signed is None else signed
 
 
@@ -196,7 +200,7 @@ def _cost_value(trial: Trial, contrast: Contrast, arm: str) -> float:
             value = getattr(row, contrast.cost)
             if value is not None:
                 return float(value)
-    raise NotMeasured(f"{arm}: {contrast.cost} on {task} is not measured yet")
+    raise NotMeasured(f"{contrast.cost} on {task} is not measured yet", arm)
 
 
 def _phase(trial: Trial, contrast: Contrast) -> int:

@@ -48,9 +48,11 @@ def seeds_needed(effect: float, components: Components, num_clusters: int, alpha
 
 
 def _rejection(noncentrality: float, degrees_of_freedom: float, critical: float) -> float:
-    below = special.nctdtr(degrees_of_freedom, noncentrality, critical)
-    far_below = special.nctdtr(degrees_of_freedom, noncentrality, -critical)
-    return 1.0 - float(below) + float(far_below)
+    """P(|T| > critical). The far tail is below P(Z < -noncentrality): left out where that is under 1e-9."""
+    upper = 1.0 - float(special.nctdtr(degrees_of_freedom, noncentrality, critical))
+    if noncentrality > 6:
+        return upper
+    return upper + float(special.nctdtr(degrees_of_freedom, noncentrality, -critical))
 
 
 def _expected(components: Components, num_seeds: int, num_clusters: int) -> tuple[float, float]:

@@ -9,7 +9,7 @@ import numpy as np
 from finetrial import catalog
 from finetrial.analysis.estimate import Estimate, crossed, items_only
 from finetrial.analysis.missing import NotMeasured
-from finetrial.analysis.trial import VALIDATION_METRIC, Branch, Entry, Loading, Trial, address, value_of
+from finetrial.analysis.trial import VALIDATION_METRIC, Branch, Entry, Loading, Trial, address, term_loadings, value_of
 from finetrial.measures.base import Reading
 from finetrial.records.results import Measure, Score, Selection
 from finetrial.records.table import ItemScores
@@ -30,9 +30,9 @@ def score_rows(trial: Trial) -> Iterator[Score]:
         cell = point.cell
         yield Score(base=cell.base, arm=cell.arm, sequence=cell.sequence, seed=cell.seed, phase=point.phase,
                     step=point.step, point=cell.point, task=point.task,
-                    split="train" if point.split == "train" else "val", metric=metric.name, scorer_version=metric.version,
-                    value=point.value if np.isfinite(point.value) else None, n=point.n, unit=metric.unit,
-                    higher_is_better=metric.higher_is_better)
+                    split="train" if point.split == "train" else "val", metric=metric.name,
+                    scorer_version=metric.version, value=point.value if np.isfinite(point.value) else None,
+                    n=point.n, unit=metric.unit, higher_is_better=metric.higher_is_better)
 
 
 def selection_rows(trial: Trial) -> Iterator[Selection]:
@@ -115,9 +115,8 @@ def _readings_of(trial: Trial, name: str, branch: Branch) -> Iterator[Measure]:
         metric = _common_metric(trial, reading)
         if metric is None:
             continue
-        loadings = [Loading(term.coefficient, branch if term.phase else Branch(branch.base, BASE_ARM, ""),
-                            Entry(term.phase, term.task, metric)) for term in reading.terms]
-        yield _measured(trial, name, branch, Entry(reading.phase, reading.task, metric), loadings,
+        entry = Entry(reading.phase, reading.task, metric)
+        yield _measured(trial, name, branch, entry, term_loadings(reading.terms, branch, entry),
                         higher_is_better=plugin.higher_is_better)
 
 

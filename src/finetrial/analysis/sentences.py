@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from finetrial.analysis.contrasts import Answer
-from finetrial.analysis.estimate import Estimate
 from finetrial.records.results import Finding
 from finetrial.spec.hypothesis import Contrast
 
@@ -61,18 +60,19 @@ def outcome(contrast: Contrast, found: Answer, finding: Finding) -> str:
     if finding.confidence is None:
         text = f"{_size(contrast, finding)}{notes}"
         return f"{text}; {found.reason}" if found.reason else text
-    text = f"{_size(contrast, finding)} ({interval_text(found.estimate, finding)}){notes}"
+    text = f"{_size(contrast, finding)} ({interval_text(finding)}){notes}"
     if finding.verdict == "INCONCLUSIVE" and finding.detectable is not None:
         seen = "a ratio of" if found.is_log else "a difference of"
         text += f"; {seen} {number(finding.detectable)} would have been seen with 80 % power"
     return text
 
 
-def interval_text(estimate: Estimate, finding: Finding) -> str:
-    """`98.3 % interval 0.18 to 0.24; 5 seeds, 200 clusters`."""
+def interval_text(finding: Finding) -> str:
+    """`98.3 % interval 0.18 to 0.24; 5 seeds, 200 clusters`; wholly below zero, as a size (the words say "less")."""
     assert finding.low is not None and finding.high is not None and finding.confidence is not None
+    ends = (finding.low, finding.high) if finding.high >= 0 else (-finding.high, -finding.low)
     counts = [f"{finding.n_seeds} seeds"] + ([f"{finding.n_clusters} clusters"] if finding.n_clusters else [])
-    return (f"{100 * finding.confidence:.3g} % interval {number(finding.low)} to {number(finding.high)}; "
+    return (f"{100 * finding.confidence:.3g} % interval {number(ends[0])} to {number(ends[1])}; "
             f"{', '.join(counts)}")
 
 
@@ -81,7 +81,7 @@ def _size(contrast: Contrast, finding: Finding) -> str:
     if contrast.quantity == "learning-rate-ratio":
         return (f"the best learning rate of {contrast.left} is {number(finding.estimate)} times that of "
                 f"{contrast.right}")
-    decided = finding.low is None or finding.high is None or finding.low > 0 or finding.high < 0
+    decided = finding.low is not None and finding.high is not None and (finding.low > 0 or finding.high < 0)
     unit = f" {finding.unit}" if finding.unit and finding.unit != contrast.cost else ""
     if not decided or finding.estimate == 0:
         return f"the difference {contrast.left} - {contrast.right} is {number(finding.estimate)}{unit}"

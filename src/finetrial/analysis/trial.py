@@ -17,6 +17,7 @@ import numpy as np
 from finetrial.analysis.linearise import cluster_statistics, linearised, shared_items
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.selection import Choice, choose_rates
+from finetrial.measures.base import Term
 from finetrial.records.record import Outcome
 from finetrial.records.table import Floats, ItemScores, Metric, Table
 from finetrial.spec.study import BASE_ARM, Study
@@ -140,30 +141,30 @@ class Trial:
         """The run that a loading reads for a seed. Raises NotMeasured if there is none or it failed."""
         branch, entry = loading.branch, loading.entry
         if branch.arm == BASE_ARM:
+            where = ""
             found = self.grid(branch, entry).get((None, None))
-            who = f"{branch.arm}"
         else:
             rate = loading.rate or self._chosen_rate(branch, entry.phase, seed)
+            where = f" at learning rate {rate:g}"
             found = self.grid(branch, entry).get((seed, rate))
-            who = f"{branch.arm}, seed {seed}, learning rate {rate:g}"
         if found is None:
-            raise NotMeasured(f"{who}: no {entry.split} scores on {entry.task} ({entry.metric}) yet")
+            raise NotMeasured(f"no {entry.split} scores on {entry.task} ({entry.metric}){where} yet", branch.arm)
         if found.outcome is not Outcome.OK or found.statistics is None:
-            raise NotMeasured(f"{who}: {found.outcome.value}")
+            raise NotMeasured(f"{found.outcome.value}{where}", branch.arm)
         return found
 
     def measured_seeds(self, loadings: Sequence[Loading]) -> tuple[tuple[int, ...], tuple[str, ...]]:
-        """The seeds for which every loading has a run, and why the others have not."""
-        seeds, reasons = [], []
+        """The seeds for which every loading has a run, and why the others have not (each reason once, with seeds)."""
+        seeds, lacking = [], defaultdict(list)
         for seed in self.study.seeds:
             try:
                 for loading in loadings:
                     self.run(loading, seed)
             except NotMeasured as missing:
-                reasons.append(str(missing))
+                lacking[str(missing)].append(seed)
             else:
                 seeds.append(seed)
-        return tuple(seeds), tuple(dict.fromkeys(reasons))
+        return tuple(seeds), tuple(f"{why} ({seeds_text(of_seeds)})" for why, of_seeds in lacking.items())
 
     def differences(self, loadings: Iterable[Loading], seeds: Sequence[int]) -> Differences:
         """The sum of the loadings as d[s, i] over seeds and item clusters.
@@ -200,14 +201,26 @@ class Trial:
     def _chosen_rate(self, branch: Branch, phase: int, seed: int) -> float:
         choice = self.choices(branch, phase).get(seed)
         if choice is None:
-            raise NotMeasured(f"{branch.arm}: not run yet")
+            raise NotMeasured("not run yet", branch.arm)
         if choice.rate is None:
-            raise NotMeasured(f"{branch.arm}, seed {seed}: {self._why_no_rate(branch, phase, choice)}")
+            raise NotMeasured(self._why_no_rate(branch, phase, choice), branch.arm)
         return choice.rate
 
     def _why_no_rate(self, branch: Branch, phase: int, choice: Choice) -> str:
         outcomes = sorted({run.outcome.value for run in self.runs(branch, phase) if run.outcome is not Outcome.OK})
         return f"{choice.reason} ({', '.join(outcomes)})" if outcomes else choice.reason
+
+
+def seeds_text(seeds: Sequence[int]) -> str:
+    """`seed 3` or `seeds 0, 1, 2`."""
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def term_loadings(terms: Iterable[Term], branch: Branch, entry: Entry, coefficient: float = 1.0) -> list[Loading]:
+    """The terms of a measure as loadings of a branch; phase 0 is the untouched base."""
+    base = Branch(branch.base, BASE_ARM, "")
+    return [Loading(coefficient * term.coefficient, branch if term.phase else base,
+                    replace(entry, phase=term.phase, task=term.task)) for term in terms]
 
 
 def address(scores: ItemScores) -> tuple[Branch, Entry]:

@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _stopped() if code == STOPPED else code
     except KeyboardInterrupt:
         return _stopped()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 (the last resort: shown, and written to a file)
         return _failed(error, arguments)
     return 0
 

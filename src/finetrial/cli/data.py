@@ -31,7 +31,7 @@ def data_command(name: str, changes: Changes, num_rows: int) -> None:
     from finetrial.models.load import load_tokenizer
 
     found = find_study(name, changes)
-    tokenizers = {}
+    tokenizers: dict[str, tuple[str, Any]] = {}
     for written in found.study.bases:
         base = resolve_base(written, found.relative_to)
         tokenizers.setdefault(base.tokenizer_digest, (base.name, load_tokenizer(base.folder)))

@@ -10,10 +10,9 @@ from finetrial.cli.study import Changes, find_study
 from finetrial.plan.build import build
 from finetrial.plan.plan import Plan
 from finetrial.plan.show import render, summarise
-from finetrial.records.record import Environment, Outcome, Record
+from finetrial.records.record import Environment, Record
+from finetrial.run.job import is_final
 from finetrial.run.store import RECORD
-
-FINAL = (Outcome.OK, Outcome.OOM, Outcome.DIVERGED)  # a run does not try these again
 
 
 def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_json: bool) -> None:
@@ -42,14 +41,14 @@ def recorded(plan: Plan, store: Path, device: str) -> set[str]:
 
 
 def _records(store: Path, device: str) -> dict[str, Record]:
-    """The finished records of the store by key."""
+    """The records that a run would not compute again, by key."""
     found: dict[str, Record] = {}
     for path in store.glob(f"*/??/*/{RECORD}"):
         try:
             record = Record.model_validate_json(path.read_bytes())
         except (OSError, ValueError):
             continue  # damaged, or just being replaced: a run would compute it again, so it is not recorded
-        if record.outcome in FINAL and _is_ours(record.environment, device):
+        if is_final(record) and _is_ours(record.environment, device):
             found[record.key] = record
     return found
 

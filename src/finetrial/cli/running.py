@@ -28,8 +28,7 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, 
     from finetrial.run.trial import RunOptions, run_study
 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
-                         timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
-                         accept=changes.accept)
+                         timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None)
     _say_ending(run_study(found.study, options, relative_to=found.relative_to, command=command))
 
 

@@ -118,10 +118,10 @@ def _keep_arms(content: dict[str, Any], wanted: list[str]) -> None:
         if name not in arms:
             raise UserError("--arms: " + unknown("arm", name, arms))
     controls = content.get("controls") or {}
-    for name in (controls.get("reference"), (controls.get("positive") or {}).get("arm")):
-        if name is not None and name not in wanted:
-            raise UserError(f"--arms leaves out {name!r}, from which the study makes its controls",
-                            f"add it: --arms {','.join([name, *wanted])}; or go without controls: --set controls=null")
+    for needed in (controls.get("reference"), (controls.get("positive") or {}).get("arm")):
+        if needed is not None and needed not in wanted:
+            raise UserError(f"--arms leaves out {needed!r}, from which the study makes its controls",
+                            f"add it: --arms {','.join([needed, *wanted])}; or go without controls: --set controls=null")
     content["arms"] = [arm for arm in content["arms"] if arm["name"] in wanted]
     asked = [hypothesis for hypothesis in content.get("hypotheses", ()) if _arms_of(hypothesis) <= {*wanted, BASE_ARM}]
     dropped = [hypothesis["name"] for hypothesis in content.get("hypotheses", ()) if hypothesis not in asked]

@@ -7,6 +7,7 @@ validation over the other seeds, and the next phase starts from what it chose. S
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -86,7 +87,7 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
     builder = _Builder(study, resolved or Resolved())
     for written in study.bases:
         base = resolve_base(written, relative_to)
-        data = {use.name: _data(builder, base, use) for use in study.tasks}
+        data = {use.name: _data(builder, base, use, relative_to) for use in study.tasks}
         for arm in study.arms:
             check_arm(study, arm, base)
         _untouched(builder, base, data)
@@ -95,13 +96,17 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
     return deduplicate(Plan(builder.stages, builder.cells, builder.profiles))
 
 
-def _data(builder: _Builder, base: ResolvedBase, use: TaskUse) -> str:
+def _data(builder: _Builder, base: ResolvedBase, use: TaskUse, relative_to: Path | None) -> str:
+    """Paths are told apart from identity: the data is known by its digest."""
+    task = use.task.located(relative_to)
+    written = plugin_identity(task)
+    identity = {name: value for name, value in written.items() if name not in task.path_options}
     max_tokens = use.max_tokens or builder.study.training.sequence_length
-    spec = {"task": {**plugin_identity(use.task), "version": type(use.task).version},
-            "source": use.task.source_digest(), "tokenizer": base.tokenizer_digest,
-            "max_tokens": max_tokens, "num_val": use.num_val, "num_test": use.num_test}
+    spec = {"task": {**identity, "version": type(task).version}, "source": task.source_digest(),
+            "tokenizer": base.tokenizer_digest, "max_tokens": max_tokens, "num_val": use.num_val,
+            "num_test": use.num_test}
     return builder.add("data", f"{base.name}/{use.name}", spec, label=f"data of {use.name}",
-                       locations={"base": str(base.folder)})
+                       locations={"base": str(base.folder), "task": json.dumps(written)})
 
 
 def _predictions(builder: _Builder, base: ResolvedBase, data: Mapping[str, str], owner: str, train: str | None,

@@ -15,12 +15,14 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from finetrial.plan.audit import audit
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import ArmRun, arm_runs
 from finetrial.plan.plan import Plan
+from finetrial.records.results import AuditFinding
+from finetrial.report.numbers import rate
 from finetrial.spec.study import Study
 
-FEWEST_SEEDS = 3  # below, the analysis gives no interval
 UNKNOWN = "unknown"
 
 
@@ -61,13 +63,12 @@ class PlanSummary:
     arms: tuple[ArmSummary, ...]
     kinds: tuple[KindSummary, ...]
     hypotheses: Mapping[str, str]
-    threats: tuple[str, ...]
-    accepted: tuple[str, ...]
+    audit: tuple[AuditFinding, ...]
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """JSON-like content."""
-        return asdict(self)
+        return {**asdict(self), "audit": [finding.model_dump(mode="json") for finding in self.audit]}
 
 
 def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = None,
@@ -83,7 +84,7 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         arms=tuple(_arm(study, plan, run, bases) for run in arm_runs(study)),
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
-        threats=tuple(_threats(study)), accepted=study.accept_threats, notes=study.notes)
+        audit=audit(study), notes=study.notes)
 
 
 def _arm(study: Study, plan: Plan, run: ArmRun, bases: Iterable[ResolvedBase]) -> ArmSummary:
@@ -114,32 +115,12 @@ def _training(study: Study) -> str:
     return f"{training.budget} a phase, {shape}, {training.precision}"
 
 
-def _threats(study: Study) -> Iterable[str]:
-    """What the plan alone shows to weaken the answer."""
-    if len(study.seeds) < FEWEST_SEEDS:
-        count = "1 seed" if len(study.seeds) == 1 else f"{len(study.seeds)} seeds"
-        yield f"{count}: no interval and no verdict; at least {FEWEST_SEEDS} are needed"
-    if study.controls is None:
-        yield "no controls: nothing shows that the trial could have seen an effect"
-    elif study.controls.positive is None:
-        yield "no positive control: nothing shows that the trial could have seen an effect"
-    if not study.hypotheses:
-        yield "no hypothesis: whatever is found is exploratory"
-    rates = {len(arm.learning_rates) for arm in study.arms}
-    if len(rates) > 1:
-        yield "the arms have grids of different size: those with more learning rates are tuned better"
-
-
 def render(summary: PlanSummary) -> RenderableType:
     """What `finetrial plan` prints."""
     parts: list[RenderableType] = [Text(f"{summary.study}, {summary.scale}, {summary.size}", style="bold"),
                                    Text(summary.question), Text(), _setting(summary), Text(), _arms(summary), Text(),
                                    _stages(summary), Text(), _listed("Hypotheses", summary.hypotheses)]
-    threats = {"": "none seen in the plan"} if not summary.threats else {str(n): text for n, text in
-                                                                         enumerate(summary.threats, start=1)}
-    parts += [Text(), _listed("Threats to validity", threats)]
-    if summary.accepted:
-        parts.append(Text("accepted: " + ", ".join(summary.accepted)))
+    parts += [Text(), _audit(summary.audit)]
     if summary.notes:
         parts += [Text(), _listed("Notes", {str(n): text for n, text in enumerate(summary.notes, start=1)})]
     return Group(*parts)
@@ -167,7 +148,7 @@ def _arms(summary: PlanSummary) -> Table:
     table.add_column("Learning rates", overflow="fold")
     table.add_column("Trainings", justify="right")
     for arm in summary.arms:
-        rates = " ".join(f"{rate:g}" for rate in arm.learning_rates)
+        rates = " ".join(rate(value) for value in arm.learning_rates)
         table.add_row(arm.title, _counts(arm.trainable), rates, f"{arm.num_trainings:,}")
     return table
 
@@ -201,6 +182,17 @@ def _numbers(planned: int, recorded: int | None) -> tuple[str, str, str]:
     if recorded is None:
         return f"{planned:,}", UNKNOWN, UNKNOWN
     return f"{planned:,}", f"{recorded:,}", f"{planned - recorded:,}"
+
+
+def _audit(findings: Iterable[AuditFinding]) -> RenderableType:
+    """What the audit found; a threat that was not accepted will stop the run."""
+    rows: dict[str, str] = {}
+    for number, finding in enumerate(findings, start=1):
+        state: str = finding.severity
+        if state == "threat":
+            state += ", accepted" if finding.accepted else f": a run needs --accept-threat {finding.rule}"
+        rows[str(number)] = f"{finding.rule} ({state}): {finding.message}"
+    return _listed("Threats to validity", rows or {"": "none found in the study"})
 
 
 def _listed(title: str, rows: Mapping[str, str]) -> RenderableType:

@@ -39,7 +39,7 @@ def build(study: Study, results: Results, folder: Path, *, figures: bool = True)
         for path in written:
             path.write_text(texts[path.name], encoding="utf-8", newline="\n")
         if figures:
-            written += write_figures(all_figures(Facts(study, results), legend=True), folder / "figures")
+            written += write_figures(all_figures(Facts(study, results)), folder / "figures")
     except OSError as error:
         raise UserError(f"the report cannot be written to {folder}: {error.strerror or error}",
                         "choose a folder that you may write to, on a disk with free space", code="report") from error

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from finetrial.records.record import Outcome
@@ -47,6 +47,7 @@ class Estimate:
     num_missing_items: int = 0
     unit: str = ""
     failures: Mapping[str, int] = field(default_factory=dict)  # outcome word -> number of cells
+    note: str = ""  # what the analysis says of it: seeds left out and why
 
 
 class Facts:
@@ -141,16 +142,15 @@ class Facts:
         values = [row.value for row in good if row.value is not None]
         seeds = [row.seed for row in good if row.seed is not None]
         measured = self.measure(SCORE, path, arm, phase, task, metric)
-        items = Estimate(value=statistics.fmean(values) if values else None, num_seeds=len(set(seeds)),
+        plain = Estimate(value=statistics.fmean(values) if values else None, num_seeds=len(set(seeds)),
                          num_items=max((row.n for row in good), default=None),
                          num_missing_items=max((row.n_missing for row in good), default=0),
-                         unit=self.unit(task, metric), failures=failures)
+                         unit=self.unit(task, metric), failures=failures, note=measured.note if measured else "")
         if measured is None or measured.value is None:
-            return items
-        return Estimate(value=measured.value, low=measured.low, high=measured.high,
-                        num_seeds=measured.n_seeds if measured.n_seeds is not None else items.num_seeds,
-                        num_items=items.num_items, num_clusters=measured.n_clusters,
-                        num_missing_items=items.num_missing_items, unit=measured.unit or items.unit, failures=failures)
+            return plain
+        num_seeds = plain.num_seeds if measured.n_seeds is None else measured.n_seeds
+        return replace(plain, value=measured.value, low=measured.low, high=measured.high, num_seeds=num_seeds,
+                       num_clusters=measured.n_clusters)
 
     def cost(self, path: Path, arm: str) -> Cost | None:
         """The cost of an arm on the last task of a path that has one."""
@@ -164,9 +164,11 @@ class Facts:
         return [row for row in self.results.tuning if (row.base, row.sequence, row.arm, row.phase)
                 == (path.base, path.sequence, arm, phase)]
 
-    def curve(self, path: Path, phase: int) -> Iterable[Score]:
-        """Learning-curve points of a phase at the rate that validation chose."""
-        rows = [row for row in self.results.scores if row.step is not None and row.phase == phase
-                and row.base == path.base and row.sequence == path.sequence and row.value is not None]
-        points = {arm: {row.point for row in rows if row.arm == arm} for arm in {row.arm for row in rows}}
-        return [row for row in rows if row.selected or len(points[row.arm]) == 1]
+    def curve(self, path: Path, phase: int) -> list[Score]:
+        """Learning-curve points of a phase at the rate that validation chose for each seed."""
+        here = [row for row in self.results.scores if row.phase == phase and row.base == path.base
+                and row.sequence == path.sequence and row.arm != BASE]
+        points = {arm: {row.point for row in here if row.arm == arm} for arm in {row.arm for row in here}}
+        chosen = {(row.arm, row.seed, row.point) for row in here if row.selected}
+        return [row for row in here if row.step is not None and row.value is not None
+                and ((row.arm, row.seed, row.point) in chosen or len(points[row.arm]) == 1)]

@@ -10,31 +10,27 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import altair as alt
-
 from finetrial.report.figures import Figure
 from finetrial.report.figures.theme import INK, config
 
-PAGE_CONFIG = config("currentColor")
+PAGE_CONFIG = config("currentColor", legend=False)
 PNG_SCALE = 2.0  # pixels for one unit of the drawing
-_ALONE, _BESIDE = 620, 270  # width of a panel in files, in pixels
+_WIDTHS = {1: 620, 2: 380, 3: 270}  # of a panel in files, in pixels, by the number of columns
 _COUNTED = re.compile(r"\b(clip|gradient_)(\d+)\b")
 
 
 def page_specs(figure: Figure) -> list[dict[str, Any]]:
     """One Vega-Lite specification a panel, as wide as its container. No reference to any schema or server."""
-    return [_without_defaults(panel.chart.properties(width="container", height=figure.height).to_dict())
-            for panel in figure.panels]
+    return [{**panel.spec, "width": "container", "height": figure.height} for panel in figure.panels]
 
 
 def file_spec(figure: Figure) -> dict[str, Any]:
     """The whole figure as one Vega-Lite specification of fixed size, on white, with its own legend."""
     columns = min(figure.columns, len(figure.panels))
-    width = _ALONE if columns == 1 else _BESIDE if columns > 2 else 380
-    charts = [panel.chart.properties(width=width, height=figure.height, **({"title": panel.title} if panel.title else {}))
-              for panel in figure.panels]
-    chart = charts[0] if len(charts) == 1 else alt.concat(*charts, columns=columns)
-    return {**_without_defaults(chart.to_dict()), "config": {**config(INK), "background": "white"}, "padding": 12}
+    size = {"width": _WIDTHS[columns], "height": figure.height}
+    panels = [{**panel.spec, **size, **({"title": panel.title} if panel.title else {})} for panel in figure.panels]
+    whole = panels[0] if len(panels) == 1 else {"concat": panels, "columns": columns}
+    return {**whole, "config": {**config(INK, legend=True), "background": "white"}, "padding": 12}
 
 
 def write_figures(figures: Iterable[Figure], folder: Path) -> list[Path]:
@@ -58,7 +54,3 @@ def stable_svg(svg: str) -> str:
     """The same drawing with its ids counted from 0: the converter counts on from one drawing to the next."""
     numbers: dict[str, str] = {}
     return _COUNTED.sub(lambda match: match[1] + numbers.setdefault(match[0], str(len(numbers))), svg)
-
-
-def _without_defaults(spec: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in spec.items() if name not in ("$schema", "config")}

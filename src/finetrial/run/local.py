@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from finetrial import catalog
 from finetrial.catalog import KINDS
 from finetrial.errors import UserError
 from finetrial.run.disk import explained
@@ -40,12 +41,10 @@ CLOSING_SECONDS = 10.0
 
 
 def default_preload() -> tuple[str, ...]:
-    """The libraries and every kind of stage and method that the package brings."""
-    from finetrial import catalog
-
+    """The libraries, what plug-ins are made of, and every kind of stage and method of the package."""
     own = [f"{KINDS[kind].package}.{name.replace('-', '_')}" for kind in ("stage", "method")
-           for name in catalog.names(kind) if kind in KINDS]
-    return (*LIBRARIES, *own)
+           for name in catalog.names(kind)]
+    return (*LIBRARIES, *(kind.base_module for kind in KINDS.values()), *own)
 
 
 class LocalPool:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from finetrial.run.machine import one_thread
+
 if TYPE_CHECKING:
     from finetrial.run.doctor import Check
     from finetrial.tasks.encode import TokenDataset
@@ -22,6 +24,7 @@ RATE = 1e-2
 def training_checks() -> Iterator[Check]:
     """One line a device and precision that torch offers here."""
     import torch
+    import transformers  # noqa: F401 (before the clock starts)
 
     from finetrial.run.doctor import Check
 
@@ -34,7 +37,8 @@ def training_checks() -> Iterator[Check]:
         name = f"{device} {precision}"
         started = time.monotonic()
         try:
-            first, last = train_a_little(device, precision)
+            with one_thread():
+                first, last = train_a_little(device, precision)
         except Exception as error:  # noqa: BLE001 (a device or precision that cannot train is the finding)
             yield Check(name, "fail", f"training breaks: {type(error).__name__}: {error}",
                         f"use another precision or device than {name}, or update the driver and torch")

@@ -178,7 +178,6 @@ class Claim:
             if self._place.exists():
                 os.rename(self._place, self.folder.with_name(f"{self.folder.name}.replaced"))
             os.rename(self.folder, self._place)
-            _sync_folder(self._place.parent)
             shutil.rmtree(self.folder.with_name(f"{self.folder.name}.replaced"), ignore_errors=True)
             if record.outcome is not Outcome.TIMEOUT:  # the next attempt goes on from there
                 shutil.rmtree(self.checkpoint, ignore_errors=True)
@@ -240,11 +239,3 @@ def _write_synced(path: Path, text: str) -> None:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +18,19 @@ from finetrial.analysis.analyse import analyse
 from finetrial.errors import DataError, UserError, unknown
 from finetrial.plan.audit import audit, refuse
 from finetrial.plan.build import Resolved, build
-from finetrial.plan.plan import Plan, PlannedCell
+from finetrial.plan.plan import Plan
 from finetrial.records.record import Environment, Outcome
 from finetrial.records.results import Results
 from finetrial.records.table import Table
 from finetrial.report import build as build_report
 from finetrial.run.collect import Lookup, collect
-from finetrial.run.execute import ExecutionResult, Listener, execute
+from finetrial.run.execute import ExecutionResult, execute
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.store import Store
+from finetrial.run.view import open_view
 from finetrial.spec.io import read_study, write_study
 from finetrial.spec.study import Study
-from finetrial.stages.base import StageInput
+from finetrial.stages.base import Stage, StageInput
 from finetrial.stages.train import WEIGHTS
 
 STUDY_FILE, PLAN_FILE, RESULTS_FILE, RUN_FILE = "study.yaml", "plan.json", "results.json", "run.json"
@@ -47,7 +48,7 @@ class RunOptions:
     timeout_seconds: float | None = None  # for one stage
     accept: tuple[str, ...] = ()
     figures: bool = True
-    listener: Callable[[], Listener] | None = None  # None = the live view
+    view: bool = True  # show progress on standard error
 
     def store_folder(self) -> Path:
         """Where the stage store lies."""
@@ -61,7 +62,7 @@ class Trial:
     folder: Path
     study: Study
     results: Results
-    corrupt: tuple[str, ...] = field(default=())  # store entries that were found damaged and computed again
+    corrupt: tuple[str, ...] = ()  # store entries that were found damaged and computed again
 
 
 def run_folder(study: Study, runs: Path) -> Path:
@@ -84,12 +85,18 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
                                     "command": command,
                                     "relative_to": str(relative_to.resolve()) if relative_to else None})
     here = environment(device)
-    result = execute(plan.stages, store, folder, device=device, environment=here,
-                     jobs=options.jobs or default_jobs(device), timeout_seconds=options.timeout_seconds,
-                     listener=options.listener() if options.listener else None, log_level=options.log_level,
-                     plugins=[str((relative_to or Path()) / name) for name in study.plugins])
-    _raise_for_data(plan, result)
-    return finish(study, plan, _lookup_in(result), folder, here, command, figures=options.figures)
+    def run(stages: Sequence[Stage]) -> ExecutionResult:
+        return execute(stages, store, folder, device=device, environment=here, timeout_seconds=options.timeout_seconds,
+                       jobs=options.jobs or default_jobs(device), log_level=options.log_level,
+                       listener=open_view() if options.view else None,
+                       plugins=[str((relative_to or Path()) / name) for name in study.plugins])
+
+    data = [stage for stage in plan.stages if stage.kind == "data"]
+    if any(store.lookup(stage.kind, stage.key({}), here) is None for stage in data):
+        _raise_for_data(data, run(data))  # data that cannot be used stops the trial before anything is trained
+    result = run(plan.stages)
+    trial = finish(study, plan, result.found, folder, here, command, figures=options.figures)
+    return replace(trial, corrupt=result.corrupt)
 
 
 def rebuild(folder: Path, *, figures: bool = True) -> Trial:
@@ -162,7 +169,7 @@ def write_items(table: Table, path: Path) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    parts = []
+    types, parts = _item_types(), []
     for score in table.scores:
         if score.statistics is None:
             continue
@@ -172,7 +179,7 @@ def write_items(table: Table, path: Path) -> None:
                     "num_train": key.point.num_train, "task": score.task, "split": score.split,
                     "routing": score.routing, "metric": score.metric}
         values = table.metrics[score.metric].aggregate(score.statistics)
-        columns = {name: pa.repeat(pa.scalar(value, _ITEM_TYPES[name]), count) for name, value in constant.items()}
+        columns = {name: pa.repeat(pa.scalar(value, types[name]), count) for name, value in constant.items()}
         parts.append(pa.table({**columns, "item": pa.array(score.items.ids), "cluster": pa.array(score.items.clusters),
                                "value": pa.array(values)}))
     if parts:
@@ -214,15 +221,10 @@ def _link_tree(source: Path, target: Path) -> None:
                 shutil.copyfile(path, place)
 
 
-def _lookup_in(result: ExecutionResult) -> Lookup:
-    return lambda stage: result.found(stage)
-
-
-def _raise_for_data(plan: Plan, result: ExecutionResult) -> None:
-    """Data that cannot be used stops the trial: nothing else can have run."""
-    for stage in plan.stages:
+def _raise_for_data(stages: Sequence[Stage], result: ExecutionResult) -> None:
+    for stage in stages:
         found = result.found(stage.id)
-        if stage.kind == "data" and found is not None and found.record.outcome is not Outcome.OK:
+        if found is not None and found.record.outcome is not Outcome.OK:
             raise DataError(f"{stage.label}: {found.record.message}", "finetrial data STUDY shows the rows and counts")
 
 
@@ -235,10 +237,3 @@ def _write_text(path: Path, text: str) -> None:
     partial = path.with_name(f".{path.name}.{os.getpid()}")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
-
-
-def chosen_cells(cells: Iterable[PlannedCell], results: Results) -> list[PlannedCell]:
-    """The cells at the rate that validation chose."""
-    chosen = {(row.base, row.arm, row.sequence, row.seed): row.chosen for row in results.tuning}
-    return [cell for cell in cells if chosen.get((cell.key.base, cell.key.arm, cell.key.sequence, cell.key.seed))
-            == cell.key.point.learning_rate]

@@ -73,5 +73,6 @@ def rows(*columns: Floats) -> Floats:
 
 def ratio(numerator: Floats, denominator: Floats) -> Floats:
     """numerator / denominator, NaN where the denominator is not positive."""
-    quotient: Floats = np.divide(numerator, denominator, out=np.full(np.shape(denominator), np.nan), where=denominator > 0)
+    unknown = np.full(np.shape(denominator), np.nan)
+    quotient: Floats = np.divide(numerator, denominator, out=unknown, where=denominator > 0)
     return quotient

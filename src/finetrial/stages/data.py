@@ -7,6 +7,7 @@ holds every row there is; a cell's training subset is drawn from it by the train
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,7 +15,7 @@ from typing import Any, ClassVar
 from finetrial.errors import DataError
 from finetrial.spec.model import plugin_from
 from finetrial.stages.base import StageContext, StageKind
-from finetrial.tasks.base import Example, Task
+from finetrial.tasks.base import Example
 
 
 class Data(StageKind):
@@ -28,7 +29,7 @@ class Data(StageKind):
         from finetrial.tasks.encode import encode_examples
 
         spec = context.spec
-        task = task_from(spec["task"])
+        task = plugin_from("task", json.loads(context.locations["task"]))
         examples = task.load()
         context.progress({"fraction": 0.5})
         tokenizer = load_tokenizer(Path(context.locations["base"]))
@@ -46,13 +47,6 @@ class Data(StageKind):
             dataset.save(context.folder / f"{split}.npz")
             reports[split] = {**report.as_dict(), "digest": dataset.digest()}
         return {"splits": reports, "content": examples.digest}
-
-
-def task_from(spec: Mapping[str, Any]) -> Task:
-    """The task that a stage's spec describes; `version` is identity only."""
-    task = plugin_from("task", {name: value for name, value in spec.items() if name != "version"})
-    assert isinstance(task, Task)
-    return task
 
 
 def stable_order(rows: Iterable[Example]) -> list[Example]:

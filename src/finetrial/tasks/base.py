@@ -13,7 +13,8 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from pathlib import Path
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -77,6 +78,18 @@ class Task(BaseModel):
     generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too
     primary_metric: ClassVar[str] = "nats-per-token"
     summary: ClassVar[str] = ""  # one line for `finetrial data` and the docs
+    path_options: ClassVar[tuple[str, ...]] = ()  # options that are paths: not identity (`source_digest` is)
+
+    def located(self, folder: Path | None) -> Self:
+        """The same task with relative paths made absolute: from `folder` (a study file's) where the file is there."""
+        found: dict[str, str] = {}
+        for option in self.path_options:
+            written = getattr(self, option)
+            if written is not None:
+                path = Path(written).expanduser()
+                there = folder is not None and (folder / path).exists()
+                found[option] = str(folder / path if there and folder is not None else path.absolute())
+        return self.model_copy(update=found)
 
     @abstractmethod
     def source_digest(self) -> str:

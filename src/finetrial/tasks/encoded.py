@@ -71,7 +71,7 @@ class TokenDataset:
     def load(cls, path: Path) -> TokenDataset:
         """Read what `save` wrote. Raises DataError for a missing or damaged file."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
             names = {name: arrays.pop(name).tolist() for name in ("items", "clusters")}
             return cls(**arrays, **names)

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from pydantic import model_validator
 
@@ -38,7 +38,9 @@ class LocalRow:
 
 
 class LocalTask(Task):
-    """Options and splitting shared by the tasks that read local files. Paths are relative to the working directory."""
+    """Options and splitting shared by the tasks that read local files. Paths are relative to the study's file."""
+
+    path_options: ClassVar[tuple[str, ...]] = ("path", "train", "val", "test")
 
     path: str | None = None
     train: str | None = None

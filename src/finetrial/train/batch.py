@@ -41,11 +41,11 @@ class Documents(Protocol):
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows for one forward pass. `attention` is None where plain causal attention is right (one document a row)."""
+    """Rows for one forward pass. Rows of one document need neither positions nor owners: both are None."""
 
     input_ids: Tensor  # (R, L) int64
     position_ids: Tensor | None  # (R, L) int64; None: 0..L-1
-    attention: Tensor | None  # (R, 1, L, L) float32, added to the scores: 0 or -inf
+    owner: Tensor | None  # (R, L) int64, the number of the document in its row, -1 for padding; None: plain causal
     target_places: Tensor  # (T,) int64, flat places in (R * L) whose hidden state predicts a target
     target_ids: Tensor  # (T,) int64
     num_tokens: int  # real tokens, padding not counted
@@ -55,6 +55,19 @@ class Batch:
         """T."""
         return int(self.target_ids.shape[0])
 
+    def attention(self) -> Tensor | None:
+        """The additive mask (R, 1, L, L) under which a token sees only earlier tokens of its own document.
+
+        None where plain causal attention is right. Padding sees itself only, so that no row of scores is empty; causal
+        order makes padding on the right invisible to what is before it.
+        """
+        if self.owner is None:
+            return None
+        width = self.owner.shape[1]
+        causal = torch.ones(width, width, dtype=torch.bool, device=self.owner.device).tril()
+        seen = (self.owner[:, :, None] == self.owner[:, None, :]) & causal
+        return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None]
+
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""
         if device.type == "cpu":
@@ -63,7 +76,7 @@ class Batch:
         def moved(tensor: Tensor | None) -> Tensor | None:
             return None if tensor is None else tensor.to(device, non_blocking=True)
 
-        return Batch(self.input_ids.to(device, non_blocking=True), moved(self.position_ids), moved(self.attention),
+        return Batch(self.input_ids.to(device, non_blocking=True), moved(self.position_ids), moved(self.owner),
                      self.target_places.to(device, non_blocking=True), self.target_ids.to(device, non_blocking=True),
                      self.num_tokens)
 
@@ -96,7 +109,8 @@ class DocumentBatches:
         self._first_row = [0]  # number of the first row of each epoch seen so far, and of the next
 
     def num_steps(self, budget: Budget) -> int:
-        """Steps a budget comes to; a token budget ends with the step that reaches it."""
+        """Steps a budget comes to: a token budget ends with the step that reaches it, and the last step of an epoch
+        budget is filled up from the epoch after."""
         size = self._config.batch_sequences
         if budget.unit == "steps":
             return budget.amount
@@ -203,21 +217,10 @@ def make_batch(dataset: Documents, rows: Sequence[Row], *, pad_id: int = 0) -> B
     return Batch(
         input_ids=torch.from_numpy(ids),
         position_ids=None if one_document else torch.from_numpy(positions),
-        attention=None if one_document else block_diagonal(torch.from_numpy(owner)),
+        owner=None if one_document else torch.from_numpy(owner),
         target_places=torch.from_numpy(places - 1),
         target_ids=torch.from_numpy(ids.reshape(-1)[places]),
         num_tokens=int((owner >= 0).sum()))
-
-
-def block_diagonal(owner: Tensor) -> Tensor:
-    """The additive causal mask (R, 1, L, L) under which a token sees only earlier tokens of its own document.
-
-    `owner` (R, L) numbers the documents of a row, -1 for padding. Padding sees itself only, so no row of scores is
-    empty. Causal order makes padding on the right invisible to what is before it.
-    """
-    width = owner.shape[1]
-    seen = (owner[:, :, None] == owner[:, None, :]) & torch.ones(width, width, dtype=torch.bool).tril()
-    return torch.zeros(seen.shape).masked_fill_(~seen, float("-inf"))[:, None]
 
 
 def target_counts(dataset: Documents) -> IntArray:

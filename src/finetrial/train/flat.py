@@ -15,7 +15,7 @@ import torch
 
 from finetrial.errors import DataError
 from finetrial.streams import Streams
-from finetrial.train.batch import Batch, block_diagonal
+from finetrial.train.batch import Batch
 from finetrial.train.config import Budget, Training
 
 
@@ -81,7 +81,7 @@ class FlatBatches:
         tokens = torch.from_numpy(np.stack([
             self._dataset.ids[row * self._length:row * self._length + span] for row in rows]).astype(np.int64))
         inputs = tokens[:, :-1].contiguous()  # (R, L)
-        positions = attention = None
+        positions = owner = None
         if self._dataset.separate_documents:
             ends = inputs == self._dataset.end_of_text
             owner = ends.cumsum(1) - ends.long()  # the end of a text belongs to the document it ends
@@ -89,6 +89,5 @@ class FlatBatches:
             starts = torch.zeros_like(inputs, dtype=torch.bool)
             starts[:, 1:] = ends[:, :-1]
             positions = place - torch.where(starts, place, 0).cummax(1).values
-            attention = block_diagonal(owner)
-        return Batch(inputs, positions, attention, torch.arange(inputs.numel()), tokens[:, 1:].reshape(-1),
+        return Batch(inputs, positions, owner, torch.arange(inputs.numel()), tokens[:, 1:].reshape(-1),
                      num_tokens=inputs.numel())

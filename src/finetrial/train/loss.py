@@ -47,7 +47,7 @@ def target_losses(model: nn.Module, batch: Batch) -> Tensor:
 def target_states(model: nn.Module, batch: Batch) -> Tensor:
     """The hidden states that predict the targets: (T, D)."""
     output = blocks.backbone(model)(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention, use_cache=False)
+        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention(), use_cache=False)
     hidden: Tensor = output.last_hidden_state.flatten(0, 1)  # (R * L, D)
     if batch.num_targets == len(hidden):  # plain text: every place, in order
         return hidden
@@ -76,7 +76,7 @@ def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 819
             if len(documents) == 0:
                 continue
             batch = make_batch(dataset, [(int(document),) for document in documents]).to(device)
-            losses = target_losses(model, batch).double().cpu().numpy()
+            losses = target_losses(model, batch).cpu().double().numpy()
             sums[documents] = np.add.reduceat(losses, np.cumsum(counts[documents]) - counts[documents])
     model.train(training)
     return sums, counts
@@ -106,7 +106,7 @@ def check_base(model: Any, batch: Batch, *, tolerance: float = 1e-4) -> None:
     labels.view(-1)[batch.target_places[inside] + 1] = batch.target_ids[inside]
     training = model.training
     model.eval()
-    own = float(model(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention,
+    own = float(model(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention(),
                       labels=labels, use_cache=False).loss)
     ours = float(target_losses(model, batch)[inside].mean())
     model.train(training)
@@ -154,7 +154,9 @@ class _SummedCrossEntropy(torch.autograd.Function):
                     slope = slope.to(dtype)
                 if d_hidden is not None:
                     torch.mm(slope, matrix, out=d_hidden[part])
-                if d_weight is not None:
+                if d_weight is not None and dtype == weight.dtype:
+                    d_weight.addmm_(slope.T, state)
+                elif d_weight is not None:
                     d_weight += slope.T @ state
         ctx.save_for_backward(d_hidden, d_weight)
         ctx.hidden_dtype = hidden.dtype

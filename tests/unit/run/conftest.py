@@ -13,6 +13,7 @@ from finetrial.run.store import Store
 from finetrial.stages.base import Stage
 
 TOYS = tuple(sorted((Path(__file__).parent / "toys").glob("*.py")))
+PRELOAD = tuple(kind.base_module for kind in catalog.KINDS.values())  # what add_file needs; no torch
 HERE = Environment(device="cpu", torch="0", transformers="0", peft="0", cpu_capability="TEST")
 
 
@@ -21,7 +22,6 @@ class Laboratory:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.store = Store(folder / "store")
         self.run_folder = folder / "run"
         self.started_file = folder / "started"
         self.kill_file = folder / "kill"
@@ -33,10 +33,12 @@ class Laboratory:
         return Stage(name, kind, 1, {"value": name, **spec}, inputs or {}, group=group, label=f"label of {name}",
                      exclusive=exclusive, locations=locations)
 
-    def execute(self, *stages, jobs=2, store=None, **more):
+    def execute(self, *stages, jobs=2, run_folder=None, listener=None, **more):
+        """With a store of its own on the same folder, as another process would have."""
         self.events = []
-        return execute(stages, store or Store(self.folder / "store"), self.run_folder, device="cpu", jobs=jobs,
-                       environment=HERE, listener=self.events.append, plugins=TOYS, preload=(), **more)
+        how = {"device": "cpu", "environment": HERE, "plugins": TOYS, "preload": PRELOAD, **more}
+        return execute(stages, Store(self.folder / "store"), run_folder or self.run_folder, jobs=jobs,
+                       listener=listener or self.events.append, **how)
 
     def started(self) -> list[str]:
         """The id of every stage that was started, in order."""

@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 
+import psutil
 import pytest
 
 from finetrial.errors import StoreError, UserError
@@ -14,6 +16,13 @@ from finetrial.run.job import is_final
 from finetrial.run.status import read_status
 from finetrial.run.walk import State
 from finetrial.stages.base import Chosen
+
+
+def wait_until(true, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def outcome_of(result, name):
@@ -161,19 +170,11 @@ def test_a_stage_that_does_not_heed_it_is_killed_with_its_children(laboratory, m
     record = laboratory.execute(laboratory.stage("slow", do="hang"), timeout_seconds=0.5).found("slow").record
     assert record.outcome is Outcome.TIMEOUT and "0.5 s" in record.message
     for pid in (laboratory.folder / "memory-slow").read_text().split():
-        assert_gone(int(pid))
+        wait_until(lambda pid=int(pid): is_gone(pid))
 
 
-def assert_gone(pid):
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            with open(f"/proc/{pid}/stat") as file:
-                if file.read().rpartition(")")[2].split()[0] == "Z":
-                    return
-        except (FileNotFoundError, ProcessLookupError):
-            return
-    raise AssertionError(f"process {pid} is alive")
+def is_gone(pid):
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def test_a_selection_decides_where_the_next_phase_starts(laboratory):
@@ -250,13 +251,9 @@ def test_a_damaged_entry_is_moved_aside_computed_again_and_reported(laboratory):
 
 
 def test_workers_that_cannot_be_started(laboratory):
-    from finetrial.run.execute import execute
-    from finetrial.run.store import Store
-
     with pytest.raises(UserError, match="workers cannot be started.*no_such_module"):
-        execute([laboratory.stage("a")], Store(laboratory.folder / "store"), laboratory.run_folder, device="cpu",
-                jobs=1, environment=laboratory.execute(laboratory.stage("b")).found("b").record.environment,
-                preload=("no_such_module",))
+        laboratory.execute(laboratory.stage("a"), preload=("no_such_module",))
+    assert "ModuleNotFoundError" in (laboratory.run_folder / "logs" / "workers.log").read_text()
 
 
 def test_status_and_events(laboratory):
@@ -270,33 +267,18 @@ def test_status_and_events(laboratory):
 
 
 def test_a_second_runner_waits_for_what_the_first_computes(laboratory):
-    """Here the other runner is this test, which holds the claim."""
-    stage = laboratory.stage("a")
-    key = stage.key({})
-    done = laboratory.execute(stage).found("a").record
-    from finetrial.run.store import Store
-    from finetrial.run.job import Job  # noqa: F401
+    stages = [laboratory.stage("a", do="wait-for"), laboratory.stage("b", {"x": "a"}), laboratory.stage("c")]
+    first = []
+    runner = threading.Thread(target=lambda: first.append(laboratory.execute(*stages, jobs=1)))
+    runner.start()
+    wait_until(lambda: laboratory.started() == ["a"])
 
-    store = Store(laboratory.folder / "elsewhere")
-    store.prepare()
-    claim = store.claim("toy", key, done.environment)
-    moments = []
+    def release(event):
+        if isinstance(event, StageFinished) and event.stage_id == "c":  # computed while "a" was the other runner's
+            (laboratory.folder / "memory-a").touch()
 
-    def listener(event):
-        moments.append(event)
-
-    import threading
-
-    def finish():
-        (claim.folder / "out").write_text(done.values["value"])
-        claim.write(done.model_copy(update={"files": {}}))
-        claim.release()
-
-    timer = threading.Timer(0.3, finish)
-    timer.start()
-    from finetrial.run.execute import execute
-
-    result = execute([stage], Store(laboratory.folder / "elsewhere"), laboratory.folder / "run-2", device="cpu", jobs=1,
-                     environment=done.environment, listener=listener, preload=())
-    timer.join()
-    assert result.states["a"].state is State.CACHED and laboratory.started() == ["a"]
+    second = laboratory.execute(*stages, jobs=1, run_folder=laboratory.folder / "second", listener=release)
+    runner.join()
+    assert sorted(laboratory.started()) == ["a", "b", "c"]
+    assert first[0].complete and second.complete
+    assert second.states["a"].state is State.CACHED and first[0].states["c"].state is State.CACHED

@@ -33,7 +33,7 @@ def test_packed_document_equals_document_alone(tiny_model: Any, tiny_documents: 
     model, dataset = tiny_model(architecture), tiny_documents(6)
     batch = make_batch(dataset, [(0, 1, 2), (3, 4), (5,)])
     with torch.no_grad():
-        packed = model(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention).logits
+        packed = model(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention()).logits
         for row, documents in enumerate([(0, 1, 2), (3, 4), (5,)]):
             at = 0
             for document in documents:
@@ -62,7 +62,7 @@ def test_first_token_is_no_target(tiny_documents: Any) -> None:
 
 def test_one_document_a_row_needs_no_mask(tiny_documents: Any) -> None:
     batch = make_batch(tiny_documents(3), [(0,), (1,), (2,)])
-    assert batch.attention is None and batch.position_ids is None
+    assert batch.attention() is None and batch.position_ids is None
 
 
 @pytest.mark.parametrize("packing", [True, False])

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 from pydantic import ValidationError
@@ -40,7 +41,7 @@ def test_schedules() -> None:
     rates = [cosine.learning_rate_at(step, 100, 2.0) for step in range(100)]
     assert rates[0] == pytest.approx(0.2) and rates[9] == pytest.approx(2.0) and rates[10] == pytest.approx(2.0)
     assert rates[55] == pytest.approx(2.0 * (0.1 + 0.9 * (1 + math.cos(math.pi * 0.5)) / 2))
-    assert all(a >= b for a, b in zip(rates[10:], rates[11:], strict=False))
+    assert all(a >= b for a, b in pairwise(rates[10:]))
     assert rates[99] > 0.2
     linear = Training(warmup=0, schedule="linear", final=0.5)
     assert linear.learning_rate_at(0, 10, 1.0) == 1.0

@@ -37,7 +37,7 @@ def test_targets_follow_inputs_and_order_follows_seed() -> None:
     [batch] = data.batches(CONFIG, Streams(0)).step(5, None)
     targets = batch.target_ids.view(4, 16)
     assert torch.equal(targets[:, :-1], batch.input_ids[:, 1:])
-    assert batch.attention is None
+    assert batch.attention() is None
     [again] = data.batches(CONFIG, Streams(0)).step(5, None)
     [other] = data.batches(CONFIG, Streams(1)).step(5, None)
     assert torch.equal(batch.input_ids, again.input_ids) and not torch.equal(batch.input_ids, other.input_ids)
@@ -48,7 +48,7 @@ def test_separate_documents_do_not_see_each_other(tiny_model: Any) -> None:
     [batch] = FlatDataset(_ids(), end_of_text=0, separate_documents=True).batches(CONFIG, Streams(0)).step(0, None)
     with torch.no_grad():
         packed = model(input_ids=batch.input_ids, position_ids=batch.position_ids,
-                       attention_mask=batch.attention).logits
+                       attention_mask=batch.attention()).logits
         ids = batch.input_ids[0]
         ends = (ids == 0).nonzero().flatten().tolist()
         starts = [0, *(end + 1 for end in ends)]

@@ -62,7 +62,7 @@ def test_equals_a_plain_loop(trial: Any, architecture: str, method: str) -> None
     for step in range(8):
         [batch] = batches.step(step, None)
         logits = plain.model(input_ids=batch.input_ids, position_ids=batch.position_ids,
-                             attention_mask=batch.attention).logits
+                             attention_mask=batch.attention()).logits
         loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1)[batch.target_places], batch.target_ids)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -70,7 +70,7 @@ def test_equals_a_plain_loop(trial: Any, architecture: str, method: str) -> None
             group["lr"] = 1e-2 if step == 0 else 1e-2 * (1 + math.cos(math.pi * (step - 1) / 7)) / 2
         optimizer.step()
         optimizer.zero_grad()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert ours.losses == pytest.approx(losses, rel=1e-4)
     assert losses[-1] < losses[0]
 

@@ -73,7 +73,7 @@ def test_gradients_equal_autograd_of_cross_entropy(tiny_model: Any, tiny_documen
     ours, plain = tiny_model(architecture), tiny_model(architecture)
     value = summed_loss(ours, batch) * 0.5
     value.backward()
-    logits = plain(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention).logits
+    logits = plain(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention()).logits
     reference = 0.5 * torch.nn.functional.cross_entropy(logits.flatten(0, 1)[batch.target_places], batch.target_ids,
                                                         reduction="sum")
     reference.backward()

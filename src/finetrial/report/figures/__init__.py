@@ -1,5 +1,7 @@
 """The figures of a report: one file each, a function from facts to a `Figure`, or None where there is nothing to show."""
 
+from altair.utils import schemapi
+
 from finetrial.report.facts import Facts
 from finetrial.report.figures import curves, efficiency, forest, plane, rates
 from finetrial.report.figures.theme import Figure, Panel
@@ -9,7 +11,8 @@ __all__ = ["Figure", "Panel", "all_figures"]
 _IN_ORDER = (plane, rates, curves, forest, efficiency)
 
 
-def all_figures(facts: Facts, *, legend: bool = False) -> tuple[Figure, ...]:
-    """Every figure that has something to show, in the order of the report. `legend`: drawn into the charts."""
-    made = (module.figure(facts, legend) for module in _IN_ORDER)
+def all_figures(facts: Facts) -> tuple[Figure, ...]:
+    """Every figure that has something to show, in the order of the report."""
+    with schemapi.debug_mode(False):  # altair checks every part of a chart against its schema: seconds; a test does it
+        made = [module.figure(facts) for module in _IN_ORDER]
     return tuple(figure for figure in made if figure is not None)

@@ -9,14 +9,14 @@ import altair as alt
 
 from finetrial.report import numbers
 from finetrial.report.facts import Facts, Path
-from finetrial.report.figures.theme import Figure, Panel, Rows, Style, data, span, title
+from finetrial.report.figures.theme import Figure, Panel, Rows, colour, named, panel, span, title
 from finetrial.report.sentences import metric_name, unit_name
 
 SPLITS = {"train": "training", "val": "validation"}
 MAX_POINTS = 40  # of one line: more cannot be told apart on the page
 
 
-def figure(facts: Facts, legend: bool) -> Figure | None:
+def figure(facts: Facts) -> Figure | None:
     """A panel for each base, sequence, phase, split and scored task; None without curves."""
     panels, shown, seeds = [], set(), set()
     for path in facts.paths:
@@ -24,8 +24,7 @@ def figure(facts: Facts, legend: bool) -> Figure | None:
             groups = curve_rows(facts, path, phase)
             for (split, task, metric), rows in groups.items():
                 words = [facts.path_label(path), f"phase {phase}" if path.last_phase > 1 else "", SPLITS[split], task]
-                style = Style(facts.arms, legend).of(row["name"] for row in rows)
-                panels.append(Panel(_chart(facts, task, metric, rows, style), ", ".join(filter(None, words))))
+                panels.append(_panel(facts, task, metric, rows, ", ".join(filter(None, words))))
                 shown |= {row["name"] for row in rows}
                 seeds |= {row["n"] for row in rows}
     if not panels:
@@ -34,7 +33,7 @@ def figure(facts: Facts, legend: bool) -> Figure | None:
     return Figure("curves", "Learning curves",
                   f"Mean over seeds (n = {number} a point) at the chosen learning rate; bands: lowest to highest seed.",
                   f"Line charts of the loss by optimizer step, for {numbers.listed([p.title for p in panels])}.",
-                  tuple(panels), 2, 240, tuple(arm for arm in facts.arms if arm.name in shown))
+                  tuple(panels), 2, 240, named(facts.arms, shown))
 
 
 def curve_rows(facts: Facts, path: Path, phase: int) -> dict[tuple[str, str, str], Rows]:
@@ -66,15 +65,15 @@ def _thinned(steps: list[int]) -> list[int]:
     return [steps[round(place * stride)] for place in range(MAX_POINTS)]
 
 
-def _chart(facts: Facts, task: str, metric: str, rows: Rows, style: Style) -> alt.LayerChart:
+def _panel(facts: Facts, task: str, metric: str, rows: Rows, name: str) -> Panel:
     unit = unit_name(facts.unit(task, metric))
     x = alt.X("step:Q", title="optimizer steps", scale=alt.Scale(nice=False))
-    y = alt.Y("value:Q", title=title(f"{metric_name(metric)}{f' ({unit})' if unit else ''}", 30),
-              scale=alt.Scale(domain=span([row[name] for row in rows for name in ("low", "high")]), nice=False))
-    chart = alt.Chart(data(rows)).encode(x=x, color=style.colour())
+    scale = alt.Scale(domain=span([row[end] for row in rows for end in ("low", "high")]), nice=False)
+    y = alt.Y("value:Q", title=title(f"{metric_name(metric)}{f' ({unit})' if unit else ''}", 30), scale=scale)
+    chart = alt.Chart().encode(x=x, color=colour(named(facts.arms, (row["name"] for row in rows))))
     tips = [alt.Tooltip("arm:N"), alt.Tooltip("step:Q"), alt.Tooltip("value:Q", format=".4g"),
             alt.Tooltip("n:Q", title="seeds")]
-    return alt.layer(chart.mark_area(opacity=0.14, line=False).encode(y=alt.Y("low:Q", title=None), y2="high:Q",
-                                                                      color=style.colour()),
-                     chart.mark_line(strokeWidth=2).encode(y=y),
-                     chart.mark_point(size=40, opacity=0).encode(y=y, tooltip=tips))
+    return panel(name, rows, [
+        chart.mark_area(opacity=0.14, line=False).encode(y=alt.Y("low:Q", scale=scale, title=None), y2="high:Q"),
+        chart.mark_line(strokeWidth=2).encode(y=y),
+        chart.mark_point(size=40, opacity=0).encode(y=y, tooltip=tips)])

@@ -10,7 +10,7 @@ from finetrial.records.results import Cost
 from finetrial.report import numbers
 from finetrial.report.arms import BASE
 from finetrial.report.facts import Facts, Path
-from finetrial.report.figures.theme import Figure, Panel, Rows, Style, data, span, title
+from finetrial.report.figures.theme import Figure, Panel, Rows, colour, named, of_kind, panel, shape, span, title
 from finetrial.report.sentences import metric_name, unit_name
 from finetrial.report.tables import peak_bytes
 
@@ -21,7 +21,7 @@ AXES: dict[str, tuple[str, Callable[[Cost], float | None], Callable[[float | Non
 }
 
 
-def figure(facts: Facts, legend: bool) -> Figure | None:
+def figure(facts: Facts) -> Figure | None:
     """Three panels for each base and sequence, less those whose cost is unknown."""
     panels, unknown, texts, shown = [], [], [], set()
     for path in facts.paths:
@@ -31,8 +31,7 @@ def figure(facts: Facts, legend: bool) -> Figure | None:
             if len(rows) < 2:
                 unknown.append(where)
                 continue
-            style = Style(facts.arms, legend).of(row["name"] for row in rows)
-            panels.append(Panel(_chart(facts, path, name, rows, style), where))
+            panels.append(_panel(facts, path, name, rows, where))
             shown |= {row["name"] for row in rows}
             texts += [f"{row['arm']}: {row['score']} at {row['cost']}" for row in rows]
     if not panels:
@@ -42,7 +41,7 @@ def figure(facts: Facts, legend: bool) -> Figure | None:
                   "Test score on the new task with its interval, at the chosen learning rate. Dashed line: the "
                   f"untouched base. Cost grows to the right, on a logarithmic axis.{note}",
                   f"Scatter plots of score against cost. {'; '.join(texts)}.", tuple(panels), 3, 240,
-                  tuple(arm for arm in facts.arms if arm.name in shown))
+                  named(facts.arms, shown))
 
 
 def efficiency_rows(facts: Facts, path: Path, axis: str) -> Rows:
@@ -60,27 +59,29 @@ def efficiency_rows(facts: Facts, path: Path, axis: str) -> Rows:
         if estimate.value is None:
             continue
         shown, interval = numbers.with_interval(estimate.value, estimate.low, estimate.high)
-        row = {"name": arm.name, "arm": arm.label, "x": amount / 1e6 if axis == "peak memory" else amount,
+        row = {"kind": "arm", "name": arm.name, "arm": arm.label, "x": amount / 1e6 if axis == "peak memory" else amount,
                "y": estimate.value, "score": f"{shown} ({interval or 'no interval'})", "cost": written(amount)}
         ends = {"low": estimate.low, "high": estimate.high}
         rows.append(row | {name: end for name, end in ends.items() if end is not None})
     return rows
 
 
-def _chart(facts: Facts, path: Path, axis: str, rows: Rows, style: Style) -> alt.LayerChart:
+def _panel(facts: Facts, path: Path, axis: str, rows: Rows, name: str) -> Panel:
     task = path.tasks[-1]
     metric = facts.primary_metric(task)
     unit = unit_name(facts.unit(task, metric))
     base = facts.base_value(path, task, metric)
-    ends = [row[name] for row in rows for name in ("y", "low", "high") if name in row] + ([base] if base else [])
+    line: Rows = [] if base is None else [{"kind": "base", "y": base}]
+    arms = named(facts.arms, (row["name"] for row in rows))
     lowest, highest = min(row["x"] for row in rows), max(row["x"] for row in rows)
-    x = alt.X("x:Q", title=AXES[axis][0], axis=alt.Axis(format="~s", tickCount=4),
+    x = alt.X("x:Q", title=AXES[axis][0], axis=alt.Axis(format="~s", tickCount=3),
               scale=alt.Scale(type="log", domain=[lowest / 1.6, highest * 1.6], nice=False))
     y = alt.Y("y:Q", title=title(f"{metric_name(metric)} on {task}{f' ({unit})' if unit else ''}", 30),
-              scale=alt.Scale(domain=span(ends), nice=False))
-    chart = alt.Chart(data(rows)).encode(x=x, y=y, color=style.colour())
+              scale=alt.Scale(domain=span([row[end] for row in [*rows, *line] for end in ("y", "low", "high")
+                                           if end in row]), nice=False))
+    chart = of_kind("arm").encode(x=x, y=y, color=colour(arms))
     tips = [alt.Tooltip("arm:N"), alt.Tooltip("score:N"), alt.Tooltip("cost:N", title=axis)]
-    line = [alt.Chart(data([{"base": base}])).mark_rule(strokeDash=[3, 3]).encode(y=alt.Y("base:Q"))] if base else []
-    return alt.layer(*line, chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(
-        y=alt.Y("low:Q"), y2="high:Q"), chart.mark_point(size=120, filled=True, opacity=1).encode(
-            shape=style.shape(), tooltip=tips))
+    return panel(name, [*rows, *line], [
+        of_kind("base").mark_rule(strokeDash=[3, 3]).encode(y=y),
+        chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        chart.mark_point(size=120, filled=True, opacity=1).encode(shape=shape(arms), tooltip=tips)])

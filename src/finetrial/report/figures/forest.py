@@ -9,7 +9,7 @@ import altair as alt
 from finetrial.records.results import Finding
 from finetrial.report import numbers, sentences
 from finetrial.report.facts import Facts
-from finetrial.report.figures.theme import NEUTRAL, Figure, Panel, Rows, data, span
+from finetrial.report.figures.theme import NEUTRAL, Figure, Panel, Rows, of_kind, panel, span
 from finetrial.report.model import answers
 from finetrial.spec import Contrast
 
@@ -19,14 +19,14 @@ VERDICT_COLOURS = {"SUPPORTED": "#009E73", "REFUTED": "#D55E00", "EQUIVALENT": "
 _HIGH_LINE = 46  # pixels for one contrast: its name above, its interval below
 
 
-def figure(facts: Facts, legend: bool) -> Figure | None:
+def figure(facts: Facts) -> Figure | None:
     """A panel for each unit; ratios on a log axis around 1. None where no contrast has an estimate."""
     groups: dict[tuple[str, bool], Rows] = {}
     for row, ratio in forest_rows(facts):
         groups.setdefault((row["unit"], ratio), []).append(row)
     if not groups:
         return None
-    panels = tuple(Panel(_chart(rows, unit, ratio), unit if len(groups) > 1 else "")
+    panels = tuple(_panel(rows, unit, ratio, unit if len(groups) > 1 else "")
                    for (unit, ratio), rows in groups.items())
     most = max(len(rows) for rows in groups.values())
     texts = [f"{row['text']}: {row['found']}, {row['verdict']}" for rows in groups.values() for row in rows]
@@ -62,9 +62,9 @@ def _is_ratio(finding: Finding, contrast: Contrast | None) -> bool:
     return finding.unit == "ratio"
 
 
-def _chart(rows: Rows, unit: str, ratio: bool) -> alt.LayerChart:
+def _panel(rows: Rows, unit: str, ratio: bool, name: str) -> Panel:
     null = 1.0 if ratio else 0.0
-    placed = [row | {"line": place, "label": textwrap.wrap(row["text"], 52),
+    placed = [row | {"kind": "contrast", "line": place, "label": textwrap.wrap(row["text"], 52),
                      "said": f"{row['verdict']}  {row['found']}"} for place, row in enumerate(rows)]
     ends = [null, *(float(row[name]) for row in rows for name in ("low", "high"))]
     ends += [side * float(row["margin"]) for row in rows if "margin" in row and not ratio for side in (-1, 1)]
@@ -74,14 +74,14 @@ def _chart(rows: Rows, unit: str, ratio: bool) -> alt.LayerChart:
     y = alt.Y("line:O", axis=None, scale=alt.Scale(paddingInner=0, paddingOuter=0))
     colour = alt.Color("verdict:N", legend=None, scale=alt.Scale(domain=list(VERDICT_COLOURS),
                                                                  range=list(VERDICT_COLOURS.values())))
-    chart = alt.Chart(data(placed)).encode(y=y)
+    chart = of_kind("contrast").encode(y=y)
     tips = [alt.Tooltip("text:N", title="comparison"), alt.Tooltip("said:N", title="found")]
     drop = 12  # pixels from the middle of a line down to its interval
     margins = chart.transform_filter("isValid(datum.margin)").transform_calculate(below="-datum.margin")
-    return alt.layer(
+    return panel(name, [*placed, {"kind": "null", "estimate": null}], [
         *([] if ratio else [margins.mark_rule(strokeWidth=14, opacity=0.22, yOffset=drop).encode(
             x=alt.X("below:Q"), x2="margin:Q")]),
-        alt.Chart(data([{"null": null}])).mark_rule(strokeDash=[3, 3], color=NEUTRAL).encode(x=alt.X("null:Q")),
+        of_kind("null").mark_rule(strokeDash=[3, 3], color=NEUTRAL).encode(x=x),
         chart.mark_rule(strokeWidth=2.5, yOffset=drop).encode(x=alt.X("low:Q"), x2="high:Q", color=colour, tooltip=tips),
         chart.mark_point(filled=True, size=90, opacity=1, yOffset=drop).encode(x=x, color=colour, tooltip=tips),
-        chart.mark_text(align="left", baseline="middle", dy=-8).encode(x=alt.value(0), text="label:N"))
+        chart.mark_text(align="left", baseline="middle", dy=-8).encode(x=alt.value(0), text="label:N")])

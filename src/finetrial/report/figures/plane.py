@@ -8,176 +8,181 @@ from __future__ import annotations
 
 from collections import defaultdict
 from statistics import fmean
+from typing import Any
 
 import altair as alt
 
-from finetrial.records.results import Score
 from finetrial.report import numbers
 from finetrial.report.arms import AA, BASE, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import FORGETTING, PLASTICITY, Facts, Path
-from finetrial.report.figures.theme import NEUTRAL, Figure, Panel, Rows, Style, data, span, title
+from finetrial.report.figures.theme import (
+    NEUTRAL,
+    Figure,
+    Panel,
+    Rows,
+    colour,
+    named,
+    of_kind,
+    panel,
+    shape,
+    span,
+    title,
+)
 from finetrial.report.sentences import unit_name
 
+Frame = tuple[list[float], list[float]]  # the domains of x and y
+_FAR = 1.6  # a positive control is drawn if the axis grows by no more than this factor
 
-def figure(facts: Facts, legend: bool) -> Figure | None:
-    """One panel for each base, sequence and task that can be forgotten; None where neither side was measured."""
-    panels, outside, shown = [], [], set()
+
+def figure(facts: Facts) -> Figure | None:
+    """One panel for each base, sequence and task that can be forgotten; None where no arm has both sides."""
+    panels: list[Panel] = []
+    texts, outside, shown, has_floor = [], [], set(), False
     for path in facts.paths:
         for task in forgettable(facts, path):
-            marks, trails = mark_rows(facts, path, task), trail_rows(facts, path, task)
+            rows = plane_rows(facts, path, task)
+            marks = [row for row in rows if row["kind"] == "mark"]
             if len(marks) < 2:
                 continue
-            name = ", ".join(filter(None, (facts.path_label(path), f"forgetting {task}")))
-            frame, far = _frame(facts, marks, trails)
-            outside += [f"{row['arm']} lies outside the frame (learned {numbers.plain(row['x'])}, forgotten "
-                        f"{numbers.plain(row['y'])})" for row in far]
-            style = Style(facts.arms, legend).of(row["name"] for row in marks)
+            frame, far = _frame(facts, rows)
+            outside += [f"{row['arm']} lies outside the frame: learned {row['learned']}, forgotten "
+                        f"{row['forgotten']}." for row in far]
             shown |= {row["name"] for row in marks}
-            panels.append(Panel(_chart(facts, path, task, style, marks, trails, frame), name))
+            has_floor |= any(row["kind"] == "floor" for row in rows)
+            texts += [f"{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}" for row in marks]
+            name = [facts.path_label(path), f"forgetting {task}" if len(forgettable(facts, path)) > 1 else ""]
+            panels.append(_panel(facts, path, task, [row for row in rows if row not in far], frame,
+                                 ", ".join(filter(None, name))))
     if not panels:
         return None
-    caption = ("Right is better learned, down is less forgotten: the best place is at the bottom right. "
-               "Large marks: each arm at the rate that validation chose, with intervals. Small marks joined by a line: "
-               "the mean at each learning rate of its grid, rising along the line; dots: single seeds. ")
-    caption += "Grey box: how far two runs of the same arm lie apart (A/A). " if _has_floor(facts) else ""
-    caption += "".join(f"{text}. " for text in outside)
-    return Figure("plane", "Learning and forgetting", caption.strip(), _alt(facts), tuple(panels), min(2, len(panels)),
-                  400, tuple(arm for arm in facts.arms if arm.name in shown))
+    caption = ("Right is better learned, down is less forgotten: the best place is at the bottom right. Large marks: "
+               "each arm at the rate that validation chose, with intervals (controls: mean over seeds). Small marks on "
+               "a line: the mean over seeds at each learning rate, from the lowest to the highest; dots: single seeds.")
+    floor = ["The grey box around the reference arm is as far as two equal arms lie apart (A/A): a smaller difference "
+             "is noise."] if has_floor else []
+    return Figure("plane", "Learning and forgetting", " ".join([caption, *floor, *outside]),
+                  f"Scatter plot of forgetting against learning. {'; '.join(texts)}.", tuple(panels),
+                  min(2, len(panels)), 400, named(facts.arms, shown))
 
 
 def forgettable(facts: Facts, path: Path) -> list[str]:
     """What can be forgotten after the last phase: texts never trained on, and the tasks learned before."""
     outside = [use.name for use in facts.study.tasks if use.role == "outside"]
-    return [*outside, *(task for task in path.tasks[:-1] if task != path.tasks[-1])]
+    return [*outside, *dict.fromkeys(task for task in path.tasks[:-1] if task != path.tasks[-1])]
 
 
-def mark_rows(facts: Facts, path: Path, task: str) -> Rows:
-    """One row an arm at its chosen rate, the base at (0, 0); arms without both measures are left out."""
+def plane_rows(facts: Facts, path: Path, task: str) -> Rows:
+    """Rows by `kind`: seed (a cell), mean (over seeds, one a rate), mark (an arm), floor (the A/A box), zero."""
+    trails = _trail_rows(facts, path, task)
+    marks = [row for arm in facts.arms if (row := _mark_row(facts, path, task, arm, trails))]
+    grids = {row["name"] for row in trails if sum(row["name"] == other["name"] and other["kind"] == "mean"
+                                                  for other in trails) > 1}
+    return [{"kind": "zero", "x": 0.0, "y": 0.0}, *_floor_rows(facts, marks, trails),
+            *(row for row in trails if row["name"] in grids), *marks]
+
+
+def _mark_row(facts: Facts, path: Path, task: str, arm: ArmMark, trails: Rows) -> dict[str, Any] | None:
+    row: dict[str, Any] = {"kind": "mark", "name": arm.name, "arm": arm.label}
+    if arm.role == BASE:
+        return row | {"x": 0.0, "y": 0.0, "learned": "0", "forgotten": "0"}
+    x = facts.measure(PLASTICITY, path, arm.name, path.last_phase, path.tasks[-1])
+    y = facts.measure(FORGETTING, path, arm.name, path.last_phase, task)
+    if x is not None and y is not None and x.value is not None and y.value is not None:
+        ends = {"x1": x.low, "x2": x.high, "y1": y.low, "y2": y.high}
+        return row | {"x": x.value, "y": y.value, "learned": _words(x.value, x.low, x.high),
+                      "forgotten": _words(y.value, y.low, y.high)} | {
+                          name: end for name, end in ends.items() if end is not None}
+    means = [mean for mean in trails if mean["kind"] == "mean" and mean["name"] == arm.name]
+    if len(means) != 1 or not arm.is_control:
+        return None
+    return row | {"x": means[0]["x"], "y": means[0]["y"], "learned": f"{numbers.plain(means[0]['x'])} (mean of seeds)",
+                  "forgotten": f"{numbers.plain(means[0]['y'])} (mean of seeds)"}
+
+
+def _trail_rows(facts: Facts, path: Path, task: str) -> Rows:
     rows: Rows = []
-    learned = path.tasks[-1]
     for arm in facts.arms:
-        if arm.role == BASE:
-            rows.append({"name": arm.name, "arm": arm.label, "x": 0.0, "y": 0.0})
-            continue
-        x = facts.measure(PLASTICITY, path, arm.name, path.last_phase, learned)
-        y = facts.measure(FORGETTING, path, arm.name, path.last_phase, task)
-        if x is None or y is None or x.value is None or y.value is None:
-            continue
-        row = {"name": arm.name, "arm": arm.label, "x": x.value, "y": y.value,
-               "learned": _words(x.value, x.low, x.high), "forgotten": _words(y.value, y.low, y.high)}
-        bounds = {"x1": x.low, "x2": x.high, "y1": y.low, "y2": y.high}
-        rows.append(row | {name: value for name, value in bounds.items() if value is not None})
-    return rows
-
-
-def trail_rows(facts: Facts, path: Path, task: str) -> Rows:
-    """Every seed at every rate (`kind` seed) and the mean over seeds at each rate (`kind` mean), at the end."""
-    rows: Rows = []
-    for arm in facts.arms:
-        learned = _by_cell(facts, path, arm, path.tasks[-1])
-        kept = _by_cell(facts, path, arm, task)
+        learned, kept = _gains(facts, path, arm, path.tasks[-1]), _gains(facts, path, arm, task)
         by_rate: dict[float, list[tuple[float, float]]] = defaultdict(list)
-        for (seed, rate), x in learned.items():
-            if (seed, rate) in kept and rate is not None:
-                by_rate[rate].append((x, -kept[seed, rate]))
-        if len(by_rate) < 2 or arm.is_control:
-            continue
+        for seed, rate in learned.keys() & kept.keys():
+            by_rate[rate].append((learned[seed, rate], -kept[seed, rate]))
         for rate, points in sorted(by_rate.items()):
             common = {"name": arm.name, "arm": arm.label, "rate": rate, "at": numbers.rate(rate)}
-            rows += [common | {"kind": "seed", "x": x, "y": y} for x, y in points]
-            rows.append(common | {"kind": "mean", "x": fmean(x for x, _ in points), "y": fmean(y for _, y in points)})
+            rows += [{"kind": "seed", "x": x, "y": y, **common} for x, y in sorted(points)]
+            rows.append({"kind": "mean", "x": fmean(x for x, _ in points), "y": fmean(y for _, y in points), **common})
     return rows
 
 
-def _by_cell(facts: Facts, path: Path, arm: ArmMark, task: str) -> dict[tuple[int | None, float | None], float]:
-    """Signed change of the test score from the base, by (seed, rate); positive is better."""
+def _gains(facts: Facts, path: Path, arm: ArmMark, task: str) -> dict[tuple[int | None, float], float]:
+    """Change of the test score from the base, positive is better, by (seed, rate)."""
     metric = facts.primary_metric(task)
     base = facts.base_value(path, task, metric)
     if base is None or arm.role == BASE:
         return {}
-    rows: list[Score] = facts.rows(path, arm.name, path.last_phase, task, "test", metric)
     sign = 1.0 if facts.higher_is_better(task, metric) else -1.0
-    return {(row.seed, row.point.learning_rate): sign * (row.value - base) for row in rows if row.value is not None}
+    return {(row.seed, row.point.learning_rate): sign * (row.value - base)
+            for row in facts.rows(path, arm.name, path.last_phase, task, "test", metric)
+            if row.value is not None and row.point.learning_rate is not None}
 
 
-def _frame(facts: Facts, marks: Rows, trails: Rows) -> tuple[tuple[list[float], list[float]], Rows]:
-    """The domains of both axes, and the positive controls that are left outside so as not to squeeze the rest."""
-    controls = {arm.name for arm in facts.arms if arm.role == POSITIVE_CONTROL}
-    near = [row for row in marks if row["name"] not in controls] + trails
-    xs, ys = ([row[name] for row in near for name in names if name in row]
-              for names in (("x", "x1", "x2"), ("y", "y1", "y2")))
-    frame = (span(xs), span(ys))
-    far = [row for row in marks if not (frame[0][0] <= row["x"] <= frame[0][1]
-                                        and frame[1][0] <= row["y"] <= frame[1][1])]
-    reach = span(ys + [row["y"] for row in far])
-    if far and reach[1] - reach[0] <= 1.6 * (frame[1][1] - frame[1][0]):
-        return (span(xs + [row["x"] for row in far]), reach), []
-    return frame, far
-
-
-def _chart(facts: Facts, path: Path, task: str, style: Style, marks: Rows, trails: Rows,
-           frame: tuple[list[float], list[float]]) -> alt.LayerChart:
-    unit_x = unit_name(facts.unit(path.tasks[-1], facts.primary_metric(path.tasks[-1]))) or "score"
-    unit_y = unit_name(facts.unit(task, facts.primary_metric(task))) or "score"
-    x = alt.X("x:Q", scale=alt.Scale(domain=frame[0], nice=False, zero=False),
-              title=title(f"learned: gain on {path.tasks[-1]} ({unit_x}) \N{RIGHTWARDS ARROW}"))
-    y = alt.Y("y:Q", scale=alt.Scale(domain=frame[1], nice=False, zero=False),
-              title=title(f"forgotten: loss on {task} above the base ({unit_y})"))
-    inside = [row for row in marks if frame[0][0] <= row["x"] <= frame[0][1] and frame[1][0] <= row["y"] <= frame[1][1]]
-    colour, shape = style.colour(), style.shape()
-    tips = [alt.Tooltip("arm:N"), alt.Tooltip("learned:N"), alt.Tooltip("forgotten:N")]
-    trail = alt.Chart(data(trails)).encode(x=x, y=y, color=colour)
-    mean = trail.transform_filter("datum.kind == 'mean'").encode(order="rate:Q", detail="arm:N")
-    mark = alt.Chart(data(inside)).encode(x=x, y=y, color=colour)
-    layers = [*_floor(facts, marks, x, y), *_zero_lines(x, y),
-              trail.transform_filter("datum.kind == 'seed'").mark_circle(size=9, opacity=0.35, clip=True),
-              mean.mark_line(strokeWidth=1, opacity=0.6, clip=True),
-              mean.mark_point(size=22, filled=True, opacity=0.7, clip=True).encode(
-                  shape=shape, tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("at:N", title="learning rate")]),
-              mark.transform_filter("isValid(datum.x1)").mark_rule(strokeWidth=2, clip=True).encode(x="x1:Q", x2="x2:Q"),
-              mark.transform_filter("isValid(datum.y1)").mark_rule(strokeWidth=2, clip=True).encode(y="y1:Q", y2="y2:Q"),
-              mark.mark_point(size=130, filled=True, opacity=1).encode(shape=shape, tooltip=tips)]
-    return alt.layer(*layers)
-
-
-def _zero_lines(x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    zero = alt.Chart(data([{"x": 0.0, "y": 0.0}]))
-    return [zero.mark_rule(strokeDash=[3, 3]).encode(x=x), zero.mark_rule(strokeDash=[3, 3]).encode(y=y)]
-
-
-def _floor(facts: Facts, marks: Rows, x: alt.X, y: alt.Y) -> list[alt.Chart]:
-    """A box around the reference arm, as wide and high as the A/A replicate lies away from it."""
-    twin, reference = _aa_pair(facts, marks)
-    if twin is None or reference is None:
-        return []
-    half_x, half_y = abs(twin["x"] - reference["x"]), abs(twin["y"] - reference["y"])
-    box = {"x": reference["x"] - half_x, "x2": reference["x"] + half_x,
-           "y": reference["y"] - half_y, "y2": reference["y"] + half_y}
-    return [alt.Chart(data([box])).mark_rect(color=NEUTRAL, opacity=0.28, clip=True).encode(
-        x=x, x2="x2:Q", y=y, y2="y2:Q")]
-
-
-def _aa_pair(facts: Facts, marks: Rows) -> tuple[dict[str, object] | None, dict[str, object] | None]:
-    by_name = {row["name"]: row for row in marks}
+def _floor_rows(facts: Facts, marks: Rows, trails: Rows) -> Rows:
+    """The A/A box: around the reference arm, as wide and high as two equal arms lie apart at the same rate."""
     twin = next((arm.name for arm in facts.arms if arm.role == AA), "")
-    reference = facts.study.controls.reference if facts.study.controls else ""
-    return by_name.get(twin), by_name.get(reference)
+    controls = facts.study.controls
+    means = {(row["name"], row["rate"]): row for row in trails if row["kind"] == "mean"}
+    again = next((row for (name, _), row in means.items() if name == twin), None)
+    if controls is None or again is None:
+        return []
+    once = means.get((controls.reference, again["rate"]))
+    centre = next((row for row in marks if row["name"] == controls.reference), None)
+    if once is None or centre is None:
+        return []
+    half_x, half_y = abs(once["x"] - again["x"]), abs(once["y"] - again["y"])
+    return [{"kind": "floor", "x": centre["x"] - half_x, "x2": centre["x"] + half_x,
+             "y": centre["y"] - half_y, "y2": centre["y"] + half_y}]
 
 
-def _has_floor(facts: Facts) -> bool:
-    return any(_floor(facts, mark_rows(facts, path, task), alt.X("x:Q"), alt.Y("y:Q"))
-               for path in facts.paths for task in forgettable(facts, path))
+def _frame(facts: Facts, rows: Rows) -> tuple[Frame, Rows]:
+    """The domains of both axes, and the positive controls that are left out so as not to squeeze the rest."""
+    controls = {arm.name for arm in facts.arms if arm.role == POSITIVE_CONTROL}
+    far = [row for row in rows if row.get("name") in controls]
+    near = _domains([row for row in rows if row not in far])
+    wide = _domains(rows)
+    if all(whole[1] - whole[0] <= _FAR * (part[1] - part[0]) for whole, part in zip(wide, near, strict=True)):
+        return wide, []
+    return near, far
+
+
+def _domains(rows: Rows) -> Frame:
+    return (span([row[name] for row in rows for name in ("x", "x1", "x2") if name in row]),
+            span([row[name] for row in rows for name in ("y", "y1", "y2") if name in row]))
+
+
+def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: str) -> Panel:
+    arms = named(facts.arms, (row["name"] for row in rows if row["kind"] == "mark"))
+    unit_x, unit_y = (unit_name(facts.unit(of, facts.primary_metric(of))) or "score" for of in (path.tasks[-1], task))
+    x = alt.X("x:Q", scale=alt.Scale(domain=frame[0], nice=False, zero=False),
+              title=title(f"learned: gain on {path.tasks[-1]} ({unit_x}) \N{RIGHTWARDS ARROW} better"))
+    y = alt.Y("y:Q", scale=alt.Scale(domain=frame[1], nice=False, zero=False),
+              title=title(f"better \N{LEFTWARDS ARROW} forgotten: loss of {task} ({unit_y})"))
+    tint, form = colour(arms), shape(arms)
+    mean, mark = of_kind("mean").encode(x=x, y=y, color=tint), of_kind("mark").encode(x=x, y=y, color=tint)
+    return panel(name, rows, [
+        of_kind("floor").mark_rect(color=NEUTRAL, opacity=0.28, clip=True).encode(x=x, x2="x2:Q", y=y, y2="y2:Q"),
+        of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(x=x),
+        of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(y=y),
+        of_kind("seed").mark_circle(size=9, opacity=0.35, clip=True).encode(x=x, y=y, color=tint),
+        mean.mark_line(strokeWidth=1, opacity=0.6, clip=True).encode(order="rate:Q"),
+        mean.mark_point(size=22, filled=True, opacity=0.7, clip=True).encode(
+            shape=form, tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("at:N", title="learning rate")]),
+        mark.transform_filter("isValid(datum.x1)").mark_rule(strokeWidth=2, clip=True).encode(
+            x=alt.X("x1:Q"), x2="x2:Q"),
+        mark.transform_filter("isValid(datum.y1)").mark_rule(strokeWidth=2, clip=True).encode(
+            y=alt.Y("y1:Q"), y2="y2:Q"),
+        mark.mark_point(size=130, filled=True, opacity=1).encode(
+            shape=form, tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("learned:N"), alt.Tooltip("forgotten:N")])])
 
 
 def _words(value: float, low: float | None, high: float | None) -> str:
     shown, interval = numbers.with_interval(value, low, high)
-    return f"{shown} ({interval})" if interval else f"{shown} (no interval)"
-
-
-def _alt(facts: Facts) -> str:
-    texts = []
-    for path in facts.paths:
-        for task in forgettable(facts, path):
-            texts += [f"{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}"
-                      for row in mark_rows(facts, path, task) if "learned" in row]
-    return "Scatter plot of forgetting against learning. " + "; ".join(texts) + "."
+    return f"{shown} ({interval or 'no interval'})"

@@ -12,7 +12,7 @@ from finetrial.records.record import Outcome
 from finetrial.report import numbers
 from finetrial.report.arms import BASE, ArmMark
 from finetrial.report.facts import Facts, Path
-from finetrial.report.figures.theme import Figure, Panel, Rows, Style, data, span, title
+from finetrial.report.figures.theme import Figure, Panel, Rows, of_kind, panel, span, title
 from finetrial.report.sentences import metric_name, unit_name
 
 VALIDATION, TEST = "validation", "test"
@@ -20,19 +20,20 @@ LINES = (("dashed", "validation, mean over seeds"), ("solid", "test, mean over s
          ("ring", "test at the rate chosen for that seed"))
 
 
-def figure(facts: Facts, legend: bool) -> Figure | None:
+def figure(facts: Facts) -> Figure | None:
     """One panel for each arm with at least two rates, for each base, sequence and phase."""
     panels, shown = [], []
     for path in facts.paths:
         for phase, task in enumerate(path.tasks, start=1):
-            rows = {arm: found for arm in facts.arms if (found := rate_rows(facts, path, arm, phase))}
+            rows = {arm: rate_rows(facts, path, arm, phase) for arm in facts.arms}
             values = [row["value"] for found in rows.values() for row in found if row["kind"] != "failed"]
             if not values:
                 continue
             for arm, found in rows.items():
                 name = [facts.path_label(path), task if path.last_phase > 1 else "", arm.label]
-                panels.append(Panel(_chart(facts, task, arm, found, span(values)), ", ".join(filter(None, name))))
-                shown.append(arm)
+                if found:
+                    panels.append(_panel(facts, task, arm, found, span(values), ", ".join(filter(None, name))))
+                    shown.append(arm)
     if not panels:
         return None
     arms = tuple(dict.fromkeys(shown))
@@ -75,29 +76,33 @@ def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:
     return [row | {"at": numbers.rate(row["rate"])} for row in rows]
 
 
-def _chart(facts: Facts, task: str, arm: ArmMark, rows: Rows, domain: list[float]) -> alt.LayerChart:
+def _panel(facts: Facts, task: str, arm: ArmMark, rows: Rows, domain: list[float], name: str) -> Panel:
     metric = facts.primary_metric(task)
     unit = unit_name(facts.unit(task, metric))
     rates = sorted({row["rate"] for row in rows})
     edge = math.sqrt(rates[1] / rates[0])
-    x = alt.X("rate:Q", title="learning rate", axis=alt.Axis(values=rates, format=".0e", labelOverlap=False),
+    x = alt.X("rate:Q", title="learning rate", axis=alt.Axis(values=rates, labelExpr=_as_written(rates)),
               scale=alt.Scale(type="log", domain=[rates[0] / edge, rates[-1] * edge], nice=False))
     y = alt.Y("value:Q", title=title(f"{metric_name(metric)} on {task}{f' ({unit})' if unit else ''}", 28),
               scale=alt.Scale(domain=domain, zero=False, nice=False), axis=alt.Axis(tickCount=4))
-    chart = alt.Chart(data(rows)).encode(x=x, y=y, color=Style((arm,)).colour())
-    n = alt.Tooltip("n:Q", title="seeds")
     tips = [alt.Tooltip("at:N", title="learning rate"), alt.Tooltip("value:Q", format=".4g")]
+    seed, n = [*tips, alt.Tooltip("seed:N")], [*tips, alt.Tooltip("n:Q", title="seeds")]
+    tint = arm.colour
+    return panel(name, rows, [
+        of_kind(VALIDATION).mark_line(strokeDash=[4, 3], strokeWidth=1.5, opacity=0.8, color=tint).encode(x=x, y=y),
+        of_kind(TEST).mark_line(strokeWidth=2, color=tint).encode(x=x, y=y),
+        of_kind("seed").mark_circle(size=22, opacity=0.55, color=tint).encode(x=x, y=y, tooltip=seed),
+        of_kind("chosen").mark_point(size=90, strokeWidth=1.8, opacity=1, color=tint).encode(x=x, y=y, tooltip=seed),
+        of_kind(TEST).mark_point(size=60, opacity=0).encode(x=x, y=y, tooltip=n),
+        of_kind("failed").mark_text(align="center", baseline="top", fontSize=10).encode(
+            x=x, y=alt.value(2), text="word:N")])
 
-    def kind(name: str) -> alt.Chart:
-        return chart.transform_filter(f"datum.kind == '{name}'")
 
-    return alt.layer(
-        kind(VALIDATION).mark_line(strokeDash=[4, 3], strokeWidth=1.5, opacity=0.8),
-        kind(TEST).mark_line(strokeWidth=2),
-        kind("seed").mark_circle(size=22, opacity=0.55).encode(tooltip=[*tips, alt.Tooltip("seed:N")]),
-        kind("chosen").mark_point(size=90, strokeWidth=1.8, opacity=1).encode(tooltip=[*tips, alt.Tooltip("seed:N")]),
-        kind(TEST).mark_point(size=14, opacity=0).encode(tooltip=[*tips, n]),
-        kind("failed").mark_text(align="center", baseline="top", fontSize=10).encode(text="word:N", y=alt.value(2)))
+def _as_written(rates: list[float]) -> str:
+    """A Vega expression that writes each rate of the grid as the tables do."""
+    names = {f"{rate:.6g}": numbers.rate(rate) for rate in rates}
+    cases = "".join(f"abs(datum.value / {rate} - 1) < 1e-4 ? '{name}' : " for rate, name in names.items())
+    return f"{cases}''"
 
 
 def _alt(facts: Facts, arms: tuple[ArmMark, ...]) -> str:

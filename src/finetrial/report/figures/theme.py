@@ -22,9 +22,9 @@ Rows = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart without a size; `title` names it where a figure has several."""
+    """One chart without a size, as a Vega-Lite specification; `title` names it where a figure has several."""
 
-    chart: alt.LayerChart
+    spec: dict[str, Any]
     title: str = ""
 
 
@@ -43,36 +43,39 @@ class Figure:
     lines: tuple[tuple[str, str], ...] = ()  # what the page says of line styles: (css class, meaning)
 
 
-@dataclass(frozen=True)
-class Style:
-    """Encodings that give every arm its colour and shape. `legend`: drawn in the chart (files) or not (page)."""
+def panel(name: str, rows: Rows, layers: Sequence[alt.Chart]) -> Panel:
+    """Layers over one set of rows, kept inline; numbers to six significant digits, to keep the page small.
 
-    arms: tuple[ArmMark, ...]
-    legend: bool = False
-
-    def of(self, names: Iterable[str]) -> Style:
-        """The same style for some arms only: the legend lists no others."""
-        wanted = set(names)
-        return Style(tuple(arm for arm in self.arms if arm.name in wanted), self.legend)
-
-    def colour(self) -> alt.Color:
-        """Colour by arm; the field is `arm`, holding labels."""
-        return alt.Color("arm:N", scale=alt.Scale(domain=[arm.label for arm in self.arms],
-                                                  range=[arm.colour for arm in self.arms]), legend=self._legend())
-
-    def shape(self) -> alt.Shape:
-        """Shape by arm, merged with the colour in the legend."""
-        return alt.Shape("arm:N", scale=alt.Scale(domain=[arm.label for arm in self.arms],
-                                                  range=[arm.shape for arm in self.arms]), legend=self._legend())
-
-    def _legend(self) -> alt.Legend | None:
-        return alt.Legend(title=None, orient="bottom", columns=3, labelLimit=400) if self.legend else None
+    Layers have no data of their own: they filter `rows` by `kind`, so that the rows are written once.
+    """
+    values = [{key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
+              for row in rows]
+    spec = alt.layer(*layers).to_dict(validate=False)
+    return Panel({"data": {"values": values}, **{key: spec[key] for key in spec if key not in ("$schema", "config")}},
+                 name)
 
 
-def data(rows: Rows) -> alt.Data:
-    """Rows as inline values; numbers to six significant digits, to keep the page small."""
-    return alt.Data(values=[{name: float(f"{value:.6g}") if isinstance(value, float) else value
-                             for name, value in row.items()} for row in rows])
+def of_kind(kind: str) -> alt.Chart:
+    """A layer that shows the rows of one kind."""
+    return alt.Chart().transform_filter(f"datum.kind === '{kind}'")
+
+
+def colour(arms: Sequence[ArmMark]) -> alt.Color:
+    """Colour by arm; the field is `arm`, holding labels."""
+    return alt.Color("arm:N", title=None, scale=alt.Scale(domain=[arm.label for arm in arms],
+                                                          range=[arm.colour for arm in arms]))
+
+
+def shape(arms: Sequence[ArmMark]) -> alt.Shape:
+    """Shape by arm, merged with the colour in the legend."""
+    return alt.Shape("arm:N", title=None, scale=alt.Scale(domain=[arm.label for arm in arms],
+                                                          range=[arm.shape for arm in arms]))
+
+
+def named(arms: Sequence[ArmMark], names: Iterable[str]) -> tuple[ArmMark, ...]:
+    """The arms with these names, in the order of the report."""
+    wanted = set(names)
+    return tuple(arm for arm in arms if arm.name in wanted)
 
 
 def title(text: str, width: int = 42) -> str | list[str]:
@@ -88,12 +91,14 @@ def span(values: Sequence[float], *, padding: float = 0.06) -> list[float]:
     return [low - margin, high + margin]
 
 
-def config(ink: str) -> dict[str, Any]:
-    """The Vega-Lite configuration for one colour of ink."""
+def config(ink: str, *, legend: bool) -> dict[str, Any]:
+    """The Vega-Lite configuration for one colour of ink, with or without legends in the charts."""
     axis = {"labelColor": ink, "titleColor": ink, "domainColor": ink, "domainOpacity": 0.35, "tickColor": ink,
             "tickOpacity": 0.35, "gridColor": ink, "gridOpacity": 0.1, "labelFontSize": 11, "titleFontSize": 12,
             "titleFontWeight": "normal", "titlePadding": 8, "labelOverlap": True, "tickCount": 6}
+    legends = {"labelColor": ink, "labelFontSize": 12, "symbolSize": 90, "symbolOpacity": 1, "orient": "bottom",
+               "columns": 3, "labelLimit": 400}
     return {"background": "transparent", "font": "sans-serif", "axis": axis, "view": {"stroke": None},
             "text": {"color": ink, "fontSize": 11}, "rule": {"color": NEUTRAL},
-            "legend": {"labelColor": ink, "titleColor": ink, "labelFontSize": 12, "symbolSize": 90},
+            "legend": legends if legend else {"disable": True},
             "title": {"color": ink, "fontSize": 12, "fontWeight": "bold", "anchor": "start"}}

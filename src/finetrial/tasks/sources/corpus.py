@@ -35,6 +35,8 @@ from finetrial.tasks.splits import cluster_names, file_splits
 LINK_WORDS = 5  # descriptions of at least this many words tie the files that share them
 MAX_PROCESSES = 2
 Table = Literal["files", "functions", "documents"]
+ALL_RULES = ("file not UTF-8", "file with syntax error", *RULES, "exact duplicate", "near-duplicate",
+             "short description in two splits", "document: same long description")
 TABLES: tuple[Table, ...] = ("files", "functions", "documents")
 
 
@@ -89,7 +91,7 @@ def _mine_part(files: Sequence[SourceFile]) -> list[MinedFile]:
 
 def build(mined: Sequence[MinedFile]) -> tuple[dict[str, list[dict[str, Any]]], dict[str, Any]]:
     """Tables and report from mined files: clusters, splits, and one row for each thing said once."""
-    dropped: Counter[str] = Counter({rule: 0 for rule in ("file not UTF-8", "file with syntax error", *RULES)})
+    dropped: Counter[str] = Counter(dict.fromkeys(ALL_RULES, 0))
     for file in mined:
         dropped.update(file.dropped)
         if file.unreadable:

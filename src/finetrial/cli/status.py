@@ -1,0 +1,88 @@
+"""`finetrial status`: how far the runs are, from what their runners write to `status.json`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from finetrial.cli.output import heading, indented, say
+from finetrial.cli.running import REPORT_FILE, find_run, run_folders
+from finetrial.report.numbers import seconds_text
+from finetrial.run.status import read_status
+
+RUNNING_SHOWN = 8
+
+
+def status_command(name: str | None, runs: Path) -> None:
+    """One line a run; with a name, that run and what it computes just now."""
+    if name is not None:
+        folder = find_run(name, runs)
+        say(*detail(folder, read_status(folder)))
+        return
+    folders = run_folders(runs)
+    if not folders:
+        say(f"no runs below {runs}; start one: finetrial run perplexity --size demo")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Run", overflow="fold")
+    table.add_column("State")
+    table.add_column("Stages", justify="right")
+    table.add_column("Failed", justify="right")
+    table.add_column("Left")
+    for folder in folders:
+        table.add_row(folder.name, *line(read_status(folder)))
+    say(table)
+
+
+def line(status: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
+    """State, stages, failures, time left."""
+    if status is None:
+        return "not started", "", "", ""
+    failed = sum(status["failures"].values())
+    return (status["state"], f"{status['stages_done']:,}/{status['stages_total']:,}", f"{failed:,}" if failed else "",
+            _left(status) if status["state"] == "running" else "")
+
+
+def detail(folder: Path, status: Mapping[str, Any] | None) -> Iterable[RenderableType]:
+    """One run: its state, failures by kind, and the stages that run just now."""
+    if status is None:
+        yield f"{folder.name}: not started"
+        return
+    state, stages, _, left = line(status)
+    yield Text(f"{folder.name}: {state}, {stages} stages" + (f", {left} left" if left else ""), style="bold")
+    if status["stages_reused"]:
+        yield f"{status['stages_reused']:,} of them were recorded before"
+    for outcome, number in status["failures"].items():
+        yield f"{outcome}: {number:,}; why is in {folder / 'logs'}"
+    for damaged in status["damaged"]:
+        yield f"damaged and computed again: {damaged}"
+    if status["state"] == "running":
+        yield heading("Now")
+        yield indented(_now(status["running"]))
+    elif (folder / REPORT_FILE).is_file():
+        yield f"report: {folder / REPORT_FILE}"
+    if status["state"] == "interrupted":
+        yield "run the same command again to go on"
+
+
+def _now(running: list[Mapping[str, Any]]) -> Table:
+    table = Table.grid(padding=(0, 2))
+    for _ in range(4):
+        table.add_column(overflow="fold")
+    for stage in running[:RUNNING_SHOWN]:
+        fraction, loss = stage["fraction"], stage["loss"]
+        table.add_row(stage["kind"], stage["label"], "" if fraction is None else f"{100 * fraction:.0f} %",
+                      "" if loss is None else f"loss {loss:.3f}")
+    return table
+
+
+def _left(status: Mapping[str, Any]) -> str:
+    seconds = status["left_seconds"]
+    if seconds is None:
+        return "unknown"
+    return ("at least " if status["left_is_at_least"] else "about ") + seconds_text(seconds)

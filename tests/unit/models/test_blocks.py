@@ -1,0 +1,46 @@
+from typing import Any
+
+import pytest
+import torch
+
+from finetrial.errors import ModelError
+from finetrial.models import blocks
+from finetrial.models.shapes import architecture
+
+
+def _model(model_type: str, tiny_model: Any) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, GemmaConfig, T5Config
+
+    with torch.random.fork_rng():
+        if model_type == "gemma":
+            return AutoModelForCausalLM.from_config(GemmaConfig(
+                vocab_size=97, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+                num_key_value_heads=1, head_dim=8))
+        if model_type == "t5":
+            return AutoModelForSeq2SeqLM.from_config(T5Config(vocab_size=97, d_model=32, d_kv=8, d_ff=64, num_layers=2,
+                                                              num_decoder_layers=3, num_heads=4,
+                                                              decoder_start_token_id=0))
+    return tiny_model(model_type)
+
+
+@pytest.mark.parametrize(("model_type", "depths"), [("gpt2", [2]), ("llama", [2]), ("gemma", [2]), ("t5", [2, 3])])
+def test_parts_are_found(model_type: str, depths: list[int], tiny_model: Any) -> None:
+    model = _model(model_type, tiny_model)
+    assert [len(stack) for stack in blocks.stacks(model)] == depths
+    assert blocks.embedding(model) is model.get_input_embeddings()
+    assert blocks.head(model) is model.get_output_embeddings()
+    assert len(blocks.final_norms(model)) == len(depths)
+    names = set(blocks.linears(model))
+    assert "lm_head" not in names
+    for ending in architecture(model_type).attention:
+        assert any(name.endswith(f".{ending}") for name in names)
+
+
+def test_max_positions(tiny_model: Any) -> None:
+    assert blocks.max_positions(tiny_model("gpt2").config) == 64
+    assert blocks.max_positions(_model("t5", tiny_model).config) is None
+
+
+def test_unknown_architecture() -> None:
+    with pytest.raises(ModelError, match="unknown model architecture 'lama'; did you mean 'llama'"):
+        architecture("lama")

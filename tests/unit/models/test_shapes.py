@@ -1,0 +1,59 @@
+"""Sizes computed from config.json alone against models built on the meta device."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import torch
+
+from finetrial.models import blocks
+from finetrial.models.shapes import count_parameters, linear_shapes
+
+
+def _configs() -> list[Any]:
+    from transformers import GemmaConfig, GPT2Config, LlamaConfig
+
+    return [
+        GPT2Config(),
+        GPT2Config(n_inner=300, n_embd=96, n_head=4, tie_word_embeddings=False),
+        LlamaConfig(hidden_size=2048, intermediate_size=5632, num_hidden_layers=22, num_attention_heads=32,
+                    num_key_value_heads=4, vocab_size=32000),
+        LlamaConfig(hidden_size=64, intermediate_size=172, num_hidden_layers=3, num_attention_heads=8,
+                    num_key_value_heads=4, vocab_size=512, tie_word_embeddings=True),
+        GemmaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
+                    num_key_value_heads=1, head_dim=32, vocab_size=128),
+    ]
+
+
+@pytest.mark.parametrize("index", range(5))
+def test_sizes_equal_the_built_models(index: int) -> None:
+    from transformers import AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
+
+    config = _configs()[index]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config)
+    assert count_parameters(config.to_dict()) == sum(p.numel() for p in model.parameters())
+    built = {name: tuple(layer.weight.shape) if isinstance(layer, Conv1D) else tuple(layer.weight.shape)[::-1]
+             for name, layer in blocks.linears(model).items()}
+    assert linear_shapes(config.to_dict()) == built
+
+
+def test_known_totals() -> None:
+    configs = _configs()
+    assert count_parameters(configs[0].to_dict()) == 124_439_808
+    assert count_parameters(configs[2].to_dict()) == 1_100_048_384
+
+
+def test_what_is_not_known_is_none() -> None:
+    assert count_parameters({"model_type": "t5"}) is None
+    assert count_parameters({"model_type": "gpt2"}) is None
+    assert count_parameters({**_configs()[2].to_dict(), "attention_bias": True}) is None
+
+
+def test_no_torch_is_needed() -> None:
+    code = ("import sys; sys.modules['torch'] = None; "
+            "import finetrial.models.shapes, finetrial.methods.lora, finetrial.methods.full, finetrial.train.config, "
+            "finetrial.train.outcome")
+    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+
+from finetrial.run import messages
+from finetrial.run.job import Job
+from finetrial.run.local import LocalPool, default_preload
+
+SINCE = "2026-01-01T00:00:00"
+
+
+@pytest.fixture
+def make_job(tmp_path, environment, laboratory):
+    def make(number, *orders):
+        return Job(number=number, orders=orders, store=tmp_path / "store", logs=tmp_path / "logs", device="cpu",
+                   environment=environment, since=SINCE)
+    return make
+
+
+def events_of(pool):
+    found = []
+    while pool.jobs:
+        found += pool.wait(5.0)
+    return found
+
+
+@pytest.mark.parametrize("fork", [True, False])
+def test_a_job_without_stages_starts_and_ends(tmp_path, make_job, fork):
+    with LocalPool(tmp_path / "log", preload=(), fork=fork) as pool:
+        pool.start(make_job(7))
+        pool.start(make_job(8))
+        found = sorted(events_of(pool), key=lambda message: message["job"])
+    assert found == [{"type": "exit", "job": 7, "status": 0}, {"type": "exit", "job": 8, "status": 0}]
+
+
+def test_spawned_workers_compute_stages_too(laboratory, monkeypatch):
+    monkeypatch.setattr("finetrial.run.local.sys.platform", "darwin")
+    result = laboratory.execute(laboratory.stage("a"), laboratory.stage("b", {"x": "a"}))
+    assert result.complete
+
+
+def test_when_the_server_dies_its_jobs_are_lost_and_another_one_starts(tmp_path, laboratory):
+    killed = []
+
+    def listener(event):
+        if type(event).__name__ == "StageStarted" and not killed:
+            server = next(child for child in psutil.Process().children() if "finetrial.run.server" in child.cmdline())
+            killed.append(server.pid)
+            os.kill(server.pid, signal.SIGKILL)
+
+    # the stage waits for a file that the second attempt, and only it, finds
+    stage = laboratory.stage("a", do="die", deaths=0, steps=3, rounds=2000)
+    result = laboratory.execute(stage, listener=listener)
+    assert killed and result.complete
+
+
+def test_the_environment_of_workers_is_pinned(tmp_path, make_job, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    with LocalPool(tmp_path / "log", preload=(), fork=True) as pool:
+        pool.start(make_job(1))
+        environ = psutil.Process(pool._server.pid).environ()
+    assert environ["OMP_NUM_THREADS"] == "1" and environ["PYTHONHASHSEED"] == "0"
+
+
+def test_the_libraries_that_workers_find_imported():
+    names = default_preload()
+    assert {"torch", "transformers.models.llama.modeling_llama", "finetrial.stages.train", "finetrial.methods.lora",
+            "finetrial.tasks.base"} <= set(names)
+    assert not any("bitsandbytes" in name for name in names)
+
+
+def test_messages_are_whole_lines():
+    read, write = os.pipe()
+    messages.send(write, {"type": "finished", "text": "ü" * 5000})
+    messages.send(write, {"type": "progress", "loss": 0.1})
+    reader = messages.Reader(read)
+    first, second = reader.read(1.0)
+    assert len(first["text"]) <= messages.LONGEST_TEXT and second == {"type": "progress", "loss": 0.1}
+    assert reader.read(0) == [] and not reader.ended
+    os.close(write)
+    assert reader.read(0) == [] and reader.ended
+    os.close(read)

@@ -1,0 +1,141 @@
+"""A user's own files: what is read, how it is split, and what a bad row is answered with."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from finetrial.errors import DataError
+from finetrial.tasks.pieces import text_documents
+from finetrial.tasks.prompt_completion import PromptCompletion
+from finetrial.tasks.text import Text
+
+
+def _lines(path: Path, rows: list[object]) -> str:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return str(path)
+
+
+def _pairs(count: int, start: int = 0) -> list[object]:
+    return [{"prompt": f"question {number}?", "completion": f"answer {number}"} for number in range(start, start + count)]
+
+
+def test_one_path_is_split_by_hash(tmp_path: Path) -> None:
+    task = PromptCompletion(path=_lines(tmp_path / "data.jsonl", _pairs(1_000)))
+    examples = task.load()
+    assert examples.report.rows == {split: len(examples.split(split)) for split in ("train", "val", "test")}
+    assert examples.report.rows["train"] == pytest.approx(800, abs=50)
+    assert examples.report.rows["test"] == pytest.approx(100, abs=35)
+    assert sum(examples.report.rows.values()) == 1_000
+    row = examples.rows[7]
+    assert row.source.endswith("data.jsonl, line 8")
+    assert "".join(segment.text for segment in task.render(row)) == "question 7?answer 7"
+
+
+def test_splits_do_not_depend_on_the_order_of_lines(tmp_path: Path) -> None:
+    rows = _pairs(60)
+    first = PromptCompletion(path=_lines(tmp_path / "a.jsonl", rows)).load()
+    second = PromptCompletion(path=_lines(tmp_path / "b.jsonl", rows[::-1])).load()
+    assert {row.id: row.split for row in first.rows} == {row.id: row.split for row in second.rows}
+
+
+def test_rows_of_one_cluster_or_one_prompt_stay_together(tmp_path: Path) -> None:
+    rows = [{"prompt": f"q{number}", "completion": f"a{number}", "cluster": number // 10} for number in range(200)]
+    rows += [{"prompt": f"q{number}", "completion": f"another {number}"} for number in range(0, 200, 10)]
+    examples = PromptCompletion(path=_lines(tmp_path / "a.jsonl", rows)).load()
+    assert len({row.cluster for row in examples.rows}) == 20
+    by_number: dict[int, set[str]] = {}
+    for row in examples.rows:
+        by_number.setdefault(int(row.fields["prompt"][1:]) // 10, set()).add(row.split)
+    assert all(len(splits) == 1 for splits in by_number.values())
+
+
+def test_files_per_split_and_leaks(tmp_path: Path) -> None:
+    task = PromptCompletion(train=_lines(tmp_path / "train.jsonl", [*_pairs(10), *_pairs(3)]),
+                            val=_lines(tmp_path / "val.jsonl", _pairs(3, 8)),
+                            test=_lines(tmp_path / "test.jsonl", _pairs(3, 10)))
+    examples = task.load()
+    assert examples.report.dropped == {"exact duplicate": 3, "prompt in a held-out split": 2 + 1}
+    assert examples.report.rows == {"train": 8, "val": 2, "test": 3}
+    prompts = [row.fields["prompt"] for row in examples.rows]
+    assert len(prompts) == len(set(prompts))
+
+
+def test_a_cluster_in_two_files_is_refused(tmp_path: Path) -> None:
+    rows = [{"text": "some words", "cluster": "book"}]
+    task = Text(train=_lines(tmp_path / "a.jsonl", [{"text": "others", "cluster": "book"}]),
+                test=_lines(tmp_path / "b.jsonl", rows))
+    with pytest.raises(DataError, match=r"a\.jsonl, line 1: cluster 'book' is in train and in test"):
+        task.load()
+
+
+def test_the_digest_follows_content_not_names(tmp_path: Path) -> None:
+    first = Text(path=_lines(tmp_path / "a.jsonl", [{"text": "one"}]))
+    second = Text(path=_lines(tmp_path / "b.jsonl", [{"text": "one"}]))
+    third = Text(path=_lines(tmp_path / "c.jsonl", [{"text": "two"}]))
+    assert first.source_digest() == second.source_digest() != third.source_digest()
+    assert first.load().digest == second.load().digest != third.load().digest
+    assert Text(train=first.path).source_digest() != Text(test=first.path).source_digest()
+
+
+@pytest.mark.parametrize(("row", "message"), [
+    ('{"prompt": "a", "completion": ', "not JSON"), ("[1, 2]", "a list, expected an object"), ('"text"', "a str"),
+    ({"prompt": "a"}, '"completion" is missing'), ({"prompt": "a", "completion": 3}, '"completion" is 3'),
+    ({"prompt": "", "completion": "b"}, "\"prompt\" is ''"), ({"prompt": "a", "completion": None}, "is None"),
+    ({"prompt": "a", "completion": "b", "cluster": ["x"]}, '"cluster" is')])
+def test_bad_rows_name_file_and_line(row: object, message: str, tmp_path: Path) -> None:
+    path = _lines(tmp_path / "data.jsonl", [*_pairs(2), "", row])
+    with pytest.raises(DataError) as caught:
+        PromptCompletion(path=path).load()
+    assert f"{path}, line 4" in caught.value.problem and message in caught.value.problem
+
+
+def test_ids_must_be_unique(tmp_path: Path) -> None:
+    rows = [{"text": "first", "id": 1}, {"text": "second", "id": 1}]
+    with pytest.raises(DataError, match=r"line 2 and .*line 1 have the same id '1'"):
+        Text(path=_lines(tmp_path / "a.jsonl", rows)).load()
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("\n\n")
+    (tmp_path / "latin.txt").write_bytes(b"fine\nna\xefve\n")
+    (tmp_path / "table.csv").write_text("a,b\n")
+    for name, message in (("empty.txt", "has no rows"), ("latin.txt", "line 2: byte 0xef is not UTF-8"),
+                          ("table.csv", "ends in .txt or .jsonl"), ("none.txt", "does not exist"), (".", "is a folder")):
+        with pytest.raises(DataError, match=message):
+            Text(path=str(tmp_path / name)).load()
+    with pytest.raises(DataError, match=r"in a \.jsonl file"):
+        PromptCompletion(path=str(tmp_path / "empty.txt")).load()
+
+
+@pytest.mark.parametrize("options", [{}, {"path": "a", "train": "b"}])
+def test_one_way_of_naming_files(options: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="give either `path`"):
+        Text(**options)
+
+
+def test_text_files_are_cut_into_documents(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("first story\n\nstill first<|endoftext|>\nsecond story<|endoftext|>\n")
+    examples = Text(path=str(tmp_path / "a.txt")).load()
+    assert [row.fields["text"] for row in examples.rows] == ["first story\n\nstill first", "second story"]
+    assert len({row.cluster for row in examples.rows}) == 2
+
+
+def test_blank_lines_make_pieces_of_at_least_500_characters() -> None:
+    blocks = [f"block {number} " + "word " * 30 for number in range(20)]
+    documents = text_documents("\n\n".join(blocks))
+    assert "\n\n".join(documents) == "\n\n".join(blocks)
+    assert all(len(document) >= 500 for document in documents) and len(documents) == 5
+    assert text_documents("short") == ["short"]
+
+
+def test_long_documents_become_rows_of_one_cluster(tmp_path: Path) -> None:
+    long = "\n".join(f"line {number} of a long document" for number in range(300))
+    rows = Text(path=_lines(tmp_path / "a.jsonl", [{"text": long, "id": "long"}, {"text": "short one"}])).load().rows
+    own = [row for row in rows if row.id.startswith("long#")]
+    assert len(own) == 4 and len({row.cluster for row in own}) == 1
+    assert "\n".join(row.fields["text"] for row in own) == long
+    assert len({row.cluster for row in rows}) == 2

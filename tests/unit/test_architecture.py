@@ -1,0 +1,150 @@
+"""The shape of the package: imports point one way, files stay small, planning needs no torch."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "src" / "finetrial"
+MOST_LINES = 300
+
+# From the ground up. A name is a module or a package right below finetrial; a longer name wins over a shorter one.
+TIERS: tuple[tuple[str, ...], ...] = (
+    ("errors", "fingerprint", "catalog", "streams", "records", "__init__"),
+    ("models", "train", "generate", "tasks", "scorers"),
+    ("methods", "measures", "spec", "analysis"),
+    ("stages", "plan", "report"),
+    ("studies",),
+    ("run", "models.bundled"),  # making a base trains with a method, so it stands above both
+    ("cli",),
+)
+TIER_OF = {name: tier for tier, names in enumerate(TIERS) for name in names}
+
+# methods.base is a contract without torch that the loop types against; methods attach with the help of models.
+CONTRACTS = {("train", "methods"), ("models", "methods")}
+CONTRACT_MODULES = {"methods.base"}
+
+
+def source_files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(module: str) -> str:
+    """`models.bundled.pretrain` -> `models.bundled`, `spec.io` -> `spec`: the longest name that a tier has."""
+    steps = module.split(".")
+    names = (".".join(steps[:count]) for count in range(len(steps), 0, -1))
+    return next(name for name in names if name in TIER_OF)
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" and len(parts) > 1 else parts)
+
+
+def imports_of(path: Path) -> Iterator[str]:
+    """Every module of finetrial that a file imports, in functions too; what only type checkers see is left out."""
+    for node in _outside_type_checking(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            names = [_imported(node.module or "", alias.name) for alias in node.names]
+        else:
+            continue
+        for name in names:
+            if name == "finetrial" or name.startswith("finetrial."):
+                yield name.removeprefix("finetrial").removeprefix(".") or "__init__"
+
+
+def _imported(module: str, name: str) -> str:
+    """`from finetrial.models import params` imports finetrial.models.params."""
+    path = PACKAGE.parent.joinpath(*module.split("."), name)
+    return f"{module}.{name}" if path.with_suffix(".py").is_file() or path.is_dir() else module
+
+
+def _outside_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
+            continue
+        yield node
+        yield from _outside_type_checking(node)
+
+
+def test_every_part_of_the_package_has_a_tier():
+    parts = {path.stem if path.parent == PACKAGE else path.relative_to(PACKAGE).parts[0] for path in source_files()}
+    assert parts <= set(TIER_OF), f"add to TIERS: {sorted(parts - set(TIER_OF))}"
+
+
+@pytest.mark.parametrize("path", source_files(), ids=module_of)
+def test_imports_point_down(path: Path):
+    part = part_of(module_of(path))
+    upward = {module for module in imports_of(path)
+              if TIER_OF[part_of(module)] > TIER_OF[part]
+              and not ((part, part_of(module)) in CONTRACTS and module in CONTRACT_MODULES)}
+    assert not upward, f"{module_of(path)} ({part}) imports from above: {sorted(upward)}"
+
+
+def test_no_cycles_between_packages():
+    """Within a tier packages may import each other, but not in a circle."""
+    needs: dict[str, set[str]] = {}
+    for path in source_files():
+        part = part_of(module_of(path))
+        found = {part_of(module) for module in imports_of(path) if module not in CONTRACT_MODULES}
+        needs.setdefault(part, set()).update(found - {part})
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            for part in needs.get(waiting.pop(), set()) - seen:
+                seen.add(part)
+                waiting.append(part)
+        return seen
+
+    circles = sorted(part for part in needs if part in reached(part))
+    assert not circles, f"these packages import each other in a circle: {circles}; {needs}"
+
+
+@pytest.mark.parametrize("path", source_files(), ids=module_of)
+def test_files_have_one_idea(path: Path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MOST_LINES, f"{path.name} has {lines} lines; split it"
+
+
+def test_every_built_in_study_is_planned_and_shown_without_torch():
+    """At every scale and size: compiled to a plan, audited, keyed and printed, with torch blocked."""
+    program = """
+import sys
+for name in ("torch", "transformers", "peft", "accelerate"):
+    sys.modules[name] = None
+from finetrial.cli import main
+from finetrial.cli.study import built_in_studies
+for name, study in built_in_studies().items():
+    for scale in study.scales:
+        for size in study.sizes:
+            code = main(["plan", name, "--scale", scale, "--size", size])
+            assert code == 0, (name, scale, size)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    assert done.returncode == 0, done.stderr
+
+
+def test_help_imports_nothing_heavy():
+    """`finetrial --help` answers at once because it does not import these."""
+    program = """
+import sys
+from finetrial.cli import main
+assert main(["--help"]) == 0
+heavy = {"torch", "transformers", "numpy", "pandas", "scipy", "pyarrow", "pydantic", "yaml", "rich"} & set(sys.modules)
+assert not heavy, heavy
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    assert done.returncode == 0, done.stderr
