@@ -5,10 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
-import subprocess
 import sys
 from pathlib import Path
+
+from finetrial.cli import main as finetrial
 
 PAGE = Path(__file__).with_name("cli.md")
 COMMANDS = ("run", "plan", "studies", "show", "status", "report", "data", "pretrain", "doctor", "schema")
@@ -33,11 +36,12 @@ def _section(title: str, arguments: list[str]) -> str:
 
 
 def _help(arguments: list[str]) -> str:
-    """The help text at 80 columns, as a person sees it."""
-    environment = {**os.environ, "COLUMNS": "80", "TERM": "dumb", "NO_COLOR": "1"}
-    done = subprocess.run([sys.executable, "-m", "finetrial.cli", *arguments, "--help"], capture_output=True, text=True,
-                          env=environment, check=True)
-    return "\n".join(line.rstrip() for line in done.stdout.strip().splitlines())
+    """The help text at 80 columns."""
+    os.environ["COLUMNS"] = "80"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = finetrial([*arguments, "--help"])
+    assert code == 0, arguments
+    return "\n".join(line.rstrip() for line in printed.getvalue().strip().splitlines())
 
 
 def main() -> int:

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 TIME_LIMIT_SECONDS = 900
@@ -111,7 +112,7 @@ def now(clock: str) -> float:
 
 def between(marks: Sequence[float]) -> tuple[float, ...]:
     """The durations between moments."""
-    return tuple(after - before for before, after in zip(marks, marks[1:], strict=False))
+    return tuple(after - before for before, after in pairwise(marks))
 
 
 def measure(job: Job, script: Path) -> Outcome:
@@ -120,7 +121,7 @@ def measure(job: Job, script: Path) -> Outcome:
                    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run([sys.executable, str(script), "--measure", job.as_json()], env=environment,
-                              capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS)
+                              check=False, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
         return Outcome(failure=f"no result after {TIME_LIMIT_SECONDS} s")
     if done.returncode != 0:

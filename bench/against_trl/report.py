@@ -54,8 +54,7 @@ class Measured:
 
     def table(self) -> list[str]:
         """Markdown: one row a variant."""
-        lines = ["| variant | real tokens/s, median (least to greatest) | finetrial is faster by | finetrial, no packing, "
-                 "by | peak memory | what it is |", "|---|---|---|---|---|---|"]
+        lines = [_HEAD, "|---|---|---|---|---|---|"]
         for variant, outcomes in self.outcomes.items():
             rates = self.rates(variant)
             if not rates:
@@ -97,7 +96,7 @@ def markdown(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
     """The whole report."""
     lines = ["# Training speed against TRL's SFTTrainer", "", f"{facts['date']}, {facts['device']}. {facts['setting']}", "",
              f"Command: `{facts['command']}`", "",
-             ", ".join(f"{name} {version}" for name, version in facts["versions"].items()), "", *_NOTES, ""]
+             ", ".join(f"{name} {version}" for name, version in facts["versions"].items()), "", _CONDITIONS, "", _CHUNKED, ""]
     for part in measured:
         lines += [f"## {part.method}", "", *part.table(), ""]
     lines += ["## Aims", "", "| what | value | aim | reached |", "|---|---|---|---|"]
@@ -109,13 +108,14 @@ def markdown(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_NOTES = (
+_HEAD = ("| variant | real tokens/s, median (least to greatest) | finetrial is faster by | finetrial without packing is "
+         "faster by | peak memory | what it is |")
+_CONDITIONS = (
     "Same model, rows, order, batch (rows a step), optimizer (AdamW, fused, no weight decay, clipping at 1), schedule "
     "and precision on both sides; dropout 0. Each measurement is a process of its own; variants take turns, and ratios "
     "are taken round by round. Warm-up steps, compilation among them, are left out. One pass over the same rows, "
-    "real tokens only: padding does not count.",
-    "",
-    "TRL's `loss_type='chunked_nll'` has become an alias of its default loss, so every variant has the chunked loss.")
+    "real tokens only: padding does not count.")
+_CHUNKED = ("TRL's `loss_type='chunked_nll'` has become an alias of its default loss, so every variant has the chunked loss.")
 
 
 def _middle(ratio: tuple[float, float, float] | None) -> float | None:

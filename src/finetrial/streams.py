@@ -37,7 +37,8 @@ class Streams:
         """Run library draws under a global torch generator seeded for `purpose`, and restore it afterwards."""
         import torch
 
-        devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+        initialised = torch.cuda.is_initialized()  # type: ignore[no-untyped-call]
+        devices = list(range(torch.cuda.device_count())) if initialised else []
         with torch.random.fork_rng(devices=devices):
             torch.manual_seed(self.torch_seed(purpose))
             yield

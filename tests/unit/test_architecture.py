@@ -9,8 +9,6 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).parents[2] / "src" / "finetrial"
 MOST_LINES = 300
 
@@ -29,6 +27,12 @@ TIER_OF = {name: tier for tier, names in enumerate(TIERS) for name in names}
 # methods.base is a contract without torch that the loop types against; methods attach with the help of models.
 CONTRACTS = {("train", "methods"), ("models", "methods")}
 CONTRACT_MODULES = {"methods.base"}
+
+BLOCKED = """
+import sys
+for name in ("torch", "transformers", "peft", "accelerate"):
+    sys.modules[name] = None
+"""
 
 
 def source_files() -> list[Path]:
@@ -76,18 +80,27 @@ def _outside_type_checking(tree: ast.AST) -> Iterator[ast.AST]:
         yield from _outside_type_checking(node)
 
 
+def run_python(program: str) -> None:
+    """In a process of its own; its complaint is the test's."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,
+                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_part_of_the_package_has_a_tier():
     parts = {path.stem if path.parent == PACKAGE else path.relative_to(PACKAGE).parts[0] for path in source_files()}
     assert parts <= set(TIER_OF), f"add to TIERS: {sorted(parts - set(TIER_OF))}"
 
 
-@pytest.mark.parametrize("path", source_files(), ids=module_of)
-def test_imports_point_down(path: Path):
-    part = part_of(module_of(path))
-    upward = {module for module in imports_of(path)
-              if TIER_OF[part_of(module)] > TIER_OF[part]
-              and not ((part, part_of(module)) in CONTRACTS and module in CONTRACT_MODULES)}
-    assert not upward, f"{module_of(path)} ({part}) imports from above: {sorted(upward)}"
+def test_imports_point_down():
+    upward = {}
+    for path in source_files():
+        part = part_of(module_of(path))
+        found = {module for module in imports_of(path) if TIER_OF[part_of(module)] > TIER_OF[part]
+                 and not ((part, part_of(module)) in CONTRACTS and module in CONTRACT_MODULES)}
+        if found:
+            upward[module_of(path)] = sorted(found)
+    assert not upward, "these import from above"
 
 
 def test_no_cycles_between_packages():
@@ -111,18 +124,23 @@ def test_no_cycles_between_packages():
     assert not circles, f"these packages import each other in a circle: {circles}; {needs}"
 
 
-@pytest.mark.parametrize("path", source_files(), ids=module_of)
-def test_files_have_one_idea(path: Path):
-    lines = len(path.read_text(encoding="utf-8").splitlines())
-    assert lines <= MOST_LINES, f"{path.name} has {lines} lines; split it"
+def test_files_have_one_idea():
+    lengths = {module_of(path): len(path.read_text(encoding="utf-8").splitlines()) for path in source_files()}
+    too_long = {module: length for module, length in lengths.items() if length > MOST_LINES}
+    assert not too_long, f"more than {MOST_LINES} lines; split them"
+
+
+def test_only_models_training_and_generation_need_torch():
+    """Everything else can be imported with torch blocked."""
+    modules = [module_of(path) for path in source_files() if path.stem != "__main__"]
+    light = [f"finetrial.{module}".removesuffix(".__init__") for module in modules
+             if part_of(module) not in ("models", "models.bundled", "train", "generate")]
+    run_python(BLOCKED + f"import importlib\nfor name in {light}: importlib.import_module(name)")
 
 
 def test_every_built_in_study_is_planned_and_shown_without_torch():
-    """At every scale and size: compiled to a plan, audited, keyed and printed, with torch blocked."""
-    program = """
-import sys
-for name in ("torch", "transformers", "peft", "accelerate"):
-    sys.modules[name] = None
+    """At every scale and size: compiled to a plan, audited, keyed and printed."""
+    run_python(BLOCKED + """
 from finetrial.cli import main
 from finetrial.cli.study import built_in_studies
 for name, study in built_in_studies().items():
@@ -130,21 +148,15 @@ for name, study in built_in_studies().items():
         for size in study.sizes:
             code = main(["plan", name, "--scale", scale, "--size", size])
             assert code == 0, (name, scale, size)
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
-    assert done.returncode == 0, done.stderr
+""")
 
 
 def test_help_imports_nothing_heavy():
     """`finetrial --help` answers at once because it does not import these."""
-    program = """
+    run_python("""
 import sys
 from finetrial.cli import main
 assert main(["--help"]) == 0
 heavy = {"torch", "transformers", "numpy", "pandas", "scipy", "pyarrow", "pydantic", "yaml", "rich"} & set(sys.modules)
 assert not heavy, heavy
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False,
-                          env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)})
-    assert done.returncode == 0, done.stderr
+""")

@@ -23,6 +23,7 @@ from finetrial.analysis.linearise import linearised
 from finetrial.scorers.nats_per_token import NatsPerToken
 
 SEEDS = (3, 5, 10)
+TOKEN_SPREAD = 0.5  # of the log of a cluster's target tokens, where clusters are unequal
 
 
 @dataclass(frozen=True)
@@ -62,8 +63,9 @@ SETTINGS = (
 def simulate(setting: Setting, num_seeds: int, num_clusters: int, replicates: int, seed: int = 0) -> Coverage:
     """Coverage of the truth, zero, over `replicates` simulated trials."""
     generator = np.random.default_rng([seed, num_seeds, num_clusters])
-    expected = np.sqrt(setting.seeds**2 / num_seeds + setting.items**2 / num_clusters
-                       + setting.residual**2 / (num_seeds * num_clusters))
+    effective = num_clusters / (np.exp(TOKEN_SPREAD**2) if setting.ratio else 1.0)  # E[w]^2 / E[w^2] of token weights
+    expected = np.sqrt(setting.seeds**2 / num_seeds + setting.items**2 / effective
+                       + setting.residual**2 / (num_seeds * effective))
     covered, widths = 0, []
     for _ in range(replicates):
         found = crossed(_draw(generator, setting, num_seeds, num_clusters))
@@ -84,7 +86,7 @@ def _draw(generator: np.random.Generator, setting: Setting, num_seeds: int, num_
     d = setting.seeds * seeds + setting.items * items + setting.residual * residual
     if not setting.ratio:
         return d
-    tokens = np.broadcast_to(generator.lognormal(4.0, 0.5, (1, num_clusters)), d.shape)
+    tokens = np.broadcast_to(generator.lognormal(4.0, TOKEN_SPREAD, (1, num_clusters)), d.shape)
     arms = [linearised(np.stack([(3.0 + part) * tokens, tokens], axis=-1), NatsPerToken().aggregate)
             for part in (d, np.zeros_like(d))]
     return arms[0] - arms[1]

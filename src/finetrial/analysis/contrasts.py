@@ -131,8 +131,8 @@ def _matched_forgetting(trial: Trial, contrast: Contrast) -> Answer:
     matched = match(left, right)
     estimate = crossed((matched.left - matched.right)[:, np.newaxis], trial.study.evaluation.confidence)
     plasticity_unit = trial.metric(trial.primary(contrast.learned)).unit
-    notes = (f"at plasticity {matched.plasticity:.3g} {plasticity_unit} on {contrast.learned}: "
-             f"{contrast.left} forgets {matched.left.mean():.3g}, {contrast.right} {matched.right.mean():.3g}",
+    where = f"at plasticity {matched.plasticity:.3g} {plasticity_unit} on {contrast.learned}"
+    notes = (f"{where}: {contrast.left} forgets {matched.left.mean():.3g}, {contrast.right} {matched.right.mean():.3g}",
              "interval over seeds, for these test items")
     unit = trial.metric(contrast.metric or trial.primary(contrast.task)).unit
     return _with_interval(Answer(estimate, unit, notes=notes))

@@ -13,6 +13,7 @@ from scipy import optimize, special
 from finetrial.analysis.estimate import MIN_SEEDS, Components
 
 POWER = 0.8
+LARGEST = 1e4  # noncentralities above it are taken for it: the power is 1 and the distribution function overflows
 
 
 def power(effect: float, standard_error: float, degrees_of_freedom: float, alpha: float = 0.05) -> float:
@@ -49,6 +50,7 @@ def seeds_needed(effect: float, components: Components, num_clusters: int, alpha
 
 def _rejection(noncentrality: float, degrees_of_freedom: float, critical: float) -> float:
     """P(|T| > critical). The far tail is below P(Z < -noncentrality): left out where that is under 1e-9."""
+    noncentrality = min(noncentrality, LARGEST)
     upper = 1.0 - float(special.nctdtr(degrees_of_freedom, noncentrality, critical))
     if noncentrality > 6:
         return upper

@@ -39,7 +39,5 @@ def log_ratio(left: Mapping[int, float], right: Mapping[int, float], confidence:
 def _vertex(x: Sequence[float], y: Sequence[float]) -> float:
     """Where the parabola through three points peaks (successive parabolic interpolation, Brent 1973, ch. 5)."""
     rise, fall = x[1] - x[0], x[2] - x[1]
-    gain, loss = y[1] - y[0], y[1] - y[2]  # both >= 0: y[1] is the best
-    if gain == loss == 0:
-        return x[1]
+    gain, loss = y[1] - y[0], y[1] - y[2]  # > 0 and >= 0: y[1] is the best, the lower of equals
     return x[1] + (fall**2 * gain - rise**2 * loss) / (2 * (fall * gain + rise * loss))

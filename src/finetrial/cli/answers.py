@@ -38,13 +38,13 @@ def read_run(folder: Path) -> View:
 
 
 def short_answers(shown: View) -> Iterable[RenderableType]:
-    """What a run ends with: a verdict and a sentence for each hypothesis, what is missing, the recommendation."""
+    """What a run ends with: a verdict and a sentence for each hypothesis, alerts, the recommendation."""
     yield heading(shown.question)
     if not shown.cards:
         yield Text(shown.summary)
     for card in shown.cards:
         yield from _card(card)
-    yield from (Text(text, style="yellow") for text in shown.missing)
+    yield from (Text(text, style="yellow") for text in shown.alerts)
     yield Text()
     yield Text.assemble(("Recommendation  ", "bold"), shown.recommendation)
 

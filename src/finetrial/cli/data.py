@@ -28,9 +28,9 @@ COLUMNS = {"num_rows": "rows", "num_cut": "of these cut", "num_dropped": "too lo
 
 def data_command(name: str, changes: Changes, num_rows: int) -> None:
     """Print everything about a study's data. Raises DataError where it cannot be used."""
+    found = find_study(name, changes)
     from finetrial.models.load import load_tokenizer
 
-    found = find_study(name, changes)
     tokenizers: dict[str, tuple[str, Any]] = {}
     for written in found.study.bases:
         base = resolve_base(written, found.relative_to)
@@ -67,13 +67,13 @@ def encoded(study: Study, use: TaskUse, examples: Examples, base: str, tokenizer
 
     max_tokens = use.max_tokens or study.training.sequence_length
     limits: Mapping[str, int] = {"val": use.num_val, "test": use.num_test}
-    table = _table(f"as tokens of {base}, at most {max_tokens}", *COLUMNS.values())
+    table = _table("split", *COLUMNS.values())
     for split in USED:
         rows = stable_order(examples.split(split))
         _, report = encode_examples(use.task, rows, tokenizer, max_tokens, limit=limits.get(split))
         counts = report.as_dict()
         table.add_row(split, *(f"{counts[column]:,}" for column in COLUMNS))
-    yield from (Text(), indented(table))
+    yield from (Text(), indented(Text(f"As tokens of {base}, at most {max_tokens} a row:")), indented(table))
     first = preview(use.task, stable_order(examples.split("train")), tokenizer, max_tokens, num_rows)
     for number, tokens in enumerate(first, start=1):
         yield heading(f"  {use.name}, training row {number} of {len(first)}; scored text is "

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from finetrial import catalog
 from finetrial.errors import UserError, unknown
 from finetrial.spec.io import parse_study, read_study, set_value
@@ -80,7 +82,7 @@ def _apply(content: dict[str, Any], changes: Changes) -> bool:
     if changes.arms is not None:
         _keep_arms(content, _listed("--arms", changes.arms))
     for assignment in changes.assignments:
-        set_value(content, assignment)
+        _set(content, assignment)
     if changes.seeds is not None:
         content["seeds"] = _seeds(changes.seeds)
     if changes.precision is not None:
@@ -90,6 +92,14 @@ def _apply(content: dict[str, Any], changes: Changes) -> bool:
     if changes.accept:
         content["accept_threats"] = list(dict.fromkeys([*content.get("accept_threats", ()), *changes.accept]))
     return any((changes.arms, changes.assignments, changes.seeds, changes.precision, changes.accept))
+
+
+def _set(content: dict[str, Any], assignment: str) -> None:
+    try:
+        set_value(content, assignment)
+    except yaml.YAMLError as error:
+        raise UserError(f"--set {assignment}: the value is not YAML: {' '.join(str(error).split())}",
+                        "quote it for YAML and for the shell: --set \"question='what: this?'\"") from error
 
 
 def _seeds(text: str) -> int | list[int]:

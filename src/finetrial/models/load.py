@@ -137,7 +137,9 @@ def _check_files(folder: Path) -> tuple[Path, list[Path]]:
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
-        found = f"only pickled weights ({', '.join(pickled)}), which can run code when loaded" if pickled else "no weights"
+        found = "no weights"
+        if pickled:
+            found = f"only pickled weights ({', '.join(pickled)}), which can run code when loaded"
         raise ModelError(f"{folder} has {found}; expected model.safetensors",
                          "convert them: load the model in transformers and call save_pretrained")
     return config, weights

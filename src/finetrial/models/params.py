@@ -64,7 +64,7 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(tensor.view(-1).view(torch.uint8).numpy().tobytes())
+        total.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
 
 

@@ -1,6 +1,7 @@
 """How arms look: one colour and one shape for each, the same in every chart, table and legend.
 
-Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart; shape repeats the difference for print.
+Colours are Okabe and Ito's (2008), which colour-blind readers can tell apart, the blue a little lighter for dark pages;
+shape repeats the difference for print.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ POSITIVE_CONTROL = "positive control"
 AA = "A/A"
 ARM = "arm"
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#56B4E9")
+COLOURS = ("#2380C3", "#D55E00", "#009E73", "#E69F00", "#56B4E9")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
-_OTHERS = {BASE: ("#7F8790", "circle"), POSITIVE_CONTROL: ("#CC79A7", "triangle-down"), AA: ("#7F8790", "triangle-right")}
+_OTHERS = {BASE: ("#7F8790", "circle"), POSITIVE_CONTROL: ("#CC79A7", "triangle-down"),
+           AA: ("#7F8790", "triangle-right")}
 _ORDER = (BASE, ARM, POSITIVE_CONTROL, AA)
 
 
@@ -58,5 +60,6 @@ def _mark(name: str, labels: Mapping[str, str], roles: Mapping[str, str], chosen
 
 def _named_in(results: Results) -> list[str]:
     """Arms that the rows mention, in order: a running study may have rows before it has labels."""
-    rows = (*results.scores, *results.measures, *results.costs)
-    return list(dict.fromkeys(row.arm for row in rows if row.arm not in results.arms))
+    named = (*(row.arm for row in results.scores), *(row.arm for row in results.measures),
+             *(row.arm for row in results.costs))
+    return list(dict.fromkeys(name for name in named if name not in results.arms))

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from finetrial.records.record import Outcome
-from finetrial.records.results import Cost, Measure, Results, Score, Selection
+from finetrial.records.results import Cost, Finding, Measure, Results, Score, Selection
 from finetrial.report.arms import BASE, ArmMark, arm_marks
-from finetrial.spec import Study, TaskUse
+from finetrial.spec import Contrast, Hypothesis, Study, TaskUse
 
 SCORE, PLASTICITY, FORGETTING = "score", "plasticity", "forgetting"
 
@@ -163,6 +163,13 @@ class Facts:
         """How the rate was chosen, one row a seed."""
         return [row for row in self.results.tuning if (row.base, row.sequence, row.arm, row.phase)
                 == (path.base, path.sequence, arm, phase)]
+
+    def answers(self, hypothesis: Hypothesis) -> list[tuple[Finding, Contrast | None]]:
+        """The findings on a hypothesis's contrasts, each with the contrast it answers, in the order stated."""
+        rows = [row for row in self.results.findings if row.hypothesis == hypothesis.name]
+        parts = [row for row in rows if row.contrast] or rows
+        matched = len(parts) == len(hypothesis.contrasts)
+        return [(row, hypothesis.contrasts[place] if matched else None) for place, row in enumerate(parts)]
 
     def curve(self, path: Path, phase: int) -> list[Score]:
         """Learning-curve points of a phase at the rate that validation chose for each seed."""

@@ -7,8 +7,6 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from markupsafe import Markup
-
 from finetrial.report.figures import Figure
 from finetrial.report.model import View
 from finetrial.report.render import PAGE_CONFIG, page_specs
@@ -25,9 +23,10 @@ def page(view: View, figures: Sequence[Figure], *, files: bool = True) -> str:
     """The whole report as HTML. `files`: whether figure files lie beside it, so that links to them are offered."""
     shown = {figure.name: figure for figure in figures}
     specs = {f"{figure.name}-{place}": spec for figure in figures for place, spec in enumerate(page_specs(figure))}
-    return _template().render(view=view, figures=shown, specs=Markup(script_json(specs)), files=files,
-                              config=Markup(script_json(PAGE_CONFIG)), bundle=Markup(_bundle() if specs else ""),
-                              shapes=SHAPE_PATHS, glossary=GLOSSARY, slug=slug)
+    rendered: str = _template().render(view=view, figures=shown, specs=script_json(specs) if specs else "", files=files,
+                                      config=script_json(PAGE_CONFIG), bundle=_bundle() if specs else "",
+                                      shapes=SHAPE_PATHS, glossary=GLOSSARY, slug=slug)
+    return rendered
 
 
 def script_json(value: Any) -> str:
@@ -45,7 +44,8 @@ def _bundle() -> str:
     """Vega, Vega-Lite and vega-embed as one script (0.9 MB, sets `window.vegaEmbed`); made once a process."""
     import vl_convert
 
-    return vl_convert.javascript_bundle().replace("</script", "<\\/script")
+    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub takes the default for required
+    return bundle.replace("</script", "<\\/script")
 
 
 @functools.cache
@@ -54,4 +54,4 @@ def _template() -> Any:
 
     environment = Environment(loader=PackageLoader("finetrial.report"), autoescape=True, trim_blocks=True,
                               lstrip_blocks=True, undefined=StrictUndefined)
-    return environment.get_template("report.html.j2")
+    return environment.get_template("report.html.jinja")

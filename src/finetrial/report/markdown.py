@@ -20,8 +20,8 @@ def markdown(view: View, figures: Sequence[Figure], *, files: bool = True) -> st
 
 def _lines(view: View, figures: Sequence[Figure], files: bool) -> Iterable[str]:
     yield from (f"# {escaped(view.question)}", "", f"Study {escaped(view.title)}. {escaped(view.summary)}", "")
-    if view.missing:
-        yield from ("**What is missing:**", "", *(f"- {escaped(text)}" for text in view.missing), "")
+    if view.alerts:
+        yield from ("**Read this first:**", "", *(f"- {escaped(text)}" for text in view.alerts), "")
     yield from ("## Answers", "")
     for card in view.cards:
         yield from _card(card)
@@ -54,7 +54,9 @@ def _card(card: Card) -> Iterable[str]:
     yield from (f"### {escaped(card.name)}{kind}: {card.answer.verdict}", "", f"> {escaped(card.statement)}", "")
     yield from (escaped(card.answer.sentence), "")
     if card.answer.facts:
-        yield from (f"{_support(card.answer)}", "")
+        yield from (_support(card.answer), "")
+    if card.answer.recorded:
+        yield from (f"As recorded: {escaped(card.answer.recorded)}", "")
     for part in card.parts:
         yield f"- {part.verdict}: {escaped(part.contrast)}. {escaped(part.sentence)} {_support(part)}".rstrip()
     if card.parts:
@@ -66,8 +68,8 @@ def _support(answer: Answer) -> str:
 
 
 def _advice(view: View) -> Iterable[str]:
-    heading = f"## Which arm to choose: {escaped(view.recommended.label)}" if view.recommended else "## Which arm to choose"
-    yield from (heading, "", escaped(view.recommendation), "")
+    name = f": {escaped(view.recommended.label)}" if view.recommended else ""
+    yield from (f"## Which arm to choose{name}", "", escaped(view.recommendation), "")
     if view.runners_up:
         yield from (f"Next: {escaped(', '.join(view.runners_up))}.", "")
     yield from ("## How far to trust this", "",
@@ -105,4 +107,5 @@ def _table(table: Table) -> Iterable[str]:
 
 def _cell(cell: Cell) -> str:
     text = f"**{escaped(cell.text)}**" if cell.kind == "outcome" else escaped(cell.text)
-    return f"{text} ({escaped(cell.note)})" if cell.note else text
+    notes = "; ".join(filter(None, (cell.note, cell.more)))
+    return f"{text} ({escaped(notes)})" if notes else text

@@ -16,8 +16,9 @@ from finetrial.report.arms import AA, BASE, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import Facts, Path
 from finetrial.report.provenance import command, provenance_rows
 from finetrial.report.sentences import MEANINGS, SYMBOLS
+from finetrial.report.strip import Strip, strip
 from finetrial.report.tables import Table, audit_table, cost_table, score_tables, tuning_table
-from finetrial.spec import Contrast, Hypothesis, Study
+from finetrial.spec import Contrast, Study
 
 
 @dataclass(frozen=True)
@@ -28,10 +29,10 @@ class Answer:
     symbol: str
     meaning: str  # what the verdict's word means, in one line
     sentence: str
-    estimate: str
-    interval: str
     facts: tuple[str, ...]
     contrast: str = ""
+    strip: Strip | None = None
+    recorded: str = ""  # what the analysis wrote of a measured contrast, with its own caveats
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class View:
     question: str
     status: str
     summary: str  # the verdicts counted, in one line
-    missing: tuple[str, ...]  # what is not there, shown at the top
+    alerts: tuple[str, ...]  # what is missing or broken, shown at the top
     cards: tuple[Card, ...]
     recommended: ArmMark | None
     recommendation: str
@@ -86,9 +87,9 @@ def view(study: Study, results: Results) -> View:
     chosen = results.recommendation
     return View(
         title=study.name, question=study.question or results.question, status=results.status,
-        summary=_summary(cards), missing=tuple(_missing(facts, cards)), cards=cards,
+        summary=_summary(cards), alerts=tuple(_alerts(facts, cards)), cards=cards,
         recommended=facts.arm(chosen.arm) if chosen and chosen.arm else None,
-        recommendation=chosen.text if chosen else "No arm can be recommended from these results.",
+        recommendation=sentences.sentence(chosen.text) if chosen else "No arm can be recommended from these results.",
         runners_up=tuple(facts.label(name) for name in chosen.runners_up) if chosen else (),
         checks=tuple(_checks(facts)), scope=_scope(facts), arms=facts.arms, scores=score_tables(facts),
         costs=tuple(table for path in facts.paths if (table := cost_table(facts, path))),
@@ -96,20 +97,11 @@ def view(study: Study, results: Results) -> View:
         provenance=provenance_rows(study, results), command=command(study, results))
 
 
-def answers(hypothesis: Hypothesis, findings: Iterable[Finding]) -> list[tuple[Finding, Contrast | None]]:
-    """The findings on a hypothesis's contrasts, each with the contrast it answers, in the order stated."""
-    rows = [row for row in findings if row.hypothesis == hypothesis.name]
-    parts = [row for row in rows if row.contrast] or rows
-    contrasts = hypothesis.contrasts
-    matched = len(parts) == len(contrasts)
-    return [(row, contrasts[place] if matched else None) for place, row in enumerate(parts)]
-
-
 def _cards(facts: Facts) -> Iterable[Card]:
     ordered = sorted(facts.study.hypotheses, key=lambda hypothesis: not hypothesis.primary)
     for hypothesis in ordered:
         rows = [row for row in facts.results.findings if row.hypothesis == hypothesis.name]
-        parts = answers(hypothesis, rows)
+        parts = facts.answers(hypothesis)
         if not parts:
             absent = Finding(hypothesis=hypothesis.name, verdict="NOT MEASURED",
                              reason="the results hold no finding on it yet")
@@ -127,16 +119,16 @@ def _cards(facts: Facts) -> Iterable[Card]:
 
 def _answer(finding: Finding, contrast: Contrast | None, facts: Facts) -> Answer:
     return Answer(finding.verdict, SYMBOLS[finding.verdict], MEANINGS[finding.verdict],
-                  sentences.verdict_sentence(finding, contrast, facts.label), sentences.estimate_text(finding),
-                  sentences.interval_text(finding), sentences.support_facts(finding),
-                  sentences.contrast_name(finding, contrast, facts.label))
+                  sentences.verdict_sentence(finding, contrast, facts.label), sentences.support_facts(finding),
+                  sentences.contrast_name(finding, contrast, facts.label), strip(finding, contrast),
+                  "" if finding.estimate is None else sentences.sentence(finding.reason))
 
 
 def _whole_answer(whole: Finding | None, parts: list[Finding], combined: str) -> Answer:
     finding = whole or Finding(hypothesis=parts[0].hypothesis, verdict="NOT MEASURED",
                                reason="the results hold no finding on the hypothesis as a whole")
     return Answer(finding.verdict, SYMBOLS[finding.verdict], MEANINGS[finding.verdict],
-                  sentences.whole_sentence(finding, parts, combined), "", "", ())
+                  sentences.whole_sentence(finding, parts, combined), ())
 
 
 def _summary(cards: tuple[Card, ...]) -> str:
@@ -147,7 +139,9 @@ def _summary(cards: tuple[Card, ...]) -> str:
     return f"{numbers.counted(len(cards), 'hypothesis', 'hypotheses')}: {numbers.listed(words)}."
 
 
-def _missing(facts: Facts, cards: tuple[Card, ...]) -> Iterable[str]:
+def _alerts(facts: Facts, cards: tuple[Card, ...]) -> Iterable[str]:
+    if facts.results.assay.positive_control == "not seen":
+        yield "The positive control was not seen: this trial can show nothing, whatever the numbers below say."
     if facts.results.status != "complete":
         yield f"The run is {facts.results.status}: what follows uses what is there so far."
     for path in facts.paths:
@@ -167,9 +161,8 @@ def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
         planned = _planned(facts, arm)
         absent = planned - len({(row.seed, row.point) for row in rows})
         if absent > 0:
-            what = "test score" if arm.role == BASE else numbers.counted(planned, "cell")
-            yield f"{arm.label}{where}: {'no' if absent == planned else f'{absent:,} missing of'} {what}" \
-                  f"{' so far' if facts.results.status != 'complete' else ''}."
+            what = "the test score is" if arm.role == BASE else f"{absent:,} of {numbers.counted(planned, 'cell')} are"
+            yield f"{arm.label}{where}: {what} missing{' so far' if facts.results.status != 'complete' else ''}."
         failed = Counter(str(row.outcome) for row in rows if row.outcome is not Outcome.OK)
         for word, number in sorted(failed.items()):
             yield f"{arm.label}{where}: {word} in {number:,} of {numbers.counted(planned, 'cell')}."
@@ -188,7 +181,7 @@ def _checks(facts: Facts) -> Iterable[Check]:
                  "not measured": "the control did not finish, so it is open whether the trial can see effects",
                  "not planned": "the study has none, so a null result may only mean that the trial is blind"}
     yield Check(f"Positive control: {assay.positive_control}", state,
-                assay.positive_text or otherwise[assay.positive_control] + ".")
+                sentences.sentence(assay.positive_text or otherwise[assay.positive_control]))
     yield _aa_check(facts)
     seeds = len(facts.study.seeds)
     yield Check(f"Replicates: {numbers.counted(seeds, 'seed')}", "good" if seeds >= 3 else "bad",
@@ -212,7 +205,7 @@ def _aa_check(facts: Facts) -> Check:
     value, interval = numbers.with_interval(assay.aa_estimate, assay.aa_low, assay.aa_high)
     text = assay.aa_text or f"The same arm twice differs by {value} (interval {interval or 'not estimated'})."
     title = "A/A: no difference between equal arms" if includes_zero else "A/A: equal arms differ"
-    return Check(title, "good" if includes_zero else "bad", text)
+    return Check(title, "good" if includes_zero else "bad", sentences.sentence(text))
 
 
 def _scope(facts: Facts) -> str:
@@ -228,11 +221,6 @@ def _scope(facts: Facts) -> str:
 def _threats(facts: Facts) -> Iterable[str]:
     for name in facts.study.accept_threats:
         yield f"Accepted by the study: {name}."
-    edges = [row for row in facts.results.tuning if row.at_edge]
-    for arm in dict.fromkeys(row.arm for row in edges):
-        number = sum(row.arm == arm for row in edges)
-        yield f"{facts.label(arm)}: the best learning rate lies at the edge of the grid for " \
-              f"{numbers.counted(number, 'choice')}; a better rate may lie outside."
     if not any(arm.role == POSITIVE_CONTROL for arm in facts.arms):
         yield "There is no positive control: a difference that was not seen may still be there."
     yield from facts.study.notes

@@ -38,17 +38,25 @@ def plain(value: float, significant: int = 3) -> str:
     return fixed(value, max(0, significant - 1 - exponent))
 
 
-def with_interval(value: float, low: float | None, high: float | None) -> tuple[str, str]:
-    """The estimate and its interval as text: `("0.31", "0.22 to 0.40")`; the second is empty without an interval."""
-    if low is None or high is None or not (math.isfinite(low) and math.isfinite(high)):
-        return plain(value), ""
-    places = decimals_for(low, high)
+def with_interval(value: float, low: float | None, high: float | None, decimals: int | None = None) -> tuple[str, str]:
+    """The estimate and its interval as text: `("0.31", "0.22 to 0.40")`; the second is empty without an interval.
+
+    `decimals` replaces what the interval supports, where a column of a table shares one precision.
+    """
+    if low is None or high is None or low == high or not (math.isfinite(low) and math.isfinite(high)):
+        return plain(value) if decimals is None else fixed(value, decimals), ""
+    places = decimals_for(low, high) if decimals is None else decimals
     return fixed(value, places), f"{fixed(low, places)} to {fixed(high, places)}"
 
 
 def percent(fraction: float) -> str:
     """`0.975` -> `97.5 %`."""
-    return f"{round(100 * fraction, 1):g} %"
+    return f"{100 * fraction:.4g} %"
+
+
+def given(value: float) -> str:
+    """A number that a person chose, such as a margin, as it was written: `0.05`, `20`."""
+    return f"{value:g}".replace("-", MINUS, 1) if value < 0 else f"{value:g}"
 
 
 def probability(p_value: float) -> str:

@@ -21,14 +21,15 @@ _COUNTED = re.compile(r"\b(clip|gradient_)(\d+)\b")
 
 def page_specs(figure: Figure) -> list[dict[str, Any]]:
     """One Vega-Lite specification a panel, as wide as its container. No reference to any schema or server."""
-    return [{**panel.spec, "width": "container", "height": figure.height} for panel in figure.panels]
+    return [{**panel.spec, "width": "container", "height": panel.height or figure.height}
+            for panel in figure.panels]
 
 
 def file_spec(figure: Figure) -> dict[str, Any]:
     """The whole figure as one Vega-Lite specification of fixed size, on white, with its own legend."""
     columns = min(figure.columns, len(figure.panels))
-    size = {"width": _WIDTHS[columns], "height": figure.height}
-    panels = [{**panel.spec, **size, **({"title": panel.title} if panel.title else {})} for panel in figure.panels]
+    panels = [{**panel.spec, "width": _WIDTHS[columns], "height": panel.height or figure.height,
+               **({"title": panel.title} if panel.title else {})} for panel in figure.panels]
     whole = panels[0] if len(panels) == 1 else {"concat": panels, "columns": columns}
     return {**whole, "config": {**config(INK, legend=True), "background": "white"}, "padding": 12}
 

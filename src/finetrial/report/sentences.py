@@ -42,6 +42,11 @@ COSTS: Mapping[str, str] = {"params_total": "parameters in all", "params_trainab
                             "peak_device_reserved_bytes": "peak reserved device memory"}
 
 
+DIRECTIONS: Mapping[str, tuple[str, str]] = {"score": ("worse", "better"), "forgetting": ("less", "more"),
+                                             "forgetting-at-matched-plasticity": ("less", "more"),
+                                             "learning-rate-ratio": ("lower", "higher"), "cost": ("less", "more")}
+
+
 def metric_name(metric: str) -> str:
     """What people call a metric."""
     return METRICS.get(metric.replace("_", "-"), metric)
@@ -55,28 +60,37 @@ def unit_name(unit: str) -> str:
 def verdict_sentence(finding: Finding, contrast: Contrast | None, label: Label) -> str:
     """One sentence that answers one contrast: what was found, with its interval, and what that means."""
     if finding.verdict == "NOT MEASURED":
-        return f"Not measured: {_reason(finding, 'the data are missing')}"
+        return f"Not measured: {sentence(finding.reason or 'the data are missing', capital=False)}"
     if finding.verdict == "ASSAY FAILED":
-        return f"No verdict: {_reason(finding, 'the positive control was not seen')}"
+        return f"No verdict: {MEANINGS['ASSAY FAILED']}."
     if finding.estimate is None:
-        return _sentence(finding.reason or MEANINGS[finding.verdict])
+        return sentence(finding.reason or MEANINGS[finding.verdict])
     found = _found(finding, contrast, label)
-    text = {"SUPPORTED": _supported, "REFUTED": _refuted, "EQUIVALENT": _equivalent,
+    return {"SUPPORTED": _supported, "REFUTED": _refuted, "EQUIVALENT": _equivalent,
             "INCONCLUSIVE": _inconclusive}[finding.verdict](finding, contrast, found)
-    return " ".join(filter(None, (text, _sentence(finding.reason))))
+
+
+def sentence(text: str, capital: bool = True) -> str:
+    """Text with a full stop and, where it starts with a plain word, a capital."""
+    text = text.strip()
+    if not text:
+        return ""
+    head = text[0].upper() if capital and re.match(r"[a-z]+[ ,;](?!- )", text) else text[0]
+    return head + text[1:] + ("" if text[-1] in ".!?" else ".")
 
 
 def whole_sentence(finding: Finding, parts: Sequence[Finding], combined: str) -> str:
     """One sentence for a hypothesis of several contrasts. `combined`: "all" (all_of) or "any" (any_of)."""
+    if finding.verdict == "ASSAY FAILED":
+        return verdict_sentence(finding, None, str)
     counts = {verdict: sum(part.verdict == verdict for part in parts) for verdict in MEANINGS}
     words = [f"{number} {verdict.lower()}" for verdict, number in counts.items() if number]
     rule = "all must hold" if combined == "all" else "one must hold"
-    text = f"Of {numbers.counted(len(parts), 'comparison')} ({rule}): {numbers.listed(words)}."
-    return " ".join(filter(None, (text, _sentence(finding.reason))))
+    return f"Of {numbers.counted(len(parts), 'comparison')} ({rule}): {numbers.listed(words)}."
 
 
 def interval_text(finding: Finding) -> str:
-    """`97.5 % interval 0.22 to 0.40 nats/token`, "exact" for quantities that have no error, or "no interval"."""
+    """`97.5 % interval 0.22 to 0.40`, in the estimate's unit; "exact" where there is no error; or "no interval"."""
     if finding.estimate is None:
         return ""
     if _exact(finding):
@@ -84,7 +98,7 @@ def interval_text(finding: Finding) -> str:
     _, interval = numbers.with_interval(finding.estimate, finding.low, finding.high)
     if not interval:
         return "no interval"
-    return f"{_confidence(finding)}interval {interval}{_unit(finding)}"
+    return f"{_confidence(finding)}interval {interval}"
 
 
 def estimate_text(finding: Finding) -> str:
@@ -97,7 +111,9 @@ def estimate_text(finding: Finding) -> str:
 
 def support_facts(finding: Finding) -> tuple[str, ...]:
     """What stands beside a verdict: p values, seeds, clusters, what was detectable, the margin, looks."""
-    facts = []
+    facts: list[str] = []
+    if finding.verdict == "ASSAY FAILED":
+        return ()
     if finding.p_value is not None:
         facts.append(numbers.probability(finding.p_value))
     if finding.p_adjusted is not None:
@@ -109,9 +125,11 @@ def support_facts(finding: Finding) -> tuple[str, ...]:
     if finding.n_clusters is not None:
         facts.append(numbers.counted(finding.n_clusters, "cluster"))
     if finding.detectable is not None:
-        facts.append(f"detectable with 80 % power: {numbers.plain(finding.detectable, 2)}{_unit(finding)}")
+        ratio = finding.unit == "ratio"
+        facts.append(f"detectable with 80 % power: {'a ratio of ' if ratio else ''}"
+                     f"{numbers.plain(finding.detectable, 3 if ratio else 2)}{_unit(finding)}")
     if finding.margin is not None:
-        facts.append(f"margin \N{PLUS-MINUS SIGN}{numbers.plain(finding.margin)}{_unit(finding)}")
+        facts.append(f"margin \N{PLUS-MINUS SIGN}{numbers.given(finding.margin)}{_unit(finding)}")
     if finding.look > 1:
         facts.append(f"look {finding.look} at the data")
     return tuple(facts)
@@ -129,79 +147,106 @@ def contrast_name(finding: Finding, contrast: Contrast | None, label: Label) -> 
     return f"{label(contrast.left)} {between} {label(contrast.right)}: {what}"
 
 
-def _supported(finding: Finding, contrast: Contrast | None, found: str) -> str:
-    margin, low, high = finding.margin, finding.low, finding.high
-    small = margin is not None and low is not None and high is not None and max(abs(low), abs(high)) <= margin
-    if contrast is not None and contrast.expect == "equal":
-        return f"No difference that matters: {found}, inside the margin of {_margin(finding)}."
-    if contrast is not None and contrast.expect == "within" and contrast.bounds:
-        return _sentence(f"{found}, inside the stated bounds {_bounds(contrast)}")
-    return _sentence(found + (f"; real, but below the margin of {_margin(finding)}" if small else ""))
-
-
-def _refuted(finding: Finding, contrast: Contrast | None, found: str) -> str:
-    if contrast is not None and contrast.expect == "equal":
-        return f"They do differ: {found}; the margin was {_margin(finding)}."
-    if contrast is not None and contrast.expect == "within" and contrast.bounds:
-        return _sentence(f"{found}, outside the stated bounds {_bounds(contrast)}")
-    return f"The opposite was found: {found}."
-
-
-def _equivalent(finding: Finding, contrast: Contrast | None, found: str) -> str:
-    inside = f", inside the margin of {_margin(finding)}" if finding.margin is not None else ""
-    return f"No difference that matters: {found}{inside}."
-
-
-def _inconclusive(finding: Finding, contrast: Contrast | None, found: str) -> str:
-    seeds = f" With {numbers.counted(finding.n_seeds, 'seed')}" if finding.n_seeds else " Here"
-    power = ("" if finding.detectable is None else f"{seeds}, only a difference of about "
-             f"{numbers.plain(finding.detectable, 2)}{_unit(finding)} or more would have shown.")
-    return f"Not settled: {found}.{power}"
-
-
-def _found(finding: Finding, contrast: Contrast | None, label: Label) -> str:
-    """What was measured, without a final stop; the winner first where the interval excludes zero."""
-    if contrast is None:
-        return f"{finding.contrast or finding.hypothesis}: {estimate_text(finding)} ({interval_text(finding)})"
-    left, right = label(contrast.left), label(contrast.right)
-    if contrast.quantity == "learning-rate-ratio":
-        return f"the best learning rate of {left} is {estimate_text(finding)} times that of {right} " \
-               f"({interval_text(finding)})"
-    if _undirected(finding):
-        return _neutral(finding, contrast, left, right)
-    assert finding.estimate is not None
-    if finding.estimate < 0:
-        left, right, finding = right, left, _mirrored(finding)
-    amount, interval = estimate_text(finding), interval_text(finding)
-    return {"score": f"{left} does better than {right} on {contrast.task} by {amount} ({interval})",
-            "forgetting": f"{left} forgets {amount} more of {contrast.task} than {right} ({interval})",
-            "forgetting-at-matched-plasticity": f"at equal learning of {contrast.learned}, {left} forgets {amount} "
-                                                f"more of {contrast.task} than {right} ({interval})",
-            "cost": f"{left} needs {amount} more than {right} in {COSTS.get(contrast.cost, contrast.cost)} "
-                    f"({interval})"}[contrast.quantity]
-
-
-def _neutral(finding: Finding, contrast: Contrast, left: str, right: str) -> str:
-    where = {"score": f"on {contrast.task}", "forgetting": f"in forgetting of {contrast.task}",
-             "forgetting-at-matched-plasticity": f"in forgetting of {contrast.task} at equal learning of "
-                                                 f"{contrast.learned}",
-             "cost": f"in {COSTS.get(contrast.cost, contrast.cost)}"}[contrast.quantity]
-    sign = {"score": f"positive: {left} does better", "cost": f"positive: {left} needs more"}
-    meaning = sign.get(contrast.quantity, f"positive: {left} forgets more")
-    return f"{left} and {right} differ {where} by {estimate_text(finding)} ({interval_text(finding)}; {meaning})"
-
-
-def _undirected(finding: Finding) -> bool:
+def undirected(finding: Finding) -> bool:
     """Whether the interval leaves the direction open."""
     if _exact(finding):
         return finding.estimate == 0
     return finding.low is None or finding.high is None or finding.low <= 0 <= finding.high
 
 
-def _mirrored(finding: Finding) -> Finding:
+def mirrored(finding: Finding) -> Finding:
+    """The same finding as right minus left."""
     low, high = finding.low, finding.high
     return finding.model_copy(update={"estimate": -(finding.estimate or 0.0), "low": None if high is None else -high,
                                       "high": None if low is None else -low})
+
+
+def is_ratio(contrast: Contrast | None) -> bool:
+    """Whether the estimate is a ratio, so that 1 means no difference."""
+    return contrast is not None and contrast.quantity == "learning-rate-ratio"
+
+
+def band(finding: Finding, contrast: Contrast | None) -> tuple[float, float] | None:
+    """What a picture shades: the stated bounds, or the margin on both sides of no difference."""
+    if contrast is not None and contrast.expect == "within":
+        return contrast.bounds
+    if finding.margin is None:
+        return None
+    if is_ratio(contrast):
+        return 1 / (1 + finding.margin), 1 + finding.margin
+    return -finding.margin, finding.margin
+
+
+def _supported(finding: Finding, contrast: Contrast | None, found: str) -> str:
+    margin, low, high = finding.margin, finding.low, finding.high
+    small = margin is not None and low is not None and high is not None and max(abs(low), abs(high)) <= margin
+    if contrast is not None and contrast.expect == "equal":
+        return f"No difference that matters: {found}, inside the margin of {_margin(finding, contrast)}."
+    if contrast is not None and contrast.expect == "within" and contrast.bounds:
+        return sentence(f"{found}, inside the stated bounds {_bounds(contrast)}")
+    return sentence(found + (f"; real, but below the margin of {_margin(finding, contrast)}" if small else ""))
+
+
+def _refuted(finding: Finding, contrast: Contrast | None, found: str) -> str:
+    if contrast is not None and contrast.expect == "equal":
+        return f"They do differ: {found}; the margin was {_margin(finding, contrast)}."
+    if contrast is not None and contrast.expect == "within" and contrast.bounds:
+        return sentence(f"{found}, outside the stated bounds {_bounds(contrast)}")
+    return f"The opposite was found: {found}."
+
+
+def _equivalent(finding: Finding, contrast: Contrast | None, found: str) -> str:
+    inside = f", inside the margin of {_margin(finding, contrast)}" if finding.margin is not None else ""
+    return f"No difference that matters: {found}{inside}."
+
+
+def _inconclusive(finding: Finding, contrast: Contrast | None, found: str) -> str:
+    if finding.detectable is None:
+        return f"Not settled: {found}."
+    seeds = f"With {numbers.counted(finding.n_seeds, 'seed')}" if finding.n_seeds else "Here"
+    what = "ratio" if is_ratio(contrast) else "difference"
+    return (f"Not settled: {found}. {seeds}, only a {what} of about {numbers.plain(finding.detectable, 2)}"
+            f"{_unit(finding)} or more would have shown.")
+
+
+def _found(finding: Finding, contrast: Contrast | None, label: Label) -> str:
+    """What was measured, without a final stop: the winner first, or the range where the direction is open."""
+    if contrast is None:
+        return f"{finding.contrast or finding.hypothesis}: {estimate_text(finding)} ({interval_text(finding)})"
+    left, right = label(contrast.left), label(contrast.right)
+    if is_ratio(contrast):
+        return (f"the best learning rate of {left} is {estimate_text(finding)} times that of {right} "
+                f"({interval_text(finding)})")
+    assert finding.estimate is not None
+    if undirected(finding):
+        return _frame(contrast, left, right, *_range_words(finding, contrast))
+    more = DIRECTIONS[contrast.quantity][1]
+    if finding.estimate < 0:
+        left, right, finding = right, left, mirrored(finding)
+    return _frame(contrast, left, right, f"{estimate_text(finding)} {more}", f" ({interval_text(finding)})")
+
+
+def _frame(contrast: Contrast, left: str, right: str, amount: str, after: str) -> str:
+    task, cost = contrast.task, COSTS.get(contrast.cost, contrast.cost)
+    return {"score": f"on {task}, {left} does {amount} than {right}{after}",
+            "forgetting": f"{left} forgets {amount} of {task} than {right}{after}",
+            "forgetting-at-matched-plasticity": f"at equal learning of {contrast.learned}, {left} forgets {amount} of "
+                                                f"{task} than {right}{after}",
+            "cost": f"in {cost}, {left} needs {amount} than {right}{after}"}[contrast.quantity]
+
+
+def _range_words(finding: Finding, contrast: Contrast) -> tuple[str, str]:
+    """`between 0.14 less and 0.02 nats/token more`, and the estimate with its confidence in brackets."""
+    less, more = DIRECTIONS[contrast.quantity]
+    unit, estimate = _unit(finding), finding.estimate or 0.0
+    direction = more if estimate >= 0 else less
+    if finding.low is None or finding.high is None or _exact(finding):
+        value = numbers.plain(abs(estimate))
+        return f"{value}{unit} {direction}", f" ({interval_text(finding)})"
+    places = numbers.decimals_for(finding.low, finding.high)
+    low, high, value = (numbers.fixed(abs(number), places) for number in (finding.low, finding.high, estimate))
+    return (f"between {low} {less} and {high}{unit} {more}",
+            f" ({_confidence(finding)}interval; estimate {value} {direction})")
 
 
 def _exact(finding: Finding) -> bool:
@@ -215,26 +260,17 @@ def _confidence(finding: Finding) -> str:
 
 def _unit(finding: Finding) -> str:
     unit = unit_name(finding.unit)
-    return f" {unit}" if unit and unit != "ratio" else ""
+    return f" {unit}" if unit and unit not in ("ratio", "parameters") else ""
 
 
-def _margin(finding: Finding) -> str:
-    margin = numbers.plain(finding.margin) if finding.margin is not None else numbers.UNKNOWN
-    return f"\N{PLUS-MINUS SIGN}{margin}{_unit(finding)}"
+def _margin(finding: Finding, contrast: Contrast | None) -> str:
+    if finding.margin is None:
+        return numbers.UNKNOWN
+    if is_ratio(contrast):
+        return f"a factor of {numbers.given(1 + finding.margin)}"
+    return f"\N{PLUS-MINUS SIGN}{numbers.given(finding.margin)}{_unit(finding)}"
 
 
 def _bounds(contrast: Contrast) -> str:
     assert contrast.bounds is not None
-    return f"{numbers.plain(contrast.bounds[0])} to {numbers.plain(contrast.bounds[1])}"
-
-
-def _reason(finding: Finding, otherwise: str) -> str:
-    return _sentence(finding.reason or otherwise, capital=False)
-
-
-def _sentence(text: str, capital: bool = True) -> str:
-    text = text.strip()
-    if not text:
-        return ""
-    head = text[0].upper() if capital and re.match(r"[a-z]+[ ,;]", text) else text[0]
-    return head + text[1:] + ("" if text[-1] in ".!?" else ".")
+    return f"{numbers.given(contrast.bounds[0])} to {numbers.given(contrast.bounds[1])}"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+import statistics
+from dataclasses import dataclass, replace
 
 from finetrial.records.results import Cost
 from finetrial.report import numbers
-from finetrial.report.arms import BASE, ArmMark
+from finetrial.report.arms import ARM, BASE, ArmMark
 from finetrial.report.facts import Estimate, Facts, Path
 from finetrial.report.sentences import metric_name, unit_name
 
@@ -27,10 +27,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Cell:
-    """`text` is read first, `note` small below it. `kind`: number, text, outcome (a failure in words) or missing."""
+    """`text` is read first, `note` and `more` small below it. `kind`: number, text, outcome (in words) or missing."""
 
     text: str
     note: str = ""
+    more: str = ""
     kind: str = "text"
     help: str = ""
 
@@ -53,30 +54,38 @@ class Table:
 
 
 def score_tables(facts: Facts) -> tuple[Table, ...]:
-    """One table a base and sequence: every arm, every task and metric, test split, rate chosen by validation."""
-    return tuple(_score_table(facts, path) for path in facts.paths)
+    """For each base and sequence: every arm on every task by the primary metric and perplexity; then other metrics."""
+    pairs = [(use.name, metric) for use in facts.tested_tasks for metric in facts.metrics(use.name)]
+    main = [(task, metric) for task, metric in pairs
+            if metric == facts.primary_metric(task) or metric_name(metric) == "perplexity"]
+    further = [pair for pair in pairs if pair not in main]
+    return tuple(_score_table(facts, path, shown, title) for shown, title in ((main, "Test scores"),
+                 (further, "Further metrics, test")) if shown for path in facts.paths)
 
 
-def estimate_cell(estimate: Estimate, *, perplexity: bool = False) -> Cell:
+def estimate_cell(estimate: Estimate, decimals: int | None = None) -> Cell:
     """A mean with interval and n; the outcome's word where nothing was measured; never a number for a failure."""
-    failed = numbers.listed([f"{word} {number}" for word, number in sorted(estimate.failures.items())])
     if estimate.value is None:
         if not estimate.failures:
-            return Cell("missing", "no score recorded", "missing")
+            return Cell("missing", estimate.note, kind="missing")
         word = max(sorted(estimate.failures), key=lambda name: estimate.failures[name])
-        return Cell(word, numbers.counted(estimate.failures[word], "cell"), "outcome", OUTCOMES.get(word, ""))
-    points = [estimate.value, estimate.low, estimate.high]
-    if perplexity:
-        points = [None if point is None else math.exp(min(point, 700)) for point in points]
-    assert points[0] is not None
-    value, interval = numbers.with_interval(points[0], points[1], points[2])
-    note = "; ".join(filter(None, (interval or "no interval", _support(estimate), failed and f"failed: {failed}")))
-    return Cell(value, note, "number")
+        return Cell(word, numbers.counted(estimate.failures[word], "cell"), kind="outcome", help=OUTCOMES.get(word, ""))
+    failed = [f"{number} {word}" for word, number in sorted(estimate.failures.items())]
+    value, interval = numbers.with_interval(estimate.value, estimate.low, estimate.high, decimals)
+    more = [_support(estimate), f"failed: {numbers.listed(failed)}" if failed else ""]
+    return Cell(value, interval or "no interval", ", ".join(filter(None, more)), "number", estimate.note)
+
+
+def perplexity(estimate: Estimate) -> Estimate:
+    """e to the power of a loss and of the ends of its interval."""
+    value, low, high = (None if point is None else math.exp(min(point, 700.0))
+                        for point in (estimate.value, estimate.low, estimate.high))
+    return replace(estimate, value=value, low=low, high=high)
 
 
 def cost_table(facts: Facts, path: Path) -> Table | None:
     """What each arm costs; "unknown" where it was not measured. None without any cost row."""
-    rows = [(arm, cost) for arm in facts.arms if (cost := facts.cost(path, arm.name)) and not arm.is_control]
+    rows = [(arm, cost) for arm in facts.arms if arm.role == ARM and (cost := facts.cost(path, arm.name))]
     if not rows:
         return None
     columns = (Column("arm"), Column("trainable", "parameters"), Column("of all", "parameters"),
@@ -87,8 +96,8 @@ def cost_table(facts: Facts, path: Path) -> Table | None:
                Column("peak memory", _memory_kind(rows), "host: above what the process held before the model"))
     where = numbers.listed(sorted({f"{cost.device}, {cost.precision}" for _, cost in rows if cost.device}))
     name = facts.path_label(path)
-    caption = f"Cost of each arm{f' ({name})' if name else ''}. Parameters and bytes are exact; speed and memory come " \
-              f"from a separate profile run{f' on {where}' if where else ''}."
+    caption = f"Cost of each arm{f' ({name})' if name else ''}. Parameters and bytes are exact; speed and memory " \
+              f"come from a separate profile run{f' on {where}' if where else ''}."
     return Table(caption, columns, tuple(TableRow(_cost_cells(arm, cost), arm) for arm, cost in rows))
 
 
@@ -124,32 +133,40 @@ def audit_table(facts: Facts) -> Table | None:
     return Table("Audit of the plan.", (Column("severity"), Column("rule"), Column("finding")), tuple(rows))
 
 
-def _score_table(facts: Facts, path: Path) -> Table:
-    shown = [(use.name, metric) for use in facts.tested_tasks for metric in facts.metrics(use.name)]
-    columns = [Column("arm")]
-    for task, metric in shown:
-        unit = unit_name(facts.unit(task, metric))
-        better = "higher is better" if facts.higher_is_better(task, metric) else "lower is better"
-        name = metric_name(metric) + (f", {unit}" if unit and unit.lower() != metric_name(metric).lower() else "")
-        columns.append(Column(task, f"{name}, {better}"))
-        columns += [Column(task, "perplexity, lower is better", "e to the power of the loss")] \
-            if _needs_perplexity(facts, task, metric) else []
-    rows = tuple(row for arm in facts.arms for row in _score_rows(facts, path, arm, shown))
+def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: str) -> Table:
+    shown = [(task, metric, beside) for task, metric in pairs
+             for beside in ([False, True] if _needs_perplexity(facts, task, metric) else [False])]
+    heads = [(arm, phase) for arm in facts.arms
+             for phase in ([0] if arm.role == BASE else range(1, path.last_phase + 1))]
+    columns = [[_estimate(facts, path, arm, phase, column) for arm, phase in heads] for column in shown]
+    cells = [[estimate_cell(estimate, _shared_decimals(column)) for estimate in column] for column in columns]
+    rows = tuple(TableRow((Cell(arm.label, _row_note(path, arm, phase)), *(column[place] for column in cells)), arm)
+                 for place, (arm, phase) in enumerate(heads))
     name = facts.path_label(path)
-    caption = f"Test scores{f' ({name})' if name else ''} at the learning rate that validation chose. " \
+    caption = f"{title}{f' ({name})' if name else ''}, at the learning rate that validation chose. " \
               f"Below each mean: its {numbers.percent(facts.study.evaluation.confidence)} interval and n."
-    return Table(caption, tuple(columns), rows)
+    return Table(caption, (Column("arm"), *(_score_column(facts, *column) for column in shown)), rows)
 
 
-def _score_rows(facts: Facts, path: Path, arm: ArmMark, shown: list[tuple[str, str]]) -> Iterable[TableRow]:
-    for phase in [0] if arm.role == BASE else range(1, path.last_phase + 1):
-        cells = [Cell(arm.label, _row_note(path, arm, phase))]
-        for task, metric in shown:
-            estimate = facts.score(path, arm.name, phase, task, metric)
-            cells.append(estimate_cell(estimate))
-            if _needs_perplexity(facts, task, metric):
-                cells.append(estimate_cell(estimate, perplexity=True))
-        yield TableRow(tuple(cells), arm)
+def _score_column(facts: Facts, task: str, metric: str, as_perplexity: bool) -> Column:
+    if as_perplexity:
+        return Column(task, "perplexity, lower is better", "e to the power of the loss")
+    unit, name = unit_name(facts.unit(task, metric)), metric_name(metric)
+    better = "higher is better" if facts.higher_is_better(task, metric) else "lower is better"
+    return Column(task, ", ".join(filter(None, (name, unit if unit.lower() != name.lower() else "", better))))
+
+
+def _estimate(facts: Facts, path: Path, arm: ArmMark, phase: int, column: tuple[str, str, bool]) -> Estimate:
+    task, metric, as_perplexity = column
+    estimate = facts.score(path, arm.name, phase, task, metric)
+    return perplexity(estimate) if as_perplexity else estimate
+
+
+def _shared_decimals(column: list[Estimate]) -> int | None:
+    """One precision for a column: the median of what its intervals support. None without any interval."""
+    places = [numbers.decimals_for(estimate.low, estimate.high) for estimate in column
+              if estimate.low is not None and estimate.high is not None]
+    return statistics.median_low(places) if places else None
 
 
 def _row_note(path: Path, arm: ArmMark, phase: int) -> str:
@@ -172,19 +189,20 @@ def _support(estimate: Estimate) -> str:
 
 
 def _cost_cells(arm: ArmMark, cost: Cost) -> tuple[Cell, ...]:
-    def cell(text: str) -> Cell:
-        return Cell(text, kind="missing" if text == numbers.UNKNOWN else "number")
-
     share = numbers.UNKNOWN
     if cost.params_trainable is not None and cost.params_total:
         share = f"{numbers.plain(100 * cost.params_trainable / cost.params_total)} %"
     exact = "" if cost.params_trainable is None else f"{cost.params_trainable:,}"
-    return (Cell(arm.label), Cell(cell(numbers.short_count(cost.params_trainable)).text,
-                                  kind=cell(numbers.short_count(cost.params_trainable)).kind, help=exact),
-            cell(share), cell(numbers.bytes_text(cost.stored_bytes)), cell(numbers.bytes_text(cost.optimizer_bytes)),
-            cell(numbers.short_count(cost.tokens_per_second)), cell(numbers.seconds_text(cost.train_seconds)),
-            cell(numbers.seconds_text(cost.tuning_seconds)), cell(numbers.seconds_text(cost.predict_seconds)),
-            cell(numbers.bytes_text(peak_bytes(cost))))
+    texts = (share, numbers.bytes_text(cost.stored_bytes), numbers.bytes_text(cost.optimizer_bytes),
+             numbers.short_count(cost.tokens_per_second), numbers.seconds_text(cost.train_seconds),
+             numbers.seconds_text(cost.tuning_seconds), numbers.seconds_text(cost.predict_seconds),
+             numbers.bytes_text(peak_bytes(cost)))
+    return (Cell(arm.label), replace(_cost_cell(numbers.short_count(cost.params_trainable)), help=exact),
+            *(_cost_cell(text) for text in texts))
+
+
+def _cost_cell(text: str) -> Cell:
+    return Cell(text, kind="missing" if text == numbers.UNKNOWN else "number")
 
 
 def _memory_kind(rows: list[tuple[ArmMark, Cost]]) -> str:

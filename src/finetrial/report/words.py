@@ -19,6 +19,6 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("Holm-adjusted", "corrected for asking several questions at once, so that all verdicts hold together"),
     ("positive control", "an arm with a known effect: the trial has to see it, else it could not see anything"),
     ("A/A", "the same arm run twice with other random streams: shows how large no difference looks"),
-    ("OOM, DIVERGED, TIMEOUT, FAILED", "the run exhausted the memory, its loss became infinite or undefined, it ran out "
-                                       "of time, it ended in an error: shown in words, never as a number"),
+    ("OOM, DIVERGED, TIMEOUT, FAILED", "the run exhausted the memory, its loss became infinite or undefined, it ran "
+                                       "out of time, it ended in an error: shown in words, never as a number"),
 )

@@ -51,7 +51,7 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
     """The table of everything recorded so far. What is missing is absent; what failed carries its outcome."""
     reader = _Reader(lookup, {}, {})
     scorers = {use.name: scorers_of(use) for use in study.tasks}
-    metrics = {scorer.name: scorer.metric() for task in scorers.values() for scorer in task}
+    metrics = {name: scorer.metric() for task in scorers.values() for name, scorer in task.items()}
     scores = [score for cell in plan.cells for phase in cell.phases
               for score in _scores(cell, phase, scorers, reader)]
     curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
@@ -59,19 +59,19 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
     return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance)
 
 
-def scorers_of(use: TaskUse) -> list[Scorer]:
+def scorers_of(use: TaskUse) -> dict[str, Scorer]:
     """The scorers of a task: those the study names, else its primary metric and what is made of the same losses."""
     primary = type(use.task).primary_metric
     names = use.metrics or (primary, "perplexity", "bits-per-byte")
     ordered = dict.fromkeys((primary, *names))  # nats per token is always there: rates are chosen by it
-    return [catalog.find("scorer", name)() for name in ordered]
+    return {catalog.registered_name(name): catalog.find("scorer", name)() for name in ordered}
 
 
 def _ordered(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
     return {name: metrics[name] for name in sorted(metrics)}
 
 
-def _scores(cell: PlannedCell, phase: PlannedPhase, scorers: Mapping[str, list[Scorer]],
+def _scores(cell: PlannedCell, phase: PlannedPhase, scorers: Mapping[str, Mapping[str, Scorer]],
             reader: _Reader) -> Iterator[ItemScores]:
     for which, stage in phase.predictions.items():
         outcome = _outcome(phase, stage, reader.lookup)
@@ -79,10 +79,10 @@ def _scores(cell: PlannedCell, phase: PlannedPhase, scorers: Mapping[str, list[S
             continue
         found = reader.lookup(stage)
         predictions = reader.read(found.folder) if found is not None and outcome is Outcome.OK else None
-        for scorer in scorers[which.task]:
+        for metric, scorer in scorers[which.task].items():
             items = Items((), ()) if predictions is None else reader.items_of(cell.key.base, which, predictions)
             statistic = None if predictions is None else np.asarray(scorer.statistics(predictions), np.float64)
-            yield ItemScores(cell.key, phase.index, which.task, which.split, scorer.name, items, statistic,
+            yield ItemScores(cell.key, phase.index, which.task, which.split, metric, items, statistic,
                              which.routing, outcome)
 
 
@@ -121,7 +121,7 @@ def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any,
     rate = _median(values, "tokens_per_second")
     tokens = [record.values["tokens"] for record in trained]
     precision = study.training_of(study.arm(arm)).precision
-    record = (profiles or trained or [None])[0]
+    record = next(iter([*profiles, *trained]), None)
     return Cost(
         base=base, arm=arm, task=task, precision=precision,
         device=record.environment.device if record else None,

@@ -42,8 +42,9 @@ CLOSING_SECONDS = 10.0
 
 def default_preload() -> tuple[str, ...]:
     """The libraries, what plug-ins are made of, and every kind of stage and method of the package."""
-    own = [f"{KINDS[kind].package}.{name.replace('-', '_')}" for kind in ("stage", "method")
-           for name in catalog.names(kind)]
+    found = [(catalog.find(kind, name).__module__, KINDS[kind].package) for kind in ("stage", "method")
+             for name in catalog.names(kind)]
+    own = [module for module, package in found if module.startswith(f"{package}.")]  # a user's file may do anything
     return (*LIBRARIES, *(kind.base_module for kind in KINDS.values()), *own)
 
 
@@ -63,7 +64,7 @@ class LocalPool:
     def start(self, job: Job) -> None:
         """Hand a job to a new process. Raises UserError if workers cannot be started at all."""
         self.jobs.add(job.number)
-        self._request(job.model_dump_json().encode("ascii", "backslashreplace") + b"\n")
+        self._request(job.model_dump_json().encode() + b"\n")
 
     def kill(self, number: int) -> None:
         """Kill the process of a job, and what it started; its exit is reported."""

@@ -19,17 +19,21 @@ import select
 from collections.abc import Mapping
 from typing import Any
 
-LONGEST_TEXT = 1000  # characters of a text field; a message has at most two
-
 Message = Mapping[str, Any]
 
 
 def send(descriptor: int, message: Message) -> None:
-    """Write one message whole. Raises BrokenPipeError if nobody reads any more."""
-    short = {name: value[:LONGEST_TEXT] if isinstance(value, str) else value for name, value in message.items()}
-    line = json.dumps(short).encode("ascii", "replace") + b"\n"
-    assert len(line) <= select.PIPE_BUF, f"a message of {len(line)} bytes: {short}"
+    """Write one message whole, its texts cut until it fits. Raises BrokenPipeError if nobody reads any more."""
+    longest = select.PIPE_BUF
+    while len(line := _line(message, longest)) > select.PIPE_BUF:
+        assert longest > 0, f"a message that cannot be shortened: {message}"
+        longest //= 2
     os.write(descriptor, line)
+
+
+def _line(message: Message, longest: int) -> bytes:
+    texts = {name: value[:longest] for name, value in message.items() if isinstance(value, str) and name != "stage"}
+    return json.dumps({**message, **texts}).encode("ascii") + b"\n"
 
 
 class Reader:

@@ -144,12 +144,23 @@ class Store:
                 return None
 
     def _sweep(self) -> None:
-        """Remove temporary folders whose owner is dead: nobody holds the lock that their name begins with."""
-        for folder in (self.root / "tmp").iterdir():
-            lock = try_lock(self.root / "locks" / folder.name.partition(".")[0]) if folder.is_dir() else None
+        """Remove what nobody holds the lock of: temporary folders, locks, checkpoints of what is recorded."""
+        names = {path.name.partition(".")[0] for folder in ("tmp", "locks", "checkpoints")
+                 for path in (self.root / folder).iterdir()}
+        for name in sorted(names - {""}):
+            lock = try_lock(self.root / "locks" / name)
             if lock is not None:
                 with lock:
-                    shutil.rmtree(folder, ignore_errors=True)
+                    self._sweep_entry(name)
+
+    def _sweep_entry(self, name: str) -> None:
+        for folder in (self.root / "tmp").glob(f"{name}.*"):
+            shutil.rmtree(folder, ignore_errors=True)
+        checkpoint = self.root / "checkpoints" / name
+        recorded = list(self.root.glob(f"*/{name[:2]}/{name}/{RECORD}"))
+        if recorded and f'"outcome": "{Outcome.TIMEOUT}"' not in recorded[0].read_text(encoding="utf-8"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        _remove_if_empty(checkpoint)
 
 
 @dataclass
@@ -186,8 +197,7 @@ class Claim:
     def release(self) -> None:
         """Give the claim back; what was not written is removed, checkpoints are kept."""
         shutil.rmtree(self.folder, ignore_errors=True)
-        with contextlib.suppress(OSError):
-            self.checkpoint.rmdir()  # only if it is empty
+        _remove_if_empty(self.checkpoint)
         self._lock.release()
 
     def __enter__(self) -> Self:
@@ -227,6 +237,11 @@ def _stamp(path: Path) -> Stamp:
     except FileNotFoundError:
         raise _Damaged(f"{path.name} is missing") from None
     return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 def _empty(folder: Path) -> None:

@@ -24,6 +24,7 @@ from finetrial.records.results import Results
 from finetrial.records.table import Table
 from finetrial.report import build as build_report
 from finetrial.run.collect import Lookup, collect
+from finetrial.run.disk import explained, replace_text
 from finetrial.run.execute import ExecutionResult, execute
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.store import Store
@@ -78,13 +79,10 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     folder = run_folder(study, options.runs)
     store = Store(options.store_folder())
-    folder.mkdir(parents=True, exist_ok=True)
-    write_study(study, folder / STUDY_FILE)
-    _write_json(folder / PLAN_FILE, plan.describe())
-    _write_json(folder / RUN_FILE, {"device": device, "store": str(options.store_folder().resolve()),
-                                    "command": command,
-                                    "relative_to": str(relative_to.resolve()) if relative_to else None})
+    with explained(folder):
+        _write_run_files(folder, study, plan, options, device, relative_to, command)
     here = environment(device)
+
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=device, environment=here, timeout_seconds=options.timeout_seconds,
                        jobs=options.jobs or default_jobs(device), log_level=options.log_level,
@@ -99,14 +97,25 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     return replace(trial, corrupt=result.corrupt)
 
 
+def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions, device: str,
+                     relative_to: Path | None, command: str) -> None:
+    """What a run is, before it starts: the resolved study, the plan, and how to build its report again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_study(study, folder / STUDY_FILE)
+    _write_json(folder / PLAN_FILE, plan.describe())
+    _write_json(folder / RUN_FILE, {"device": device, "store": str(options.store_folder().resolve()),
+                                    "command": command,
+                                    "relative_to": str(relative_to.resolve()) if relative_to else None})
+
+
 def rebuild(folder: Path, *, figures: bool = True) -> Trial:
     """The report of a run again, from the store, whatever is recorded by now. Computes no stage."""
     for name in (STUDY_FILE, RUN_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not a run: it has no {name}", "name a folder below runs/, see finetrial status")
-    study = read_study(folder / STUDY_FILE)
     how = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
     relative_to = Path(how["relative_to"]) if how["relative_to"] else None
+    study = read_study(folder / STUDY_FILE, relative_to)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     here = environment(how["device"])
     lookup = lookup_in_store(plan, Store(Path(how["store"])), here)
@@ -120,7 +129,7 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
     table = collect(study, plan, lookup, provenance)
     results = analyse(study, table)
     results = results.model_copy(update={"audit": (*audit(study), *results.audit)})
-    _write_text(folder / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
+    replace_text(folder / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
     write_items(table, folder / "records.parquet")
     build_report(study, results, folder, figures=figures)
     link_artifacts(plan, results, lookup, folder / "artifacts")
@@ -229,11 +238,4 @@ def _raise_for_data(stages: Sequence[Stage], result: ExecutionResult) -> None:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    _write_text(path, json.dumps(content, indent=1) + "\n")
-
-
-def _write_text(path: Path, text: str) -> None:
-    """Replace a file atomically."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    replace_text(path, json.dumps(content, indent=1) + "\n")

@@ -103,11 +103,12 @@ class Walk:
         return settled
 
     def ready(self) -> Iterator[list[StageState]]:
-        """The jobs that could start now, by priority: of each group, the stages that can run in one process."""
+        """The jobs that could start now, by priority of their groups' first stages: of each, those that can run in one process."""
         groups: dict[str, list[StageState]] = {}
         for state in self.states.values():
+            members = groups.setdefault(state.stage.group or state.stage.id, [])
             if state.state is State.PENDING and state.key is not None:
-                groups.setdefault(state.stage.group or state.stage.id, []).append(state)
+                members.append(state)
         for members in groups.values():
             job: list[StageState] = []
             for state in members:

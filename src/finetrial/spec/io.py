@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -16,8 +16,9 @@ from finetrial.errors import SpecError, UserError, unknown
 from finetrial.spec.study import Study
 
 
-def read_study(path: Path) -> Study:
-    """A study from a `.yaml`, `.yml` or `.json` file. Plug-ins it names are registered first, relative to the file.
+def read_study(path: Path, relative_to: Path | None = None) -> Study:
+    """A study from a `.yaml`, `.yml` or `.json` file. Plug-ins it names are registered first, relative to the file, or
+    to `relative_to` where the file is a copy.
 
     Raises SpecError with all problems, or UserError where the file cannot be read at all.
     """
@@ -37,7 +38,7 @@ def read_study(path: Path) -> Study:
         raise UserError(f"study file {path} holds a {type(content).__name__}, not keys and values",
                         "start from a built-in study: finetrial show perplexity")
     for plugin in content.get("plugins") or ():
-        catalog.add_file(path.parent / str(plugin))
+        catalog.add_file((relative_to or path.parent) / str(plugin))
     return parse_study(content, str(path))
 
 
@@ -46,8 +47,7 @@ def parse_study(content: Mapping[str, Any], source: str) -> Study:
     try:
         return Study.model_validate(dict(content))
     except ValidationError as error:
-        problems = dict.fromkeys(_explain(detail, content) for detail in error.errors())
-        raise SpecError(source, problems) from None
+        raise SpecError(source, dict.fromkeys(_explain(detail) for detail in _own_problems(error.errors()))) from None
 
 
 def write_study(study: Study, path: Path) -> None:
@@ -57,7 +57,7 @@ def write_study(study: Study, path: Path) -> None:
 
 def study_yaml(study: Study) -> str:
     """The study as YAML that `read_study` reads back to an equal study."""
-    return cast(str, yaml.safe_dump(study.identity(), sort_keys=False, allow_unicode=True, width=110))
+    return yaml.safe_dump(study.identity(), sort_keys=False, allow_unicode=True, width=110)
 
 
 def set_value(content: dict[str, Any], assignment: str) -> None:
@@ -72,8 +72,10 @@ def set_value(content: dict[str, Any], assignment: str) -> None:
     value = yaml.safe_load(text)
     if isinstance(target, list):
         target[_index(target, last, path)] = value
-    else:
+    elif isinstance(target, dict):
         target[last] = value
+    else:
+        raise UserError(f"--set {path}: {last!r} lies inside a plain value", "name a key that holds keys")
 
 
 def _descend(target: Any, step: str, path: str) -> Any:
@@ -93,7 +95,15 @@ def _index(items: list[Any], step: str, path: str) -> int:
     raise UserError(f"--set {path}: " + unknown("item", step, names))
 
 
-def _explain(detail: ErrorDetails, content: Any) -> str:
+def _own_problems(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Without those that only follow from another: a list whose every item is wrong also counts as too short."""
+    places = [detail["loc"] for detail in details]
+    return [detail for detail in details if detail["type"] != "too_short"
+            or not any(len(place) > len(detail["loc"]) and place[:len(detail["loc"])] == detail["loc"]
+                       for place in places)]
+
+
+def _explain(detail: ErrorDetails) -> str:
     """One problem for people: path, value, what was expected, the nearest name."""
     path = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "extra_forbidden":

@@ -29,6 +29,7 @@ def adapt(spec: Mapping[str, Any], base_folder: str, *, weights: Path | None, fr
     With `fresh_from_carry` (a phase that starts from a parent) a component whose carry is `fresh` keeps its own
     initialisation.
     """
+    from finetrial.models import params
     from finetrial.models.load import load_base
 
     base = load_base(Path(base_folder), attention=spec["attention"])
@@ -40,6 +41,7 @@ def adapt(spec: Mapping[str, Any], base_folder: str, *, weights: Path | None, fr
         if weights is not None and not (fresh_from_carry and written["carry"] == "fresh"):
             component.load(weights / written["slot"])
         components.append(component)
+    params.own(base.model, components)  # what no component owns is frozen
     return Adapted(base, components)
 
 

@@ -4,8 +4,8 @@ A stage knows no store. It is handed its inputs and an empty folder, writes file
 one `group` (a phase: train and its predictions) run in one process, in order, and may pass live objects on through
 `StageContext.shared`; each must also be able to start from its inputs' files alone.
 
-Three outcomes are raised by stages: `Diverged`, `StageTimeout`, and whatever library error means "out of memory" (the runner knows
-those). Any other exception is FAILED, with the traceback in the stage's log.
+Three outcomes are raised by stages: `Diverged`, `StageTimeout`, and whatever library error means "out of memory"
+(the runner knows those). Any other exception is FAILED, with the traceback in the stage's log.
 """
 
 from __future__ import annotations

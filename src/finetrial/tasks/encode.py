@@ -106,9 +106,16 @@ def preview(task: Task, examples: Iterable[Example], tokenizer: Any, max_tokens:
             n: int = 3) -> list[list[tuple[str, bool]]]:
     """For the first `n` rows that fit: the text of each token, and whether it is scored."""
     dataset, _ = encode_examples(task, examples, tokenizer, max_tokens, limit=n)
-    return [[(tokenizer.decode([token]), bool(scored))
+    return [[(_token_text(token, tokenizer), bool(scored))
              for token, scored in zip(dataset.ids[start:end].tolist(), dataset.loss_mask[start:end], strict=True)]
             for start, end in zip(dataset.offsets, dataset.offsets[1:], strict=False)]
+
+
+def _token_text(token: int, tokenizer: Any) -> str:
+    """A token as a person reads it; SentencePiece's mark for a space is shown as one, which decoding would strip."""
+    text: str = tokenizer.decode([token])
+    marked = tokenizer.convert_ids_to_tokens(token).startswith("\u2581")
+    return " " + text.lstrip(" ") if marked else text
 
 
 def opening_ids(tokenizer: Any) -> list[int]:

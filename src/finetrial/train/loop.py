@@ -227,7 +227,11 @@ def _accelerator(device: str, precision: str) -> Any:
     kind = torch.device(device).type
     if precision == "fp16" and kind == "cpu":
         raise UserError("precision fp16 is not possible on the device cpu", "use fp32 or bf16, or a GPU")
-    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train with several precisions
-    if torch.device(device).index is not None:
+    if kind == "cuda" and torch.cuda.is_available() and torch.device(device).index is not None:
         torch.cuda.set_device(torch.device(device))
-    return Accelerator(cpu=kind == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train with several precisions
+    accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="no" if precision == "fp32" else precision)
+    if accelerator.device.type != kind:
+        raise UserError(f"the device {device} is not available; found {accelerator.device}",
+                        f"use the device {accelerator.device.type}, or install a torch build for {kind}")
+    return accelerator

@@ -46,8 +46,7 @@ def target_losses(model: nn.Module, batch: Batch) -> Tensor:
 
 def target_states(model: nn.Module, batch: Batch) -> Tensor:
     """The hidden states that predict the targets: (T, D)."""
-    output = blocks.backbone(model)(
-        input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention(), use_cache=False)
+    output = blocks.backbone(model)(**_inputs(model, batch))
     hidden: Tensor = output.last_hidden_state.flatten(0, 1)  # (R * L, D)
     if batch.num_targets == len(hidden):  # plain text: every place, in order
         return hidden
@@ -106,8 +105,7 @@ def check_base(model: Any, batch: Batch, *, tolerance: float = 1e-4) -> None:
     labels.view(-1)[batch.target_places[inside] + 1] = batch.target_ids[inside]
     training = model.training
     model.eval()
-    own = float(model(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention(),
-                      labels=labels, use_cache=False).loss)
+    own = float(model(**_inputs(model, batch), labels=labels).loss)
     ours = float(target_losses(model, batch)[inside].mean())
     model.train(training)
     if not abs(own - ours) <= tolerance * abs(own):
@@ -124,7 +122,7 @@ def check_positions(model: Any, sequence_length: int) -> None:
 
 
 class _SummedCrossEntropy(torch.autograd.Function):
-    """sum of -log softmax(hidden W^T)[target], keeping no logits: gradients are taken chunk by chunk on the way forward.
+    """sum of -log softmax(hidden W^T)[target], keeping no logits: gradients are taken on the way forward, in chunks.
 
     d/dlogits = softmax - onehot; d/dhidden = that W; d/dW = that^T hidden. As the loss is a sum, backward only scales.
     Products run in autocast's type where it is on; the softmax is in fp32.
@@ -167,6 +165,13 @@ class _SummedCrossEntropy(torch.autograd.Function):
         d_hidden, d_weight = ctx.saved_tensors
         return (None if d_hidden is None else d_hidden.to(ctx.hidden_dtype) * scale,
                 None if d_weight is None else d_weight * scale, None)
+
+
+def _inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
+    """What backbone and model take. Embeddings instead of ids: given ids, transformers would look at every batch for
+    padding, and warn about a mask that causal order makes needless."""
+    return {"inputs_embeds": blocks.embedding(model)(batch.input_ids), "position_ids": batch.position_ids,
+            "attention_mask": batch.attention(), "use_cache": False}
 
 
 def _chunks(num_targets: int, vocabulary: int) -> list[slice]:

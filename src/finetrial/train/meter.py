@@ -94,7 +94,8 @@ class Meter:
             loss = float(entry.loss)
             if self._on_metrics is not None:
                 self._on_metrics({
-                    "step": entry.step, "num_steps": self._num_steps, "loss": loss, "learning_rate": entry.learning_rate,
+                    "step": entry.step, "num_steps": self._num_steps, "loss": loss,
+                    "learning_rate": entry.learning_rate,
                     "grad_norm": None if entry.grad_norm is None else float(entry.grad_norm),
                     "tokens": entry.tokens, "seconds": round(time.monotonic() - self._started, 3)})
             self._on_loss(entry.step, loss)

@@ -37,13 +37,12 @@ def _meta_model(name: str) -> Any:
     ("gemma-2b", "all-linear", 126, 9_805_824)])
 def test_parameter_counts(name: str, targets: Any, modules: int, expected: int) -> None:
     """The counts that peft gives on the real shapes, and ours from config.json alone."""
-    for rank, factor in ((8, 1), (16, 2)):
-        model = _meta_model(name)
-        method = Lora(rank=rank, targets=targets)
-        component = method.attach(model, Streams(0), "adapter")
-        assert len(component.parameters()) == 2 * modules
-        assert sum(p.numel() for p in component.parameters().values()) == factor * expected
-        assert method.count_trainable(model.config.to_dict()) == factor * expected
+    model = _meta_model(name)
+    component = Lora(rank=8, targets=targets).attach(model, Streams(0), "adapter")
+    assert len(component.parameters()) == 2 * modules
+    assert sum(p.numel() for p in component.parameters().values()) == expected
+    assert Lora(rank=8, targets=targets).count_trainable(model.config.to_dict()) == expected
+    assert Lora(rank=16, targets=targets).count_trainable(model.config.to_dict()) == 2 * expected
 
 
 def test_counts_equal_peft_itself(tiny_model: Any, architecture: str) -> None:

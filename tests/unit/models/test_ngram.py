@@ -29,7 +29,7 @@ class Reference:
             return fallback
         share = Fraction(number[1], number[1] + 2 * number[2])
         estimated = [k - (k + 1) * share * Fraction(number[k + 1], number[k]) for k in (1, 2, 3)]
-        return [Fraction(0), *estimated] if all(0 <= d <= k for k, d in zip((1, 2, 3), estimated)) else fallback
+        return [Fraction(0), *estimated] if all(0 <= d <= k for k, d in enumerate(estimated, start=1)) else fallback
 
     def p(self, word: int, context: tuple[int, ...]) -> Fraction:
         n = len(context) + 1

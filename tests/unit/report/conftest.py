@@ -54,8 +54,8 @@ HYPOTHESES = (
     Hypothesis(name="H2", statement="LoRA r=8 forgets less of the old domain than full fine-tuning.",
                contrast=Contrast(left="lora-r8", right="full", quantity="forgetting", task=OLD, expect="less")),
     Hypothesis(name="H3", statement="At equal learning, LoRA r=8 (all linear) forgets less than full fine-tuning.",
-               contrast=Contrast(left="lora-r8-all", right="full", quantity="forgetting-at-matched-plasticity", task=OLD,
-                                 learned=LEARNED, expect="less", margin=0.05)),
+               contrast=Contrast(left="lora-r8-all", right="full", quantity="forgetting-at-matched-plasticity",
+                                 task=OLD, learned=LEARNED, expect="less", margin=0.05)),
     Hypothesis(name="H4", statement="A higher rank learns more, step by step.",
                all_of=(Contrast(left="lora-r32", right="lora-r8", task=LEARNED),
                        Contrast(left="lora-r128", right="lora-r32", task=LEARNED))),
@@ -162,7 +162,8 @@ def _measure(name: str, arm: str, task: str, value: float, half: float, phase: i
 
 
 def _costs() -> tuple[rows.Cost, ...]:
-    trained = {"full": 6_900_000, "lora-r8": 73_728, "lora-r32": 294_912, "lora-r8-all": 221_184, "lora-r128": 1_179_648}
+    trained = {"full": 6_900_000, "lora-r8": 73_728, "lora-r32": 294_912, "lora-r8-all": 221_184,
+               "lora-r128": 1_179_648}
     base = rows.Cost(base="tiny-gpt", arm="base", task=LEARNED, params_total=6_900_000, params_trainable=0)
     return (base, *(rows.Cost(
         base="tiny-gpt", arm=arm, task=LEARNED, params_total=6_900_000 + (0 if arm == "full" else number),

@@ -11,7 +11,15 @@ import pytest
 from finetrial.errors import StoreError, UserError
 from finetrial.records.record import Outcome
 from finetrial.run import crash
-from finetrial.run.events import EntryDamaged, RunEnded, StageFinished, StageNotRun, StageProgress, StageRetried
+from finetrial.run.events import (
+    EntryDamaged,
+    RunEnded,
+    StageFinished,
+    StageNotRun,
+    StageProgress,
+    StageRetried,
+    StageStarted,
+)
 from finetrial.run.job import is_final
 from finetrial.run.status import read_status
 from finetrial.run.walk import State
@@ -65,6 +73,13 @@ def test_of_a_partly_recorded_group_only_the_rest_runs(laboratory):
     result = laboratory.execute(train, predict)
     assert laboratory.started() == ["train", "predict"]
     assert result.found("predict").record.values["earlier"] == ["predict"]  # a process of its own
+
+
+def test_any_text_reaches_the_stage_as_it_is(laboratory):
+    text = "ü \u2028 \n \\ \" 😀"
+    result = laboratory.execute(laboratory.stage("a", note=text, rate=0.1 + 0.2, pair=(1, 2)))
+    assert result.found("a").record.identity["spec"]["note"] == text
+    assert result.found("a").record.identity["spec"]["rate"] == 0.1 + 0.2
 
 
 def test_logs_and_progress(laboratory):
@@ -282,3 +297,15 @@ def test_a_second_runner_waits_for_what_the_first_computes(laboratory):
     assert sorted(laboratory.started()) == ["a", "b", "c"]
     assert first[0].complete and second.complete
     assert second.states["a"].state is State.CACHED and first[0].states["c"].state is State.CACHED
+
+
+def test_a_stage_starts_at_once_with_the_libraries_imported(laboratory):
+    """From the end of one stage to the start of the next, in a fresh process that has torch and transformers."""
+    names = [f"s{i}" for i in range(4)]
+    result = laboratory.execute(*(laboratory.stage(name, do="libraries") for name in names), jobs=1, preload=None)
+    assert all(result.found(name).record.values["imported"] for name in names)
+    assert {result.found(name).record.values["threads"] for name in names} == {1}
+    events = [e for e in laboratory.events if isinstance(e, StageStarted | StageFinished)]
+    waits = [after.at - before.at for before, after in zip(events[1::2], events[2::2], strict=False)]
+    print(f"\nserver and first stage {events[0].at:.2f} s, then {min(waits):.3f} to {max(waits):.3f} s a stage")
+    assert min(waits) < 1.0

@@ -52,8 +52,7 @@ def test_when_the_server_dies_its_jobs_are_lost_and_another_one_starts(tmp_path,
             killed.append(server.pid)
             os.kill(server.pid, signal.SIGKILL)
 
-    # the stage waits for a file that the second attempt, and only it, finds
-    stage = laboratory.stage("a", do="die", deaths=0, steps=3, rounds=2000)
+    stage = laboratory.stage("a", do="work", steps=20, rounds=2000)
     result = laboratory.execute(stage, listener=listener)
     assert killed and result.complete
 
@@ -75,11 +74,11 @@ def test_the_libraries_that_workers_find_imported():
 
 def test_messages_are_whole_lines():
     read, write = os.pipe()
-    messages.send(write, {"type": "finished", "text": "ü" * 5000})
+    messages.send(write, {"type": "finished", "stage": "ü", "text": "ü\x01" * 5000})
     messages.send(write, {"type": "progress", "loss": 0.1})
     reader = messages.Reader(read)
     first, second = reader.read(1.0)
-    assert len(first["text"]) <= messages.LONGEST_TEXT and second == {"type": "progress", "loss": 0.1}
+    assert first["stage"] == "ü" and 100 < len(first["text"]) < 1000 and second == {"type": "progress", "loss": 0.1}
     assert reader.read(0) == [] and not reader.ended
     os.close(write)
     assert reader.read(0) == [] and reader.ended

@@ -144,7 +144,8 @@ def test_encode_examples_equals_rows_one_by_one(tokenizer: Any) -> None:
 
 
 def test_limit_takes_the_first_that_fit(tokenizer: Any) -> None:
-    rows = [_row(f"r{number}", prompt="p", code="c", reply="long " * (200 if number % 2 else 2)) for number in range(20)]
+    rows = [_row(f"r{number}", prompt="p", code="c", reply="long " * (200 if number % 2 else 2))
+            for number in range(20)]
     dataset, report = encode_examples(_Echo(), rows, tokenizer, 50, limit=5)
     assert dataset.items == ["r0", "r2", "r4", "r6", "r8"]
     assert (report.num_rows, report.num_dropped) == (5, 4)

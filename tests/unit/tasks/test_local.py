@@ -20,7 +20,8 @@ def _lines(path: Path, rows: list[object]) -> str:
 
 
 def _pairs(count: int, start: int = 0) -> list[object]:
-    return [{"prompt": f"question {number}?", "completion": f"answer {number}"} for number in range(start, start + count)]
+    return [{"prompt": f"question {number}?", "completion": f"answer {number}"}
+            for number in range(start, start + count)]
 
 
 def test_one_path_is_split_by_hash(tmp_path: Path) -> None:
@@ -104,7 +105,8 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes(b"fine\nna\xefve\n")
     (tmp_path / "table.csv").write_text("a,b\n")
     for name, message in (("empty.txt", "has no rows"), ("latin.txt", "line 2: byte 0xef is not UTF-8"),
-                          ("table.csv", "ends in .txt or .jsonl"), ("none.txt", "does not exist"), (".", "is a folder")):
+                          ("table.csv", "ends in .txt or .jsonl"), ("none.txt", "does not exist"),
+                          (".", "is a folder")):
         with pytest.raises(DataError, match=message):
             Text(path=str(tmp_path / name)).load()
     with pytest.raises(DataError, match=r"in a \.jsonl file"):

@@ -33,7 +33,8 @@ def test_packed_document_equals_document_alone(tiny_model: Any, tiny_documents: 
     model, dataset = tiny_model(architecture), tiny_documents(6)
     batch = make_batch(dataset, [(0, 1, 2), (3, 4), (5,)])
     with torch.no_grad():
-        packed = model(input_ids=batch.input_ids, position_ids=batch.position_ids, attention_mask=batch.attention()).logits
+        packed = model(input_ids=batch.input_ids, position_ids=batch.position_ids,
+                       attention_mask=batch.attention()).logits
         for row, documents in enumerate([(0, 1, 2), (3, 4), (5,)]):
             at = 0
             for document in documents:

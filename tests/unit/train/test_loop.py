@@ -224,6 +224,9 @@ def test_bf16_learns_too(trial: Any, architecture: str, method: str) -> None:
 def test_refusals(trial: Any) -> None:
     with pytest.raises(UserError, match="fp16 is not possible on the device cpu"):
         trial().run(CONFIG.model_copy(update={"precision": "fp16"}))
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="the device cuda is not available; found cpu"):
+            trial().run(device="cuda")
     with pytest.raises(DataError, match="sequence_length is 65, but the model has 64 positions"):
         trial().run(CONFIG.model_copy(update={"sequence_length": 65}))
 

@@ -38,9 +38,10 @@ overlap by half; gate.json):
 | model | bits per byte |
 |---|---|
 | {recipe['name']} | {gate['bits_per_byte']:.3f} |
-| 5-gram (interpolated modified Kneser-Ney, same training tokens) | {gate['five_gram_bits_per_byte']:.3f} |
+| 5-gram (interpolated modified Kneser-Ney) on the tokens that {recipe['name']} saw | {gate['five_gram_bits_per_byte']:.3f} |
+| the same on all of the pretraining text ({data['num_tokens'] / recipe['tokens']:.1f} times as much) | {gate['five_gram_all_text_bits_per_byte']:.3f} |
 
-That is {100 * gate['below_five_gram']:.0f} % below the 5-gram model, and {gate['nats_per_token']:.3f} nats per token.
+That is {100 * gate['below_five_gram']:.0f} % below the 5-gram model of the same tokens, and {gate['nats_per_token']:.3f} nats per token.
 
 ## Five samples
 

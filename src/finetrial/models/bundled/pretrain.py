@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,6 +21,8 @@ from finetrial.errors import UserError, unknown
 from finetrial.models.bundled.card import write_card
 
 SAMPLES = 5
+MAX_BITS_PER_BYTE = 1.45
+MIN_BELOW_FIVE_GRAM = 0.25
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class Recipe:
 
 RECIPES = {recipe.name: recipe for recipe in (
     Recipe("tiny-gpt", layers=4, width=256, heads=4, positions=512, vocabulary=8192, learning_rate=0.006,
-           batch_sequences=16, micro_batch=8, tokens=10_000_000, weight_decay=0.1, warmup=0.03, final=0.02),
+           batch_sequences=16, micro_batch=8, tokens=7_000_000, weight_decay=0.1, warmup=0.03, final=0.02),
 )}
 
 
@@ -74,16 +75,32 @@ def pretrain(name: str, output: Path, *, threads: int = 2, device: str = "cpu",
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
     facts = _data(work, say)
-    started = time.monotonic()
-    model, tokenizer = _train(recipe, output, work, device, say)
-    minutes = (time.monotonic() - started) / 60
-    gate = _gate(model, work, say)
+    if (output / "model.safetensors").is_file():
+        say(f"{output} holds weights already: they are judged, not trained again")
+    else:
+        _train(recipe, output, work, device, say)
+    model, tokenizer = _load(output)
+    gate = _gate(recipe, model, work, say)
+    _publish(recipe, output, work, facts, gate, samples(model, tokenizer, work))
+    return gate
+
+
+def _load(output: Path) -> tuple[Any, Any]:
+    from finetrial.models.load import load_base
+
+    loaded = load_base(output)
+    return loaded.model, loaded.tokenizer
+
+
+def _publish(recipe: Recipe, output: Path, work: Path, facts: Mapping[str, Any], gate: Mapping[str, Any],
+             shown: list[tuple[str, str]]) -> None:
+    """Everything that is committed beside the weights."""
     for part in ("manifest.json", "log.jsonl"):
         shutil.copyfile(work / part, output / part)
     _write(output / "recipe.json", asdict(recipe))
     _write(output / "gate.json", gate)
-    write_card(output, asdict(recipe), facts, gate, samples(model, tokenizer, work), minutes)
-    return gate
+    minutes = json.loads((work / "trained.json").read_text())["seconds"] / 60
+    write_card(output, asdict(recipe), facts, gate, shown, minutes)
 
 
 def _data(work: Path, say: Callable[[str], None]) -> Mapping[str, Any]:
@@ -97,14 +114,13 @@ def _data(work: Path, say: Callable[[str], None]) -> Mapping[str, Any]:
     return facts
 
 
-def _train(recipe: Recipe, output: Path, work: Path, device: str, say: Callable[[str], None]) -> tuple[Any, Any]:
-    """Train from a random start, save bf16 weights and the tokenizer, and load what was saved."""
+def _train(recipe: Recipe, output: Path, work: Path, device: str, say: Callable[[str], None]) -> None:
+    """Train from a random start; save bf16 weights and the tokenizer."""
     import torch
     from transformers import AutoTokenizer
 
     from finetrial.methods.full import Full
     from finetrial.models.bundled.pretrain_data import TOKENIZER_FOLDER
-    from finetrial.models.load import load_base
     from finetrial.streams import Streams
     from finetrial.train.config import Budget, Training
     from finetrial.train.flat import FlatDataset
@@ -119,14 +135,14 @@ def _train(recipe: Recipe, output: Path, work: Path, device: str, say: Callable[
     data = FlatDataset.open(work / "train.npy", end_of_text=tokenizer.eos_token_id)
     validation = _windows(work / "val.npz", recipe.positions, limit_tokens=60_000)
     with (work / "log.jsonl").open("a", encoding="utf-8") as lines:
-        train(model, [Full().attach(model, streams, "base")], data, config, recipe.learning_rate, streams,
-              device=device, micro_batch=recipe.micro_batch, on_metrics=_logger(lines, say),
-              validate=lambda step: _validated(model, validation, lines, step, say),
-              checkpoints=Checkpoints(work / "checkpoint", every_seconds=300))
-    model.to("cpu").to(torch.bfloat16).save_pretrained(output)
+        result = train(model, [Full().attach(model, streams, "base")], data, config, recipe.learning_rate, streams,
+                       device=device, micro_batch=recipe.micro_batch, on_metrics=_logger(lines, say),
+                       validate=lambda step: _validated(model, validation, lines, step, say),
+                       checkpoints=Checkpoints(work / "checkpoint", every_seconds=300))
+    _write(work / "trained.json", {"seconds": round(result.seconds), "tokens": result.tokens})
     if output.resolve() != TOKENIZER_FOLDER.resolve():
         tokenizer.save_pretrained(output)
-    return load_base(output).model, tokenizer
+    model.to("cpu").to(torch.bfloat16).save_pretrained(output)
 
 
 def _random_model(recipe: Recipe, end_of_text: int, streams: Any) -> Any:
@@ -186,7 +202,8 @@ def _held_out(path: Path, limit_tokens: int) -> list[tuple[str, Any, int]]:
 
     saved = np.load(path)
     order = sorted(range(len(saved["paths"])), key=lambda index: key_of(str(saved["paths"][index])))
-    chosen, total = [], 0
+    chosen: list[tuple[str, Any, int]] = []
+    total = 0
     for index in order:
         tokens = saved["ids"][saved["offsets"][index]:saved["offsets"][index + 1] - 1]
         if total + len(tokens) > limit_tokens and chosen:
@@ -198,30 +215,46 @@ def _held_out(path: Path, limit_tokens: int) -> list[tuple[str, Any, int]]:
     return chosen
 
 
-def _gate(model: Any, work: Path, say: Callable[[str], None]) -> dict[str, Any]:
-    """Bits per byte on files of unseen test clusters, of the base and of a 5-gram model trained on the same tokens.
+def _gate(recipe: Recipe, model: Any, work: Path, say: Callable[[str], None]) -> dict[str, Any]:
+    """Bits per byte on files of unseen test clusters: the base, a 5-gram model trained on the tokens that the base
+    saw, and one trained on the whole of the pretraining text.
 
-    Each file's first token is scored by neither; all others are, by both, and divided by the files' bytes.
+    Each file's first token is scored by none; all others are, by all three, and divided by the files' bytes.
     """
     from finetrial.models.bundled import ngram
     from finetrial.train.loss import item_losses
 
     files = _held_out(work / "test.npz", 300_000)
     num_bytes = sum(size for _, _, size in files)
-    windows = _windows(work / "test.npz", model.config.n_positions, limit_tokens=300_000)
-    sums, counts = item_losses(model, windows)
+    sums, counts = item_losses(model, _windows(work / "test.npz", recipe.positions, limit_tokens=300_000))
     assert int(counts.sum()) == sum(len(tokens) - 1 for _, tokens, _ in files)
-    bits = float(sums.sum()) / np.log(2)
-    say("training the 5-gram model")
-    reference = ngram.train(np.load(work / "train.npy"))
-    reference_bits = sum(float(np.sum(ngram.bits(reference, tokens)[1:])) for _, tokens, _ in files)
-    ours, theirs = bits / num_bytes, reference_bits / num_bytes
+    ours = float(sums.sum()) / np.log(2) / num_bytes
+    text = np.load(work / "train.npy")
+    bits = {}
+    for what, ids in (("same_tokens", _seen(recipe, text)), ("all_text", text)):
+        say(f"training a 5-gram model on {len(ids):,} tokens")
+        reference = ngram.train(ids)
+        total = sum(float(np.sum(ngram.bits(reference, tokens)[1:])) for _, tokens, _ in files)
+        bits[what] = total / num_bytes
     gate = {"num_files": len(files), "num_bytes": num_bytes, "num_tokens": int(counts.sum()),
             "bits_per_byte": round(ours, 4), "nats_per_token": round(float(sums.sum() / counts.sum()), 4),
-            "five_gram_bits_per_byte": round(theirs, 4), "below_five_gram": round(1 - ours / theirs, 4),
-            "passed": bool(ours <= 1.45 and ours <= 0.75 * theirs)}
+            "five_gram_bits_per_byte": round(bits["same_tokens"], 4),
+            "five_gram_all_text_bits_per_byte": round(bits["all_text"], 4),
+            "below_five_gram": round(1 - ours / bits["same_tokens"], 4),
+            "passed": bool(ours <= MAX_BITS_PER_BYTE and ours <= (1 - MIN_BELOW_FIVE_GRAM) * bits["same_tokens"])}
     say(json.dumps(gate))
     return gate
+
+
+def _seen(recipe: Recipe, text: Any) -> Any:
+    """The tokens that training read in its first epoch, rows in the text's order."""
+    from finetrial.streams import Streams
+
+    length = recipe.positions
+    num_rows = (len(text) - 1) // length
+    order = Streams(recipe.seed).generator("order/0").permutation(num_rows)
+    rows = np.sort(order[:-(-recipe.tokens // length)])
+    return text[(rows[:, None] * length + np.arange(length)).ravel()]
 
 
 def samples(model: Any, tokenizer: Any, work: Path) -> list[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""The figures of a report: one file each, a function from facts to a `Figure`, or None where there is nothing to show."""
+"""The figures of a report: one file each, a function from facts to a `Figure`; None where there is nothing to show."""
 
 from altair.utils import schemapi
 

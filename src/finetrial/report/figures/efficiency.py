@@ -59,8 +59,9 @@ def efficiency_rows(facts: Facts, path: Path, axis: str) -> Rows:
         if estimate.value is None:
             continue
         shown, interval = numbers.with_interval(estimate.value, estimate.low, estimate.high)
-        row = {"kind": "arm", "name": arm.name, "arm": arm.label, "x": amount / 1e6 if axis == "peak memory" else amount,
-               "y": estimate.value, "score": f"{shown} ({interval or 'no interval'})", "cost": written(amount)}
+        row = {"kind": "arm", "name": arm.name, "arm": arm.label, "y": estimate.value,
+               "x": amount / 1e6 if axis == "peak memory" else amount, "cost": written(amount),
+               "score": f"{shown} ({interval or 'no interval'})"}
         ends = {"low": estimate.low, "high": estimate.high}
         rows.append(row | {name: end for name, end in ends.items() if end is not None})
     return rows
@@ -74,7 +75,7 @@ def _panel(facts: Facts, path: Path, axis: str, rows: Rows, name: str) -> Panel:
     line: Rows = [] if base is None else [{"kind": "base", "y": base}]
     arms = named(facts.arms, (row["name"] for row in rows))
     lowest, highest = min(row["x"] for row in rows), max(row["x"] for row in rows)
-    x = alt.X("x:Q", title=AXES[axis][0], axis=alt.Axis(format="~s", tickCount=3),
+    x = alt.X("x:Q", title=AXES[axis][0], axis=alt.Axis(format="~s", tickCount=3, grid=False),
               scale=alt.Scale(type="log", domain=[lowest / 1.6, highest * 1.6], nice=False))
     y = alt.Y("y:Q", title=title(f"{metric_name(metric)} on {task}{f' ({unit})' if unit else ''}", 30),
               scale=alt.Scale(domain=span([row[end] for row in [*rows, *line] for end in ("y", "low", "high")

@@ -37,7 +37,7 @@ _FAR = 1.6  # a positive control is drawn if the axis grows by no more than this
 def figure(facts: Facts) -> Figure | None:
     """One panel for each base, sequence and task that can be forgotten; None where no arm has both sides."""
     panels: list[Panel] = []
-    texts, outside, shown, has_floor = [], [], set(), False
+    texts, notes, shown = [], [], set()
     for path in facts.paths:
         for task in forgettable(facts, path):
             rows = plane_rows(facts, path, task)
@@ -45,10 +45,10 @@ def figure(facts: Facts) -> Figure | None:
             if len(marks) < 2:
                 continue
             frame, far = _frame(facts, rows)
-            outside += [f"{row['arm']} lies outside the frame: learned {row['learned']}, forgotten "
+            notes += [_floor_text(facts, path, task, row) for row in rows if row["kind"] == "floor"]
+            notes += [f"{row['arm']} lies outside the frame: learned {row['learned']}, forgotten "
                         f"{row['forgotten']}." for row in far]
             shown |= {row["name"] for row in marks}
-            has_floor |= any(row["kind"] == "floor" for row in rows)
             texts += [f"{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}" for row in marks]
             name = [facts.path_label(path), f"forgetting {task}" if len(forgettable(facts, path)) > 1 else ""]
             panels.append(_panel(facts, path, task, [row for row in rows if row not in far], frame,
@@ -58,9 +58,7 @@ def figure(facts: Facts) -> Figure | None:
     caption = ("Right is better learned, down is less forgotten: the best place is at the bottom right. Large marks: "
                "each arm at the rate that validation chose, with intervals (controls: mean over seeds). Small marks on "
                "a line: the mean over seeds at each learning rate, from the lowest to the highest; dots: single seeds.")
-    floor = ["The grey box around the reference arm is as far as two equal arms lie apart (A/A): a smaller difference "
-             "is noise."] if has_floor else []
-    return Figure("plane", "Learning and forgetting", " ".join([caption, *floor, *outside]),
+    return Figure("plane", "Learning and forgetting", " ".join([caption, *notes]),
                   f"Scatter plot of forgetting against learning. {'; '.join(texts)}.", tuple(panels),
                   min(2, len(panels)), 400, named(facts.arms, shown))
 
@@ -162,9 +160,9 @@ def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: 
     arms = named(facts.arms, (row["name"] for row in rows if row["kind"] == "mark"))
     unit_x, unit_y = (unit_name(facts.unit(of, facts.primary_metric(of))) or "score" for of in (path.tasks[-1], task))
     x = alt.X("x:Q", scale=alt.Scale(domain=frame[0], nice=False, zero=False),
-              title=title(f"learned: gain on {path.tasks[-1]} ({unit_x}) \N{RIGHTWARDS ARROW} better"))
+              title=title(f"learned: gain on {path.tasks[-1]} ({unit_x}) \N{RIGHTWARDS ARROW}"))
     y = alt.Y("y:Q", scale=alt.Scale(domain=frame[1], nice=False, zero=False),
-              title=title(f"better \N{LEFTWARDS ARROW} forgotten: loss of {task} ({unit_y})"))
+              title=title(f"forgotten: loss on {task} above the base ({unit_y})", 50))
     tint, form = colour(arms), shape(arms)
     mean, mark = of_kind("mean").encode(x=x, y=y, color=tint), of_kind("mark").encode(x=x, y=y, color=tint)
     return panel(name, rows, [
@@ -181,6 +179,13 @@ def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: 
             y=alt.Y("y1:Q"), y2="y2:Q"),
         mark.mark_point(size=130, filled=True, opacity=1).encode(
             shape=form, tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("learned:N"), alt.Tooltip("forgotten:N")])])
+
+
+def _floor_text(facts: Facts, path: Path, task: str, row: dict[str, Any]) -> str:
+    wide, high = (numbers.plain((row[end] - row[start]) / 2, 2) for start, end in (("x", "x2"), ("y", "y2")))
+    unit_x, unit_y = (unit_name(facts.unit(of, facts.primary_metric(of))) for of in (path.tasks[-1], task))
+    return (f"Grey box around the reference arm: two equal arms (A/A) lie {wide} {unit_x} apart in learning and {high} "
+            f"{unit_y} in forgetting; smaller differences are noise.")
 
 
 def _words(value: float, low: float | None, high: float | None) -> str:

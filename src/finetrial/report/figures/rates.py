@@ -39,10 +39,11 @@ def figure(facts: Facts) -> Figure | None:
     arms = tuple(dict.fromkeys(shown))
     seeds = numbers.counted(len(facts.study.seeds), "seed")
     return Figure("rates", "Learning-rate curves",
-                  f"Score on the new task by learning rate, {seeds} planned at each. Dashed: validation, which chooses; "
-                  "solid: test. Dots: test for single seeds, ringed at the rate chosen for that seed (by the other "
-                  "seeds' validation). A rate that failed carries the outcome's word.", _alt(facts, arms), tuple(panels),
-                  3, 200, arms, LINES)
+                  f"Score on the new task by learning rate, {seeds} planned at each. Dashed: validation, which "
+                  "chooses; solid: test. Dots: test for single seeds, ringed at the rate chosen for that seed (by the "
+                  "other seeds' validation). A rate that failed carries the outcome's word.", _alt(facts, arms),
+                  tuple(panels),
+                  3, 200, (), LINES)
 
 
 def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:

@@ -26,6 +26,7 @@ class Panel:
 
     spec: dict[str, Any]
     title: str = ""
+    height: int | None = None  # None = the figure's
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Figure:
     lines: tuple[tuple[str, str], ...] = ()  # what the page says of line styles: (css class, meaning)
 
 
-def panel(name: str, rows: Rows, layers: Sequence[alt.Chart]) -> Panel:
+def panel(name: str, rows: Rows, layers: Sequence[alt.Chart], height: int | None = None) -> Panel:
     """Layers over one set of rows, kept inline; numbers to six significant digits, to keep the page small.
 
     Layers have no data of their own: they filter `rows` by `kind`, so that the rows are written once.
@@ -51,8 +52,8 @@ def panel(name: str, rows: Rows, layers: Sequence[alt.Chart]) -> Panel:
     values = [{key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
               for row in rows]
     spec = alt.layer(*layers).to_dict(validate=False)
-    return Panel({"data": {"values": values}, **{key: spec[key] for key in spec if key not in ("$schema", "config")}},
-                 name)
+    bare = [{key: value for key, value in layer.items() if key != "data"} for layer in spec["layer"]]
+    return Panel({"data": {"values": values}, "layer": bare}, name, height)
 
 
 def of_kind(kind: str) -> alt.Chart:

@@ -8,14 +8,16 @@ Arrow tables whose rows carry `cluster` and `split`.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -68,9 +70,20 @@ def embedded_corpus() -> Corpus:
     """The corpus, from the cache if it is there and intact, else mined now. Raises DataError if a wheel is missing."""
     folder = cache_root() / f"corpus-{corpus_digest()}"
     if not _is_intact(folder):
-        print("finetrial: mining the embedded corpus (once, about a minute)", file=sys.stderr, flush=True)
-        _write(folder, *build(mine(list(source_files()))))
+        with _sole_miner(folder):
+            if not _is_intact(folder):  # another process may have mined while this one waited
+                print("finetrial: mining the embedded corpus (once, about a minute)", file=sys.stderr, flush=True)
+                _write(folder, *build(mine(list(source_files()))))
     return _read(folder)
+
+
+@contextmanager
+def _sole_miner(folder: Path) -> Iterator[None]:
+    """Let one process mine; the others wait. The system frees the lock of a process that is killed."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_name(folder.name + ".lock").open("w") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def mine(files: Sequence[SourceFile], processes: int = MAX_PROCESSES) -> list[MinedFile]:
@@ -208,7 +221,6 @@ def _write(folder: Path, tables: dict[str, list[dict[str, Any]]], report: dict[s
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
     try:
         for table in TABLES:

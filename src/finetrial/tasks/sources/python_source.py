@@ -44,7 +44,8 @@ LINK_TOKENS = 12  # a function with at least this many body tokens ties the file
 NEAR_DUPLICATE_TOKENS = 40  # an undocumented function is compared for near-duplicates from this size on
 PASSAGE_LINES = 8  # as does a run of this many equal lines
 PASSAGE_LINE_CHARACTERS = 8  # of at least so many characters each, imports and comments not counted
-RULES = ("no summary", "docstring under 3 words", "not ASCII", "dunder", "deprecated", "body not 2-60 lines", "only pass or raise")
+RULES = ("no summary", "docstring under 3 words", "not ASCII", "dunder", "deprecated", "body not 2-60 lines",
+         "only pass or raise")
 
 TOKEN = re.compile(
     rb'"""(?:[^\\]|\\.)*?"""|\'\'\'(?:[^\\]|\\.)*?\'\'\'|"(?:[^"\\\n]|\\.)*"|\'(?:[^\'\\\n]|\\.)*\'|#[^\n]*'

@@ -60,6 +60,11 @@ class Toy(StageKind):
         earlier.append(context.stage_id)
         return {**self.work(context), "pid": os.getpid(), "earlier": list(earlier)}
 
+    def libraries(self, context):
+        needed = ("torch", "peft", "accelerate", "transformers.models.llama.modeling_llama", "finetrial.train.loop")
+        return {**self.work(context), "imported": all(name in sys.modules for name in needed),
+                "threads": sys.modules["torch"].get_num_threads()}
+
     def diverge(self, context):
         raise Diverged(3, float("nan"))
 

@@ -1,0 +1,72 @@
+"""A whole trial on the device through the product's runner: forked workers as it comes, and spawned ones."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from gpu.setting import Finding, Setting
+
+NUM_FILES = 60  # of finetrial's own source text
+
+
+def trials(setting: Setting) -> Iterator[Finding]:
+    """Run a small study in each way of starting workers, then again, when everything must be recorded."""
+    from finetrial.run import execute
+    from finetrial.run.local import LocalPool
+
+    study = _study(setting)
+    for mode in ("fork", "spawn"):
+        with mock.patch.object(execute, "LocalPool", partial(LocalPool, fork=mode == "fork")):
+            yield _run(setting, study, mode)
+    yield _again(setting, study)
+
+
+def _run(setting: Setting, study: Any, mode: str) -> Finding:
+    from finetrial.run.trial import RunOptions, run_study
+
+    started = time.monotonic()
+    options = RunOptions(runs=setting.folder / f"runs-{mode}", device=setting.device, view=False, figures=False)
+    trial = run_study(study, options)
+    seconds = time.monotonic() - started
+    outcomes = Counter(row.outcome for row in trial.results.scores)
+    costs = [row for row in trial.results.costs if row.peak_device_allocated_bytes is not None]
+    fine = trial.results.status == "complete" and set(outcomes) == {"OK"} and (bool(costs) or not setting.is_cuda)
+    return Finding(f"trial: {mode}ed workers", fine,
+                   f"{trial.results.status} in {seconds:.0f} s, scores {dict(outcomes)}, {len(costs)} cost rows with "
+                   f"device memory; logs in {trial.folder / 'logs'}")
+
+
+def _again(setting: Setting, study: Any) -> Finding:
+    from finetrial.run.trial import RunOptions, run_study
+
+    started = time.monotonic()
+    run_study(study, RunOptions(runs=setting.folder / "runs-fork", device=setting.device, view=False, figures=False))
+    seconds = time.monotonic() - started
+    return Finding("trial: again, all recorded", seconds < 20, f"{seconds:.1f} s")
+
+
+def _study(setting: Setting) -> Any:
+    from finetrial.spec.io import parse_study
+
+    text = setting.folder / "text.txt"
+    text.write_text("<|endoftext|>".join(path.read_text(encoding="utf-8") for path in _sources()), encoding="utf-8")
+    return parse_study({
+        "name": "gpu-check", "question": "Does a trial run on this device?",
+        "bases": [{"name": "random", "source": str(setting.model("tiny"))}],
+        "tasks": [{"name": "source-text", "task": {"kind": "text", "path": str(text)}, "num_val": 8, "num_test": 8}],
+        "arms": [{"name": "full", "components": "full", "learning_rates": [3e-4]},
+                 {"name": "lora", "components": "lora", "learning_rates": [3e-3]}],
+        "training": {"budget": "8 steps", "sequence_length": 128, "batch_sequences": 8, "evaluations": 2},
+        "seeds": 2, "accept_threats": ["few-seeds"]}, "gpu-check")
+
+
+def _sources() -> list[Path]:
+    import finetrial
+
+    return sorted(Path(finetrial.__file__).parent.rglob("*.py"), key=lambda path: str(path))[:NUM_FILES]

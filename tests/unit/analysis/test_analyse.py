@@ -1,0 +1,185 @@
+"""The twelve synthetic cases: analyse() says the planted truth, and nothing more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from functools import cache
+
+import numpy as np
+import pytest
+from tests.synthetic import CASES, GRIDS, MARGIN, make_table
+
+from finetrial.analysis.analyse import analyse
+from finetrial.records.record import Outcome
+from finetrial.records.results import Finding, Results
+from finetrial.records.table import Table
+
+
+@cache
+def results(case: str) -> Results:
+    return analyse(*make_table(case))
+
+
+def whole(case: str, hypothesis: str = "H1") -> Finding:
+    return next(row for row in results(case).findings if row.hypothesis == hypothesis and not row.contrast)
+
+
+def part(case: str, hypothesis: str = "H1") -> Finding:
+    return next(row for row in results(case).findings if row.hypothesis == hypothesis and row.contrast)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_results_keep_their_schema(case: str) -> None:
+    found = results(case)
+    assert Results.model_validate_json(found.model_dump_json()) == found
+
+
+@pytest.mark.parametrize(("case", "verdict"), [
+    ("supported", "SUPPORTED"), ("refuted", "REFUTED"), ("equivalent", "EQUIVALENT"), ("inconclusive", "INCONCLUSIVE"),
+    ("assay-failed", "ASSAY FAILED"), ("missing-cells", "NOT MEASURED"), ("oom-arm", "SUPPORTED"),
+    ("diverged-rate", "SUPPORTED"), ("best-at-edge", "SUPPORTED"), ("two-seeds", "NOT MEASURED"),
+    ("base-only", "NOT MEASURED"), ("nothing", "NOT MEASURED")])
+def test_verdict(case: str, verdict: str) -> None:
+    assert whole(case).verdict == part(case).verdict == verdict
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_status(case: str) -> None:
+    partial = case in ("missing-cells", "base-only", "nothing")
+    assert results(case).status == ("partial" if partial else "complete")
+
+
+@pytest.mark.parametrize("case", ["supported", "refuted", "equivalent"])
+def test_estimates_contain_the_planted_effect(case: str) -> None:
+    found = part(case)
+    assert found.low is not None and found.high is not None
+    assert found.low < CASES[case].effect < found.high
+    assert (found.n_seeds, found.n_clusters, found.family, found.unit) == (5, 30, "primary", "nats/token")
+    assert found.contrast == "full - lora-r8: score on new (nats-per-token)"
+    assert found.margin == MARGIN
+
+
+def test_sentences() -> None:
+    assert part("supported").statement == "full scores better than lora-r8 on new"
+    assert part("supported").reason.startswith("full scores better than lora-r8 on new by 0.31 nats/token (98.3 %")
+    assert part("refuted").reason.startswith("full scores worse than lora-r8 on new by 0.29 nats/token (98.3 %")
+    assert part("equivalent").reason.startswith("the difference full - lora-r8 is 0.0")
+    assert "would have been seen with 80 % power" in part("inconclusive").reason
+    assert part("missing-cells").reason.startswith("4 of 5 seeds measured: lora-r8: no test scores on new")
+    assert "2 seeds: no interval below 3 seeds, no verdict" in part("two-seeds").reason
+    assert part("supported", "H2").reason.startswith("lora-r8 forgets less of old than full by 0.39 nats/token")
+
+
+def test_other_quantities() -> None:
+    ratio = part("supported", "H3")
+    assert ratio.verdict == "SUPPORTED" and ratio.estimate == pytest.approx(10, rel=0.1)
+    assert ratio.confidence is not None and ratio.n_clusters is None
+    rows = [row for row in results("supported").findings if row.hypothesis == "H4"]
+    assert [row.verdict for row in rows] == ["SUPPORTED"] * 3
+    assert rows[2].estimate == rows[2].low == rows[2].high == 294_912 - 6_900_000
+    matched = part("supported", "H5")
+    assert (matched.verdict, matched.family, matched.p_adjusted, matched.confidence) == ("SUPPORTED", None, None, 0.95)
+    assert matched.estimate == pytest.approx(-0.17, abs=0.03)
+
+
+def test_a_failed_arm_leaves_its_contrast_unmeasured_and_the_others_alone() -> None:
+    assert whole("oom-arm", "H4").verdict == "NOT MEASURED"
+    assert "lora-r32: no learning rate finished (OOM)" in whole("oom-arm", "H4").reason
+    cells = [row for row in results("oom-arm").scores if row.arm == "lora-r32" and row.step is None]
+    assert cells and all(row.value is None and row.outcome is Outcome.OOM and not row.selected for row in cells)
+    recommended = results("oom-arm").recommendation
+    assert recommended is not None and recommended.text.endswith("Not considered: lora-r32 (OOM).")
+
+
+def test_a_diverged_rate_is_never_chosen() -> None:
+    chosen = [row for row in results("diverged-rate").tuning if row.arm == "full"]
+    assert [row.chosen for row in chosen] == [3e-4] * 5
+    assert all(row.validation[2] is None for row in chosen)
+    assert "did not finish" in whole("diverged-rate", "H3").reason
+
+
+def test_the_edge_warns() -> None:
+    assert [row.where for row in results("best-at-edge").audit] == [f"tiny/{arm}/phase 1" for arm in GRIDS]
+    assert whole("best-at-edge", "H3").verdict == "NOT MEASURED"
+    assert results("supported").audit == ()
+
+
+def test_controls() -> None:
+    seen = results("supported").assay
+    assert seen.positive_control == "seen" and seen.aa_low is not None and seen.aa_high is not None
+    assert seen.aa_low < 0 < seen.aa_high
+    assert results("assay-failed").assay.positive_control == "not seen"
+    assert results("two-seeds").assay.positive_control == "not measured"
+    assert all(row.verdict == "ASSAY FAILED" for row in results("assay-failed").findings)
+    study, table = make_table("supported")
+    bare = analyse(study.model_copy(update={"controls": None}), table)
+    assert bare.assay.positive_control == "not planned" and bare.findings[0].verdict == "SUPPORTED"
+
+
+def test_scores_mark_what_validation_chose() -> None:
+    rows = [row for row in results("supported").scores
+            if row.arm == "full" and row.split == "test" and row.metric == "nats-per-token" and row.task == "new"]
+    assert sum(row.selected for row in rows) == 5 and len(rows) == 15
+    assert {row.point.learning_rate for row in rows if row.selected} == {3e-4}
+    assert all(row.primary and row.n == 60 and row.n_missing == 0 for row in rows)
+    assert sum(row.step is not None for row in results("supported").scores) == 55 * 4 * 2
+
+
+def test_score_measures() -> None:
+    rows = {(row.arm, row.task, row.metric): row for row in results("supported").measures if row.measure == "score"}
+    full, base = rows["full", "new", "nats-per-token"], rows["base", "new", "nats-per-token"]
+    assert full.low is not None and full.value is not None and full.high is not None
+    assert full.low < full.value < full.high and (full.n_seeds, full.n_clusters) == (5, 30)
+    assert base.n_seeds is None and base.low is not None and "items only" in base.note
+    selected = [row.value for row in results("supported").scores if row.selected and row.split == "test"
+                and (row.arm, row.task, row.metric) == ("full", "new", "perplexity")]
+    assert rows["full", "new", "perplexity"].value == pytest.approx(np.mean([value for value in selected if value]))
+    assert rows["full-aa", "new", "nats-per-token"].value == pytest.approx(3.04, abs=0.03)
+    partial = {row.arm: row for row in results("missing-cells").measures
+               if (row.measure, row.metric, row.task) == ("score", "nats-per-token", "new")}
+    assert partial["lora-r8"].n_seeds == 4 and "seed 4" in partial["lora-r8"].note
+
+
+def test_recommendation() -> None:
+    arms = {case: results(case).recommendation for case in CASES}
+    assert all(found is not None for found in arms.values())
+    assert {case: found.arm for case, found in arms.items() if found} == {
+        "supported": "full", "refuted": "lora-r8", "equivalent": "lora-r8", "inconclusive": "lora-r8",
+        "assay-failed": None, "missing-cells": None, "oom-arm": "full", "diverged-rate": "full",
+        "best-at-edge": "full", "two-seeds": None, "base-only": None, "nothing": None}
+    equivalent = arms["equivalent"]
+    assert equivalent is not None and equivalent.runners_up == ("lora-r32", "full")
+    assert "not shown to be worse" in equivalent.text and "95 % interval" in equivalent.text
+    assert all(found.text.startswith("cannot tell yet") for found in arms.values() if found and found.arm is None)
+
+
+def test_items_without_a_score_are_left_out_and_counted() -> None:
+    study, table = make_table("supported")
+    for row in table.scores:
+        if row.cell.arm == "full" and row.cell.seed == 0 and row.split == "test" and row.statistics is not None:
+            row.statistics[:2] = np.nan
+    found = next(row for row in analyse(study, table).findings if row.contrast)
+    assert found.verdict == "SUPPORTED" and found.n_clusters == 29
+    assert "2 items without a score in every run are left out" in found.reason
+
+
+def test_a_diverged_seed_at_the_chosen_rate_is_not_left_out_silently() -> None:
+    study, table = make_table("supported")
+    scores = [type(row)(**{**vars(row), "statistics": None, "outcome": Outcome.DIVERGED})
+              if (row.cell.arm, row.cell.seed, row.cell.point.learning_rate, row.split) == ("full", 1, 3e-4, "test")
+              else row for row in table.scores]
+    failed = analyse(study, Table(scores, table.metrics, costs=table.costs))
+    found = next(row for row in failed.findings if row.contrast)
+    assert found.verdict == "NOT MEASURED"
+    assert found.reason == "4 of 5 seeds measured: full: DIVERGED at learning rate 0.0003 (seed 1)"
+
+
+def test_analysis_needs_no_torch() -> None:
+    code = ("import sys; sys.modules['torch'] = None; from tests.synthetic import make_table; "
+            "from finetrial.analysis.analyse import analyse; "
+            "print(analyse(*make_table('supported')).findings[0].verdict)")
+    paths = [path for path in sys.path if path]
+    done = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}; {code}"], capture_output=True,
+                          text=True, check=False)
+    assert done.stdout.strip() == "SUPPORTED", done.stderr

@@ -1,0 +1,67 @@
+"""Forgetting at matched plasticity: frontier on validation, read on test, never extrapolated."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from finetrial.analysis.frontier import States, match, on_frontier
+from finetrial.analysis.missing import NotMeasured
+
+
+def states(arm: str, plasticity: list[float], forgetting: list[float], num_seeds: int = 3) -> States:
+    p, f = (np.tile(np.array(values, dtype=float), (num_seeds, 1)) for values in (plasticity, forgetting))
+    return States(arm, p, f, p, f)
+
+
+def test_frontier_keeps_what_nothing_beats() -> None:
+    keep = on_frontier(np.array([0.2, 0.5, 0.4, 0.5]), np.array([0.1, 0.3, 0.4, 0.3]))
+    assert keep.tolist() == [True, True, False, True]
+
+
+def test_forgetting_is_interpolated_at_90_percent_of_the_smaller_best() -> None:
+    found = match(states("full", [0.5, 1.5], [0.2, 0.6]), states("lora", [0.2, 1.0], [0.1, 0.3]))
+    assert found.plasticity == pytest.approx(0.9)
+    assert found.left == pytest.approx([0.2 + 0.4 * 0.4] * 3)
+    assert found.right == pytest.approx([0.1 + 0.2 * 0.7 / 0.8] * 3)
+
+
+def test_more_learning_never_costs_less() -> None:
+    validation = states("a", [0.2, 0.6, 1.0], [0.1, 0.2, 0.3])
+    noisy = States("a", validation.plasticity_val, validation.forgetting_val, validation.plasticity_test,
+                   np.tile([0.1, 0.4, 0.2], (3, 1)))
+    found = match(noisy, validation)
+    assert found.left == pytest.approx([0.3] * 3)  # the pool of 0.4 and 0.2
+
+
+def test_the_frontier_of_a_seed_is_chosen_by_the_others() -> None:
+    p = np.tile([0.2, 0.5, 1.0], (3, 1))
+    f = np.tile([0.1, 0.2, 0.3], (3, 1))
+    f[0, 1] = 9.0  # dominated for the seeds that see seed 0, not for seed 0 itself
+    found = match(States("a", p, f, p, np.tile([0.1, 0.2, 0.3], (3, 1))), states("b", [0.2, 0.6], [0.0, 0.1]))
+    assert found.plasticity == pytest.approx(0.54)
+    assert found.left[0] == pytest.approx(0.2 + 0.1 * 0.04 / 0.5)
+    assert found.left[1] == found.left[2] == pytest.approx(0.1 + 0.2 * 0.34 / 0.8)
+
+
+@pytest.mark.parametrize(("left", "right", "text"), [
+    (([1.5, 2.0], [0.3, 0.4]), ([0.2, 1.0], [0.1, 0.2]), "P\\*=0.9: arm left starts at P=1.5"),
+    (([-0.2, -0.1], [0.3, 0.4]), ([0.2, 1.0], [0.1, 0.2]), "left learns nothing"),
+    (([np.nan, np.nan], [0.3, 0.4]), ([0.2, 1.0], [0.1, 0.2]), "left has no learning rate")])
+def test_nothing_is_extrapolated(left: tuple[list[float], list[float]], right: tuple[list[float], list[float]],
+                                 text: str) -> None:
+    with pytest.raises(NotMeasured, match=text):
+        match(states("left", *left), states("right", *right))
+
+
+def test_an_arm_that_stops_short_on_test_is_named() -> None:
+    whole = states("a", [0.2, 1.0], [0.1, 0.2])
+    short = States("a", whole.plasticity_val, whole.forgetting_val, np.tile([0.2, 0.8], (3, 1)), whole.forgetting_test)
+    with pytest.raises(NotMeasured, match="not comparable at P\\*=0.9: arm a stops at P=0.8"):
+        match(short, states("b", [0.2, 1.2], [0.1, 0.2]))
+
+
+def test_rates_that_failed_for_a_seed_are_left_out() -> None:
+    p, f = np.tile([0.2, 1.0, 3.0], (3, 1)), np.tile([0.1, 0.2, 0.9], (3, 1))
+    p[1, 2] = np.nan
+    assert match(States("a", p, f, p, f), states("b", [0.2, 2.0], [0.1, 0.2])).plasticity == pytest.approx(0.9)

@@ -1,0 +1,90 @@
+"""Sequences of tasks: measures over several phases, strata over tasks, loadings that cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from tests.synthetic import metrics
+
+from finetrial.analysis.analyse import analyse
+from finetrial.analysis.estimate import crossed
+from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.trial import Branch, Entry, Loading, Trial, merged
+from finetrial.records.results import Point
+from finetrial.records.table import CellKey, Items, ItemScores, Table
+from finetrial.spec import Study
+
+LOSS = {0: {"a": 5.0, "b": 4.0}, 1: {"a": 3.0, "b": 3.8}, 2: {"a": 3.5, "b": 2.0}}  # by phase and task
+ARM, BASE = Branch("tiny", "full", "a-b"), Branch("tiny", "base", "")
+
+
+def two_phases() -> Trial:
+    """One arm that learns a, then b, over three seeds and one rate; b has three times the items of a."""
+    study = Study(name="path", question="?", bases=("tiny",), training={}, tasks=(
+        {"name": "a", "task": "pydoc-chat"}, {"name": "b", "task": "pydoc-chat"}),
+        arms=({"name": "full", "components": "full", "learning_rates": (1e-3,)},))
+    return Trial(study, Table(scores=list(_rows()), metrics=metrics()))
+
+
+def _rows() -> Iterator[ItemScores]:
+    for phase, losses in LOSS.items():
+        for task, loss in losses.items():
+            number = {"a": 10, "b": 30}[task]
+            items = Items(tuple(map(str, range(number))), tuple(map(str, range(number))))
+            for seed in (None,) if phase == 0 else (0, 1, 2):
+                cell = CellKey("tiny", "base" if phase == 0 else "full", "a-b", seed, Point(
+                    learning_rate=None if phase == 0 else 1e-3))
+                noise = np.random.default_rng([phase, seed or 0, number]).normal(0, 0.1, number)
+                tokens = np.full(number, 10.0)
+                statistics = np.stack([(loss + noise - noise.mean()) * tokens, tokens], axis=-1)
+                yield ItemScores(cell, phase, task, "test", "nats-per-token", items, statistics)
+
+
+def test_measures_over_phases() -> None:
+    trial = two_phases()
+    rows = {(row.measure, row.phase, row.task): row for row in analyse(trial.study, trial.table).measures}
+    assert rows["plasticity", 1, "a"].value == pytest.approx(2.0)
+    assert rows["plasticity", 2, "b"].value == pytest.approx(2.0)
+    assert rows["forgetting", 2, "a"].value == pytest.approx(0.5)
+    assert {key for key in rows if key[0] != "score"} == {
+        ("plasticity", 1, "a"), ("plasticity", 2, "b"), ("forgetting", 2, "a")}
+    assert rows["score", 0, "b"].value == pytest.approx(4.0)
+    assert rows["score", 0, "b"].n_seeds is None and rows["score", 2, "b"].n_seeds == 3
+
+
+def test_tasks_are_strata() -> None:
+    trial = two_phases()
+    loadings = [Loading(0.5, ARM, Entry(2, task, "nats-per-token")) for task in ("a", "b")]
+    found = trial.differences(loadings, (0, 1, 2)).values
+    apart = [trial.differences([loading], (0, 1, 2)).values for loading in loadings]
+    assert found.shape == (3, 40)
+    assert found.mean(axis=1) == pytest.approx(apart[0].mean(axis=1) + apart[1].mean(axis=1))
+    assert found.mean() == pytest.approx(-0.5 * (3.5 + 2.0))
+    errors = [crossed(values).standard_error or 0.0 for values in apart]
+    assert crossed(found).standard_error == pytest.approx(np.hypot(*errors), rel=0.2)
+
+
+def test_the_base_cancels_between_arms() -> None:
+    base = Loading(1.0, Branch("tiny", "base", "a-b"), Entry(2, "a", "nats-per-token"))
+    same = Loading(-1.0, BASE, Entry(0, "a", "nats-per-token"))
+    kept = Loading(1.0, ARM, Entry(1, "a", "nats-per-token"))
+    assert merged([base, kept, same]) == [kept]
+    assert merged([kept, kept]) == [Loading(2.0, ARM, kept.entry)]
+
+
+def test_what_is_not_there_says_so() -> None:
+    trial = two_phases()
+    with pytest.raises(NotMeasured, match="full: no val scores on a"):
+        trial.run(Loading(1.0, ARM, Entry(1, "a", "nats-per-token", split="val")), 0)
+    seeds, reasons = trial.measured_seeds([Loading(1.0, ARM, Entry(1, "a", "perplexity"))])
+    assert seeds == () and reasons == (
+        "full: no test scores on a (perplexity) at learning rate 0.001 yet (seeds 0, 1, 2)",)
+
+
+def test_two_rows_for_one_run_are_refused() -> None:
+    trial = two_phases()
+    rows = [*trial.table.scores, trial.table.scores[-1]]
+    with pytest.raises(ValueError, match="two score rows"):
+        Trial(trial.study, Table(scores=rows, metrics=metrics()))

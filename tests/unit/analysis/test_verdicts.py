@@ -1,0 +1,77 @@
+"""Verdicts of contrasts and of combinations."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from finetrial.analysis.contrasts import Answer
+from finetrial.analysis.estimate import Estimate, crossed
+from finetrial.analysis.verdicts import combine, decision_p_value, verdict_of
+from finetrial.records.results import Verdict
+from finetrial.spec import Contrast, Hypothesis
+
+S, R, E, I, N = "SUPPORTED", "REFUTED", "EQUIVALENT", "INCONCLUSIVE", "NOT MEASURED"
+
+
+def around(mean: float, spread: float = 0.1) -> Answer:
+    """An answer whose standard error is about spread / sqrt(5)."""
+    return Answer(crossed(mean + spread * np.array([[-1.0], [-0.5], [0.0], [0.5], [1.0]])))
+
+
+def contrast(expect: str, **options: object) -> Contrast:
+    return Contrast(left="a", right="b", task="new", expect=expect, **options)
+
+
+@pytest.mark.parametrize(("claim", "found", "verdict"), [
+    (contrast("greater"), around(0.5), S), (contrast("greater"), around(-0.5), R),
+    (contrast("less"), around(-0.5), S), (contrast("less"), around(0.5), R),
+    (contrast("greater"), around(0.02), I), (contrast("greater", margin=0.5), around(0.02), E),
+    (contrast("greater", margin=0.03), around(0.02), I), (contrast("less", margin=0.5), around(0.02), E),
+    (contrast("greater", margin=0.9), around(0.5), S),  # the direction comes first
+    (contrast("equal", margin=0.5), around(0.02), S), (contrast("equal", margin=0.5), around(0.2), S),
+    (contrast("equal", margin=0.5), around(1.0), R), (contrast("equal", margin=0.5), around(0.5), I),
+    (contrast("within", bounds=(1.0, 2.0)), around(1.5), S), (contrast("within", bounds=(1.0, 2.0)), around(3.0), R),
+    (contrast("within", bounds=(1.0, 2.0)), around(2.0), I)])
+def test_one_contrast(claim: Contrast, found: Answer, verdict: Verdict) -> None:
+    assert verdict_of(claim, found, alpha=0.05) == verdict
+    p_value = decision_p_value(claim, found)
+    assert p_value is not None
+    assert (p_value <= 0.05) == (verdict in (S, R))
+
+
+def test_ratios_are_judged_in_logs() -> None:
+    claim = Contrast(left="a", right="b", quantity="learning-rate-ratio", expect="within", bounds=(5.0, 20.0))
+    logs = Answer(crossed(math.log(10) + np.array([[-0.1], [0.0], [0.1]])), is_log=True)
+    assert verdict_of(claim, logs, 0.05) == S
+
+
+def test_without_estimate_or_interval_there_is_no_verdict() -> None:
+    assert verdict_of(contrast("greater"), Answer(reason="gone"), 0.05) == N
+    assert verdict_of(contrast("greater"), Answer(crossed(np.ones((2, 3)))), 0.05) == N
+    assert decision_p_value(contrast("greater"), Answer(reason="gone")) is None
+
+
+@pytest.mark.parametrize(("difference", "expect", "verdict"), [(3.0, "greater", S), (3.0, "less", R), (-3.0, "less", S),
+                                                             (0.0, "greater", R)])
+def test_exact_quantities_are_decided_by_their_sign(difference: float, expect: str, verdict: Verdict) -> None:
+    claim = Contrast(left="a", right="b", quantity="cost", cost="params_trainable", expect=expect)
+    exact = Estimate(difference, None, None, None, None, 0.95, None, 0, 0)
+    assert verdict_of(claim, Answer(exact, exact=True), 0.05) == verdict
+    assert verdict_of(claim, Answer(exact), 0.05) == I  # measured once: no interval
+
+
+@pytest.mark.parametrize(("parts", "all_of", "any_of"), [
+    ((S, S), S, S), ((S, R), R, S), ((S, E), R, S), ((S, I), I, S), ((S, N), N, S), ((R, N), R, N), ((R, R), R, R),
+    ((E, R), R, R), ((I, R), R, I), ((I, N), N, N), ((I, I), I, I), ((E, I), R, I), ((N, N), N, N)])
+def test_combinations(parts: tuple[Verdict, ...], all_of: Verdict, any_of: Verdict) -> None:
+    two = (contrast("greater"), contrast("less"))
+    assert combine(Hypothesis(name="H", statement="", all_of=two), parts) == all_of
+    assert combine(Hypothesis(name="H", statement="", any_of=two), parts) == any_of
+
+
+@pytest.mark.parametrize("verdict", [S, R, E, I, N])
+def test_a_single_contrast_is_the_hypothesis(verdict: Verdict) -> None:
+    assert combine(Hypothesis(name="H", statement="", contrast=contrast("greater")), (verdict,)) == verdict

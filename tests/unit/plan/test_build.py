@@ -1,0 +1,108 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_study import tiny_content
+
+from finetrial.errors import UserError
+from finetrial.plan.build import Resolved, build
+from finetrial.plan.plan import Plan
+from finetrial.spec.io import parse_study
+from finetrial.stages.base import Chosen
+
+
+@pytest.fixture
+def content(tmp_path: Path) -> dict[str, Any]:
+    return tiny_content(tmp_path)
+
+
+def plan_of(content: dict[str, Any], folder: Path, **more: Any) -> Plan:
+    return build(parse_study(content, "study"), relative_to=folder, **more)
+
+
+def keys(plan: Plan) -> dict[str, str | None]:
+    return plan.keys()
+
+
+def test_every_cell_has_its_stages(content: dict[str, Any], tmp_path: Path) -> None:
+    plan = plan_of(content, tmp_path)
+    roles = [cell.role for cell in plan.cells]
+    assert roles.count("base") == 1 and roles.count("arm") == 2 * 2 * 2  # arms x rates x seeds
+    assert roles.count("positive control") == roles.count("A/A") == 2
+    for cell in plan.cells:
+        assert all(len(phase.predictions) == 4 for phase in cell.phases)  # two tasks, two splits
+    assert all(key is not None for key in keys(plan).values())
+
+
+def test_a_control_that_is_in_the_grid_is_not_run_twice(content: dict[str, Any], tmp_path: Path) -> None:
+    plan = plan_of(content, tmp_path)  # ten times full's centre, 0.001, is its other rate
+    trained = {stage.id for stage in plan.stages if stage.kind == "train"}
+    assert len(trained) == 2 * 2 * 2 + 2  # the positive control is shared, the A/A control is not
+    control = next(cell for cell in plan.cells if cell.role == "positive control")
+    assert control.phases[0].train in trained
+
+
+def test_paths_are_not_identity(content: dict[str, Any], tmp_path: Path) -> None:
+    first = keys(plan_of(content, tmp_path))
+    moved = tmp_path / "elsewhere"
+    moved.mkdir()
+    for name in ("model", "new.txt", "old.txt"):
+        (tmp_path / name).rename(moved / name)
+    assert keys(plan_of(content, moved)) == first
+
+
+def test_what_changes_the_result_changes_the_key(content: dict[str, Any], tmp_path: Path) -> None:
+    before = plan_of(content, tmp_path)
+    (tmp_path / "new.txt").write_text((tmp_path / "new.txt").read_text() + "<|endoftext|>w1 w2 w3")
+    after = keys(plan_of(content, tmp_path))
+    for stage in before.stages:
+        uses_new = any("new" in str(source) for source in stage.inputs.values()) or stage.id.endswith("/new")
+        trained = "rate" in stage.id
+        assert (keys(before)[stage.id] != after[stage.id]) == (uses_new or trained)
+    two_threads = keys(plan_of(content, tmp_path, resolved=Resolved(threads=2)))
+    assert {id_ for id_ in after if after[id_] == two_threads[id_]} == {"data/mine/new", "data/mine/old"}
+
+
+def test_another_seed_adds_only_its_cells(content: dict[str, Any], tmp_path: Path) -> None:
+    before, after = keys(plan_of(content, tmp_path)), keys(plan_of({**content, "seeds": 3}, tmp_path))
+    assert {id_: after[id_] for id_ in before} == before
+    assert all("seed-2" in id_ for id_ in set(after) - set(before))
+
+
+def test_the_second_phase_waits_for_a_selection(content: dict[str, Any], tmp_path: Path) -> None:
+    content["tasks"][1].pop("role")
+    content["sequences"] = [["new", "old"]]
+    content["controls"] = None
+    plan = plan_of(content, tmp_path)
+    second = [stage for stage in plan.stages if stage.kind == "train" and "phase-2" in stage.id]
+    assert second and all(isinstance(stage.inputs["parent"], Chosen) for stage in second)
+    assert all(keys(plan)[stage.id] is None for stage in second)
+    resolved = plan.keys(lambda select, key: "0.001" if "full" in select else "0.01")
+    assert all(key is not None for key in resolved.values())
+    other = plan.keys(lambda select, key: "0.01" if "full" in select else "0.1")
+    assert all(resolved[stage.id] != other[stage.id] for stage in second)
+
+
+@pytest.mark.parametrize(("change", "said"), [
+    ({"training": {"budget": "1 steps", "sequence_length": 65}}, "positions for 64 tokens"),
+    ({"arms": [{"name": "a", "components": "lora:rank=33", "learning_rates": [1.0]}], "controls": None,
+      "hypotheses": []}, "33"),
+    ({"arms": [{"name": "a", "components": "lora:targets=[c_atn]", "learning_rates": [1.0]}], "controls": None,
+      "hypotheses": []}, "c_atn"),
+    ({"bases": ["tiny-gpd"]}, "tiny-gp"),
+    ({"bases": [{"name": "x", "source": "./nothing"}]}, "no folder"),
+])
+def test_what_cannot_run_is_refused(content: dict[str, Any], tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    with pytest.raises(UserError, match=said):
+        plan_of({**content, **change}, tmp_path)
+
+
+def test_weights_that_are_pickled_are_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / "pytorch_model.bin")
+    with pytest.raises(UserError, match="pickle"):
+        plan_of(content, tmp_path)
+
+
+def test_a_thousand_cells_are_planned_quickly(content: dict[str, Any], tmp_path: Path) -> None:
+    content["seeds"] = 250
+    assert len(plan_of(content, tmp_path).cells) == 1 + 250 * 6

@@ -1,0 +1,98 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetrial.errors import SpecError, UserError
+from finetrial.spec import Study
+from finetrial.spec.io import parse_study, read_study, set_value, study_yaml
+
+
+def content(**changes: Any) -> dict[str, Any]:
+    return {"name": "s", "question": "?", "bases": ["tiny-gpt"],
+            "tasks": [{"name": "new", "task": "pydoc-chat"}, {"name": "old", "task": "python-text", "role": "outside"}],
+            "arms": [{"name": "full", "components": "full", "learning_rates": [1e-4]},
+                     {"name": "lora", "components": "lora:rank=4", "learning_rates": [1e-3]}],
+            "training": {"budget": "40 steps"}, **changes}
+
+
+def problems(**changes: Any) -> str:
+    with pytest.raises(SpecError) as caught:
+        parse_study(content(**changes), "study")
+    return str(caught.value)
+
+
+def test_yaml_round_trip() -> None:
+    study = parse_study(content(seeds=5), "study")
+    assert parse_study(yaml.safe_load(study_yaml(study)), "copy") == study
+    assert study.seeds == (0, 1, 2, 3, 4)
+    assert study.arm("lora").for_task("new")[0].method.rank == 4  # type: ignore[attr-defined]
+
+
+def test_options_at_their_default_are_not_written() -> None:
+    text = study_yaml(parse_study(content(), "study"))
+    assert "routing" not in text and "evaluation" not in text and "clip_norm" not in text
+
+
+def test_all_problems_at_once_with_the_nearest_name() -> None:
+    text = problems(qestion="x", seeds="many", tasks=[{"name": "new", "task": "pydoc-chatt"}])
+    assert "3 problems" in text
+    assert "did you mean 'question'" in text and "did you mean 'pydoc-chat'" in text and "seeds" in text
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"training": {"budget": "forty steps"}}, "'forty steps' is not a budget such as '80 steps'"),
+    ({"training": {"batch_size": 4}}, "unknown key 'batch_size'"),
+    ({"arms": [{"name": "a", "components": "lora:rnk=4", "learning_rates": [1e-3]}]}, "did you mean 'rank'"),
+    ({"arms": [{"name": "a", "components": "loora", "learning_rates": [1e-3]}]}, "did you mean 'lora'"),
+    ({"arms": [{"name": "a", "components": "full", "learning_rates": [-1.0]}]}, "must be positive"),
+    ({"arms": [{"name": "base", "components": "full", "learning_rates": [1.0]}]}, "reserved"),
+    ({"controls": {"reference": "fulll"}}, "did you mean 'full'"),
+    ({"sequences": [["new", "old"]]}, "unknown task to learn 'old'"),
+    ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lroa", "task": "new"}}]},
+     "did you mean 'lora'"),
+    ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lora"}}]}, "needs the task"),
+    ({"hypotheses": [{"name": "H", "statement": ""}]}, "exactly one of contrast, all_of, any_of"),
+])
+def test_each_mistake_is_named(changes: dict[str, Any], said: str) -> None:
+    assert said in problems(**changes)
+
+
+def test_set_reaches_items_by_name_and_by_index() -> None:
+    plain = parse_study(content(), "study").identity()
+    set_value(plain, "tasks.old.num_test=7")
+    set_value(plain, "arms.1.learning_rates=[0.5, 1.0]")
+    set_value(plain, "training.batch_sequences=3")
+    study = parse_study(plain, "changed")
+    assert (study.task("old").num_test, study.arm("lora").learning_rates) == (7, (0.5, 1.0))
+    assert study.training.batch_sequences == 3
+
+
+@pytest.mark.parametrize("assignment", ["tasks.odl.num_test=7", "training", "name.x=1"])
+def test_set_explains_itself(assignment: str) -> None:
+    with pytest.raises(UserError, match="--set"):
+        set_value(parse_study(content(), "study").identity(), assignment)
+
+
+def test_files_that_are_no_study(tmp_path: Path) -> None:
+    for name, text in (("broken.yaml", "a: [1,"), ("list.yaml", "- 1"), ("broken.json", "{")):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=name):
+            read_study(tmp_path / name)
+    with pytest.raises(UserError, match="does not exist"):
+        read_study(tmp_path / "none.yaml")
+
+
+def test_plugins_are_found_beside_the_study(tmp_path: Path) -> None:
+    (tmp_path / "shout.py").write_text(
+        "from finetrial.tasks.base import Examples, Segment, Task\n"
+        "class Shout(Task):\n"
+        "    def source_digest(self): return 'x'\n"
+        "    def load(self): return Examples([], 'x')\n"
+        "    def render(self, example): return (Segment('A', loss=True),)\n")
+    plain = content(plugins=["./shout.py"])
+    plain["tasks"].append({"name": "third", "task": "shout", "role": "outside"})
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(plain))
+    study = read_study(tmp_path / "study.yaml")
+    assert isinstance(study, Study) and type(study.task("third").task).__name__ == "Shout"

@@ -1,0 +1,144 @@
+"""The stages of one phase, run as the runner runs them, against plain transformers and peft code."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import torch
+from tiny_study import tiny_content
+
+from finetrial import catalog
+from finetrial.plan.build import build
+from finetrial.plan.plan import Plan
+from finetrial.records.record import Environment, Outcome, Record
+from finetrial.spec.io import parse_study
+from finetrial.stages.base import Stage, StageContext, StageInput
+from finetrial.stages.predict import PREDICTIONS
+from finetrial.stages.train import LIVE, WEIGHTS
+from finetrial.tasks.encoded import TokenDataset
+
+HERE = Environment(device="cpu", torch="0", transformers="0", peft="0", cpu_capability="TEST")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Bench:
+    """Runs stages of a plan one after the other, without a store."""
+
+    def __init__(self, plan: Plan, folder: Path) -> None:
+        self.stages = {stage.id: stage for stage in plan.stages}
+        self.folder, self.done, self.shared = folder, {}, {}
+
+    def run(self, name: str, *, fresh: bool = False) -> StageInput:
+        if name in self.done and not fresh:
+            return self.done[name]
+        stage = self.stages[name]
+        inputs = {label: self.run(str(source)) for label, source in stage.inputs.items()}
+        folder = self.folder / f"{len(list(self.folder.iterdir()))}"
+        folder.mkdir()
+        context = StageContext(
+            stage_id=name, spec=stage.spec, inputs=inputs, folder=folder, checkpoint=folder / "checkpoint",
+            device="cpu", micro_batch=None, log=logging.getLogger("test"), progress=lambda what: None,
+            shared=self.shared, locations=stage.locations)
+        values = catalog.find("stage", stage.kind)().run(context)
+        self.done[name] = StageInput(_record(stage, values), folder)
+        return self.done[name]
+
+
+def _record(stage: Stage, values: Any) -> Record:
+    values = json.loads(json.dumps(values))
+    return Record(key="0" * 32, stage_id=stage.id, kind=stage.kind, identity={"spec": dict(stage.spec)},
+                  environment=HERE, outcome=Outcome.OK, values=values, started="", seconds=0.0)
+
+
+@pytest.fixture(params=["gpt2", "llama"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    study = parse_study(tiny_content(tmp_path, request.param), "study")
+    (tmp_path / "out").mkdir()
+    return Bench(build(study, relative_to=tmp_path), tmp_path / "out")
+
+
+def phase(arm: str, rate: str, seed: int = 0) -> str:
+    return f"mine/{arm}/new/seed-{seed}/rate-{rate}/phase-1-new"
+
+
+def losses(folder: Path) -> np.ndarray:
+    return pq.read_table(folder / PREDICTIONS)["nll"].to_numpy()
+
+
+def plain_losses(model: Any, dataset: TokenDataset) -> np.ndarray:
+    """The loss of each item by plain transformers code, one at a time."""
+    found = []
+    for start, end in zip(dataset.offsets, dataset.offsets[1:], strict=False):
+        ids = torch.from_numpy(dataset.ids[start:end].astype(np.int64))[None]
+        labels = ids.masked_fill(~torch.from_numpy(dataset.loss_mask[start:end])[None], -100)
+        with torch.no_grad():
+            loss = model(input_ids=ids, labels=labels, use_cache=False).loss
+        found.append(float(loss) * int((labels[:, 1:] != -100).sum()))
+    return np.array(found)
+
+
+def test_predictions_of_the_base_equal_plain_transformers(bench: Bench, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    predicted = bench.run("predict/mine/base/new-test")
+    dataset = TokenDataset.load(bench.run("data/mine/new").folder / "test.npz")
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32).eval()
+    np.testing.assert_allclose(losses(predicted.folder), plain_losses(model, dataset), rtol=1e-5)
+
+
+def test_saved_weights_load_in_plain_libraries(bench: Bench, tmp_path: Path) -> None:
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    dataset = TokenDataset.load(bench.run("data/mine/new").folder / "test.npz")
+    for arm, rate in (("full", "0.01"), ("lora-r2", "0.1")):
+        trained = bench.run(f"train/{phase(arm, rate)}").folder / WEIGHTS / "main"
+        if arm == "full":
+            model = AutoModelForCausalLM.from_pretrained(trained, dtype=torch.float32).eval()
+        else:
+            base = AutoModelForCausalLM.from_pretrained(tmp_path / "model", dtype=torch.float32)
+            model = PeftModel.from_pretrained(base, trained).eval()
+        predicted = bench.run(f"predict/{phase(arm, rate)}/new-test")
+        np.testing.assert_allclose(losses(predicted.folder), plain_losses(model, dataset), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("arm", "rate"), [("full", "0.01"), ("lora-r2", "0.1")])
+def test_a_prediction_from_files_equals_the_live_one(bench: Bench, arm: str, rate: str) -> None:
+    name = f"predict/{phase(arm, rate)}/old-test"
+    live = losses(bench.run(name).folder)
+    bench.shared.pop(LIVE)
+    np.testing.assert_array_equal(losses(bench.run(name, fresh=True).folder), live)
+
+
+def test_training_teaches_repeats_and_depends_on_the_seed(bench: Bench) -> None:
+    name = f"predict/{phase('full', '0.01')}/new-test"
+    first = losses(bench.run(name).folder)
+    assert first.sum() < losses(bench.run("predict/mine/base/new-test").folder).sum()
+    bench.run(f"train/{phase('full', '0.01')}", fresh=True)
+    np.testing.assert_array_equal(losses(bench.run(name, fresh=True).folder), first)
+    assert not np.array_equal(losses(bench.run(f"predict/{phase('full', '0.01', seed=1)}/new-test").folder), first)
+
+
+def test_the_repeated_arm_draws_anew(bench: Bench) -> None:
+    again = losses(bench.run(f"predict/{phase('full-aa', '0.001')}/new-test").folder)
+    assert not np.array_equal(again, losses(bench.run(f"predict/{phase('full', '0.001')}/new-test").folder))
+
+
+def test_the_record_of_training_says_what_was_trained(bench: Bench) -> None:
+    values = bench.run(f"train/{phase('lora-r2', '0.1')}").record.values
+    total = bench.run(f"train/{phase('full', '0.01')}").record.values["params_total"]
+    assert values["params_trainable"] < 0.2 * total and values["params_total"] == total + values["params_trainable"]
+    assert values["steps"] == 6 and [point["step"] for point in values["curve"]] == [3, 6]
+    assert values["stored_bytes"] > 4 * values["params_trainable"]
+
+
+def test_a_profile_counts_what_training_counts(bench: Bench) -> None:
+    profile = bench.run("profile/mine/lora-r2/new/repeat-0").record.values
+    trained = bench.run(f"train/{phase('lora-r2', '0.1')}").record.values
+    assert profile["params_trainable"] == trained["params_trainable"]
+    assert profile["optimizer_bytes"] >= 8 * trained["params_trainable"]  # two moments of four bytes
+    assert profile["tokens_per_second"] > 0

@@ -1,0 +1,405 @@
+"""The command line: what a mistake gets, what a command prints, how it ends."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from synthetic import make_study, make_table
+
+from finetrial import __version__
+from finetrial.analysis.analyse import analyse
+from finetrial.cli import main
+from finetrial.cli.study import Changes, built_in_studies, find_study
+from finetrial.plan.build import build
+from finetrial.records.record import Environment, Outcome, Record
+from finetrial.run import machine
+from finetrial.run.trial import Trial
+from finetrial.spec.io import study_yaml
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("run", "plan", "studies", "show", "status", "report", "data", "pretrain", "doctor", "schema")
+OTHER = Environment(device="cpu", torch="0.0", transformers="0", peft="0", cpu_capability="TEST")
+
+
+@pytest.fixture(autouse=True)
+def in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "80")
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Trial:
+    """A run that was supported, with the files that `show` and `report` read."""
+    study, table = make_table("supported")
+    folder = tmp_path / "runs" / "synthetic-custom-standard"
+    folder.mkdir(parents=True)
+    trial = Trial(folder, study, analyse(study, table))
+    (folder / "study.yaml").write_text(study_yaml(study), encoding="utf-8")
+    (folder / "results.json").write_text(trial.results.model_dump_json(), encoding="utf-8")
+    return trial
+
+
+def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """The text of a mistake: exit code 2, on standard error, no traceback."""
+    assert main(arguments) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert "Traceback" not in printed.err
+    return printed.err
+
+
+# --- mistakes
+
+def test_unknown_study_names_the_nearest(capsys):
+    assert "did you mean 'perplexity'" in mistake(capsys, "run", "perplexty")
+
+
+@pytest.mark.parametrize("command", ["run", "plan", "data"])
+def test_unknown_study_is_a_mistake_everywhere(capsys, command):
+    error = mistake(capsys, command, "no-such-thing")
+    assert error.startswith("error: unknown study 'no-such-thing'")
+    assert "finetrial studies" in error
+
+
+def test_unknown_size_names_those_there_are(capsys):
+    assert "unknown size 'dem'; did you mean 'demo'" in mistake(capsys, "plan", "perplexity", "--size", "dem")
+
+
+def test_unknown_key_through_set_names_path_and_nearest(capsys):
+    error = mistake(capsys, "run", "perplexity", "--set", "training.batch_sequence=3")
+    assert "training.batch_sequence" in error
+    assert "did you mean 'batch_sequences'" in error
+
+
+def test_every_problem_is_told_at_once(capsys):
+    error = mistake(capsys, "plan", "perplexity", "--set", "training.clip=1", "--set", "seeds=[x]")
+    assert "2 problems" in error
+    assert "training.clip" in error
+    assert "seeds.0: 'x'" in error
+
+
+def test_set_of_a_value_that_is_no_yaml(capsys):
+    assert "is not YAML" in mistake(capsys, "plan", "perplexity", "--set", "seeds=[0, 1")
+
+
+@pytest.mark.parametrize("assignment", ["training.batch_sequences", "=3"])
+def test_set_without_key_and_value(capsys, assignment):
+    assert "key=value" in mistake(capsys, "plan", "perplexity", "--set", assignment)
+
+
+def test_set_of_an_unknown_item_names_those_there_are(capsys):
+    error = mistake(capsys, "plan", "perplexity", "--set", "arms.lora-r9.learning_rates=[1]")
+    assert "did you mean 'lora-r8'" in error
+
+
+def test_bad_yaml_names_file_and_line(capsys):
+    Path("mine.yaml").write_text("name: mine\narms: [a, b\n", encoding="utf-8")
+    error = mistake(capsys, "run", "mine.yaml")
+    assert "mine.yaml is not valid YAML" in error
+    assert "line 3" in error
+
+
+def test_yaml_that_is_no_study(capsys):
+    Path("mine.yaml").write_text("- a\n- b\n", encoding="utf-8")
+    assert "holds a list" in mistake(capsys, "plan", "mine.yaml")
+
+
+def test_study_file_that_does_not_exist(capsys):
+    assert "study file absent.yaml does not exist" in mistake(capsys, "run", "absent.yaml")
+
+
+def test_size_does_not_go_with_a_file(capsys):
+    Path("mine.yaml").write_text(study_yaml(make_study()), encoding="utf-8")
+    assert "--size demo does not go with" in mistake(capsys, "plan", "mine.yaml", "--size", "demo")
+
+
+def test_unknown_option_names_the_nearest(capsys):
+    assert "--size" in mistake(capsys, "run", "perplexity", "--sise", "demo")
+
+
+def test_unknown_command_names_the_nearest(capsys):
+    assert "'run'" in mistake(capsys, "runn")
+
+
+@pytest.mark.parametrize("seeds", ["many", "", "1,x", "0"])
+def test_seeds_that_are_none(capsys, seeds):
+    assert "--seeds" in mistake(capsys, "plan", "perplexity", "--seeds", seeds)
+
+
+def test_unknown_arm_names_the_nearest(capsys):
+    assert "did you mean 'lora-r8'" in mistake(capsys, "plan", "perplexity", "--arms", "full,lora-r9")
+
+
+def test_arms_without_the_one_that_controls_need(capsys):
+    error = mistake(capsys, "plan", "perplexity", "--arms", "lora-r8")
+    assert "leaves out 'full'" in error
+    assert "--arms full,lora-r8" in error
+
+
+def test_unknown_threat(capsys):
+    assert "unknown threat" in mistake(capsys, "plan", "perplexity", "--accept-threat", "bad-luck")
+
+
+def test_unknown_run_lists_those_there_are(capsys, finished):
+    assert "synthetic-custom-standard" in mistake(capsys, "report", "synthetic-custom-standart")
+
+
+def test_show_of_results_that_cannot_be_read(capsys, finished):
+    (finished.folder / "results.json").write_text("{", encoding="utf-8")
+    assert "finetrial report" in mistake(capsys, "show", str(finished.folder))
+
+
+def test_a_file_system_that_refuses_is_no_bug(capsys, monkeypatch):
+    def refuse() -> None:
+        raise PermissionError(13, "Permission denied", "/runs")
+
+    monkeypatch.setattr("finetrial.cli.showing.studies_command", refuse)
+    assert "Permission denied: /runs" in mistake(capsys, "studies")
+
+
+# --- other ends
+
+def test_ctrl_c_says_how_to_resume(capsys, monkeypatch):
+    def stop() -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("finetrial.cli.showing.studies_command", stop)
+    assert main(["studies"]) == 130
+    assert "stopped; run the same command to resume" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_a_bug_is_one_line_and_a_log(capsys, monkeypatch, debug):
+    def break_down(*arguments: object, **options: object) -> None:
+        raise ZeroDivisionError("one over none")
+
+    monkeypatch.setattr("finetrial.cli.running.run_command", break_down)
+    assert main(["run", "perplexity", *(["--log-level", "debug"] if debug else [])]) == 1
+    error = capsys.readouterr().err
+    assert "ZeroDivisionError: one over none" in error
+    assert ("Traceback" in error) is debug
+    log = Path(re.search(r"traceback is in (\S+)", error)[1])
+    assert "break_down" in log.read_text(encoding="utf-8")
+    log.unlink()
+
+
+def test_version(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"finetrial {__version__}\n"
+
+
+# --- what is changed in a study
+
+def test_underscores_and_dashes_are_one(monkeypatch):
+    monkeypatch.setattr("finetrial.catalog._package_modules", lambda kind: {"a-b": "finetrial.studies.perplexity"}
+                        if kind == "study" else {})
+    from finetrial import catalog
+
+    assert catalog.find("study", "a_b") is catalog.find("study", "a-b")
+
+
+def test_seeds_by_number_and_by_list():
+    assert find_study("perplexity", Changes(seeds="4")).study.seeds == (0, 1, 2, 3)
+    assert find_study("perplexity", Changes(seeds="7,9")).study.seeds == (7, 9)
+    assert find_study("perplexity", Changes(seeds="7,")).study.seeds == (7,)
+
+
+def test_set_reaches_list_items_by_name():
+    changes = Changes(assignments=("arms.full.learning_rates=[0.1]", "training.batch_sequences=3"))
+    study = find_study("perplexity", changes).study
+    assert study.arm("full").learning_rates == (0.1,)
+    assert study.training.batch_sequences == 3
+
+
+def test_precision_reaches_arms_with_a_training_of_their_own():
+    changes = Changes(assignments=("arms.full.training={sequence_length: 64}",), precision="bf16")
+    study = find_study("perplexity", changes).study
+    assert study.training.precision == "bf16"
+    assert study.training_of(study.arm("full")).precision == "bf16"
+
+
+def test_fewer_arms_ask_fewer_hypotheses_and_say_so():
+    study = find_study("perplexity", Changes(arms="full, lora-r8")).study
+    assert [arm.name for arm in study.arms] == ["full", "lora-r8"]
+    assert "H2" not in [hypothesis.name for hypothesis in study.hypotheses]
+    assert any("H2 is not asked" in note for note in study.notes)
+
+
+def test_no_change_gives_the_study_as_written():
+    assert find_study("perplexity").study == built_in_studies()["perplexity"]().study("embedded", "standard")
+
+
+# --- what is printed
+
+def test_everything_fits_80_columns(capsys, finished):
+    commands = [["--help"], *([command, "--help"] for command in COMMANDS), ["studies"], ["status"],
+                ["plan", "perplexity"], ["plan", "perplexity", "--size", "thorough", "--seeds", "2"],
+                ["show", finished.folder.name]]
+    for arguments in commands:
+        assert main(arguments) == 0, arguments
+        wide = [line for line in capsys.readouterr().out.splitlines() if len(line) > 80]
+        assert not [line for line in wide if not line.startswith("report: ")], arguments
+
+
+def test_plan_shows_grid_parameters_and_stages(capsys):
+    assert main(["plan", "perplexity", "--size", "demo"]) == 0
+    text = capsys.readouterr().out
+    for words in ("LoRA r=8, attention", "3e-4 1e-3 3e-3", "A/A: full-aa", "H4"):
+        assert words in text
+    assert re.search(r"^train +24 +0 +24$", text, re.MULTILINE)
+
+
+def test_plan_counts_what_the_store_holds(capsys):
+    """A record of the installed packages counts; one of another environment class, or of a failure, does not."""
+    study = find_study("perplexity", Changes(size="demo")).study
+    plan = build(study)
+    stages = [stage for stage in plan.stages if stage.kind == "data"]
+    ours = OTHER.model_copy(update={name: __import__("importlib.metadata").metadata.version(name)
+                                    for name in ("torch", "transformers", "peft")})
+    keys = plan.keys()
+    write_record("runs/.store", "data", keys[stages[0].id], ours, Outcome.OK)
+    write_record("runs/.store", "data", keys[stages[1].id], OTHER, Outcome.OK)
+    train = next(stage for stage in plan.stages if stage.kind == "train")
+    write_record("runs/.store", "train", keys[train.id], ours, Outcome.FAILED)
+    assert main(["plan", "perplexity", "--size", "demo", "--json"]) == 0
+    kinds = {row["kind"]: row for row in json.loads(capsys.readouterr().out)["kinds"]}
+    assert (kinds["data"]["planned"], kinds["data"]["recorded"]) == (2, 1)
+    assert kinds["train"]["recorded"] == 0
+
+
+def write_record(store: str, kind: str, key: str, environment: Environment, outcome: Outcome) -> None:
+    record = Record(key=key, stage_id="s", kind=kind, identity={}, environment=environment, outcome=outcome,
+                    started="2026-01-01T00:00:00+00:00", seconds=1.0)
+    folder = Path(store, kind, key[:2], f"{key}-{environment.key()}")
+    folder.mkdir(parents=True)
+    (folder / "record.json").write_text(record.model_dump_json(), encoding="utf-8")
+
+
+def test_show_prints_a_study_that_can_be_read_back(capsys):
+    assert main(["show", "perplexity", "--size", "demo"]) == 0
+    Path("mine.yaml").write_text(capsys.readouterr().out, encoding="utf-8")
+    assert find_study("mine.yaml").study == find_study("perplexity", Changes(size="demo")).study
+
+
+def test_show_of_a_run_prints_its_answers(capsys, finished):
+    assert main(["show", finished.folder.name]) == 0
+    text = capsys.readouterr().out
+    for words in ("SUPPORTED", "Recommendation", "Positive control: seen", "Scores", "report: "):
+        assert words in text
+
+
+@pytest.mark.parametrize("what", ["study", "results"])
+def test_schema_is_json(capsys, what):
+    assert main(["schema", what]) == 0
+    assert json.loads(capsys.readouterr().out)["type"] == "object"
+
+
+def test_run_ends_with_verdicts_and_the_report(capsys, monkeypatch, finished):
+    asked = {}
+
+    def fake(study, options, *, relative_to, command):
+        asked.update(study=study, options=options, relative_to=relative_to, command=command)
+        return finished
+
+    monkeypatch.setattr("finetrial.run.trial.run_study", fake)
+    arguments = ["run", "perplexity", "--size", "demo", "--jobs", "1", "--timeout", "2", "--set", "notes=[a b]"]
+    assert main(arguments) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == f"report: {finished.folder / 'report.html'}"
+    assert any(line.startswith("H1  SUPPORTED") for line in lines)
+    assert asked["options"].timeout_seconds == 120
+    assert asked["options"].jobs == 1
+    assert asked["study"].notes == ("a b",)
+    assert asked["command"] == "finetrial run perplexity --size demo --jobs 1 --timeout 2 --set 'notes=[a b]'"
+
+
+def test_run_of_a_file_knows_its_folder(capsys, monkeypatch, finished, tmp_path):
+    asked = {}
+    monkeypatch.setattr("finetrial.run.trial.run_study",
+                        lambda study, options, **more: asked.update(more) or finished)
+    Path("sub").mkdir()
+    Path("sub/mine.yaml").write_text(study_yaml(make_study()), encoding="utf-8")
+    assert main(["run", "sub/mine.yaml"]) == 0
+    assert asked["relative_to"] == tmp_path / "sub"
+
+
+def test_an_accelerator_that_is_not_used_warns(capsys, monkeypatch, finished):
+    monkeypatch.setattr(machine, "accelerators", lambda: ["NVIDIA H200"])
+    monkeypatch.setattr("finetrial.run.trial.run_study", lambda *arguments, **more: finished)
+    assert main(["run", "perplexity", "--device", "cpu"]) == 0
+    assert "warning: NVIDIA H200 is here and is not used" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("version", "warns"), [("2.13.0+cpu", True), ("2.13.0+cu130", False)])
+def test_a_build_of_torch_without_the_accelerator_warns(monkeypatch, version, warns):
+    monkeypatch.setattr(machine, "accelerators", lambda: ["NVIDIA H200"])
+    monkeypatch.setattr(machine, "torch_version", lambda: version)
+    assert bool(machine.unused_accelerator("auto")) is warns
+
+
+def test_status_of_a_run_that_was_killed(capsys, finished):
+    status = {"state": "running", "pid": 1, "stages_total": 10, "stages_done": 4, "stages_reused": 1,
+              "failures": {"OOM": 1}, "running": [], "elapsed_seconds": 9.0, "left_seconds": 60.0,
+              "left_is_at_least": False, "damaged": []}
+    (finished.folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    assert main(["status"]) == 0
+    assert re.search(r"interrupted +4/10 +1$", capsys.readouterr().out, re.MULTILINE)
+    assert main(["status", finished.folder.name]) == 0
+    assert "run the same command again to go on" in capsys.readouterr().out
+
+
+def test_data_marks_what_is_scored(capsys):
+    """Counts per split, and rows of a user's own file with brackets around the scored text."""
+    rows = "".join(json.dumps({"prompt": f"question {number}\n", "completion": f"answer {number}"}) + "\n"
+                   for number in range(60))
+    Path("rows.jsonl").write_text(rows, encoding="utf-8")
+    Path("mine.yaml").write_text(f"""
+name: mine
+question: what?
+bases: [tiny-gpt]
+tasks: [{{name: qa, task: {{kind: prompt-completion, path: {Path('rows.jsonl').resolve()}}}, num_val: 2, num_test: 2}}]
+arms: [{{name: full, components: full, learning_rates: [0.001]}}]
+training: {{sequence_length: 32}}
+""", encoding="utf-8")
+    assert main(["data", "mine.yaml", "--rows", "2"]) == 0
+    text = capsys.readouterr().out
+    assert "qa (learned)" in text
+    assert "scored tokens" in text
+    assert len(re.findall(r"question \d+\n\s*⟦answer \d+<\|endoftext\|>⟧", text)) == 2
+
+
+def test_doctor_ends_with_1_if_a_check_fails(capsys, monkeypatch):
+    from finetrial.run.doctor import Check
+
+    checks = [Check("disk", "ok", "enough"), Check("store", "fail", "no", "mend it")]
+    monkeypatch.setattr("finetrial.cli.doctor.examine", lambda store, network: iter(checks))
+    assert main(["doctor"]) == 1
+    text = capsys.readouterr().out
+    assert "fail  store      no\n                 mend it" in text
+    assert "1 well, 0 with a warning, 1 failed" in text
+
+
+def test_doctor_goes_on_when_a_check_breaks(monkeypatch, tmp_path):
+    from finetrial.run import doctor
+
+    def broken() -> None:
+        raise ImportError("no torch")
+
+    for name in ("_memory", "_devices", "_workers", "_corpus"):
+        monkeypatch.setattr(doctor, name, broken)
+    monkeypatch.setattr("finetrial.run.smoke.training_checks", broken)
+    checks = list(doctor.examine(tmp_path / "store"))
+    assert {check.name: check.state for check in checks}["store"] == "ok"
+    assert [check.text for check in checks if check.name == "training"] == ["ImportError: no torch"]
+
+
+def test_the_documented_help_is_the_help():
+    done = subprocess.run([sys.executable, str(ROOT / "docs" / "make_cli.py"), "--check"], capture_output=True,
+                          text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
+    assert done.returncode == 0, done.stderr
