@@ -37,8 +37,8 @@ def write_text(path: Path, *, step: int, documents: int, seed: int = 0) -> Path:
 def tiny_content(folder: Path, architecture: str = "gpt2") -> dict[str, Any]:
     """A study as plain data, with its files below `folder`."""
     save_tiny_base(folder / "model", architecture)
-    write_text(folder / "new.txt", step=7, documents=60)
-    write_text(folder / "old.txt", step=3, documents=60, seed=1)
+    write_text(folder / "new.txt", step=7, documents=90)
+    write_text(folder / "old.txt", step=3, documents=90, seed=1)
     return {
         "name": "tiny", "question": "Does LoRA forget less?", "bases": [{"name": "mine", "source": "./model"}],
         "tasks": [{"name": "new", "task": {"kind": "text", "path": "new.txt"}, "num_val": 3, "num_test": 4},

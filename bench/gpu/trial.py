@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from gpu.setting import Finding, Setting
+from gpu.setting import RATES, Finding, Setting
 
 NUM_FILES = 60  # of finetrial's own source text
 
@@ -20,11 +20,10 @@ def trials(setting: Setting) -> Iterator[Finding]:
     from finetrial.run import execute
     from finetrial.run.local import LocalPool
 
-    study = _study(setting)
-    for mode in ("fork", "spawn"):
+    for mode, methods in (("fork", ("full", "lora")), ("spawn", ("full",))):
         with mock.patch.object(execute, "LocalPool", partial(LocalPool, fork=mode == "fork")):
-            yield _run(setting, study, mode)
-    yield _again(setting, study)
+            yield _run(setting, _study(setting, methods), mode)
+    yield _again(setting, _study(setting, ("full", "lora")))
 
 
 def _run(setting: Setting, study: Any, mode: str) -> Finding:
@@ -51,7 +50,7 @@ def _again(setting: Setting, study: Any) -> Finding:
     return Finding("trial: again, all recorded", seconds < 20, f"{seconds:.1f} s")
 
 
-def _study(setting: Setting) -> Any:
+def _study(setting: Setting, methods: tuple[str, ...]) -> Any:
     from finetrial.spec.io import parse_study
 
     text = setting.folder / "text.txt"
@@ -60,10 +59,9 @@ def _study(setting: Setting) -> Any:
         "name": "gpu-check", "question": "Does a trial run on this device?",
         "bases": [{"name": "random", "source": str(setting.model("tiny"))}],
         "tasks": [{"name": "source-text", "task": {"kind": "text", "path": str(text)}, "num_val": 8, "num_test": 8}],
-        "arms": [{"name": "full", "components": "full", "learning_rates": [3e-4]},
-                 {"name": "lora", "components": "lora", "learning_rates": [3e-3]}],
+        "arms": [{"name": name, "components": name, "learning_rates": [RATES[name]]} for name in methods],
         "training": {"budget": "8 steps", "sequence_length": 128, "batch_sequences": 8, "evaluations": 2},
-        "seeds": 2, "accept_threats": ["few-seeds"]}, "gpu-check")
+        "seeds": 1, "accept_threats": ["few-seeds", "unequal-tuning"]}, "gpu-check")
 
 
 def _sources() -> list[Path]:

@@ -74,8 +74,8 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_show_ve
 
 
 @app.command()
-def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
-        jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
+def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
+        seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
         timeout: Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this "
                                                       "time; its outcome is TIMEOUT.")] = None,
@@ -176,7 +176,7 @@ def pretrain(recipe: Annotated[str, typer.Argument(metavar="RECIPE", help="Which
 
 @app.command()
 def doctor(store: Annotated[Path, typer.Option(metavar="DIR", help="The store to examine.")] = Path("runs/.store"),
-           network: Annotated[bool, typer.Option("--network", help="Try to reach the model hub, too.")] = False) -> None:
+           network: Annotated[bool, typer.Option("--network", help="Try to reach the hub, too.")] = False) -> None:
     """Examine this machine, and say how to mend it.
 
     Packages, devices, memory, disk, store, corpus, a short training. Exit code 1 if something fails."""

@@ -22,8 +22,8 @@ from finetrial.tasks.base import Examples, MiningReport, Split
 OPEN, CLOSE = "\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}", "\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
 SCORED = "black on green"
 USED: tuple[Split, ...] = ("train", "val", "test")
-COLUMNS = {"num_rows": "rows", "num_cut": "of these cut", "num_dropped": "too long", "num_target_tokens": "scored tokens",
-           "num_lost_target_tokens": "lost"}
+COLUMNS = {"num_rows": "rows", "num_cut": "of these cut", "num_dropped": "too long",
+           "num_target_tokens": "scored tokens", "num_lost_target_tokens": "lost"}
 
 
 def data_command(name: str, changes: Changes, num_rows: int) -> None:

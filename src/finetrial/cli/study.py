@@ -73,7 +73,7 @@ def _from_file(path: Path, changes: Changes) -> Found:
     for option, value in (("--size", changes.size), ("--scale", changes.scale)):
         if value is not None:
             raise UserError(f"{option} {value} does not go with the study file {path}",
-                            "sizes and scales belong to built-in studies; use --set, --seeds or --arms, or edit the file")
+                            "sizes and scales belong to built-in studies; use --set, --seeds, --arms, or edit the file")
     return Found(read_study(path), path.resolve().parent)
 
 
@@ -131,7 +131,7 @@ def _keep_arms(content: dict[str, Any], wanted: list[str]) -> None:
     for needed in (controls.get("reference"), (controls.get("positive") or {}).get("arm")):
         if needed is not None and needed not in wanted:
             raise UserError(f"--arms leaves out {needed!r}, from which the study makes its controls",
-                            f"add it: --arms {','.join([needed, *wanted])}; or go without controls: --set controls=null")
+                            f"add it: --arms {','.join([needed, *wanted])}")
     content["arms"] = [arm for arm in content["arms"] if arm["name"] in wanted]
     asked = [hypothesis for hypothesis in content.get("hypotheses", ()) if _arms_of(hypothesis) <= {*wanted, BASE_ARM}]
     dropped = [hypothesis["name"] for hypothesis in content.get("hypotheses", ()) if hypothesis not in asked]

@@ -159,7 +159,8 @@ def _counts(trainable: Mapping[str, tuple[int | None, ...]]) -> str:
     for base, counts in trainable.items():
         known = sorted({count for count in counts if count is not None})
         unknown = len(known) == 0 or None in counts
-        texts[base] = UNKNOWN if unknown else " to ".join(f"{count:,}" for count in dict.fromkeys((known[0], known[-1])))
+        ends = () if unknown else dict.fromkeys((known[0], known[-1]))
+        texts[base] = " to ".join(f"{count:,}" for count in ends) or UNKNOWN
     if len(set(texts.values())) == 1:
         return next(iter(texts.values()))
     return "\n".join(f"{base}: {text}" for base, text in texts.items())

@@ -152,8 +152,9 @@ def _score_column(facts: Facts, task: str, metric: str, as_perplexity: bool) -> 
     if as_perplexity:
         return Column(task, "perplexity, lower is better", "e to the power of the loss")
     unit, name = unit_name(facts.unit(task, metric)), metric_name(metric)
+    said = unit_name(name) == unit or unit.lower() in name.lower()  # "bits per byte" needs no unit beside it
     better = "higher is better" if facts.higher_is_better(task, metric) else "lower is better"
-    return Column(task, ", ".join(filter(None, (name, unit if unit.lower() != name.lower() else "", better))))
+    return Column(task, ", ".join(filter(None, (name, "" if said else unit, better))))
 
 
 def _estimate(facts: Facts, path: Path, arm: ArmMark, phase: int, column: tuple[str, str, bool]) -> Estimate:

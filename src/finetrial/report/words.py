@@ -6,11 +6,9 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("arm", "one way to adapt the base model; all arms get the same data, order and budget"),
     ("base", "the pretrained model before anything is done to it"),
     ("interval", "a range made so that it covers the true value at the stated confidence, for new seeds and new items"),
-    ("seed", "one repetition with its own data order and initialisation; seed 3 of one arm is paired with seed 3 of "
-             "another"),
+    ("seed", "one repetition with its own data order and initialisation; the same seed is paired across arms"),
     ("cluster", "items that belong together, such as functions of one file; they count as one observation"),
-    ("nats/token", "the loss: minus the natural logarithm of the probability given to each target token, averaged; "
-                   "lower is better"),
+    ("nats/token", "the loss: mean over target tokens of minus the log of their probability; lower is better"),
     ("perplexity", "e to the power of the loss in nats/token; lower is better"),
     ("learned (plasticity)", "how much better the arm scores on the new task than the base"),
     ("forgotten (forgetting)", "how much worse the arm scores on old text or an earlier task; positive is worse"),
@@ -19,6 +17,5 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("Holm-adjusted", "corrected for asking several questions at once, so that all verdicts hold together"),
     ("positive control", "an arm with a known effect: the trial has to see it, else it could not see anything"),
     ("A/A", "the same arm run twice with other random streams: shows how large no difference looks"),
-    ("OOM, DIVERGED, TIMEOUT, FAILED", "the run exhausted the memory, its loss became infinite or undefined, it ran "
-                                       "out of time, it ended in an error: shown in words, never as a number"),
+    ("OOM, DIVERGED, TIMEOUT, FAILED", "out of memory, loss without bound, out of time, error: shown as words"),
 )

@@ -127,7 +127,7 @@ def _devices() -> Iterator[Check]:
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         yield _at_least(f"cuda:{index}", free, LEAST_MEMORY_BYTES, ENOUGH_MEMORY_BYTES,
-                        f"{torch.cuda.get_device_name(index)}, {free / GIGABYTE:.1f} GB free of {total / GIGABYTE:.1f} GB",
+                        f"{torch.cuda.get_device_name(index)}, {free / GIGABYTE:.1f} of {total / GIGABYTE:.1f} GB free",
                         "another program uses it: nvidia-smi shows which")
     if torch.backends.mps.is_available():
         yield Check("mps", "ok", "Apple GPU")
@@ -138,7 +138,7 @@ def _devices() -> Iterator[Check]:
 
 
 def _bf16_speed() -> float:
-    """The time of an fp32 matrix product over that of a bf16 one, on the CPU; best of three. Below 1: bf16 is slower."""
+    """The time of an fp32 matrix product over that of a bf16 one, on the CPU; best of three. Below 1 it is slower."""
     import torch
 
     def seconds(dtype: torch.dtype) -> float:
@@ -208,7 +208,7 @@ def _corpus() -> Iterator[Check]:
 
 
 def _workers() -> Iterator[Check]:
-    """Start the server that phases are forked from, and one worker. Its stage has no inputs: that it says so will do."""
+    """Start the server that phases are forked from and a worker. Its stage has no inputs; that it says so will do."""
     from finetrial.run.job import Job, Order, utc_now
     from finetrial.run.local import LocalPool, default_preload
     from finetrial.run.provenance import environment

@@ -28,7 +28,7 @@ def unused_accelerator(device: str) -> str:
     if not present:
         return ""
     if device == "cpu":
-        return f"{present} is here and is not used: --device cpu asks for the CPU; results do not carry over between them"
+        return f"{present} is here and is not used, because of --device cpu"
     if device == "auto" and torch_version().endswith(CPU_BUILD):
         return (f"{present} is here and is not used: torch {torch_version()} is a CPU build; "
                 "install another one: make clean install TORCH_INDEX=https://download.pytorch.org/whl/cu130")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 PREDICTIONS = "predictions.parquet"
 CHECKED_ROWS = 4
+UNTOUCHED = "the untouched base"  # in the place of a stage's id, beside the live model
 
 
 class Predict(StageKind):
@@ -70,9 +71,11 @@ def _model(context: StageContext) -> Any:
 
 
 def _base(context: StageContext) -> Any:
+    """The untouched base, loaded once for all predictions of its group."""
     from finetrial.models.load import load_base
 
-    if LIVE not in context.shared:
-        loaded = load_base(Path(context.locations["base"]), attention=context.spec["attention"])
-        context.shared[LIVE] = (None, Adapted(loaded, []))
-    return context.shared[LIVE][1].base.model
+    owner, live = context.shared.get(LIVE, ("", None))
+    if owner != UNTOUCHED:
+        live = Adapted(load_base(Path(context.locations["base"]), attention=context.spec["attention"]), [])
+        context.shared[LIVE] = (UNTOUCHED, live)
+    return live.base.model

@@ -13,7 +13,7 @@ from typing import Any
 import altair as alt
 
 from finetrial.report import numbers
-from finetrial.report.arms import AA, BASE, POSITIVE_CONTROL, ArmMark
+from finetrial.report.arms import AA, ARM, BASE, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import FORGETTING, PLASTICITY, Facts, Path
 from finetrial.report.figures.theme import (
     NEUTRAL,
@@ -72,7 +72,8 @@ def forgettable(facts: Facts, path: Path) -> list[str]:
 def plane_rows(facts: Facts, path: Path, task: str) -> Rows:
     """Rows by `kind`: seed (a cell), mean (over seeds, one a rate), mark (an arm), floor (the A/A box), zero."""
     trails = _trail_rows(facts, path, task)
-    marks = [row for arm in facts.arms if (row := _mark_row(facts, path, task, arm, trails))]
+    drawn = sorted(facts.arms, key=lambda arm: arm.role == ARM)  # the arms last, so that no control hides them
+    marks = [row for arm in drawn if (row := _mark_row(facts, path, task, arm, trails))]
     grids = {row["name"] for row in trails if sum(row["name"] == other["name"] and other["kind"] == "mean"
                                                   for other in trails) > 1}
     return [{"kind": "zero", "x": 0.0, "y": 0.0}, *_floor_rows(facts, marks, trails),

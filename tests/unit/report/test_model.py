@@ -1,0 +1,109 @@
+"""What the report says of twelve studies with planted truths: from the table to the text."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+from synthetic import CASES, make_table
+
+from finetrial.analysis.analyse import analyse
+from finetrial.report import View, view
+from finetrial.report.sentences import MEANINGS
+
+
+@functools.cache
+def shown(case: str) -> View:
+    study, table = make_table(case)
+    return view(study, analyse(study, table))
+
+
+def card(case: str, name: str):
+    return next(found for found in shown(case).cards if found.name == name)
+
+
+@pytest.mark.parametrize(("case", "verdict", "start"), [
+    ("supported", "SUPPORTED", "On new, full fine-tuning does 0.310 nats/token better than LoRA r=8 ("),
+    ("refuted", "REFUTED", "The opposite was found: on new, LoRA r=8 does 0.290 nats/token better than full"),
+    ("equivalent", "EQUIVALENT", "No difference that matters: on new, full fine-tuning does between"),
+    ("inconclusive", "INCONCLUSIVE", "Not settled: on new, full fine-tuning does between"),
+    ("assay-failed", "ASSAY FAILED", "No verdict: the trial did not see an effect that is known to be there"),
+    ("missing-cells", "NOT MEASURED", "Not measured: 4 of 5 seeds measured"),
+    ("two-seeds", "NOT MEASURED", "Not measured: "),
+    ("base-only", "NOT MEASURED", "Not measured: 0 of 5 seeds measured"),
+    ("nothing", "NOT MEASURED", "Not measured: 0 of 5 seeds measured"),
+])
+def test_the_first_card_says_the_planted_truth(case, verdict, start):
+    answer = card(case, "H1").answer
+    assert answer.verdict == verdict and answer.sentence.startswith(start)
+    assert answer.meaning == MEANINGS[verdict]
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_every_decided_card_has_an_interval_and_its_support(case):
+    for found in shown(case).cards:
+        for answer in found.parts or (found.answer,):
+            if answer.verdict in ("SUPPORTED", "REFUTED", "EQUIVALENT", "INCONCLUSIVE"):
+                assert "interval" in answer.sentence or "exact" in answer.sentence
+                assert "exact" in answer.sentence or "5 seeds" in answer.facts
+
+
+def test_several_comparisons_are_counted_and_listed():
+    found = card("refuted", "H4")
+    assert found.answer.sentence == "Of 2 comparisons (all must hold): 1 supported and 1 refuted."
+    assert [part.verdict for part in found.parts] == ["REFUTED", "SUPPORTED"]
+    assert found.parts[1].sentence == ("In trainable parameters, full fine-tuning needs 6,605,088 more than LoRA r=32 "
+                                       "(exact).")
+
+
+def test_a_complete_trial_raises_no_alert_and_names_the_arm_to_choose():
+    assert shown("supported").alerts == ()
+    assert shown("supported").summary == "5 hypotheses: 5 supported."
+    assert shown("equivalent").recommended is not None and shown("equivalent").recommended.label == "LoRA r=8"
+
+
+def test_a_failed_assay_is_said_first_and_recommends_nothing():
+    found = shown("assay-failed")
+    assert found.alerts[0].startswith("The positive control was not seen")
+    assert found.recommended is None
+    assert (found.checks[0].title, found.checks[0].state) == ("Positive control: not seen", "bad")
+
+
+@pytest.mark.parametrize(("case", "alert"), [
+    ("missing-cells", "LoRA r=8: 3 of 15 cells are missing so far."),
+    ("oom-arm", "LoRA r=32: OOM in 15 of 15 cells."),
+    ("diverged-rate", "full fine-tuning: DIVERGED in 5 of 15 cells."),
+    ("base-only", "full fine-tuning: 15 of 15 cells are missing so far."),
+    ("nothing", "untouched base: the test score is missing so far."),
+    ("nothing", "Not measured: H1, H2, H3, H4 and H5."),
+])
+def test_what_is_missing_or_failed_is_said_at_the_top(case, alert):
+    assert alert in shown(case).alerts
+
+
+def test_too_few_seeds_and_edges_are_reasons_for_less_trust():
+    assert [check.state for check in shown("two-seeds").checks if check.title.startswith("Replicates")] == ["bad"]
+    assert shown("best-at-edge").audit is not None
+    assert any(check.title == "Audit: 3 warnings" for check in shown("best-at-edge").checks)
+
+
+def test_the_scope_names_bases_tasks_and_budget():
+    assert shown("supported").scope.startswith("Measured on tiny, learning new, with old as old domain, 80 steps of")
+
+
+def test_a_hypothesis_without_a_finding_is_not_measured(new_study, new_results):
+    found = view(new_study(), new_results(findings=()))
+    assert {answer.answer.verdict for answer in found.cards} == {"NOT MEASURED"}
+    assert found.summary == "5 hypotheses: 5 not measured."
+
+
+def test_no_hypothesis_is_said(new_study, new_results):
+    assert "states no hypothesis" in view(new_study(hypotheses=()), new_results(findings=())).summary
+
+
+def test_provenance_is_flat_and_the_command_is_exact(study, new_results):
+    found = view(study, new_results())
+    assert ("versions.torch", "2.13.0") in found.provenance and ("machine.gpu", "unknown") in found.provenance
+    assert found.command == "finetrial run perplexity --size standard"
+    unrecorded = view(study, new_results(provenance={}))
+    assert unrecorded.command == "finetrial run perplexity --scale embedded --size standard"
