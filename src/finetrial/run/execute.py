@@ -8,22 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetrial import catalog
 from finetrial.errors import StoreError
 from finetrial.records.record import Environment
-from finetrial.run.board import Board
 from finetrial.run.crash import Again, Crash, Verdict, judge, oom_killed_since, oom_kills
 from finetrial.run.disk import explained
 from finetrial.run.events import (
     EntryDamaged,
-    Event,
     Listener,
     PlannedStage,
-    RunEnded,
     RunStarted,
     StageFinished,
     StageNotRun,
@@ -35,10 +32,10 @@ from finetrial.run.events import (
 from finetrial.run.job import Job, Order, make_record, settles, utc_now
 from finetrial.run.local import LocalPool, default_preload
 from finetrial.run.messages import Message
-from finetrial.run.status import StatusFile
 from finetrial.run.store import Store
-from finetrial.run.walk import StageState, State, Walk
-from finetrial.stages.base import Stage, StageInput
+from finetrial.run.walk import ExecutionResult, StageState, State, Walk
+from finetrial.run.watch import Watch
+from finetrial.stages.base import Stage, StageInput, StageKind
 
 __all__ = ["ExecutionResult", "Listener", "execute"]
 
@@ -47,23 +44,6 @@ TICK_SECONDS = 1.0
 GRACE = 1.1  # a stage that does not heed its deadline is killed at this multiple of it, ...
 GRACE_SECONDS = 10.0  # ... and this much later
 RESUME = "stopped: {done} of {total} stages are recorded; run the same command again to go on from there"
-
-
-@dataclass(frozen=True)
-class ExecutionResult:
-    """How every stage ended, by id."""
-
-    states: Mapping[str, StageState]
-    corrupt: tuple[str, ...]  # damaged store entries, moved aside and computed again
-
-    def found(self, stage_id: str) -> StageInput | None:
-        """The record and files of a stage, whatever its outcome; None if it was not run."""
-        return self.states[stage_id].found
-
-    @property
-    def complete(self) -> bool:
-        """True if another run would find nothing to do."""
-        return all(state.settled and state.final for state in self.states.values())
 
 
 def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: str, jobs: int,
@@ -105,9 +85,9 @@ class _Execution:
     def __init__(self, walk: Walk, store: Store, run_folder: Path, circumstances: Job, jobs: int,
                  listener: Listener | None) -> None:
         self.walk, self.store, self.run_folder = walk, store, run_folder
-        self.circumstances, self.jobs, self.listener = circumstances, jobs, listener
+        self.circumstances, self.jobs = circumstances, jobs
         self.environment = circumstances.environment
-        self.board, self.status, self.clock = Board(), StatusFile(run_folder), time.monotonic()
+        self.watch = Watch(run_folder, listener)
         self.running: dict[int, _Running] = {}  # by the job's number
         self.elsewhere: set[str] = set()  # ids of stages that another process computes
         self.num_jobs = self.num_corrupt = 0
@@ -118,18 +98,18 @@ class _Execution:
         with explained(self.run_folder):
             self.circumstances.logs.mkdir(parents=True, exist_ok=True)
         planned = (state.stage for state in self.walk.states.values())
-        self._emit(RunStarted(self._at(), tuple(PlannedStage(s.id, s.kind, s.label, s.exclusive) for s in planned),
-                              self.jobs))
+        stages = tuple(PlannedStage(stage.id, stage.kind, stage.label, stage.exclusive) for stage in planned)
+        self.watch.emit(RunStarted(self.watch.at(), stages, self.jobs))
         try:
             with LocalPool(self.circumstances.logs / "workers.log", preload=self.circumstances.preload) as pool:
                 self._loop(pool)
         except BaseException as error:
-            resume = RESUME.format(done=self.board.done, total=self.board.total)
+            resume = RESUME.format(done=self.watch.board.done, total=self.watch.board.total)
             with contextlib.suppress(StoreError):  # a full disk is what stopped us
-                self._end("interrupted", resume if isinstance(error, KeyboardInterrupt) else "")
+                self.watch.end("interrupted", resume if isinstance(error, KeyboardInterrupt) else "")
             raise
         result = ExecutionResult(self.walk.states, tuple(self.store.corrupt))
-        self._end("complete" if result.complete else "partial")
+        self.watch.end("complete" if result.complete else "partial")
         return result
 
     def _loop(self, pool: LocalPool) -> None:
@@ -142,9 +122,7 @@ class _Execution:
             self._enforce_deadlines(pool)
             self._recheck()
             self._settle()
-            self.status.write(self.board, self._at())
-
-    # --- what is known
+            self.watch.write()
 
     def _settle(self) -> None:
         """Take what the store has, rule out what cannot run."""
@@ -152,9 +130,9 @@ class _Execution:
             if state.state is State.CACHED:
                 self._reused(state)
             else:
-                self._emit(StageNotRun(self._at(), state.stage.id, state.reason))
+                self.watch.emit(StageNotRun(self.watch.at(), state.stage.id, state.reason))
         for description in self.store.corrupt[self.num_corrupt:]:
-            self._emit(EntryDamaged(self._at(), description))
+            self.watch.emit(EntryDamaged(self.watch.at(), description))
         self.num_corrupt = len(self.store.corrupt)
 
     def _lookup(self, state: StageState) -> StageInput | None:
@@ -177,9 +155,7 @@ class _Execution:
     def _reused(self, state: StageState) -> None:
         assert state.found is not None
         record = state.found.record
-        self._emit(StageReused(self._at(), state.stage.id, record.outcome, record.seconds))
-
-    # --- handing out
+        self.watch.emit(StageReused(self.watch.at(), state.stage.id, record.outcome, record.seconds))
 
     def _hand_out(self, pool: LocalPool) -> None:
         """Fill the free places. A job that must be alone waits until nothing else runs or could run."""
@@ -224,8 +200,6 @@ class _Execution:
                      spec=stage.spec, inputs=inputs, locations=stage.locations, micro_batch=state.micro_batch,
                      attempts=tuple(state.attempts), provisional=self.walk.is_provisional(state))
 
-    # --- what workers say
-
     def _handle(self, message: Message) -> None:
         run = self.running[message["job"]]
         if message["type"] == "exit":
@@ -236,9 +210,9 @@ class _Execution:
             case "started":
                 run.current, run.started, run.clock = state, utc_now(), time.monotonic()
                 run.rows = message["micro_batch"]
-                self._emit(StageStarted(self._at(), state.stage.id))
+                self.watch.emit(StageStarted(self.watch.at(), state.stage.id))
             case "progress":
-                self._emit(StageProgress(self._at(), state.stage.id, message.get("fraction"), message.get("loss")))
+                self.watch.emit(StageProgress(self.watch.at(), state.stage.id, message.get("fraction"), message.get("loss")))
             case "finished" | "recorded":
                 run.current = None
                 self._recorded(state, reused=message["type"] == "recorded")
@@ -263,14 +237,14 @@ class _Execution:
         else:
             state.record(State.DONE, found)
             record = found.record
-            self._emit(StageFinished(self._at(), state.stage.id, record.outcome, record.seconds, record.message))
+            self.watch.emit(StageFinished(self.watch.at(), state.stage.id, record.outcome, record.seconds, record.message))
 
     def _again(self, state: StageState, again: Again) -> None:
         """Another attempt of this run, as soon as there is a place."""
         state.state = State.PENDING
         state.micro_batch = again.micro_batch or state.micro_batch
         state.attempts.append(again.reason)
-        self._emit(StageRetried(self._at(), state.stage.id, again.reason))
+        self.watch.emit(StageRetried(self.watch.at(), state.stage.id, again.reason))
 
     def _exited(self, run: _Running, status: int) -> None:
         del self.running[run.job.number]
@@ -314,26 +288,10 @@ class _Execution:
                 run.timed_out = True
                 pool.kill(run.job.number)
 
-    # --- those who watch
-
-    def _at(self) -> float:
-        return time.monotonic() - self.clock
-
-    def _emit(self, event: Event) -> None:
-        self.board.see(event)
-        if self.listener is not None:
-            self.listener(event)
-
-    def _end(self, state: str, message: str = "") -> None:
-        self._emit(RunEnded(self._at(), state, message))
-        try:
-            self.status.write(self.board, self._at(), force=True)
-        finally:
-            self.status.close()
-
 
 def _tolerates_failures(kind: str) -> bool:
-    return bool(getattr(catalog.find("stage", kind), "tolerates_failures", False))
+    found: type[StageKind] = catalog.find("stage", kind)
+    return found.tolerates_failures
 
 
 def _is_exclusive(members: Sequence[StageState]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -152,8 +153,8 @@ def lookup_in_store(plan: Plan, store: Store, here: Environment) -> Lookup:
 
 def resolve_device(wanted: str) -> str:
     """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError for a device that is not there."""
-    if wanted == "cpu":
-        return wanted
+    if wanted == "cpu" or (wanted == "auto" and not _may_have_accelerator()):
+        return "cpu"
     import torch
 
     present = ["cpu"]
@@ -166,6 +167,12 @@ def resolve_device(wanted: str) -> str:
     if wanted.partition(":")[0] not in present:
         raise UserError(unknown("device", wanted, ["auto", *present]), "finetrial doctor shows what this machine has")
     return wanted
+
+
+def _may_have_accelerator() -> bool:
+    """False where a look at the system rules one out; saves importing torch."""
+    drivers = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/proc/driver/nvidia")
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
 def default_jobs(device: str) -> int:

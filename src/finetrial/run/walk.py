@@ -66,6 +66,23 @@ class StageState:
         self.state, self.reason, self.final = State.NOT_RUN, reason, final
 
 
+@dataclass(frozen=True)
+class ExecutionResult:
+    """How every stage ended, by id."""
+
+    states: Mapping[str, StageState]
+    corrupt: tuple[str, ...]  # damaged store entries, moved aside and computed again
+
+    def found(self, stage_id: str) -> StageInput | None:
+        """The record and files of a stage, whatever its outcome; None if it was not run."""
+        return self.states[stage_id].found
+
+    @property
+    def complete(self) -> bool:
+        """True if another run would find nothing to do."""
+        return all(state.settled and state.final for state in self.states.values())
+
+
 class Walk:
     """All stages of one execution, by id, in the order given (which is the priority)."""
 

@@ -90,9 +90,8 @@ def _computed(job: Job, order: Order, store: Store, shared: dict[str, Any], tell
 
 def batch_rows(order: Order) -> int | None:
     """Rows of a whole batch, if this kind of stage has batches that may be cut: `batch_rows(spec)` of its class."""
-    method: Callable[[Mapping[str, Any]], int | None] | None = getattr(
-        catalog.find("stage", order.kind), "batch_rows", None)
-    return None if method is None else method(order.spec)
+    kind: type[StageKind] = catalog.find("stage", order.kind)
+    return kind.batch_rows(order.spec)
 
 
 def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send) -> _Ended:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from finetrial.fingerprint import key_of
 from finetrial.records.record import Record
-from finetrial.train.outcome import Diverged as Diverged
+from finetrial.train.outcome import Diverged
 from finetrial.train.outcome import OutOfTime as StageTimeout
 
 __all__ = ["Chosen", "Diverged", "Source", "Stage", "StageContext", "StageInput", "StageKind", "StageTimeout"]
@@ -95,6 +95,12 @@ class StageKind(ABC):
     """A kind of stage. The file name is its registered name; `version` is part of every key made of it."""
 
     version: ClassVar[int] = 1
+    tolerates_failures: ClassVar[bool] = False  # True: run with the inputs that are OK, whatever became of the others
+
+    @classmethod
+    def batch_rows(cls, spec: Mapping[str, Any]) -> int | None:
+        """Rows of the whole batch, which the runner halves after an out-of-memory error; None = nothing to halve."""
+        return None
 
     @abstractmethod
     def run(self, context: StageContext) -> Mapping[str, Any]:

@@ -26,6 +26,11 @@ class Profile(StageKind):
 
     version: ClassVar[int] = 1
 
+    @classmethod
+    def batch_rows(cls, spec: Mapping[str, Any]) -> int:
+        """Rows of one optimizer step."""
+        return Training.model_validate(spec["training"]).batch_sequences
+
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Train a few steps at a rate that changes nothing that is timed, and read the meters."""
         from finetrial.models.params import count

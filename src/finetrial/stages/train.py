@@ -30,6 +30,11 @@ class Train(StageKind):
 
     version: ClassVar[int] = 1
 
+    @classmethod
+    def batch_rows(cls, spec: Mapping[str, Any]) -> int:
+        """Rows of one optimizer step."""
+        return Training.model_validate(spec["training"]).batch_sequences
+
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Raises Diverged, StageTimeout, or the library's out-of-memory error."""
         from finetrial.models.params import count, frozen_digest
