@@ -17,13 +17,14 @@ from finetrial.records.results import Results
 from finetrial.report.model import Card, View, view
 from finetrial.report.tables import Table as ScoreTable
 from finetrial.spec.io import read_study
+from finetrial.spec.study import Study
 
 STYLES = {"SUPPORTED": "bold green", "REFUTED": "bold red", "EQUIVALENT": "bold blue", "INCONCLUSIVE": "bold yellow",
           "NOT MEASURED": "bold", "ASSAY FAILED": "bold red"}
 
 
-def read_run(folder: Path) -> View:
-    """What the report of a run shows. Raises UserError if the folder has no results, or results of another version."""
+def read_run(folder: Path) -> tuple[Study, View]:
+    """A run's study, and what its report shows. Raises UserError if the folder has no results, or results of another version."""
     from pydantic import ValidationError
 
     results = folder / "results.json"
@@ -31,7 +32,8 @@ def read_run(folder: Path) -> View:
         raise UserError(f"{folder} has no results yet", f"finetrial status {folder.name} shows how far it is; "
                                                         f"finetrial report {folder.name} reports what is there")
     try:
-        return view(read_study(folder / "study.yaml"), Results.model_validate_json(results.read_text(encoding="utf-8")))
+        study = read_study(folder / "study.yaml")
+        return study, view(study, Results.model_validate_json(results.read_text(encoding="utf-8")))
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{results} cannot be read: {str(error).splitlines()[0]}",
                         f"make it again from the store: finetrial report {folder.name}") from error
@@ -49,14 +51,14 @@ def short_answers(shown: View) -> Iterable[RenderableType]:
     yield Text.assemble(("Recommendation  ", "bold"), shown.recommendation)
 
 
-def verdict_page(shown: View) -> Iterable[RenderableType]:
+def verdict_page(study: Study, shown: View) -> Iterable[RenderableType]:
     """The short answers, then how far to trust them, the primary scores, and threats to validity."""
     yield from short_answers(shown)
     yield heading("How far to trust this")
     for check in shown.checks:
         yield Text.assemble((check.title, "bold red" if check.state == "bad" else "bold"), ". ", check.text)
     yield Text(shown.scope)
-    for table in shown.scores:
+    for table in shown.scores[:len(study.bases) * len(study.paths)]:  # the tables of other metrics come after
         yield heading("Scores")
         yield _primary_scores(table)
     if shown.threats:

@@ -57,5 +57,5 @@ def _show_run(folder: Path) -> None:
     """The verdict page in the terminal."""
     from finetrial.cli.answers import read_run, verdict_page
 
-    say(*verdict_page(read_run(folder)))
+    say(*verdict_page(*read_run(folder)))
     say_line(f"\nreport: {folder / REPORT_FILE}")

@@ -299,13 +299,9 @@ def test_a_second_runner_waits_for_what_the_first_computes(laboratory):
     assert second.states["a"].state is State.CACHED and first[0].states["c"].state is State.CACHED
 
 
-def test_a_stage_starts_at_once_with_the_libraries_imported(laboratory):
-    """From the end of one stage to the start of the next, in a fresh process that has torch and transformers."""
+def test_a_stage_starts_with_the_libraries_imported(laboratory):
+    """A fresh process finds torch and transformers there; bench/ says how long that takes."""
     names = [f"s{i}" for i in range(4)]
     result = laboratory.execute(*(laboratory.stage(name, do="libraries") for name in names), jobs=1, preload=None)
     assert all(result.found(name).record.values["imported"] for name in names)
     assert {result.found(name).record.values["threads"] for name in names} == {1}
-    events = [e for e in laboratory.events if isinstance(e, StageStarted | StageFinished)]
-    waits = [after.at - before.at for before, after in zip(events[1::2], events[2::2], strict=False)]
-    print(f"\nserver and first stage {events[0].at:.2f} s, then {min(waits):.3f} to {max(waits):.3f} s a stage")
-    assert min(waits) < 1.0

@@ -42,6 +42,7 @@ overlap by half; gate.json):
 | the same on all of the pretraining text ({data['num_tokens'] / recipe['tokens']:.1f} times as much) | {gate['five_gram_all_text_bits_per_byte']:.3f} |
 
 That is {100 * gate['below_five_gram']:.0f} % below the 5-gram model of the same tokens, and {gate['nats_per_token']:.3f} nats per token.
+The gate (at most 1.45 bits per byte, and at least 25 % below that 5-gram model) is {'passed' if gate['passed'] else 'NOT passed'}.
 
 ## Five samples
 
