@@ -18,7 +18,8 @@ from finetrial.stages.train import training_rows
 from finetrial.train.config import Budget, Training
 
 WARMUP_STEPS = 2
-MEASURED_STEPS = 6
+MEASURED_STEPS = 5
+PREDICTED_ROWS = 24
 
 
 class Profile(StageKind):
@@ -50,7 +51,7 @@ class Profile(StageKind):
         peaks = memory.peaks()
         timed = [_step_rate(before, after) for before, after in zip(steps[WARMUP_STEPS - 1:], steps[WARMUP_STEPS:],
                                                                     strict=False)]
-        rows = dataset.select(range(min(64, len(dataset))))
+        rows = dataset.select(range(min(PREDICTED_ROWS, len(dataset))))
         started = time.perf_counter()
         item_losses(model, rows)
         predict_seconds = time.perf_counter() - started

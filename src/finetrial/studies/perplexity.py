@@ -23,8 +23,8 @@ from finetrial.tasks.python_text import PythonText
 from finetrial.train.config import Budget, Training
 
 NEW, OLD = "pydoc-chat", "python-text"
-FULL_RATES = (3e-4, 1e-3, 3e-3)
-LORA_RATES = (3e-3, 1e-2, 3e-2)
+FULL_RATES = (1e-4, 3e-4, 1e-3)
+LORA_RATES = (1e-3, 3e-3, 1e-2)
 
 
 class Perplexity(BuiltIn):
@@ -38,15 +38,16 @@ class Perplexity(BuiltIn):
             name="perplexity", scale="embedded", size=size,
             question="When, why and how does LoRA approach full fine-tuning, and where does it fall short?",
             bases=(Base(name="tiny-gpt"),),
-            tasks=(TaskUse(name=NEW, task=PydocChat(), num_val=60, num_test=150 if size == "demo" else 200,
+            tasks=(TaskUse(name=NEW, task=PydocChat(), num_val=40 if size == "demo" else 60,
+                           num_test=150 if size == "demo" else 200,
                            metrics=("nats-per-token", "perplexity", "ppl-document-mean", "bits-per-byte")),
                    TaskUse(name=OLD, task=PythonText(), role="outside", num_val=40, num_test=150,
                            max_tokens=128, metrics=("nats-per-token", "perplexity", "bits-per-byte"))),
             arms=_arms(size),
             controls=Controls(reference="full", positive=PositiveControl(arm="full", task=OLD)),
             hypotheses=_hypotheses(size),
-            training=Training(budget=Budget(amount=75_000 if size == "demo" else 150_000, unit="tokens"),
-                              sequence_length=256, batch_sequences=7 if size == "demo" else 10),
+            training=Training(budget=Budget(amount=40_000 if size == "demo" else 100_000, unit="tokens"),
+                              sequence_length=256, batch_sequences=4 if size == "demo" else 8),
             seeds=tuple(range(3 if size == "demo" else 5)),
             factors=("method", "rank", "targets"),
             notes=("tiny-gpt has 5 million parameters: results on it are results on a tiny model",))

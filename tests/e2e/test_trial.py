@@ -1,0 +1,111 @@
+"""Whole trials on a tiny model: complete, repeated, killed and resumed, rebuilt."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_study import tiny_content
+
+from finetrial.errors import UserError
+from finetrial.records.results import Results
+from finetrial.run.trial import RunOptions, Trial, rebuild, run_study
+from finetrial.spec.io import parse_study, read_study
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("study")
+    (made / "study.yaml").write_text(yaml.safe_dump(tiny_content(made)))
+    return made
+
+
+def run(folder: Path, runs: str) -> Trial:
+    return run_study(read_study(folder / "study.yaml"), RunOptions(runs=folder / runs, view=False, figures=False),
+                     relative_to=folder, command="finetrial run study.yaml")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> Trial:
+    return run(folder, "undisturbed")
+
+
+def scores(trial: Trial) -> list[dict[str, Any]]:
+    return [score.model_dump(mode="json") for score in trial.results.scores]
+
+
+def test_a_trial_leaves_everything_it_promises(undisturbed: Trial) -> None:
+    names = {path.name for path in undisturbed.folder.iterdir()}
+    assert {"study.yaml", "plan.json", "results.json", "records.parquet", "analysis.md", "report.html", "logs",
+            "artifacts", "status.json"} <= names
+    written = Results.model_validate_json((undisturbed.folder / "results.json").read_text())
+    assert written == undisturbed.results and written.status == "complete"
+    assert {finding.hypothesis for finding in written.findings} == {"H1"}
+    assert {cost.arm for cost in written.costs} == {"full", "lora-r2"}
+    assert all(cost.peak_host_bytes is None or cost.peak_host_bytes > 0 for cost in written.costs)
+
+
+def test_the_second_time_nothing_is_computed(folder: Path, undisturbed: Trial) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (folder / "undisturbed" / ".store").rglob("record.json")}
+    again = run(folder, "undisturbed")
+    assert scores(again) == scores(undisturbed)
+    after = {path: path.stat().st_mtime_ns for path in (folder / "undisturbed" / ".store").rglob("record.json")}
+    assert after == before
+
+
+def test_a_report_is_made_again_from_the_store(undisturbed: Trial) -> None:
+    page = (undisturbed.folder / "report.html").read_text()
+    again = rebuild(undisturbed.folder, figures=False)
+    assert again.results.scores == undisturbed.results.scores
+    assert (undisturbed.folder / "report.html").read_text().count("<h2") == page.count("<h2")
+
+
+def test_kill_and_resume_give_the_same_scores(folder: Path, undisturbed: Trial) -> None:
+    """The runner is killed three times while it works; the fourth run ends with the undisturbed scores, bit for bit."""
+    command = [sys.executable, "-m", "finetrial.cli", "run", "study.yaml", "--runs", "killed"]
+    store = folder / "killed" / ".store"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    for kill in range(1, 4):
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
+                                   stderr=subprocess.DEVNULL)
+        recorded = len(list(store.rglob("record.json")))
+        deadline = time.monotonic() + 240
+        while process.poll() is None and len(list(store.rglob("record.json"))) < recorded + 2 * kill:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+        assert process.wait() == -signal.SIGKILL
+    assert scores(run(folder, "killed")) == scores(undisturbed)
+
+
+def test_a_corrupt_entry_is_found_and_computed_again(folder: Path, undisturbed: Trial) -> None:
+    weights = next((folder / "undisturbed" / ".store" / "predict").rglob("predictions.parquet"))
+    weights.write_bytes(weights.read_bytes()[:-7])
+    again = run(folder, "undisturbed")
+    assert len(again.corrupt) == 1 and scores(again) == scores(undisturbed)
+
+
+def test_a_rate_that_diverges_is_a_word_and_the_trial_goes_on(folder: Path) -> None:
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    content["arms"][0]["learning_rates"] = [0.01, 1e30]
+    content |= {"name": "diverging", "controls": None}
+    trial = run_study(parse_study(content, "study"), RunOptions(runs=folder / "runs", view=False, figures=False),
+                      relative_to=folder)
+    wild = [score for score in trial.results.scores if score.point.learning_rate == 1e30 and score.step is None]
+    assert wild and {score.outcome.value for score in wild} == {"DIVERGED"} and {s.value for s in wild} == {None}
+    assert trial.results.status == "complete"
+    assert "DIVERGED" in json.dumps(trial.results.model_dump(mode="json"))
+
+
+def test_a_split_too_small_stops_before_training(folder: Path) -> None:
+    content = yaml.safe_load((folder / "study.yaml").read_text())
+    content["tasks"][0]["num_test"] = 5000
+    content["name"] = "greedy"
+    with pytest.raises(UserError, match="lower num_test"):
+        run_study(parse_study(content, "study"), RunOptions(runs=folder / "runs", view=False), relative_to=folder)
