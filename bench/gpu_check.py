@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 import re
 import sys
 import tempfile
@@ -32,6 +33,7 @@ MEASURING_SCRIPT = Path(__file__).with_name("train_against_trl.py").resolve()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run all checks, print them, and with --write keep them. Returns the exit code."""
     options = _options(arguments)
+    os.environ.setdefault("TQDM_DISABLE", "1")
     import torch
 
     if options.device.startswith("cuda") and not torch.cuda.is_available():
@@ -94,10 +96,11 @@ def _write(options: argparse.Namespace, findings: Sequence[Finding], closing: st
     date = datetime.date.today().isoformat()
     path = RESULTS / f"gpu-check-{date}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-').lower()}.md"
     words = {True: "ok", False: "**FAIL**", None: ""}
-    lines = [f"# GPU check on {name}", "", f"{date}, {host['platform']}, {host['cpu']}. Command: `{host['command']}`", "",
+    lines = [f"# GPU check on {name}", "",
+             f"{date}, {host['platform']}, {host['cpu']}. Command: `{host['command']}`", "",
              ", ".join(f"{package} {version}" for package, version in host["packages"].items()), "",
              "| check | | what was seen |", "|---|---|---|",
-             *(f"| {finding.name} | {words[finding.passed]} | {finding.text.replace('|', '/')} |" for finding in findings),
+             *(f"| {each.name} | {words[each.passed]} | {each.text.replace('|', '/')} |" for each in findings),
              "", closing + "."]
     RESULTS.mkdir(exist_ok=True)
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")

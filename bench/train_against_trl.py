@@ -19,19 +19,32 @@ import shlex
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from against_trl import inputs
-from against_trl.job import PACKED, TRL_DEFAULT, TRL_SAME_ROWS, UNPACKED, VARIANTS, Job, measure, rounds, with_losses
-from against_trl.report import Measured, markdown
+from against_trl.job import (
+    JOB,
+    OUTCOME,
+    PACKED,
+    TRL_DEFAULT,
+    TRL_SAME_ROWS,
+    UNPACKED,
+    VARIANTS,
+    Job,
+    measure,
+    rounds,
+    with_losses,
+)
+from against_trl.report import Measured, largest_difference, markdown
 from against_trl.trl_side import INSTALL
 
 RATES = {"full": 1e-3, "lora": 1e-2}  # the middle of the grids of the study `perplexity`
 CURVE_STEPS = 50
+COMPARED = (("no packing", UNPACKED, TRL_DEFAULT), ("the same packed rows", PACKED, TRL_SAME_ROWS))
 DOCUMENTS_IN_A_ROW = 3  # more than fit on average, so that the packed curve has rows enough
 RESULTS = Path(__file__).parent / "results"
 
@@ -40,7 +53,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print, and with --write keep. Returns the exit code."""
     options = _options(arguments)
     if options.measure:
-        return _measure(Job.of_json(options.measure))
+        return _measure(JOB.validate_json(options.measure))
+    os.environ.setdefault("TQDM_DISABLE", "1")
     if find_spec("trl") is None or find_spec("datasets") is None:
         print(f"error: TRL is not installed\n  {INSTALL}", file=sys.stderr)
         return 2
@@ -91,7 +105,7 @@ def _measure(job: Job) -> int:
         from against_trl.trl_side import run
     else:
         from against_trl.finetrial_side import run
-    print(json.dumps(asdict(run(job))))
+    print(OUTCOME.dump_json(run(job)).decode())
     return 0
 
 
@@ -108,15 +122,13 @@ def _prepare(options: argparse.Namespace, folder: Path) -> tuple[list[Job], str]
     jobs = [Job(PACKED, method, model, adapter, folder / "speed.npz", options.sequence_length, options.batch,
                 RATES[method], options.precision, options.threads, clock=options.clock) for method in options.methods]
     timed = rows.offsets[options.batch * options.steps]
-    return jobs, (f"{what}, {options.precision}, {options.threads} threads, {options.clock} time, {options.batch} rows of at most "
-                  f"{options.sequence_length} tokens a step, {options.batch * options.steps} documents of {timed:,} "
-                  f"tokens, {options.rounds} rounds; {source}.")
+    return jobs, (f"{what}, {options.precision}, {options.threads} threads, {options.clock} time, {options.batch} rows "
+                  f"of at most {options.sequence_length} tokens a step, {options.batch * options.steps} documents of "
+                  f"{timed:,} tokens, {options.rounds} rounds; {source}.")
 
 
 def _method(first: Job, options: argparse.Namespace) -> Measured:
     """All variants of one method in turn, then the loss curves."""
-    from dataclasses import replace
-
     chosen = [variant for variant in VARIANTS if variant.name in options.variants]
     measured = Measured(first.method, options.warmup_steps, {variant: [] for variant in chosen})
     script = Path(__file__).resolve()
@@ -127,12 +139,13 @@ def _method(first: Job, options: argparse.Namespace) -> Measured:
         print(f"round {number + 1}  {job.method:<4}  {job.variant.name:<22}  {result}", flush=True)
     if not options.no_curves:
         curve = replace(first, rows=first.rows.with_name("curve.npz"))
-        for name, ours, theirs in (("no packing", UNPACKED, TRL_DEFAULT), ("the same packed rows", PACKED, TRL_SAME_ROWS)):
+        for name, ours, theirs in COMPARED:
             pair = (measure(with_losses(curve, ours, CURVE_STEPS), script),
                     measure(with_losses(curve, theirs, CURVE_STEPS), script))
             measured.curves[name] = pair
-            print(f"losses  {first.method:<4}  {name}: {measured.verdicts()[-1][1]} {pair[0].failure} {pair[1].failure}",
-                  flush=True)
+            difference = largest_difference(*pair)
+            print(f"losses   {first.method:<4}  {name}: largest difference {difference} nats/token "
+                  f"{pair[0].failure or pair[1].failure}", flush=True)
     return measured
 
 

@@ -79,7 +79,8 @@ def rows_for(model: Path, num_rows: int, max_tokens: int) -> tuple[TokenDataset,
     try:
         rows = pydoc_rows(model, num_rows, max_tokens)
     except UserError as error:
-        return synthetic_rows(num_rows, max_tokens), f"synthetic rows of like lengths, as pydoc-chat could not be read: {error}"
+        reason = f"synthetic rows of like lengths, as pydoc-chat could not be read: {error}"
+        return synthetic_rows(num_rows, max_tokens), reason
     return rows, "training rows of the task pydoc-chat"
 
 

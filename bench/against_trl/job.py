@@ -6,16 +6,17 @@ or cached.
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
+
+from pydantic import TypeAdapter
 
 TIME_LIMIT_SECONDS = 900
 
@@ -76,23 +77,10 @@ class Job:
     max_steps: int | None = None  # None: one pass over the rows, a last incomplete step left out
     every_loss: bool = False
 
-    def as_json(self) -> str:
-        """For the process that measures."""
-        return json.dumps(asdict(self), default=str)
-
-    @classmethod
-    def of_json(cls, text: str) -> Job:
-        """From `as_json`."""
-        values = json.loads(text)
-        written = values.pop("variant")
-        written["options"] = tuple((name, value) for name, value in written["options"])
-        paths = {name: Path(values.pop(name)) for name in ("model", "adapter", "rows")}
-        return cls(variant=Variant(**written), **paths, **values)
-
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run came to, or the reason (`failure`) why it did not run. `tokens` are real ones, padding not counted."""
+    """What one run came to, or why it did not run (`failure`). Tokens are real ones, padding not counted."""
 
     step_tokens: tuple[int, ...] = ()
     step_seconds: tuple[float, ...] = ()
@@ -103,6 +91,9 @@ class Outcome:
     def tokens_per_second(self, warmup_steps: int) -> float:
         """Over all steps but the first `warmup_steps`."""
         return sum(self.step_tokens[warmup_steps:]) / sum(self.step_seconds[warmup_steps:])
+
+
+JOB, OUTCOME = TypeAdapter(Job), TypeAdapter(Outcome)  # to JSON and back
 
 
 def now(clock: str) -> float:
@@ -120,14 +111,13 @@ def measure(job: Job, script: Path) -> Outcome:
     environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads),
                    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     try:
-        done = subprocess.run([sys.executable, str(script), "--measure", job.as_json()], env=environment,
+        done = subprocess.run([sys.executable, str(script), "--measure", JOB.dump_json(job).decode()], env=environment,
                               check=False, capture_output=True, text=True, timeout=TIME_LIMIT_SECONDS)
     except subprocess.TimeoutExpired:
         return Outcome(failure=f"no result after {TIME_LIMIT_SECONDS} s")
     if done.returncode != 0:
         return Outcome(failure=_last_line(done.stderr))
-    values = json.loads(done.stdout.splitlines()[-1])
-    return Outcome(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    return OUTCOME.validate_json(done.stdout.splitlines()[-1])
 
 
 def rounds(jobs: Sequence[Job], script: Path, num_rounds: int) -> Iterator[tuple[int, Job, Outcome]]:

@@ -10,12 +10,11 @@ from typing import Any
 from against_trl.job import PACKED, TRL_DEFAULT, UNPACKED, Outcome, Variant, median_range
 
 AIM_DEFAULT, AIM_BEST, AIM_LOSS = 2.0, 1.3, 1e-2
-SAME_LOSS_AS_DEFAULT = "same rows, order and batch"
 
 
 @dataclass
 class Measured:
-    """Everything measured of one method: outcomes by variant, one a round; pairs of loss curves by what they compare."""
+    """All that was measured of one method: outcomes by variant, one a round; pairs of loss curves by their name."""
 
     method: str
     warmup_steps: int
@@ -94,9 +93,10 @@ def largest_difference(ours: Outcome, theirs: Outcome) -> float | None:
 
 def markdown(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
     """The whole report."""
-    lines = ["# Training speed against TRL's SFTTrainer", "", f"{facts['date']}, {facts['device']}. {facts['setting']}", "",
-             f"Command: `{facts['command']}`", "",
-             ", ".join(f"{name} {version}" for name, version in facts["versions"].items()), "", _CONDITIONS, "", _CHUNKED, ""]
+    versions = ", ".join(f"{name} {version}" for name, version in facts["versions"].items())
+    lines = ["# Training speed against TRL's SFTTrainer", "",
+             f"{facts['date']}, {facts['device']}, load average {facts['load_average']}. {facts['setting']}", "",
+             f"Command: `{facts['command']}`", "", versions, "", _CONDITIONS, "", _CHUNKED, ""]
     for part in measured:
         lines += [f"## {part.method}", "", *part.table(), ""]
     lines += ["## Aims", "", "| what | value | aim | reached |", "|---|---|---|---|"]
@@ -108,14 +108,15 @@ def markdown(facts: Mapping[str, Any], measured: Sequence[Measured]) -> str:
     return "\n".join(lines) + "\n"
 
 
-_HEAD = ("| variant | real tokens/s, median (least to greatest) | finetrial is faster by | finetrial without packing is "
-         "faster by | peak memory | what it is |")
+_HEAD = ("| variant | real tokens/s, median (least to greatest) | finetrial is faster by | finetrial without packing "
+         "is faster by | peak memory | what it is |")
 _CONDITIONS = (
     "Same model, rows, order, batch (rows a step), optimizer (AdamW, fused, no weight decay, clipping at 1), schedule "
     "and precision on both sides; dropout 0. Each measurement is a process of its own; variants take turns, and ratios "
     "are taken round by round. Warm-up steps, compilation among them, are left out. One pass over the same rows, "
     "real tokens only: padding does not count.")
-_CHUNKED = ("TRL's `loss_type='chunked_nll'` has become an alias of its default loss, so every variant has the chunked loss.")
+_CHUNKED = ("TRL's `loss_type='chunked_nll'` has become an alias of its default loss, so every variant has the chunked "
+            "loss.")
 
 
 def _middle(ratio: tuple[float, float, float] | None) -> float | None:

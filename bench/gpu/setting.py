@@ -83,7 +83,7 @@ class Run:
     def tokens_per_second(self, warmup_steps: int) -> float:
         """Over the steps after the warm-up."""
         first, last = self.metrics[warmup_steps - 1], self.metrics[-1]
-        return (last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"])
+        return float((last["tokens"] - first["tokens"]) / (last["seconds"] - first["seconds"]))
 
 
 def training(setting: Setting, *, device: str, shape: str, method: str, precision: Precision, steps: int,
