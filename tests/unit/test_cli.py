@@ -250,7 +250,7 @@ def test_everything_fits_80_columns(capsys, finished):
 def test_plan_shows_grid_parameters_and_stages(capsys):
     assert main(["plan", "perplexity", "--size", "demo"]) == 0
     text = capsys.readouterr().out
-    for words in ("LoRA r=8, attention", "3e-4 1e-3 3e-3", "A/A: full-aa", "H4"):
+    for words in ("LoRA r=8, attention", "1e-4 3e-4 1e-3", "A/A: full-aa", "H4"):
         assert words in text
     assert re.search(r"^train +24 +0 +24$", text, re.MULTILINE)
 

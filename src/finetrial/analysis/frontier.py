@@ -1,11 +1,12 @@
 """Forgetting at matched plasticity: what each arm forgets once both have learned equally much.
 
-An arm's points are its final states over the learning-rate grid, each with plasticity P (learned) and forgetting F.
+An arm's points are its final states over the learning-rate grid, each with plasticity P (learned) and forgetting F,
+and the untouched base, which is the state at rate 0: P = 0 and F = 0 exactly.
 For each seed the frontier is chosen on validation by the other seeds: the states that no other state beats in both.
 It is read on test: forgetting as an isotonic function of plasticity (more learning never costs less; Barlow et al.
 1972, pool adjacent violators), interpolated linearly at P*. P* is 90 % of the smaller arm's best mean validation
 plasticity, a rule fixed before the run. Arms are paired over seeds. Nothing is extrapolated: an arm whose points do
-not reach to both sides of P* is not comparable there.
+not reach P* is not comparable there.
 
 Shapes: S seeds, R learning rates.
 """
@@ -77,10 +78,10 @@ def _read(arm: States, seed: int, target: float) -> float:
     others = np.arange(len(arm.plasticity_val)) != seed
     judges = others if others.any() else ~others
     keep = on_frontier(arm.plasticity_val[judges].mean(axis=0), arm.forgetting_val[judges].mean(axis=0))
-    plasticity, forgetting = arm.plasticity_test[seed, keep], arm.forgetting_test[seed, keep]
+    plasticity = np.append(arm.plasticity_test[seed, keep], 0.0)  # the untouched base
+    forgetting = np.append(arm.forgetting_test[seed, keep], 0.0)
     order = np.argsort(plasticity, kind="stable")
     plasticity, forgetting = plasticity[order], forgetting[order]
-    if not plasticity[0] <= target <= plasticity[-1]:
-        verb, end = ("starts", plasticity[0]) if target < plasticity[0] else ("stops", plasticity[-1])
-        raise NotMeasured(f"not comparable at P*={target:.3g}: arm {arm.arm} {verb} at P={end:.3g}")
+    if target > plasticity[-1]:
+        raise NotMeasured(f"not comparable at P*={target:.3g}: arm {arm.arm} stops at P={plasticity[-1]:.3g}")
     return float(np.interp(target, plasticity, isotonic_regression(forgetting).x))

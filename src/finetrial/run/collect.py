@@ -22,6 +22,7 @@ from finetrial.stages.predict import PREDICTIONS
 
 Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
 CURVE_METRIC = "nats-per-token"
+STANDING = (Outcome.OOM, Outcome.DIVERGED)  # of training: another run would give the same
 
 
 @dataclass
@@ -55,8 +56,16 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
     scores = [score for cell in plan.cells for phase in cell.phases
               for score in _scores(cell, phase, scorers, reader)]
     curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
-    done = sum(lookup(stage.id) is not None for stage in plan.stages)
+    settled = _settled(plan, lookup)
+    done = sum(stage.id in settled or lookup(stage.id) is not None for stage in plan.stages)
     return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance)
+
+
+def _settled(plan: Plan, lookup: Lookup) -> set[str]:
+    """Predictions that will never be made, because their training ended in an outcome that stands."""
+    trained = [(phase, lookup(phase.train)) for cell in plan.cells for phase in cell.phases if phase.train]
+    return {stage for phase, found in trained if found is not None and found.record.outcome in STANDING
+            for stage in phase.predictions.values()}
 
 
 def scorers_of(use: TaskUse) -> dict[str, Scorer]:

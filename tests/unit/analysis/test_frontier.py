@@ -44,8 +44,13 @@ def test_the_frontier_of_a_seed_is_chosen_by_the_others() -> None:
     assert found.left[1] == found.left[2] == pytest.approx(0.1 + 0.2 * 0.34 / 0.8)
 
 
+def test_the_untouched_base_is_a_point_of_every_arm() -> None:
+    found = match(states("left", [1.5, 2.0], [0.3, 0.4]), states("right", [0.2, 1.0], [0.1, 0.2]))
+    assert found.plasticity == pytest.approx(0.9)
+    assert found.left[0] == pytest.approx(0.3 * 0.9 / 1.5)  # between the base and the lowest rate
+
+
 @pytest.mark.parametrize(("left", "right", "text"), [
-    (([1.5, 2.0], [0.3, 0.4]), ([0.2, 1.0], [0.1, 0.2]), "P\\*=0.9: arm left starts at P=1.5"),
     (([-0.2, -0.1], [0.3, 0.4]), ([0.2, 1.0], [0.1, 0.2]), "left learns nothing"),
     (([np.nan, np.nan], [0.3, 0.4]), ([0.2, 1.0], [0.1, 0.2]), "left has no learning rate")])
 def test_nothing_is_extrapolated(left: tuple[list[float], list[float]], right: tuple[list[float], list[float]],
