@@ -36,6 +36,7 @@ from finetrial.stages.base import Stage, StageInput
 from finetrial.stages.train import WEIGHTS
 
 STUDY_FILE, PLAN_FILE, RESULTS_FILE, RUN_FILE = "study.yaml", "plan.json", "results.json", "run.json"
+REPORT_FILE = "report.html"
 
 
 @dataclass(frozen=True)
@@ -120,21 +121,36 @@ def rebuild(folder: Path, *, figures: bool = True) -> Trial:
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     here = environment(how["device"])
     lookup = lookup_in_store(plan, Store(Path(how["store"])), here)
-    return finish(study, plan, lookup, folder, here, how["command"], figures=figures)
+    return finish(study, plan, lookup, folder, here, how["command"], figures=figures, again=True)
 
 
 def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environment, command: str, *,
-           figures: bool = True) -> Trial:
-    """Everything after the stages: table, analysis, results, report, the selected artifacts."""
+           figures: bool = True, again: bool = False) -> Trial:
+    """Everything after the stages: table, analysis, results, report, the selected artifacts.
+
+    Where the results are those that the folder holds already, its report stands, unless it is asked for `again`.
+    """
     provenance = {"environment": here.model_dump(), **host_facts(command), "command": command}
     table = collect(study, plan, lookup, provenance)
     results = analyse(study, table)
     results = results.model_copy(update={"audit": (*audit(study), *results.audit)})
-    replace_text(folder / RESULTS_FILE, results.model_dump_json(indent=1) + "\n")
+    text = results.model_dump_json(indent=1) + "\n"
+    if not again and _stands(folder, text):
+        return Trial(folder, study, results)
+    (folder / REPORT_FILE).unlink(missing_ok=True)  # until it is made, there is none
+    replace_text(folder / RESULTS_FILE, text)
     write_items(table, folder / "records.parquet")
-    build_report(study, results, folder, figures=figures)
     link_artifacts(plan, results, lookup, folder / "artifacts")
+    build_report(study, results, folder, figures=figures)  # last: where it is, everything is
     return Trial(folder, study, results)
+
+
+def _stands(folder: Path, results: str) -> bool:
+    """Whether the folder holds these results and the report made of them."""
+    try:
+        return (folder / REPORT_FILE).is_file() and (folder / RESULTS_FILE).read_text(encoding="utf-8") == results
+    except OSError:
+        return False
 
 
 def lookup_in_store(plan: Plan, store: Store, here: Environment) -> Lookup:
