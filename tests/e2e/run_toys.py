@@ -1,5 +1,6 @@
 """Run the toy trial of `test_kill.py`: `run_toys.py FOLDER RUN JOBS`. Prints "started" as the stages begin."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -52,4 +53,5 @@ def announce(event):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit it ignored
     run(Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]), announce)
