@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from finetrial import catalog
 from finetrial.tasks.encoded import TokenDataset
 
 VOCABULARY = 97
@@ -49,6 +50,12 @@ def make_documents(num: int = 20, *, shortest: int = 4, longest: int = 30, seed:
     return TokenDataset(np.concatenate(rows).astype(np.int32), np.concatenate(masks),
                         np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64), lengths.astype(np.int64),
                         [f"item-{index}" for index in range(num)], [f"cluster-{index // 2}" for index in range(num)])
+
+
+@pytest.fixture(autouse=True)
+def _catalog_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plug-in that a test registers is gone after it."""
+    monkeypatch.setattr(catalog, "_user_files", {kind: dict(files) for kind, files in catalog._user_files.items()})
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from against_trl.job import PACKED, TRL_DEFAULT, TRL_TUNED, Job, measure
 from gpu.setting import BATCH, RATES, SEQUENCE_LENGTH, Finding, Precision, Run, Setting, release, training
 
 LOSS_TOLERANCE, LOSS_STEPS = 1e-3, 20  # fp32 on both devices, nats per token
-PRECISION_TOLERANCE = 0.1  # bf16 and fp16 against fp32 on one device
+PRECISION_TOLERANCE = 0.2  # bf16 and fp16 against fp32 on one device; fp16 skips a few steps at first
 PREDICTION_TOLERANCE = 1e-4
 STOPPED_AT = 11
 

@@ -20,7 +20,7 @@ from finetrial.train.batch import Batch, Documents, IntArray, check_lengths, mak
 from finetrial.train.config import Precision
 from finetrial.train.precision import autocast
 
-CHUNK_LOGITS = 1 << 20  # logits computed at a time: 4 MB in fp32, small enough for a core's cache
+CHUNK_LOGITS = 1 << 22  # logits computed at a time: 4 MB in fp32, small enough for a core's cache
 
 
 def summed_loss(model: nn.Module, batch: Batch) -> Tensor:

@@ -47,7 +47,7 @@ class Recipe:
 
 RECIPES = {recipe.name: recipe for recipe in (
     Recipe("tiny-gpt", layers=4, width=256, heads=4, positions=512, vocabulary=8192, learning_rate=0.006,
-           batch_sequences=16, micro_batch=8, tokens=7_000_000, weight_decay=0.1, warmup=0.03, final=0.02),
+           batch_sequences=16, micro_batch=8, tokens=11_000_000, weight_decay=0.1, warmup=0.03, final=0.02),
 )}
 
 
