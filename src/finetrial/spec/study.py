@@ -44,6 +44,7 @@ class TaskUse(Frozen):
     num_val: int = Field(default=100, ge=2)
     num_test: int = Field(default=200, ge=2)
     max_tokens: int | None = Field(default=None, ge=8)  # None = the training's sequence length
+    max_new_tokens: int = Field(default=96, ge=1)  # the longest output of a task that generates
     metrics: tuple[str, ...] = ()  # empty = the task's primary metric and what belongs to it
 
     @field_validator("task", mode="before")

@@ -78,6 +78,7 @@ class Task(BaseModel):
     generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too
     primary_metric: ClassVar[str] = "nats-per-token"
     summary: ClassVar[str] = ""  # one line for `finetrial data` and the docs
+    language: ClassVar[str] = "text"  # of the target: "text", "python", "javascript"; metrics of code read it
     path_options: ClassVar[tuple[str, ...]] = ()  # options that are paths: not identity (`source_digest` is)
 
     def located(self, folder: Path | None) -> Self:
@@ -105,3 +106,13 @@ class Task(BaseModel):
     @abstractmethod
     def render(self, example: Example) -> tuple[Segment, ...]:
         """The text of one row, in order. Segments with `loss` come last, without a gap."""
+
+    def texts(self, example: Example) -> Mapping[str, str]:
+        """What people and metrics read of a row: `input` (the document, without instruction and cue) and `reference`."""
+        segments = self.render(example)
+        return {"input": "".join(segment.text for segment in segments if segment.cuttable and not segment.loss),
+                "reference": "".join(segment.text for segment in segments if segment.loss)}
+
+    def floors(self, example: Example) -> Mapping[str, str]:
+        """Outputs that need no model, by name: what any adapted model should beat. Copying the input, unless more."""
+        return {"copy": self.texts(example)["input"]}
