@@ -1,13 +1,13 @@
 """Study -> plan: every stage of the trial, with its identity and its inputs.
 
 For each base, sequence, arm (controls included), learning rate and seed there is a chain of phases. A phase is one
-group: a training stage and its predictions on every task. Between two phases a `select` stage picks the rate from
-validation over the other seeds, and the next phase starts from what it chose. Stages of equal content are one stage.
+group: a training stage and its predictions on every task. After a phase a `select` stage picks the rate from
+validation over the other seeds; the next phase starts from what it chose, and outputs are generated at that rate only.
+Stages of equal content are one stage.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,26 +15,23 @@ from typing import Any
 
 from finetrial import catalog
 from finetrial.analysis.naming import aa_name, positive_control_name
+from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase, resolve_base
-from finetrial.plan.check import check_arm
-from finetrial.plan.plan import Plan, PlannedCell, PlannedPhase, PredictionOf, deduplicate
+from finetrial.plan.check import check_arm, states
+from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PredictionOf, deduplicate
+from finetrial.plan.specs import Resolved
 from finetrial.records.results import Point
 from finetrial.records.table import CellKey
-from finetrial.spec.arm import Arm, Component
-from finetrial.spec.model import plugin_identity
-from finetrial.spec.study import BASE_ARM, Sequence, Study, TaskUse
+from finetrial.spec.arm import Arm
+from finetrial.spec.slots import Routing, State, answering
+from finetrial.spec.study import BASE_ARM, Sequence, Study, joined_tasks
 from finetrial.stages.base import Chosen, Source, Stage
+
+__all__ = ["ArmRun", "Resolved", "arm_runs", "build"]
 
 PROFILE_REPEATS = 5
 PROFILE_REPEATS_DEMO = 3
-
-
-@dataclass(frozen=True)
-class Resolved:
-    """What the machine decides and the key must know: it changes the last bits of the results."""
-
-    attention: str = "sdpa"
-    threads: int = 1
+FLOORS = "floors"  # in the place of an arm, until a record names each
 
 
 @dataclass(frozen=True)
@@ -47,6 +44,11 @@ class ArmRun:
     role: str = "arm"
     replicate: str = ""
 
+    @property
+    def options(self) -> dict[str, float]:
+        """The rates by the names that a `select` stage gives them."""
+        return {f"{rate:g}": rate for rate in self.learning_rates}
+
 
 @dataclass
 class _Builder:
@@ -55,6 +57,8 @@ class _Builder:
     stages: list[Stage] = field(default_factory=list)
     cells: list[PlannedCell] = field(default_factory=list)
     profiles: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
+    outputs: list[PlannedOutputs] = field(default_factory=list)
+    data: dict[tuple[str, str], str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, name: str, spec: Mapping[str, Any], inputs: Mapping[str, Source] | None = None,
@@ -65,6 +69,47 @@ class _Builder:
         identifier = f"{kind}/{name}"
         self.stages.append(Stage(identifier, kind, self.versions[kind], spec, inputs or {}, **more))
         return identifier
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One arm along one sequence on one base: what its phases have in common."""
+
+    builder: _Builder
+    base: ResolvedBase
+    path: Sequence
+    run: ArmRun
+    states: tuple[State, ...]  # after phase 1, 2, ...
+
+    def owner(self, seed: int, rest: str) -> str:
+        """The readable name of a stage of this line."""
+        return f"{self.base.name}/{self.run.name}/{self.path.name}/seed-{seed}/{rest}"
+
+    def train_id(self, seed: int, option: str, index: int) -> str:
+        """The id of a training stage."""
+        return "train/" + self.owner(seed, f"rate-{option}/phase-{index}-{self.path.tasks[index - 1]}")
+
+    def select_id(self, seed: int, index: int) -> str:
+        """The id of the stage that picks the rate of phase `index`."""
+        return "select/" + self.owner(seed, f"after-phase-{index}")
+
+    def chosen(self, seed: int, index: int) -> Source:
+        """The training stage of phase `index` at the rate that was picked."""
+        among = {option: self.train_id(seed, option, index) for option in self.run.options}
+        return Chosen(self.select_id(seed, index), among)
+
+    def point(self, rate: float) -> Point:
+        """Where in the grid a cell of this line lies."""
+        return Point(**specs.as_point(self.builder.study, self.run.arm, rate, self.path.tasks[0]))
+
+    def routings(self, index: int, task: str) -> list[Routing]:
+        """The routings whose answering instances differ after phase `index`; the first one is `latest`."""
+        found: list[Routing] = ["latest"]
+        state = self.states[index - 1]
+        if "oracle" in self.builder.study.evaluation.routings:
+            if answering(state, "oracle", task) != answering(state, "latest"):
+                found.append("oracle")
+        return found
 
 
 def arm_runs(study: Study) -> list[ArmRun]:
@@ -87,143 +132,178 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
     builder = _Builder(study, resolved or Resolved())
     for written in study.bases:
         base = resolve_base(written, relative_to)
-        data = {use.name: _data(builder, base, use, relative_to) for use in study.tasks}
+        for use in study.tasks:
+            spec, task = specs.data(study, base, use, relative_to)
+            builder.data[base.name, use.name] = builder.add(
+                "data", f"{base.name}/{use.name}", spec, label=f"data of {use.name}",
+                locations={"base": str(base.folder), "task": task})
         for arm in study.arms:
             check_arm(study, arm, base)
-        _untouched(builder, base, data)
-        _adapted(builder, base, data)
-        _profiled(builder, base, data)
-    return deduplicate(Plan(builder.stages, builder.cells, builder.profiles))
+        _untouched(builder, base)
+        for path in (*study.paths, *study.control_paths):
+            runs = arm_runs(study) if path in study.paths else [ArmRun(a.name, a, a.learning_rates) for a in study.arms]
+            _along(builder, base, path, runs)
+        _profiled(builder, base)
+    return deduplicate(Plan(builder.stages, builder.cells, builder.profiles, builder.outputs, builder.data))
 
 
-def _data(builder: _Builder, base: ResolvedBase, use: TaskUse, relative_to: Path | None) -> str:
-    """Paths are told apart from identity: the data is known by its digest."""
-    task = use.task.located(relative_to)
-    written = plugin_identity(task)
-    identity = {name: value for name, value in written.items() if name not in task.path_options}
-    max_tokens = use.max_tokens or builder.study.training.sequence_length
-    spec = {"task": {**identity, "version": type(task).version}, "source": task.source_digest(),
-            "tokenizer": base.tokenizer_digest, "max_tokens": max_tokens, "num_val": use.num_val,
-            "num_test": use.num_test}
-    return builder.add("data", f"{base.name}/{use.name}", spec, label=f"data of {use.name}",
-                       locations={"base": str(base.folder), "task": json.dumps(written)})
+def _untouched(builder: _Builder, base: ResolvedBase) -> None:
+    """The base before any phase, and the floors beside it: outputs that need no model."""
+    owner = f"{base.name}/{BASE_ARM}"
+    predictions = _predictions(builder, base, owner, {}, owner, base.name, lambda task: ["latest"])
+    for path in (*builder.study.paths, *builder.study.control_paths):
+        key = CellKey(base.name, BASE_ARM, path.name, None)
+        builder.cells.append(PlannedCell(key, "base", [PlannedPhase(0, "", None, predictions)]))
+    for use in builder.study.tasks:
+        if not (metrics := specs.scored(use)):
+            continue
+        data = builder.data[base.name, use.name]
+        of = PredictionOf(use.name, "test")
+        spec = {**specs.model(base, builder.resolved), **_decoding(builder, use.name)}
+        generate = builder.add("generate", f"{owner}/{use.name}-test", spec, {"data": data}, group=f"{owner}/outputs",
+                               label=f"{base.name} answers {use.name}", locations={"base": str(base.folder)})
+        score = _score(builder, f"{owner}/{use.name}-test", metrics, {"outputs": generate, "data": data})
+        floors = _score(builder, f"{base.name}/{FLOORS}/{use.name}-test", metrics, {"data": data})
+        for path in (*builder.study.paths, *builder.study.control_paths):
+            builder.outputs.append(PlannedOutputs(base.name, BASE_ARM, path.name, None, 0, of, generate, score))
+            builder.outputs.append(PlannedOutputs(base.name, FLOORS, path.name, None, 0, of, None, floors))
 
 
-def _predictions(builder: _Builder, base: ResolvedBase, data: Mapping[str, str], owner: str, train: str | None,
-                 group: str, label: str) -> dict[PredictionOf, str]:
+def _along(builder: _Builder, base: ResolvedBase, path: Sequence, runs: list[ArmRun]) -> None:
+    """All arms along one sequence. Seeds outermost: an interrupted run holds whole replicates."""
+    lines = [_Line(builder, base, path, run, tuple(states(run.arm, path))) for run in runs]
+    chains: dict[tuple[str, int, float], list[PlannedPhase]] = {}
+    generates = any(specs.output_metrics(use) for use in builder.study.tasks)
+    for index in range(1, len(path.tasks) + 1):
+        for seed in builder.study.seeds:
+            for line in lines:
+                for rate in line.run.learning_rates:
+                    phase = _phase(line, seed, rate, index)
+                    chains.setdefault((line.run.name, seed, rate), []).append(phase)
+        if index < len(path.tasks) or generates:
+            for line in lines:
+                _select(line, chains, index)
+        for seed in builder.study.seeds:
+            for line in lines:
+                if line.run.role != "positive control":
+                    _outputs(line, seed, index)
+    for (name, seed, rate), chain in chains.items():
+        line = next(line for line in lines if line.run.name == name)
+        builder.cells.append(PlannedCell(CellKey(base.name, name, path.name, seed, line.point(rate)),
+                                         line.run.role, chain))
+
+
+def _phase(line: _Line, seed: int, rate: float, index: int) -> PlannedPhase:
+    builder, base, run, task = line.builder, line.base, line.run, line.path.tasks[index - 1]
+    owner = line.owner(seed, f"rate-{rate:g}/phase-{index}-{task}")
+    label = f"{run.arm.title if run.role == 'arm' else run.name} at {rate:g}, seed {seed}"
+    spec = {**specs.training(builder.study, base, run.arm, task, builder.resolved), "phase": index,
+            "learning_rate": rate, "seed": seed}
+    if run.replicate:
+        spec["replicate"] = run.replicate
+    inputs: dict[str, Source] = {name: builder.data[base.name, learned]
+                                 for name, learned in zip(specs.data_inputs(task), joined_tasks(task), strict=True)}
+    if index > 1:
+        inputs["parent"] = line.chosen(seed, index - 1)
+    train = builder.add("train", owner, spec, inputs, group=owner, label=label, locations={"base": str(base.folder)})
+    predictions = _predictions(builder, base, owner, {"model": train}, owner, label,
+                               lambda scored: line.routings(index, scored))
+    return PlannedPhase(index, task, train, predictions)
+
+
+def _predictions(builder: _Builder, base: ResolvedBase, owner: str, model: Mapping[str, Source], group: str,
+                 label: str, routings: Any) -> dict[PredictionOf, str]:
+    """The losses on every task. Where both routings take the same instances, one stage stands for both."""
     evaluation, found = builder.study.evaluation, {}
-    inputs: dict[str, Source] = {"model": train} if train else {}
-    for task, data_id in data.items():
+    for use in builder.study.tasks:
         for split in evaluation.splits:
-            spec = {"base": base.weights_digest, "split": split, "precision": evaluation.precision,
-                    "attention": builder.resolved.attention, "threads": builder.resolved.threads}
-            found[PredictionOf(task, split)] = builder.add(
-                "predict", f"{owner}/{task}-{split}", spec, {**inputs, "data": data_id}, group=group,
-                label=f"{label} on {task} ({split})", locations={"base": str(base.folder)})
+            for routing in routings(use.name):
+                spec = {**specs.model(base, builder.resolved), "split": split, "precision": evaluation.precision,
+                        **_routed(routing, use.name)}
+                suffix = "" if routing == "latest" else f"-{routing}"
+                found[PredictionOf(use.name, split, routing)] = builder.add(
+                    "predict", f"{owner}/{use.name}-{split}{suffix}", spec,
+                    {**model, "data": builder.data[base.name, use.name]}, group=group,
+                    label=f"{label} on {use.name} ({split})", locations={"base": str(base.folder)})
+            if "oracle" in evaluation.routings:
+                latest = found[PredictionOf(use.name, split)]
+                found.setdefault(PredictionOf(use.name, split, "oracle"), latest)
     return found
 
 
-def _untouched(builder: _Builder, base: ResolvedBase, data: Mapping[str, str]) -> None:
-    owner = f"{base.name}/{BASE_ARM}"
-    phase = PlannedPhase(0, "", None, _predictions(builder, base, data, owner, None, owner, base.name))
-    for path in builder.study.paths:
-        key = CellKey(base.name, BASE_ARM, path.name, None)
-        builder.cells.append(PlannedCell(key, "base", [phase]))
+def _outputs(line: _Line, seed: int, index: int) -> None:
+    """What the arm generates after a phase, at the rate that was picked, for every task that generates."""
+    builder, base, run = line.builder, line.base, line.run
+    model, points = line.chosen(seed, index), {option: line.point(rate) for option, rate in run.options.items()}
+    group = line.owner(seed, f"phase-{index}-outputs")
+    for use in builder.study.tasks:
+        if not (metrics := specs.scored(use)):
+            continue
+        data, latest = builder.data[base.name, use.name], None
+        for routing in builder.study.evaluation.routings:
+            if routing in line.routings(index, use.name) or latest is None:
+                name = f"{group}/{use.name}-test{'' if routing == 'latest' else '-' + routing}"
+                spec = {**specs.model(base, builder.resolved), **_decoding(builder, use.name),
+                        **_routed(routing, use.name)}
+                generate = builder.add("generate", name, spec, {"model": model, "data": data}, group=group,
+                                       label=f"{run.arm.title}, seed {seed}, answers {use.name}",
+                                       locations={"base": str(base.folder)})
+                latest = generate, _score(builder, name, metrics, {"outputs": generate, "data": data}, group)
+            of = PredictionOf(use.name, "test", routing)
+            builder.outputs.append(PlannedOutputs(base.name, run.name, line.path.name, seed, index, of, *latest,
+                                                  line.select_id(seed, index), points))
 
 
-def _adapted(builder: _Builder, base: ResolvedBase, data: Mapping[str, str]) -> None:
-    """Seeds outermost: an interrupted run holds whole replicates."""
-    runs = arm_runs(builder.study)
-    for path in builder.study.paths:
-        phases: dict[tuple[str, int, float], list[PlannedPhase]] = {}
-        for index, task in enumerate(path.tasks, start=1):
-            for seed in builder.study.seeds:
-                for run in runs:
-                    for rate in run.learning_rates:
-                        parent = _parent(builder, base, path, run, seed, index)
-                        phase = _phase(builder, base, data, path, run, seed, rate, index, task, parent)
-                        phases.setdefault((run.name, seed, rate), []).append(phase)
-            if index < len(path.tasks):
-                _select(builder, base, path, runs, phases, index, task)
-        for (name, seed, rate), chain in phases.items():
-            run = next(run for run in runs if run.name == name)
-            key = CellKey(base.name, name, path.name, seed, _point(builder.study, run, rate, path))
-            builder.cells.append(PlannedCell(key, run.role, chain))
+def _score(builder: _Builder, name: str, metrics: list[dict[str, Any]], inputs: Mapping[str, Source],
+           group: str = "") -> str:
+    return builder.add("score", name, {"split": "test", "metrics": metrics}, inputs, group=group,
+                       label=f"score {name.rpartition('/')[2]}")
 
 
-def _phase(builder: _Builder, base: ResolvedBase, data: Mapping[str, str], path: Sequence, run: ArmRun, seed: int,
-           rate: float, index: int, task: str, parent: Source | None) -> PlannedPhase:
-    owner = f"{base.name}/{run.name}/{path.name}/seed-{seed}/rate-{rate:g}/phase-{index}-{task}"
-    label = f"{run.arm.title if run.role == 'arm' else run.name} at {rate:g}, seed {seed}"
-    spec = {**_training_spec(builder, base, run.arm, task), "learning_rate": rate, "seed": seed}
-    if run.replicate:
-        spec["replicate"] = run.replicate
-    inputs: dict[str, Source] = {"data": data[task], **({"parent": parent} if parent is not None else {})}
-    train = builder.add("train", owner, spec, inputs, group=owner, label=label,
-                        locations={"base": str(base.folder)})
-    return PlannedPhase(index, task, train, _predictions(builder, base, data, owner, train, owner, label))
+def _decoding(builder: _Builder, task: str) -> dict[str, Any]:
+    return {"split": "test", "precision": builder.study.evaluation.precision,
+            "max_new_tokens": builder.study.task(task).max_new_tokens}
 
 
-def _training_spec(builder: _Builder, base: ResolvedBase, arm: Arm, task: str) -> dict[str, Any]:
-    spec = {"base": base.weights_digest, "attention": builder.resolved.attention,
-            "threads": builder.resolved.threads,
-            "components": [_component(component) for component in arm.for_task(task)],
-            "training": builder.study.training_of(arm).model_dump(mode="json", exclude_defaults=True)}
-    num_train = builder.study.task(task).num_train
-    return spec if num_train is None else {**spec, "num_train": num_train}
+def _routed(routing: str, task: str) -> dict[str, Any]:
+    return {} if routing == "latest" else {"routing": routing, "task": task}
 
 
-def _component(component: Component) -> dict[str, Any]:
-    method = {**plugin_identity(component.method), "version": type(component.method).version}
-    return {"slot": component.slot, "carry": component.carry.value, "method": method}
+def _select(line: _Line, chains: Mapping[tuple[str, int, float], list[PlannedPhase]], index: int) -> None:
+    """One choice for each seed, from the validation predictions of every seed and rate on the task just trained."""
+    builder, run = line.builder, line.run
+    tasks = joined_tasks(line.path.tasks[index - 1])
+    inputs: dict[str, Source] = {
+        f"rate={option}/seed={seed}/task={task}":
+            chains[run.name, seed, rate][index - 1].predictions[PredictionOf(task, "val")]
+        for option, rate in run.options.items() for seed in builder.study.seeds for task in tasks}
+    for seed in builder.study.seeds:
+        spec = {"seed": seed, "seeds": list(builder.study.seeds), "options": list(run.options), "tasks": list(tasks)}
+        builder.add("select", line.select_id(seed, index).removeprefix("select/"), spec, inputs,
+                    label=f"rate of {run.name}, seed {seed}")
 
 
-def _select_id(base: ResolvedBase, path: Sequence, run: ArmRun, seed: int, index: int) -> str:
-    return f"{base.name}/{run.name}/{path.name}/seed-{seed}/after-phase-{index}"
-
-
-def _parent(builder: _Builder, base: ResolvedBase, path: Sequence, run: ArmRun, seed: int, index: int) -> Source | None:
-    if index == 1:
-        return None
-    among = {f"{rate:g}": f"train/{base.name}/{run.name}/{path.name}/seed-{seed}/rate-{rate:g}"
-                          f"/phase-{index - 1}-{path.tasks[index - 2]}" for rate in run.learning_rates}
-    return Chosen(f"select/{_select_id(base, path, run, seed, index - 1)}", among)
-
-
-def _select(builder: _Builder, base: ResolvedBase, path: Sequence, runs: list[ArmRun],
-            phases: Mapping[tuple[str, int, float], list[PlannedPhase]], index: int, task: str) -> None:
-    """One choice for each arm and seed, from the validation predictions of every seed and rate."""
-    for run in runs:
-        inputs: dict[str, Source] = {
-            f"rate={rate:g}/seed={seed}": phases[run.name, seed, rate][index - 1].predictions[PredictionOf(task, "val")]
-            for rate in run.learning_rates for seed in builder.study.seeds}
-        for seed in builder.study.seeds:
-            spec = {"seed": seed, "seeds": list(builder.study.seeds),
-                    "options": [f"{rate:g}" for rate in run.learning_rates]}
-            builder.add("select", _select_id(base, path, run, seed, index), spec, inputs,
-                        label=f"rate of {run.name}, seed {seed}")
-
-
-def _point(study: Study, run: ArmRun, rate: float, path: Sequence) -> Point:
-    components = run.arm.for_task(path.tasks[0])
-    ranks = {rank for component in components if (rank := getattr(component.method, "rank", None)) is not None}
-    return Point(learning_rate=rate, rank=ranks.pop() if len(ranks) == 1 else None,
-                 num_train=study.task(path.tasks[0]).num_train)
-
-
-def _profiled(builder: _Builder, base: ResolvedBase, data: Mapping[str, str]) -> None:
+def _profiled(builder: _Builder, base: ResolvedBase) -> None:
     """Cost, measured apart: repeats are the outer loop, so that the arms are interleaved."""
     repeats = PROFILE_REPEATS_DEMO if builder.study.size == "demo" else PROFILE_REPEATS
-    for repeat, arm, task in _profile_grid(builder.study, repeats):
-        spec = {**_training_spec(builder, base, arm, task), "repeat": repeat}
-        stage = builder.add("profile", f"{base.name}/{arm.name}/{task}/repeat-{repeat}", spec, {"data": data[task]},
-                            exclusive=True, label=f"cost of {arm.title}", locations={"base": str(base.folder)})
+    for repeat, arm, before, task in _profile_grid(builder.study, repeats):
+        spec = {**specs.training(builder.study, base, arm, task, builder.resolved), "repeat": repeat}
+        if before:
+            spec["before"] = [{"task": done, "components": [c.spec() for c in arm.for_task(done)]} for done in before]
+        stage = builder.add("profile", f"{base.name}/{arm.name}/{task}/repeat-{repeat}", spec,
+                            {"data": builder.data[base.name, task]}, exclusive=True, label=f"cost of {arm.title}",
+                            locations={"base": str(base.folder)})
         builder.profiles.setdefault((base.name, arm.name, task), []).append(stage)
 
 
-def _profile_grid(study: Study, repeats: int) -> Iterator[tuple[int, Arm, str]]:
-    learned = dict.fromkeys(task for path in study.paths for task in path.tasks)
+def _profile_grid(study: Study, repeats: int) -> Iterator[tuple[int, Arm, tuple[str, ...], str]]:
+    """(repeat, arm, tasks trained before, task): each task where it first occurs in the study's sequences."""
+    first: dict[str, tuple[str, ...]] = {}
+    for path in study.paths:
+        for index, task in enumerate(path.tasks):
+            if len(joined_tasks(task)) == 1:
+                first.setdefault(task, path.tasks[:index])
     for repeat in range(repeats):
         for arm in study.arms:
-            for task in learned:
-                yield repeat, arm, task
+            for task, before in first.items():
+                yield repeat, arm, before, task

@@ -8,7 +8,8 @@ from __future__ import annotations
 from finetrial.errors import SpecError
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec.arm import Arm
-from finetrial.spec.study import Study
+from finetrial.spec.slots import State, advance
+from finetrial.spec.study import Sequence, Study
 
 
 def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:
@@ -17,7 +18,8 @@ def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:
     for path in study.paths:
         for task in dict.fromkeys(path.tasks):
             for component in arm.for_task(task):
-                component.method.count_trainable(dict(base.config))  # raises UserError for targets and ranks
+                if component.method is not None:
+                    component.method.count_trainable(dict(base.config))  # raises UserError for targets and ranks
     if problems:
         raise SpecError(f"arm {arm.name} on base {base.name}", problems)
 
@@ -32,16 +34,26 @@ def _lengths(study: Study, arm: Arm, base: ResolvedBase) -> list[str]:
             for name, length in wanted.items() if length > limit]
 
 
+def states(arm: Arm, path: Sequence) -> list[State]:
+    """What the arm's slots hold after each phase of a sequence. Raises ValueError for a broken rule of carry."""
+    state, found = State(), []
+    for phase, task in enumerate(path.tasks, start=1):
+        state, _ = advance(state, phase, task, [component.spec() for component in arm.for_task(task)])
+        found.append(state)
+    return found
+
+
 def _slots(study: Study, arm: Arm) -> list[str]:
     problems = []
-    for path in study.paths:
-        slots = [[component.slot for component in arm.for_task(task)] for task in path.tasks]
-        for task, names in zip(path.tasks, slots, strict=True):
+    for path in (*study.paths, *study.control_paths):
+        for task in path.tasks:
+            names = [component.slot for component in arm.for_task(task)]
             if not names:
                 problems.append(f"no components for task {task!r} in sequence {path.name}")
-            problems += [f"slot {name!r} is listed twice for task {task!r}" for name in set(names)
+            problems += [f"slot {name!r} is listed twice for task {task!r}" for name in sorted(set(names))
                          if names.count(name) > 1]
-        for before, after, task in zip(slots, slots[1:], path.tasks[1:], strict=False):
-            problems += [f"slot {name!r} is left behind in the phase of {task!r}; list it again"
-                         for name in before if name not in after]
-    return problems
+        try:
+            states(arm, path)
+        except ValueError as error:
+            problems.append(f"sequence {path.name}: {error}")
+    return list(dict.fromkeys(problems))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from finetrial.records.results import Point
 from finetrial.records.table import CellKey
 from finetrial.stages.base import Chosen, Source, Stage
 
@@ -23,6 +24,22 @@ class PredictionOf:
     task: str
     split: str
     routing: str = "latest"
+
+
+@dataclass(frozen=True)
+class PlannedOutputs:
+    """What one cell generates after one phase for one task: at the rate that validation chose, known once it has."""
+
+    base: str
+    arm: str
+    sequence: str
+    seed: int | None
+    phase: int
+    of: PredictionOf
+    generate: str | None  # None for floors, which need no model
+    score: str
+    select: str | None = None  # the stage that chooses the rate; None where there is one rate, or none
+    points: Mapping[str, Point] = field(default_factory=dict)  # option of `select` (or "") -> point
 
 
 @dataclass(frozen=True)
@@ -51,6 +68,8 @@ class Plan:
     stages: Sequence[Stage]
     cells: Sequence[PlannedCell]
     profiles: Mapping[tuple[str, str, str], Sequence[str]] = field(default_factory=dict)  # (base, arm, task) -> ids
+    outputs: Sequence[PlannedOutputs] = ()
+    data: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (base, task) -> id
 
     def keys(self, choice: Choice = lambda select, key: None) -> dict[str, str | None]:
         """The key of every stage; None where it waits for a selection that is not recorded."""
@@ -83,7 +102,10 @@ def deduplicate(plan: Plan) -> Plan:
             for stage in plan.stages if same[stage.id] == stage.id]
     cells = [replace(cell, phases=[_renamed_phase(phase, same) for phase in cell.phases]) for cell in plan.cells]
     profiles = {cost: [same[stage] for stage in stages] for cost, stages in plan.profiles.items()}
-    return Plan(kept, cells, profiles)
+    outputs = [replace(row, generate=same[row.generate] if row.generate else None, score=same[row.score],
+                       select=same[row.select] if row.select else None) for row in plan.outputs]
+    data = {place: same[stage] for place, stage in plan.data.items()}
+    return Plan(kept, cells, profiles, outputs, data)
 
 
 def _resolve(source: Source, keys: Mapping[str, str | None], choice: Choice) -> str | None:

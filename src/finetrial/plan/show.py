@@ -21,6 +21,7 @@ from finetrial.plan.build import ArmRun, arm_runs
 from finetrial.plan.plan import Plan
 from finetrial.records.results import AuditFinding
 from finetrial.report.numbers import rate
+from finetrial.spec.slots import Carry
 from finetrial.spec.study import Study
 
 UNKNOWN = "unknown"
@@ -96,7 +97,8 @@ def _arm(study: Study, plan: Plan, run: ArmRun, bases: Iterable[ResolvedBase]) -
 
 
 def _trainable(run: ArmRun, task: str, base: ResolvedBase) -> int | None:
-    counts = [component.method.count_trainable(base.config) for component in run.arm.for_task(task)]
+    counts = [component.method.count_trainable(base.config) for component in run.arm.for_task(task)
+              if component.method is not None and component.carry is not Carry.FREEZE]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 

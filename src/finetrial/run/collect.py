@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 
-from finetrial import catalog
-from finetrial.plan.plan import Plan, PlannedCell, PlannedPhase, PredictionOf
+from finetrial.plan import specs
+from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PredictionOf
 from finetrial.records.record import Outcome, Record
-from finetrial.records.results import Cost
-from finetrial.records.table import CurvePoint, Items, ItemScores, Metric, Table
+from finetrial.records.results import Cost, Point
+from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Table
 from finetrial.scorers.base import Scorer
 from finetrial.spec.study import Study, TaskUse
 from finetrial.stages.base import StageInput
 from finetrial.stages.predict import PREDICTIONS
+from finetrial.stages.score import MODEL, read_scores, read_texts, scorer_of
 
 Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
 CURVE_METRIC = "nats-per-token"
@@ -42,6 +43,16 @@ class _Reader:
                                     else table[name].to_numpy() for name in table.column_names}
         return self.columns[folder]
 
+    def output_items(self, plan: Plan, row: PlannedOutputs) -> Items:
+        """The items of a task's outputs: those of its data, in that order."""
+        place = (row.base, row.of.task, f"{row.of.split} outputs")
+        if place not in self.items:
+            data = self.lookup(plan.data[row.base, row.of.task])
+            assert data is not None, "outputs without data"
+            texts = read_texts(data.folder, row.of.split)
+            self.items[place] = Items(tuple(texts["item"]), tuple(texts["cluster"]))
+        return self.items[place]
+
     def items_of(self, base: str, which: PredictionOf, predictions: Mapping[str, Any]) -> Items:
         place = (base, which.task, which.split)
         found = Items(tuple(predictions["item"]), tuple(predictions["cluster"]))
@@ -53,8 +64,10 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
     reader = _Reader(lookup, {}, {})
     scorers = {use.name: scorers_of(use) for use in study.tasks}
     metrics = {name: scorer.metric() for task in scorers.values() for name, scorer in task.items()}
+    of_losses = {use.name: {name: scorers[use.name][name] for name in specs.loss_metrics(use)} for use in study.tasks}
     scores = [score for cell in plan.cells for phase in cell.phases
-              for score in _scores(cell, phase, scorers, reader)]
+              for score in _scores(cell, phase, of_losses, reader)]
+    scores += [score for row in plan.outputs for score in _output_scores(plan, row, scorers, reader)]
     curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
     settled = _settled(plan, lookup)
     done = sum(stage.id in settled or lookup(stage.id) is not None for stage in plan.stages)
@@ -69,11 +82,10 @@ def _settled(plan: Plan, lookup: Lookup) -> set[str]:
 
 
 def scorers_of(use: TaskUse) -> dict[str, Scorer]:
-    """The scorers of a task: those the study names, else its primary metric and what is made of the same losses."""
-    primary = type(use.task).primary_metric
-    names = use.metrics or (primary, "perplexity", "bits-per-byte")
-    ordered = dict.fromkeys((primary, *names))  # nats per token is always there: rates are chosen by it
-    return {catalog.registered_name(name): catalog.find("scorer", name)() for name in ordered}
+    """The scorers of a task by name, those of losses and those of outputs."""
+    with_options = {row["kind"]: row for row in specs.scored(use)}
+    return {name: scorer_of(with_options.get(name, {"kind": name})) for name in specs.metrics(use)
+            if name in with_options or name in specs.loss_metrics(use)}
 
 
 def _ordered(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -93,6 +105,30 @@ def _scores(cell: PlannedCell, phase: PlannedPhase, scorers: Mapping[str, Mappin
             statistic = None if predictions is None else np.asarray(scorer.statistics(predictions), np.float64)
             yield ItemScores(cell.key, phase.index, which.task, which.split, metric, items, statistic,
                              which.routing, outcome)
+
+
+def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],
+                   reader: _Reader) -> Iterator[ItemScores]:
+    """The scores of generated outputs: of the point that was chosen, or of every floor."""
+    found = reader.lookup(row.score)
+    if found is None or found.record.outcome is not Outcome.OK:
+        return
+    point = _chosen_point(row, reader.lookup)
+    items = reader.output_items(plan, row)
+    for who, metrics in read_scores(found.folder).items():
+        cell = CellKey(row.base, row.arm if who == MODEL else who, row.sequence, row.seed, point)
+        for metric, statistics in metrics.items():
+            if metric in scorers[row.of.task]:
+                yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, items, statistics,
+                                 row.of.routing)
+
+
+def _chosen_point(row: PlannedOutputs, lookup: Lookup) -> Point:
+    """The point at which outputs were generated; an empty one for the base and the floors."""
+    select = lookup(row.select) if row.select else None
+    if select is None:
+        return Point()
+    return row.points[select.record.values["chosen"]]
 
 
 def _outcome(phase: PlannedPhase, stage: str, lookup: Lookup) -> Outcome | None:

@@ -188,7 +188,7 @@ def _store(store: Path) -> Iterator[Check]:
 
 def _corpus() -> Iterator[Check]:
     from finetrial.tasks.sources.corpus import corpus_digest
-    from finetrial.tasks.sources.wheels import cache_root, installed_python, locked_wheels, python_digest
+    from finetrial.tasks.sources.wheels import cache_root, installed_python, locked_wheels, content_digest
 
     if (cache_root() / f"corpus-{corpus_digest()}").is_dir():
         yield Check("corpus", "ok", f"mined and kept in {cache_root()}")
@@ -196,7 +196,7 @@ def _corpus() -> Iterator[Check]:
     missing = []
     for wheel in locked_wheels():
         files = installed_python(wheel)
-        is_installed = files is not None and python_digest(files) == wheel.python_digest
+        is_installed = files is not None and content_digest(files) == wheel.python_digest
         if not is_installed and not (cache_root() / "wheels" / wheel.filename).is_file():
             missing.append(wheel.name)
     if missing:

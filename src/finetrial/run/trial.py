@@ -33,7 +33,7 @@ from finetrial.run.view import open_view
 from finetrial.spec.io import read_study, write_study
 from finetrial.spec.study import Study
 from finetrial.stages.base import Stage, StageInput
-from finetrial.stages.train import WEIGHTS
+from finetrial.stages.adapted import STATE, WEIGHTS, link_tree
 
 STUDY_FILE, PLAN_FILE, RESULTS_FILE, RUN_FILE = "study.yaml", "plan.json", "results.json", "run.json"
 REPORT_FILE = "report.html"
@@ -237,20 +237,9 @@ def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -
                 continue
             if place in chosen and chosen[place] == cell.key.point.learning_rate:
                 target = folder / cell.key.base / cell.key.arm / cell.key.sequence / f"seed-{cell.key.seed}"
-                _link_tree(trained.folder / WEIGHTS, target / f"phase-{phase.index}-{phase.task}")
-
-
-def _link_tree(source: Path, target: Path) -> None:
-    """Hard links where the file system allows them, copies elsewhere; what was there before is replaced."""
-    shutil.rmtree(target, ignore_errors=True)
-    for path in sorted(source.rglob("*")):
-        if path.is_file():
-            place = target / path.relative_to(source)
-            place.parent.mkdir(parents=True, exist_ok=True)
-            try:
-                os.link(path, place)
-            except OSError:
-                shutil.copyfile(path, place)
+                place = target / f"phase-{phase.index}-{phase.task}"
+                link_tree(trained.folder / WEIGHTS, place)
+                shutil.copyfile(trained.folder / STATE, place / STATE)
 
 
 def _raise_for_data(stages: Sequence[Stage], result: ExecutionResult) -> None:

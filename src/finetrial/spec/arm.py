@@ -7,27 +7,20 @@ slot holds already.
 
 from __future__ import annotations
 
-from enum import StrEnum
 from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from finetrial.methods.base import Method
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
+from finetrial.spec.slots import Carry
 from finetrial.train.config import Training
 
 
-class Carry(StrEnum):
-    """What a phase does with the slot that the phase before left."""
-
-    CONTINUE = "continue"  # the same weights go on training
-    FRESH = "fresh"  # the old instance is unloaded, a new one starts on the base
-
-
 class Component(Frozen):
-    """Slot + method + carry."""
+    """Slot + method + carry. `method` is left out where the phase only merges or freezes what the slot holds."""
 
-    method: SerializeAsAny[Method]
+    method: SerializeAsAny[Method] | None = None
     slot: str = "main"
     carry: Carry = Carry.CONTINUE
 
@@ -39,11 +32,24 @@ class Component(Frozen):
     @field_validator("method", mode="before")
     @classmethod
     def _find_method(cls, value: Any) -> Any:
-        return plugin_from("method", value)
+        return None if value is None else plugin_from("method", value)
 
     @field_serializer("method")
-    def _write_method(self, method: Method) -> dict[str, Any]:
-        return plugin_identity(method)
+    def _write_method(self, method: Method | None) -> dict[str, Any] | None:
+        return None if method is None else plugin_identity(method)
+
+    @model_validator(mode="after")
+    def _method_or_carry(self) -> Component:
+        if self.method is None and self.carry not in (Carry.MERGE, Carry.FREEZE):
+            raise ValueError(f"slot {self.slot!r}: carry {self.carry.value} needs a method")
+        return self
+
+    def spec(self) -> dict[str, Any]:
+        """What a stage's spec holds of it."""
+        method = None
+        if self.method is not None:
+            method = {**plugin_identity(self.method), "version": type(self.method).version}
+        return {"slot": self.slot, "carry": self.carry.value, "method": method}
 
 
 class Arm(Frozen):
@@ -53,6 +59,8 @@ class Arm(Frozen):
     components: dict[str, tuple[Component, ...]]
     learning_rates: tuple[float, ...] = Field(min_length=1)
     training: Training | None = None  # None = the study's; anything else must be a declared factor
+    num_train: int | None = Field(default=None, ge=1)  # training rows; None = as the task says; a factor
+    factors: dict[str, int | float | str] = {}  # levels of crossed factors, for interactions and heat maps
     label: str = ""
 
     @field_validator("components", mode="before")
@@ -71,9 +79,10 @@ class Arm(Frozen):
             raise ValueError(f"learning rates must differ, got {list(rates)}")
         return tuple(sorted(rates))
 
-    def for_task(self, task: str) -> tuple[Component, ...]:
-        """The components of the phase that trains on `task`."""
-        return self.components.get(task, self.components.get("*", ()))
+    def for_task(self, phase: str) -> tuple[Component, ...]:
+        """The components of the phase that trains on a task; a joint phase `a+b` takes those of its first task."""
+        named = self.components.get(phase) or self.components.get(phase.partition("+")[0])
+        return named or self.components.get("*", ())
 
     @property
     def centre_rate(self) -> float:
@@ -102,3 +111,5 @@ class Controls(Frozen):
 
     reference: str  # the arm that the A/A control repeats with other streams, at its centre rate
     positive: PositiveControl | None = None
+    single_task: bool = False  # also train every later task alone, from the untouched base
+    joint: bool = False  # also train on all tasks of a sequence at once, with their budgets added

@@ -57,18 +57,30 @@ class TaskUse(Frozen):
         return plugin_identity(task)
 
 
+JOINT = "+"  # "docs+code": one phase on the rows of both tasks, with the budgets of both
+
+
+def joined_tasks(phase: str) -> tuple[str, ...]:
+    """The tasks that a phase trains on: one, or several of joint training."""
+    return tuple(phase.split(JOINT))
+
+
 class Sequence(Frozen):
-    """Tasks in the order in which an arm learns them."""
+    """Tasks in the order in which an arm learns them; `a+b` trains on both in one phase."""
 
     name: str = Field(pattern=NAME)
     tasks: tuple[str, ...] = Field(min_length=1)
 
 
 class Evaluation(Frozen):
-    """How predictions are made; the same for every arm."""
+    """How predictions are made; the same for every arm.
+
+    `routings`: `latest` evaluates the newest instance of every slot; `oracle`, beside it, the one bound to the task.
+    """
 
     precision: Literal["fp32", "bf16"] = "fp32"
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
+    routings: tuple[Literal["latest", "oracle"], ...] = ("latest",)
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
 
 
@@ -114,6 +126,19 @@ class Study(Frozen):
         return self
 
     @property
+    def control_paths(self) -> tuple[Sequence, ...]:
+        """The sequences that the controls add: every task alone, all tasks jointly."""
+        controls, made = self.controls, dict[tuple[str, ...], Sequence]()
+        present = {path.tasks for path in self.paths}
+        for path in self.paths if controls is not None else ():
+            if len(path.tasks) > 1 and controls is not None and controls.single_task:
+                made |= {(task,): Sequence(name=f"only-{task}", tasks=(task,)) for task in path.tasks[1:]}
+            if len(path.tasks) > 1 and controls is not None and controls.joint:
+                together = JOINT.join(dict.fromkeys(path.tasks))
+                made.setdefault((together,), Sequence(name=f"joint-{path.name}", tasks=(together,)))
+        return tuple(path for tasks, path in made.items() if tasks not in present)
+
+    @property
     def paths(self) -> tuple[Sequence, ...]:
         """The sequences; without any, one that learns every `learn` task in the order given."""
         if self.sequences:
@@ -151,7 +176,7 @@ class Study(Frozen):
             yield "no task has role: learn"
         for path in self.sequences:
             yield from (f"sequence {path.name}: " + unknown("task to learn", name, learned)
-                        for name in path.tasks if name not in learned)
+                        for phase in path.tasks for name in joined_tasks(phase) if name not in learned)
         for arm in self.arms:
             yield from (f"arm {arm.name}: components for " + unknown("task", name, tasks)
                         for name in arm.components if name != "*" and name not in learned)
@@ -168,6 +193,7 @@ class Study(Frozen):
         arms = [BASE_ARM, *(arm.name for arm in self.arms)]
         tasks = [use.name for use in self.tasks]
         bases, paths = [base.name for base in self.bases], [path.name for path in self.paths]
+        every_path = [*paths, *(path.name for path in self.control_paths)]
         yield from (unknown("arm", name, arms) for name in (contrast.left, contrast.right) if name not in arms)
         yield from (unknown("task", name, tasks) for name in (contrast.task, contrast.learned)
                     if name and name not in tasks)
@@ -175,7 +201,7 @@ class Study(Frozen):
             yield unknown("base", contrast.base, bases)
         if not contrast.base and len(bases) > 1:
             yield f"name the base: one of {', '.join(bases)}"
-        if contrast.sequence and contrast.sequence not in paths:
-            yield unknown("sequence", contrast.sequence, paths)
+        if contrast.sequence and contrast.sequence not in every_path:
+            yield unknown("sequence", contrast.sequence, every_path)
         if not contrast.sequence and len(paths) > 1:
             yield f"name the sequence: one of {', '.join(paths)}"

@@ -1,50 +1,179 @@
-"""A base with the components of a phase attached: what training, prediction and profiling all start from."""
+"""The model of a phase: a base with the instances that its slots hold, as training, prediction and profiling need it.
+
+A training stage's folder describes its model completely: `state.json` (every instance so far, `spec/slots.py`) and
+`weights/<instance>/`. What a phase did not touch is linked from the phase before, byte for byte.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetrial.spec.model import plugin_from
+from finetrial.spec.slots import Instance, Routing, State, advance, answering
+from finetrial.stages.base import StageContext, StageInput
 from finetrial.streams import Streams
 
 if TYPE_CHECKING:
     from finetrial.methods.base import Component
     from finetrial.models.load import LoadedBase
 
+STATE = "state.json"
+WEIGHTS = "weights"  # one folder an instance
+LIVE = "adapted"  # in StageContext.shared: (what it is, the model in memory)
+
 
 @dataclass(frozen=True)
 class Adapted:
-    """A loaded base and its components, in order."""
+    """A loaded base and the components that this phase trains, in the arm's order; all else in it is frozen."""
 
     base: LoadedBase
     components: list[Component]
+    state: State = State()
+    active: Mapping[str, Component] | None = None  # every attached instance, by name
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over all weights that answer: base, merged and active instances."""
+        from finetrial.models.params import digest
+
+        return digest(dict(self.base.model.named_parameters()))
 
 
-def adapt(spec: Mapping[str, Any], base_folder: str, *, weights: Path | None, fresh_from_carry: bool = False) -> Adapted:
-    """Load the base, attach the components of `spec`, and read their weights from `weights/<slot>` if given.
+def instance_folder(instance: Instance) -> str:
+    """Where an instance's weights lie below `weights/`: its slot, and from the second on its number."""
+    return instance.slot if instance.number == 1 else instance.name
 
-    With `fresh_from_carry` (a phase that starts from a parent) a component whose carry is `fresh` keeps its own
-    initialisation.
+
+def begin(spec: Mapping[str, Any], base_folder: str, *, parent: Path | None = None,
+          before: Sequence[Mapping[str, Any]] = ()) -> Adapted:
+    """The model with which a phase begins: the instances of the phase before (`parent`, its folder), carried on.
+
+    `before` lists task and components of earlier phases where there is no parent: they are attached untrained, for
+    measuring cost. Components to train are owned; everything else is frozen.
     """
-    from finetrial.models import params
-    from finetrial.models.load import load_base
+    earlier = read_state(parent) if parent is not None else State()
+    for number, done in enumerate(before, start=1):
+        earlier, _ = advance(earlier, number, done["task"], done["components"])
+    state, trained = advance(earlier, spec.get("phase", len(before) + 1), spec["task"], spec["components"])
+    held = {instance.name for instance in earlier.instances}
+    folders = {i.name: parent / WEIGHTS / instance_folder(i) for i in state.instances
+               if parent is not None and i.name in held}
+    return _assemble(spec, base_folder, state, answering(state, "latest"), folders, [i.name for i in trained])
 
-    base = load_base(Path(base_folder), attention=spec["attention"])
-    streams = streams_of(spec)
-    components = []
-    for written in spec["components"]:
-        method = plugin_from("method", {k: v for k, v in written["method"].items() if k != "version"})
-        component = method.attach(base.model, streams, written["slot"])
-        if weights is not None and not (fresh_from_carry and written["carry"] == "fresh"):
-            component.load(weights / written["slot"])
-        components.append(component)
-    params.own(base.model, components)  # what no component owns is frozen
-    return Adapted(base, components)
+
+def reopen(spec: Mapping[str, Any], base_folder: str, folder: Path, *, routing: Routing = "latest",
+           task: str = "") -> Adapted:
+    """The model that a training stage left in `folder`, with the instances that answer for `task`. Nothing is owned."""
+    state = read_state(folder)
+    folders = {i.name: folder / WEIGHTS / instance_folder(i) for i in state.instances}
+    return _assemble(spec, base_folder, state, answering(state, routing, task), folders, [])
+
+
+def answering_model(context: StageContext) -> Adapted:
+    """The model that a prediction asks for: live where this process holds it, else made from files.
+
+    `context.spec` may name `routing` and `task`; without the input `model` it is the untouched base.
+    """
+    spec, trained = context.spec, context.inputs.get("model")
+    routing, task = spec.get("routing", "latest"), spec.get("task", "")
+    what = (trained.record.stage_id if trained is not None else "the untouched base", routing, task)
+    held, live = context.shared.get(LIVE, (None, None))
+    if held == what:
+        assert isinstance(live, Adapted)
+        return live
+    if trained is None:
+        adapted = Adapted(_loaded(spec, context.locations["base"]), [])
+    else:
+        adapted = reopen(trained.record.identity["spec"], context.locations["base"], trained.folder,
+                         routing=routing, task=task)
+    context.shared[LIVE] = (what, adapted)
+    return adapted
+
+
+def keep(adapted: Adapted, folder: Path, parent: StageInput | None) -> None:
+    """Write the state and the weights of every instance: trained ones saved, the others linked from `parent`."""
+    assert adapted.active is not None
+    trained = {id(component) for component in adapted.components}
+    for instance in adapted.state.instances:
+        place = folder / WEIGHTS / instance_folder(instance)
+        component = adapted.active.get(instance.name)
+        if component is not None and id(component) in trained:
+            component.save(place)
+        else:
+            assert parent is not None, f"{instance.name} is neither trained nor inherited"
+            link_tree(parent.folder / WEIGHTS / instance_folder(instance), place)
+    write_state(folder, adapted.state)
+
+
+def read_state(folder: Path) -> State:
+    """The instances of the model that a training stage left."""
+    return State(tuple(Instance.from_dict(row) for row in json.loads((folder / STATE).read_text(encoding="utf-8"))))
+
+
+def write_state(folder: Path, state: State) -> None:
+    """`state.json`."""
+    rows = [instance.as_dict() for instance in state.instances]
+    (folder / STATE).write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
 
 def streams_of(spec: Mapping[str, Any]) -> Streams:
     """The random streams of a cell."""
     return Streams(spec["seed"], spec.get("replicate", ""))
+
+
+def link_tree(source: Path, target: Path) -> None:
+    """Hard links where the file system allows them, copies elsewhere; what was there before is replaced."""
+    shutil.rmtree(target, ignore_errors=True)
+    for path in sorted(source.rglob("*")):
+        if path.is_file():
+            place = target / path.relative_to(source)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                os.link(path, place)
+            except OSError:
+                shutil.copyfile(path, place)
+
+
+def _loaded(spec: Mapping[str, Any], base_folder: str) -> LoadedBase:
+    from finetrial.models.load import load_base
+
+    return load_base(Path(base_folder), attention=spec["attention"])
+
+
+def _assemble(spec: Mapping[str, Any], base_folder: str, state: State, active: Sequence[Instance],
+              folders: Mapping[str, Path], trained: Sequence[str]) -> Adapted:
+    """Base, then what was merged in the order of merging, then the active instances in order of birth.
+
+    Weights are read once everything is attached: a block inserted later shifts the places of those behind it.
+    """
+    from finetrial.models import params
+
+    base, streams = _loaded(spec, base_folder), streams_of({"seed": 0, **spec})
+    for instance in state.merged:
+        component = _attach(base, instance, streams)
+        if instance.name in folders:
+            component.load(folders[instance.name])
+        component.merge()
+    attached = {instance.name: _attach(base, instance, streams) for instance in active}
+    for name, component in attached.items():
+        if name in folders:
+            component.load(folders[name])
+    components = [attached[name] for name in trained]
+    params.own(base.model, components)  # what no component owns is frozen
+    return Adapted(base, components, state, attached)
+
+
+def _attach(base: LoadedBase, instance: Instance, streams: Streams) -> Component:
+    written = {name: value for name, value in instance.method.items() if name != "version"}
+    method = plugin_from("method", written)
+    if instance.number == 1:
+        component: Component = method.attach(base.model, streams, instance.slot)
+    else:
+        component = method.attach(base.model, streams, instance.slot, str(instance.number))
+    return component

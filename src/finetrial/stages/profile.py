@@ -11,7 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from finetrial.stages.adapted import adapt, streams_of
+from finetrial.stages.adapted import begin, streams_of
 from finetrial.stages.base import StageContext, StageKind
 from finetrial.stages.memory import MemoryMeter
 from finetrial.stages.train import training_rows
@@ -43,7 +43,7 @@ class Profile(StageKind):
                     "early_stopping": None})
         dataset = training_rows(spec, context)
         memory = MemoryMeter(context.device)
-        adapted = adapt(spec, context.locations["base"], weights=None)
+        adapted = begin(spec, context.locations["base"], before=spec.get("before", ()))
         model = adapted.base.model.to(context.device)
         steps: list[Mapping[str, Any]] = []
         result = train(model, adapted.components, dataset, training, 1e-6, streams_of(spec), device=context.device,

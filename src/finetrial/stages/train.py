@@ -1,4 +1,4 @@
-"""Train the components of one phase, and keep what was learned.
+"""Train the components of one phase, from where the phase before left, and keep what was learned.
 
 The frozen weights' digest is taken before and after: a method that touches what it does not own fails here. The
 learning curve holds validation on the new task; everything else is left to `predict`.
@@ -7,12 +7,12 @@ learning curve holds validation on the new task; everything else is left to `pre
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from finetrial.stages.adapted import Adapted, adapt, streams_of
+from finetrial.stages.adapted import LIVE, WEIGHTS, Adapted, begin, instance_folder, keep, streams_of
 from finetrial.stages.base import StageContext, StageKind
 from finetrial.train.config import Training
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from finetrial.tasks.encode import TokenDataset
     from finetrial.train.meter import CurvePoint
 
-WEIGHTS = "weights"  # one folder a slot
 CURVE_ROWS = 32  # validation rows behind a point of the learning curve; all of them where it decides when to stop
-LIVE = "adapted"  # in StageContext.shared: the model just trained, and the stage that trained it
 
 
 class Train(StageKind):
-    """Writes `weights/<slot>/` and `metrics.jsonl`; returns what was trained and the learning curve."""
+    """Writes `weights/<instance>/`, `state.json` and `metrics.jsonl`; returns what was trained and the curve.
 
-    version: ClassVar[int] = 1
+    Inputs: `data` (and `data+<task>` for each further task of joint training), `parent` (the phase before).
+    """
+
+    version: ClassVar[int] = 2
 
     @classmethod
     def batch_rows(cls, spec: Mapping[str, Any]) -> int:
@@ -43,8 +44,7 @@ class Train(StageKind):
         spec = context.spec
         training = Training.model_validate(spec["training"])
         parent = context.inputs.get("parent")
-        adapted = adapt(spec, context.locations["base"], fresh_from_carry=True,
-                        weights=parent.folder / WEIGHTS if parent else None)
+        adapted = begin(spec, context.locations["base"], parent=parent.folder if parent else None)
         model = adapted.base.model.to(context.device)
         dataset = training_rows(spec, context)
         frozen = frozen_digest(model)
@@ -56,30 +56,38 @@ class Train(StageKind):
                            checkpoints=Checkpoints(context.checkpoint),
                            deadline=context.deadline)
         assert frozen == frozen_digest(model), "training changed weights that no component owns"
-        for component in adapted.components:
-            component.save(context.folder / WEIGHTS / component.slot)
-        context.shared[LIVE] = (context.stage_id, adapted)
+        keep(adapted, context.folder, parent)
+        context.shared[LIVE] = ((context.stage_id, "latest", ""), adapted)
         counts = count(model)
         return {"curve": recorder.curve(result.curve), "steps": result.steps, "tokens": result.tokens,
                 "target_tokens": result.target_tokens, "epochs": result.epochs, "final_loss": result.final_loss,
                 "skipped_steps": result.skipped_steps, "seconds": result.seconds,
                 "params_total": counts.total, "params_trainable": counts.trainable, "frozen_digest": frozen,
-                "stored_bytes": _stored_bytes(context)}
+                "stored_bytes": _stored_bytes(context, adapted), "answer_digest": adapted.digest}
 
 
 def training_rows(spec: Mapping[str, Any], context: StageContext) -> TokenDataset:
-    """The rows this cell trains on: all, or the first `num_train` of a permutation that only the seed governs.
+    """The rows this cell trains on: of each task all, or the first `num_train` of a permutation that only the seed
+    governs. Smaller subsets of one seed are contained in larger ones, and every arm sees the same rows."""
+    return joined(context, "train", lambda name, rows: _subset(spec, name, rows))
 
-    Smaller subsets of one seed are contained in larger ones, and every arm sees the same rows.
-    """
-    from finetrial.tasks.encode import TokenDataset
 
-    dataset = TokenDataset.load(context.inputs["data"].folder / "train.npz")
-    wanted = spec.get("num_train")
-    if wanted is None or wanted >= len(dataset):
-        return dataset
-    order = streams_of(spec).generator("subset").permutation(len(dataset))
-    return dataset.select(np.sort(order[:wanted]))
+def joined(context: StageContext, split: str, chosen: Callable[[str, TokenDataset], TokenDataset],
+           ) -> TokenDataset:
+    """The rows of one split of every task that is trained on, one task after the other."""
+    from finetrial.tasks.encoded import TokenDataset, concatenated
+
+    names = sorted(name for name in context.inputs if name == "data" or name.startswith("data+"))
+    return concatenated([chosen(name, TokenDataset.load(context.inputs[name].folder / f"{split}.npz"))
+                         for name in names])
+
+
+def _subset(spec: Mapping[str, Any], name: str, rows: TokenDataset) -> TokenDataset:
+    wanted = spec.get("num_train", {}).get(name)
+    if wanted is None or wanted >= len(rows):
+        return rows
+    order = streams_of(spec).generator("subset").permutation(len(rows))
+    return rows.select(np.sort(order[:wanted]))
 
 
 class _Recorder:
@@ -110,12 +118,9 @@ class _Validator:
     """Mean validation loss of the new task, in nats per target token, in fp32."""
 
     def __init__(self, adapted: Adapted, context: StageContext, training: Training) -> None:
-        from finetrial.tasks.encode import TokenDataset
-
         self._model = adapted.base.model
-        rows = TokenDataset.load(context.inputs["data"].folder / "val.npz")
-        wanted = len(rows) if training.early_stopping else min(CURVE_ROWS, len(rows))
-        self._rows = rows.select(range(wanted))
+        most = None if training.early_stopping else CURVE_ROWS
+        self._rows = joined(context, "val", lambda _, rows: rows.select(range(len(rows))[:most]))
 
     def __call__(self, step: int) -> float:
         from finetrial.train.loss import item_losses
@@ -124,6 +129,9 @@ class _Validator:
         return float(sums.sum() / counts.sum())
 
 
-def _stored_bytes(context: StageContext) -> int:
-    """What must be kept for this phase: the weight files of its components."""
-    return sum(path.stat().st_size for path in (context.folder / WEIGHTS).rglob("*.safetensors"))
+def _stored_bytes(context: StageContext, adapted: Adapted) -> int:
+    """What must be kept for this phase: the weight files of the instances that it trained."""
+    slots = {component.slot for component in adapted.components}
+    folders = {context.folder / WEIGHTS / instance_folder(newest) for slot in slots
+               if (newest := adapted.state.newest(slot)) is not None}
+    return sum(path.stat().st_size for folder in folders for path in folder.rglob("*.safetensors"))

@@ -77,6 +77,7 @@ class Task(BaseModel):
     version: ClassVar[int] = 1
     generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too
     primary_metric: ClassVar[str] = "nats-per-token"
+    metrics: ClassVar[tuple[str, ...]] = ("perplexity", "bits-per-byte")  # beside it, unless the study names others
     summary: ClassVar[str] = ""  # one line for `finetrial data` and the docs
     language: ClassVar[str] = "text"  # of the target: "text", "python", "javascript"; metrics of code read it
     path_options: ClassVar[tuple[str, ...]] = ()  # options that are paths: not identity (`source_digest` is)

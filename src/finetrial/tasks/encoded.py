@@ -90,3 +90,22 @@ def _rows_at(offsets: NDArray[np.int64], rows: NDArray[np.int64]) -> tuple[NDArr
     selected = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(lengths, dtype=np.int64)])
     starts = np.repeat(offsets[rows] - selected[:-1], lengths)
     return starts + np.arange(selected[-1], dtype=np.int64), selected
+
+
+def concatenated(datasets: Sequence[TokenDataset]) -> TokenDataset:
+    """The rows of several data sets, one after the other; all for one kind of model."""
+    if len(datasets) == 1:
+        return datasets[0]
+
+    def shifted(offsets: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+        lengths = np.concatenate([np.diff(part) for part in offsets])
+        return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+
+    sources = [part.source_ids for part in datasets if part.source_ids is not None]
+    source_offsets = [part.source_offsets for part in datasets if part.source_offsets is not None]
+    assert len(sources) in (0, len(datasets)), "decoder-only and encoder-decoder rows do not mix"
+    return TokenDataset(
+        np.concatenate([part.ids for part in datasets]), np.concatenate([part.loss_mask for part in datasets]),
+        shifted([part.offsets for part in datasets]), np.concatenate([part.num_bytes for part in datasets]),
+        [item for part in datasets for item in part.items], [name for part in datasets for name in part.clusters],
+        np.concatenate(sources) if sources else None, shifted(source_offsets) if sources else None)

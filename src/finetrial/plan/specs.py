@@ -1,0 +1,114 @@
+"""The specs of stages: what of a study belongs to the identity of each, and nothing else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetrial import catalog
+from finetrial.plan.bases import ResolvedBase
+from finetrial.spec.arm import Arm
+from finetrial.spec.model import plugin_identity
+from finetrial.spec.study import Study, TaskUse, joined_tasks
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What the machine decides and the key must know: it changes the last bits of the results."""
+
+    attention: str = "sdpa"
+    threads: int = 1
+
+
+def data(study: Study, base: ResolvedBase, use: TaskUse, relative_to: Path | None) -> tuple[dict[str, Any], str]:
+    """(spec, the task as written with its paths). Paths are told apart from identity: data is known by its digest."""
+    task = use.task.located(relative_to)
+    written = plugin_identity(task)
+    identity = {name: value for name, value in written.items() if name not in task.path_options}
+    spec = {"task": {**identity, "version": type(task).version}, "source": task.source_digest(),
+            "tokenizer": base.tokenizer_digest, "max_tokens": use.max_tokens or study.training.sequence_length,
+            "num_val": use.num_val, "num_test": use.num_test}
+    if base.config.get("is_encoder_decoder"):
+        spec["form"] = "encoder-decoder"
+    if type(task).generates:
+        spec["max_new_tokens"] = use.max_new_tokens
+    return spec, json.dumps(written)
+
+
+def model(base: ResolvedBase, resolved: Resolved) -> dict[str, Any]:
+    """What every stage that runs a model holds."""
+    return {"base": base.weights_digest, "attention": attention(base, resolved), "threads": resolved.threads}
+
+
+def attention(base: ResolvedBase, resolved: Resolved) -> str:
+    """T5 adds its relative bias to the scores: with sdpa the kernel, and so the last bits, would depend on whether the
+    bias is trained, and arms would differ in it."""
+    return "eager" if base.config.get("is_encoder_decoder") else resolved.attention
+
+
+def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: Resolved) -> dict[str, Any]:
+    """What a phase trains: components, settings, rows. A joint phase has the budgets of its tasks together."""
+    settings = study.training_of(arm)
+    tasks = joined_tasks(phase)
+    if len(tasks) > 1 and settings.budget.unit != "epochs":
+        budget = settings.budget.model_copy(update={"amount": settings.budget.amount * len(tasks)})
+        settings = settings.model_copy(update={"budget": budget})
+    spec = {**model(base, resolved), "task": phase,
+            "components": [component.spec() for component in arm.for_task(phase)],
+            "training": settings.model_dump(mode="json", exclude_defaults=True)}
+    rows = {name: wanted for name, task in zip(data_inputs(phase), tasks, strict=True)
+            if (wanted := arm.num_train or study.task(task).num_train) is not None}
+    return {**spec, "num_train": rows} if rows else spec
+
+
+def data_inputs(phase: str) -> list[str]:
+    """The names of a training stage's data inputs, in the order of the phase's tasks."""
+    return ["data", *(f"data+{task}" for task in joined_tasks(phase)[1:])]
+
+
+def scored(use: TaskUse) -> list[dict[str, Any]]:
+    """The scorers of a task's outputs, as a `score` stage's spec holds them."""
+    found = []
+    for name in output_metrics(use):
+        scorer = catalog.find("scorer", name)
+        row = {"kind": name, "version": scorer.version}  # type: ignore[attr-defined]
+        if "language" in scorer.model_fields:  # type: ignore[attr-defined]
+            row["language"] = type(use.task).language
+        found.append(row)
+    return found
+
+
+def output_metrics(use: TaskUse) -> list[str]:
+    """The metrics of a task that read generated outputs; none if it does not generate."""
+    if not type(use.task).generates:
+        return []
+    return [name for name in metrics(use) if _needs(name) == "outputs"]
+
+
+def loss_metrics(use: TaskUse) -> list[str]:
+    """The metrics of a task that read losses; nats per token is always among them: rates are chosen by it."""
+    return [name for name in metrics(use) if _needs(name) == "losses"]
+
+
+def metrics(use: TaskUse) -> list[str]:
+    """Every metric of a task: its primary one first, then those the study names, else the task's own."""
+    primary = type(use.task).primary_metric
+    named = use.metrics or type(use.task).metrics
+    wanted = dict.fromkeys(catalog.registered_name(name) for name in (primary, *named, "nats-per-token"))
+    return list(wanted)
+
+
+def _needs(metric: str) -> str:
+    needs: str = catalog.find("scorer", metric).needs  # type: ignore[attr-defined]
+    return needs
+
+
+def as_point(study: Study, arm: Arm, rate: float, first: str) -> Mapping[str, Any]:
+    """Where in the grid a cell lies: rate, the rank if all components share one, training rows if limited."""
+    ranks = {rank for component in arm.for_task(first) if component.method is not None
+             and (rank := getattr(component.method, "rank", None)) is not None}
+    return {"learning_rate": rate, "rank": ranks.pop() if len(ranks) == 1 else None,
+            "num_train": arm.num_train or study.task(joined_tasks(first)[0]).num_train}
