@@ -22,6 +22,7 @@ from finetrial.fingerprint import canonical
 from finetrial.records.record import Outcome
 from finetrial.run.disk import is_full, store_error
 from finetrial.run.job import Job, Order, make_record, settles, utc_now
+from finetrial.run.machine import keep_freed_memory
 from finetrial.run.messages import Message
 from finetrial.run.server import preload
 from finetrial.run.store import RECORD, Claim, Store
@@ -45,6 +46,7 @@ class _Ended:
 
 def run_job(job: Job, send: Send) -> None:
     """Compute the stages in order, until one has no OK record or another process has it."""
+    keep_freed_memory()
     store = Store(job.store)
     shared: dict[str, Any] = {}
     for order in job.orders[:1]:
