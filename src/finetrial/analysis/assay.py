@@ -77,7 +77,7 @@ def _state(found: Estimate | None) -> Seen:
 
 def _compare(trial: Trial, where: Branch, control: str, task: str) -> _Compared:
     entry = Entry(len(trial.order(where.sequence)), task, trial.primary(task))
-    loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate),
+    loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate(trial.order(where.sequence)[-1])),
                 Loading(-1.0, replace(where, arm=control), entry)]
     what = f"{where.arm} - {control} on {task}"
     seeds, reasons = trial.measured_seeds(loadings)

@@ -87,7 +87,8 @@ class Trial:
 
     def order(self, sequence: str) -> tuple[str, ...]:
         """The tasks of a sequence, as they are learned."""
-        return next(path.tasks for path in self.study.paths if path.name == sequence)
+        paths = (*self.study.paths, *self.study.control_paths)
+        return next(path.tasks for path in paths if path.name == sequence)
 
     def metrics_of(self, task: str) -> tuple[str, ...]:
         """The metrics recorded for a task, the primary one first."""
@@ -114,9 +115,9 @@ class Trial:
 
     def rates(self, branch: Branch, phase: int) -> tuple[float, ...]:
         """The rates a branch is planned at; for controls, those recorded."""
-        planned = {arm.name: arm.learning_rates for arm in self.study.arms}
+        planned = {arm.name: arm for arm in self.study.arms}
         if branch.arm in planned:
-            return planned[branch.arm]
+            return planned[branch.arm].rates(self.order(branch.sequence)[phase - 1])
         recorded = {run.cell.point.learning_rate for run in self.runs(branch, phase)}
         return tuple(sorted(rate for rate in recorded if rate is not None))
 

@@ -1,7 +1,7 @@
 """Study -> plan: every stage of the trial, with its identity and its inputs.
 
-For each base, sequence, arm (controls included), learning rate and seed there is a chain of phases. A phase is one
-group: a training stage and its predictions on every task. After a phase a `select` stage picks the rate from
+For each base, sequence, arm (controls included), learning rate and seed there is a chain of phases (those whose grid has
+that rate). A phase is one group: a training stage and its predictions on every task. After a phase a `select` stage picks the rate from
 validation over the other seeds; the next phase starts from what it chose, and outputs are generated at that rate only.
 Stages of equal content are one stage.
 """
@@ -36,18 +36,23 @@ FLOORS = "floors"  # in the place of an arm, until a record names each
 
 @dataclass(frozen=True)
 class ArmRun:
-    """An arm as it is run: one of the study's, or a control made from one."""
+    """An arm as it is run: one of the study's, or a control made from one, at `factor` times its centre rates."""
 
     name: str
     arm: Arm
-    learning_rates: tuple[float, ...]
     role: str = "arm"
     replicate: str = ""
+    factor: float | None = None  # None: the whole grid
 
-    @property
-    def options(self) -> dict[str, float]:
+    def rates(self, phase: str) -> tuple[float, ...]:
+        """The learning rates of the phase that trains on a task."""
+        if self.factor is None:
+            return self.arm.rates(phase)
+        return (float(f"{self.arm.centre_rate(phase) * self.factor:.12g}"),)
+
+    def options(self, phase: str) -> dict[str, float]:
         """The rates by the names that a `select` stage gives them."""
-        return {f"{rate:g}": rate for rate in self.learning_rates}
+        return {f"{rate:g}": rate for rate in self.rates(phase)}
 
 
 @dataclass
@@ -95,12 +100,13 @@ class _Line:
 
     def chosen(self, seed: int, index: int) -> Source:
         """The training stage of phase `index` at the rate that was picked."""
-        among = {option: self.train_id(seed, option, index) for option in self.run.options}
+        options = self.run.options(self.path.tasks[index - 1])
+        among = {option: self.train_id(seed, option, index) for option in options}
         return Chosen(self.select_id(seed, index), among)
 
     def point(self, rate: float) -> Point:
         """Where in the grid a cell of this line lies."""
-        return Point(**specs.as_point(self.builder.study, self.run.arm, rate, self.path.tasks[0]))
+        return Point(**specs.as_point(self.builder.study, self.run.arm, rate, self.path.tasks[-1]))
 
     def routings(self, index: int, task: str) -> list[Routing]:
         """The routings whose answering instances differ after phase `index`; the first one is `latest`."""
@@ -114,16 +120,14 @@ class _Line:
 
 def arm_runs(study: Study) -> list[ArmRun]:
     """The study's arms, then its controls."""
-    runs = [ArmRun(arm.name, arm, arm.learning_rates) for arm in study.arms]
+    runs = [ArmRun(arm.name, arm) for arm in study.arms]
     controls = study.controls
     if controls is None:
         return runs
-    reference = study.arm(controls.reference)
     if controls.positive is not None:
-        arm = study.arm(controls.positive.arm)
-        rate = float(f"{arm.centre_rate * controls.positive.rate_factor:.12g}")
-        runs.append(ArmRun(positive_control_name(controls), arm, (rate,), role="positive control"))
-    runs.append(ArmRun(aa_name(controls), reference, (reference.centre_rate,), role="A/A", replicate="aa/"))
+        runs.append(ArmRun(positive_control_name(controls), study.arm(controls.positive.arm), role="positive control",
+                           factor=controls.positive.rate_factor))
+    runs.append(ArmRun(aa_name(controls), study.arm(controls.reference), role="A/A", replicate="aa/", factor=1.0))
     return runs
 
 
@@ -141,7 +145,7 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
             check_arm(study, arm, base)
         _untouched(builder, base)
         for path in (*study.paths, *study.control_paths):
-            runs = arm_runs(study) if path in study.paths else [ArmRun(a.name, a, a.learning_rates) for a in study.arms]
+            runs = arm_runs(study) if path in study.paths else [ArmRun(arm.name, arm) for arm in study.arms]
             _along(builder, base, path, runs)
         _profiled(builder, base)
     return deduplicate(Plan(builder.stages, builder.cells, builder.profiles, builder.outputs, builder.data))
@@ -174,10 +178,10 @@ def _along(builder: _Builder, base: ResolvedBase, path: Sequence, runs: list[Arm
     lines = [_Line(builder, base, path, run, tuple(states(run.arm, path))) for run in runs]
     chains: dict[tuple[str, int, float], list[PlannedPhase]] = {}
     generates = any(specs.output_metrics(use) for use in builder.study.tasks)
-    for index in range(1, len(path.tasks) + 1):
+    for index, task in enumerate(path.tasks, start=1):
         for seed in builder.study.seeds:
             for line in lines:
-                for rate in line.run.learning_rates:
+                for rate in line.run.rates(task):
                     phase = _phase(line, seed, rate, index)
                     chains.setdefault((line.run.name, seed, rate), []).append(phase)
         if index < len(path.tasks) or generates:
@@ -234,7 +238,8 @@ def _predictions(builder: _Builder, base: ResolvedBase, owner: str, model: Mappi
 def _outputs(line: _Line, seed: int, index: int) -> None:
     """What the arm generates after a phase, at the rate that was picked, for every task that generates."""
     builder, base, run = line.builder, line.base, line.run
-    model, points = line.chosen(seed, index), {option: line.point(rate) for option, rate in run.options.items()}
+    model = line.chosen(seed, index)
+    points = {option: line.point(rate) for option, rate in run.options(line.path.tasks[index - 1]).items()}
     group = line.owner(seed, f"phase-{index}-outputs")
     for use in builder.study.tasks:
         if not (metrics := specs.scored(use)):
@@ -272,13 +277,15 @@ def _routed(routing: str, task: str) -> dict[str, Any]:
 def _select(line: _Line, chains: Mapping[tuple[str, int, float], list[PlannedPhase]], index: int) -> None:
     """One choice for each seed, from the validation predictions of every seed and rate on the task just trained."""
     builder, run = line.builder, line.run
-    tasks = joined_tasks(line.path.tasks[index - 1])
+    tasks, options = joined_tasks(line.path.tasks[index - 1]), run.options(line.path.tasks[index - 1])
+    phases = {(option, seed): next(p for p in chains[run.name, seed, rate] if p.index == index)
+              for option, rate in options.items() for seed in builder.study.seeds}
     inputs: dict[str, Source] = {
         f"rate={option}/seed={seed}/task={task}":
-            chains[run.name, seed, rate][index - 1].predictions[PredictionOf(task, "val")]
-        for option, rate in run.options.items() for seed in builder.study.seeds for task in tasks}
+            phases[option, seed].predictions[PredictionOf(task, "val")]
+        for option in options for seed in builder.study.seeds for task in tasks}
     for seed in builder.study.seeds:
-        spec = {"seed": seed, "seeds": list(builder.study.seeds), "options": list(run.options), "tasks": list(tasks)}
+        spec = {"seed": seed, "seeds": list(builder.study.seeds), "options": list(options), "tasks": list(tasks)}
         builder.add("select", line.select_id(seed, index).removeprefix("select/"), spec, inputs,
                     label=f"rate of {run.name}, seed {seed}")
 

@@ -15,12 +15,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from finetrial.analysis.numbers import rate
 from finetrial.plan.audit import audit
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import ArmRun, arm_runs
 from finetrial.plan.plan import Plan
 from finetrial.records.results import AuditFinding
-from finetrial.report.numbers import rate
 from finetrial.spec.slots import Carry
 from finetrial.spec.study import Study
 
@@ -93,7 +93,8 @@ def _arm(study: Study, plan: Plan, run: ArmRun, bases: Iterable[ResolvedBase]) -
                  for base in bases}
     trainings = {phase.train for cell in plan.cells if cell.key.arm == run.name for phase in cell.phases if phase.train}
     title = run.arm.title if run.role == "arm" else f"{run.role}: {run.name}"
-    return ArmSummary(run.name, title, run.role, run.learning_rates, trainable, len(trainings))
+    rates = tuple(sorted({rate for path in study.paths for task in path.tasks for rate in run.rates(task)}))
+    return ArmSummary(run.name, title, run.role, rates, trainable, len(trainings))
 
 
 def _trainable(run: ArmRun, task: str, base: ResolvedBase) -> int | None:

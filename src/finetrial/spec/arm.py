@@ -58,6 +58,7 @@ class Arm(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")
     components: dict[str, tuple[Component, ...]]
     learning_rates: tuple[float, ...] = Field(min_length=1)
+    learning_rates_for: dict[str, tuple[float, ...]] = {}  # another grid for the phases of some tasks
     training: Training | None = None  # None = the study's; anything else must be a declared factor
     num_train: int | None = Field(default=None, ge=1)  # training rows; None = as the task says; a factor
     factors: dict[str, int | float | str] = {}  # levels of crossed factors, for interactions and heat maps
@@ -70,9 +71,16 @@ class Arm(Frozen):
             value = (value,)
         return {"*": tuple(value)} if isinstance(value, (list, tuple)) else value
 
+    @field_validator("learning_rates_for")
+    @classmethod
+    def _each_sorted(cls, grids: dict[str, tuple[float, ...]]) -> dict[str, tuple[float, ...]]:
+        return {task: cls._positive_and_sorted(rates) for task, rates in grids.items()}
+
     @field_validator("learning_rates")
     @classmethod
     def _positive_and_sorted(cls, rates: tuple[float, ...]) -> tuple[float, ...]:
+        if not rates:
+            raise ValueError("a grid of learning rates has at least one")
         if any(rate <= 0 for rate in rates):
             raise ValueError(f"learning rates must be positive, got {list(rates)}")
         if len(set(rates)) != len(rates):
@@ -84,10 +92,14 @@ class Arm(Frozen):
         named = self.components.get(phase) or self.components.get(phase.partition("+")[0])
         return named or self.components.get("*", ())
 
-    @property
-    def centre_rate(self) -> float:
-        """The middle of the learning-rate grid (the lower middle of an even one)."""
-        return self.learning_rates[(len(self.learning_rates) - 1) // 2]
+    def rates(self, phase: str) -> tuple[float, ...]:
+        """The learning-rate grid of the phase that trains on a task."""
+        return self.learning_rates_for.get(phase.partition("+")[0], self.learning_rates)
+
+    def centre_rate(self, phase: str) -> float:
+        """The middle of a phase's grid (the lower middle of an even one)."""
+        rates = self.rates(phase)
+        return rates[(len(rates) - 1) // 2]
 
     @property
     def title(self) -> str:

@@ -1,68 +1,128 @@
 """Hypotheses: stated before the run, as contrasts that the analysis answers.
 
 A contrast is left minus right in one quantity, signed so that higher is better for scores and so that positive is
-worse for forgetting. `expect` states the claim:
+worse for forgetting. Its arms are arms of the study, the untouched base (`base`) or a floor (`floor:lead-1`). `expect`
+states the claim:
 
 - `greater` / `less`: the difference lies above / below 0;
 - `equal`: the difference lies within +- `margin`;
 - `within`: the quantity lies inside `bounds` (for ratios: bounds on the ratio itself).
+
+Ratios, left over right, are the quantities `learning-rate-ratio` and a measured cost (seconds, peak memory); 1 means no
+difference there, and a margin of 0.1 means up to 1.1 times.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from finetrial import catalog
+from finetrial.errors import unknown
 from finetrial.spec.model import Frozen
 
-Quantity = Literal["score", "forgetting", "forgetting-at-matched-plasticity", "learning-rate-ratio", "cost"]
 Expectation = Literal["greater", "less", "equal", "within"]
+
+FLOOR = "floor:"  # of the names of pseudo-arms whose outputs need no model
+SCORE, MATCHED, RATE_RATIO, COST = "score", "forgetting-at-matched-plasticity", "learning-rate-ratio", "cost"
+OF_ONE_TASK = (SCORE, MATCHED, "plasticity", "forgetting", "forgetting-max")
+
+
+@dataclass(frozen=True)
+class Side:
+    """One arm of a contrast: its coefficient, and where it is found (empty = the study's only one)."""
+
+    coefficient: float
+    arm: str
+    base: str
+    sequence: str
 
 
 class Contrast(Frozen):
-    """One comparison of two arms (or of an arm with the untouched base, named `base`)."""
+    """One comparison of two arms, or (with `interaction`) of two differences."""
 
     left: str
     right: str
-    quantity: Quantity = "score"
-    task: str = ""  # scored on; for forgetting: what is forgotten. Empty only for learning-rate-ratio and cost
+    interaction: tuple[str, str] | None = None  # (left - right) - (first - second): of a 2x2 factorial
+    quantity: str = SCORE  # a score, any measure, forgetting-at-matched-plasticity, learning-rate-ratio or cost
+    task: str = ""  # scored on; for forgetting: what is forgotten. Empty where the quantity is a mean over tasks
     learned: str = ""  # for forgetting-at-matched-plasticity: the task whose plasticity is matched
     metric: str = ""  # empty = the task's primary metric
     cost: str = ""  # for quantity cost: a column of `costs`, such as params_trainable
     base: str = ""  # empty = the study's only base
     sequence: str = ""  # empty = the study's only sequence
-    phase: int | None = None  # None = after the last phase
+    left_base: str = ""  # empty = `base`; the same for the next three
+    right_base: str = ""
+    left_sequence: str = ""  # such as b-then-a, against a-then-b on the right
+    right_sequence: str = ""
+    phase: int | None = Field(default=None, ge=0)  # None = after the last phase of each side's sequence
     routing: Literal["latest", "oracle"] = "latest"
     expect: Expectation = "greater"
     margin: float | None = Field(default=None, gt=0)  # equivalence margin, in the metric's unit
     bounds: tuple[float, float] | None = None
 
+    @field_validator("quantity")
+    @classmethod
+    def _known_quantity(cls, quantity: str) -> str:
+        known = [SCORE, *catalog.names("measure"), MATCHED, RATE_RATIO, COST]
+        if quantity not in known:
+            raise ValueError(unknown("quantity", quantity, known))
+        return quantity
+
     @model_validator(mode="after")
     def _complete(self) -> Contrast:
-        if self.expect == "within" and self.bounds is None:
-            raise ValueError("expect: within needs bounds: [low, high]")
-        if self.expect == "equal" and self.margin is None:
-            raise ValueError("expect: equal needs a margin, in the metric's unit")
-        if self.quantity in ("score", "forgetting", "forgetting-at-matched-plasticity") and not self.task:
-            raise ValueError(f"a contrast of {self.quantity} needs the task it is measured on")
-        if self.quantity == "forgetting-at-matched-plasticity" and not self.learned:
-            raise ValueError("forgetting-at-matched-plasticity needs `learned`, the task whose plasticity is matched")
-        if self.quantity == "cost" and not self.cost:
-            raise ValueError("a contrast of cost needs `cost`, such as params_trainable")
-        if self.left == self.right:
-            raise ValueError(f"left and right are both {self.left!r}")
+        for problem in (*self._missing(), *self._contradictions()):
+            raise ValueError(problem)
         return self
+
+    def _missing(self) -> Iterable[str]:
+        if self.expect == "within" and self.bounds is None:
+            yield "expect: within needs bounds: [low, high]"
+        if self.expect == "equal" and self.margin is None:
+            yield "expect: equal needs a margin, in the metric's unit"
+        if self.quantity in OF_ONE_TASK and not self.task:
+            yield f"a contrast of {self.quantity} needs the task it is measured on"
+        if self.quantity == MATCHED and not self.learned:
+            yield "forgetting-at-matched-plasticity needs `learned`, the task whose plasticity is matched"
+        if self.quantity == COST and not self.cost:
+            yield "a contrast of cost needs `cost`, such as params_trainable"
+
+    def _contradictions(self) -> Iterable[str]:
+        left, right = self.sides[:2]
+        if (left.arm, left.base, left.sequence) == (right.arm, right.base, right.sequence):
+            yield f"left and right are both {self.left!r}"
+        if self.interaction is not None and self.quantity in (MATCHED, RATE_RATIO, COST):
+            yield f"an interaction is of scores or measures, not of {self.quantity}"
+        if self.quantity not in (SCORE, MATCHED, RATE_RATIO, COST):
+            measure = catalog.find("measure", self.quantity)
+            if measure.is_ratio:  # type: ignore[attr-defined]
+                yield f"{self.quantity} is a ratio, whose differences have no interval; compare forgetting instead"
+
+    @property
+    def sides(self) -> tuple[Side, ...]:
+        """Left, right and, for an interaction, the two arms of the second difference."""
+        found = [Side(1.0, self.left, self.left_base or self.base, self.left_sequence or self.sequence),
+                 Side(-1.0, self.right, self.right_base or self.base, self.right_sequence or self.sequence)]
+        if self.interaction is not None:
+            first, second = self.interaction
+            found += [Side(-1.0, first, self.base, self.sequence), Side(1.0, second, self.base, self.sequence)]
+        return tuple(found)
 
 
 class Hypothesis(Frozen):
-    """A claim in words, and the contrast, or combination of contrasts, that answers it."""
+    """A claim in words, and the contrast, or combination of contrasts, that answers it.
+
+    A member of `any_of` is a contrast or a list of contrasts that must all hold: `any_of: [[a, b], [c, d]]`.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.-]*$")
     statement: str
     contrast: Contrast | None = None
     all_of: tuple[Contrast, ...] = ()
-    any_of: tuple[Contrast, ...] = ()
+    any_of: tuple[Contrast | tuple[Contrast, ...], ...] = ()
     primary: bool = True  # primary contrasts share one Holm family
 
     @model_validator(mode="after")
@@ -73,6 +133,15 @@ class Hypothesis(Frozen):
         return self
 
     @property
+    def groups(self) -> tuple[tuple[Contrast, ...], ...]:
+        """The claim holds if, in any of these groups, all contrasts hold."""
+        if self.contrast is not None:
+            return ((self.contrast,),)
+        if self.all_of:
+            return (self.all_of,)
+        return tuple((member,) if isinstance(member, Contrast) else member for member in self.any_of)
+
+    @property
     def contrasts(self) -> tuple[Contrast, ...]:
         """All contrasts, in order."""
-        return (self.contrast,) if self.contrast is not None else self.all_of or self.any_of
+        return tuple(contrast for group in self.groups for contrast in group)

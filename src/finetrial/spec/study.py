@@ -12,7 +12,7 @@ from pydantic import Field, SerializeAsAny, field_serializer, field_validator, m
 
 from finetrial.errors import unknown
 from finetrial.spec.arm import Arm, Controls
-from finetrial.spec.hypothesis import Contrast, Hypothesis
+from finetrial.spec.hypothesis import FLOOR, Contrast, Hypothesis
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
 from finetrial.tasks.base import Task
 from finetrial.train.config import Training
@@ -194,14 +194,15 @@ class Study(Frozen):
         tasks = [use.name for use in self.tasks]
         bases, paths = [base.name for base in self.bases], [path.name for path in self.paths]
         every_path = [*paths, *(path.name for path in self.control_paths)]
-        yield from (unknown("arm", name, arms) for name in (contrast.left, contrast.right) if name not in arms)
+        yield from (unknown("arm", side.arm, arms) for side in contrast.sides
+                    if side.arm not in arms and not side.arm.startswith(FLOOR))
         yield from (unknown("task", name, tasks) for name in (contrast.task, contrast.learned)
                     if name and name not in tasks)
-        if contrast.base and contrast.base not in bases:
-            yield unknown("base", contrast.base, bases)
-        if not contrast.base and len(bases) > 1:
+        yield from (unknown("base", side.base, bases) for side in contrast.sides
+                    if side.base and side.base not in bases)
+        if len(bases) > 1 and not all(side.base for side in contrast.sides):
             yield f"name the base: one of {', '.join(bases)}"
-        if contrast.sequence and contrast.sequence not in every_path:
-            yield unknown("sequence", contrast.sequence, every_path)
-        if not contrast.sequence and len(paths) > 1:
+        yield from (unknown("sequence", side.sequence, every_path) for side in contrast.sides
+                    if side.sequence and side.sequence not in every_path)
+        if len(paths) > 1 and not all(side.sequence for side in contrast.sides):
             yield f"name the sequence: one of {', '.join(paths)}"
