@@ -60,7 +60,7 @@ def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: R
             "components": [component.spec() for component in arm.for_task(phase)],
             "training": settings.model_dump(mode="json", exclude_defaults=True)}
     rows = {name: wanted for name, task in zip(data_inputs(phase), tasks, strict=True)
-            if (wanted := arm.num_train or study.task(task).num_train) is not None}
+            if (wanted := arm.rows(task) or study.task(task).num_train) is not None}
     return {**spec, "num_train": rows} if rows else spec
 
 
@@ -106,9 +106,10 @@ def _needs(metric: str) -> str:
     return needs
 
 
-def as_point(study: Study, arm: Arm, rate: float, first: str) -> Mapping[str, Any]:
+def as_point(study: Study, arm: Arm, rate: float, phase: str) -> Mapping[str, Any]:
     """Where in the grid a cell lies: rate, the rank if all components share one, training rows if limited."""
-    ranks = {rank for component in arm.for_task(first) if component.method is not None
+    task = joined_tasks(phase)[0]
+    ranks = {rank for component in arm.for_task(phase) if component.method is not None
              and (rank := getattr(component.method, "rank", None)) is not None}
     return {"learning_rate": rate, "rank": ranks.pop() if len(ranks) == 1 else None,
-            "num_train": arm.num_train or study.task(joined_tasks(first)[0]).num_train}
+            "num_train": arm.rows(task) or study.task(task).num_train}

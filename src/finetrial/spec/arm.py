@@ -60,7 +60,7 @@ class Arm(Frozen):
     learning_rates: tuple[float, ...] = Field(min_length=1)
     learning_rates_for: dict[str, tuple[float, ...]] = {}  # another grid for the phases of some tasks
     training: Training | None = None  # None = the study's; anything else must be a declared factor
-    num_train: int | None = Field(default=None, ge=1)  # training rows; None = as the task says; a factor
+    num_train: dict[str, int] = {}  # training rows by task, where they are not as the task says; a factor
     factors: dict[str, int | float | str] = {}  # levels of crossed factors, for interactions and heat maps
     label: str = ""
 
@@ -70,6 +70,11 @@ class Arm(Frozen):
         if isinstance(value, (str, Method, Component)):
             value = (value,)
         return {"*": tuple(value)} if isinstance(value, (list, tuple)) else value
+
+    @field_validator("num_train", mode="before")
+    @classmethod
+    def _rows_of_every_task(cls, value: Any) -> Any:
+        return {"*": value} if isinstance(value, int) else value or {}
 
     @field_validator("learning_rates_for")
     @classmethod
@@ -91,6 +96,10 @@ class Arm(Frozen):
         """The components of the phase that trains on a task; a joint phase `a+b` takes those of its first task."""
         named = self.components.get(phase) or self.components.get(phase.partition("+")[0])
         return named or self.components.get("*", ())
+
+    def rows(self, task: str) -> int | None:
+        """The training rows that this arm is given of a task; None = as the task says."""
+        return self.num_train.get(task, self.num_train.get("*"))
 
     def rates(self, phase: str) -> tuple[float, ...]:
         """The learning-rate grid of the phase that trains on a task."""
