@@ -109,6 +109,39 @@ def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, s
 
 
 @app.command()
+def compare(
+        context: typer.Context,
+        model: Annotated[str, typer.Option(metavar="MODEL", help="A folder with the model, a bundled base, or a hub "
+                                           "repository.")],
+        learn: Annotated[Path, typer.Option(metavar="FILE", help="What it must learn: .txt, or .jsonl with text, or "
+                                            "with prompt and completion.")],
+        keep: Annotated[Path | None, typer.Option(metavar="FILE", help="Text that it must not forget. Without it, "
+                                                  "forgetting is not measured.")] = None,
+        within: Annotated[str, typer.Option(metavar="TIME", help="How long it may take: 30min, 2h, 90s.")] = "30min",
+        arms: Annotated[str | None, typer.Option(metavar="LIST", help="What to compare; full,lora:r=8,lora:r=32 "
+                                                 "unless given.")] = None,
+        max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Recommend nothing that needs more: "
+                                                       "16GB.")] = None,
+        max_forgetting: Annotated[str | None, typer.Option(metavar="NATS|%", help="Recommend nothing that raises the "
+                                                           "loss on the old text by more: 0.05, or 5% of the "
+                                                           "base's.")] = None,
+        max_trainable: Annotated[str | None, typer.Option(metavar="N|%", help="Recommend nothing that trains more "
+                                                          "parameters: 1000000, or 1%.")] = None,
+        revision: Annotated[str | None, typer.Option(metavar="REV", help="Of a hub repository.")] = None,
+        jobs: Jobs = None, device: DeviceOption = Device.AUTO, runs: Runs = Path("runs"), store: Store = None,
+        ) -> None:
+    """Compare ways to adapt your own model, on your own data, within a time.
+
+    Reads the data, times a few steps of each arm, fits learning rates, seeds and steps to the time, runs, and answers
+    on one page. The study that it ran is written as study.yaml."""
+    from finetrial.cli.comparing import Asked, compare_command
+
+    compare_command(Asked(model, learn, keep, within, arms, max_memory, max_forgetting, max_trainable, revision),
+                    runs=runs, store=store, device=device.value, jobs=jobs,
+                    command=context.obj["command"])
+
+
+@app.command()
 def studies() -> None:
     """List the built-in studies."""
     from finetrial.cli.showing import studies_command

@@ -294,7 +294,7 @@ def _profiled(builder: _Builder, base: ResolvedBase) -> None:
     """Cost, measured apart: repeats are the outer loop, so that the arms are interleaved."""
     repeats = PROFILE_REPEATS_DEMO if builder.study.size == "demo" else PROFILE_REPEATS
     for repeat, arm, before, task in _profile_grid(builder.study, repeats):
-        spec = {**specs.training(builder.study, base, arm, task, builder.resolved), "repeat": repeat}
+        spec = {**specs.profiled(specs.training(builder.study, base, arm, task, builder.resolved)), "repeat": repeat}
         if before:
             spec["before"] = [{"task": done, "components": [c.spec() for c in arm.for_task(done)]} for done in before]
         stage = builder.add("profile", f"{base.name}/{arm.name}/{task}/repeat-{repeat}", spec,

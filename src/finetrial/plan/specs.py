@@ -13,6 +13,7 @@ from finetrial.plan.bases import ResolvedBase
 from finetrial.spec.arm import Arm
 from finetrial.spec.model import plugin_identity
 from finetrial.spec.study import Study, TaskUse, joined_tasks
+from finetrial.train.config import Budget, Training
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: R
     rows = {name: wanted for name, task in zip(data_inputs(phase), tasks, strict=True)
             if (wanted := arm.rows(task) or study.task(task).num_train) is not None}
     return {**spec, "num_train": rows} if rows else spec
+
+
+def profiled(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec of a profile: how long a phase trains, and when it looks at validation, does not change its speed."""
+    settings = Training.model_validate(spec["training"]).model_copy(
+        update={"budget": Budget(amount=1, unit="steps"), "evaluations": 0, "early_stopping": None})
+    return {**spec, "training": settings.model_dump(mode="json", exclude_defaults=True)}
 
 
 def data_inputs(phase: str) -> list[str]:

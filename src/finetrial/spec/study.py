@@ -84,6 +84,16 @@ class Evaluation(Frozen):
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
 
 
+class Limits(Frozen):
+    """What an arm may cost to be recommended; None = no limit."""
+
+    max_trainable: int | None = Field(default=None, ge=1)  # trained parameters
+    max_trainable_share: float | None = Field(default=None, gt=0, le=1)  # of the base's parameters
+    max_memory_bytes: int | None = Field(default=None, ge=1)  # peak of training: the device's, on a CPU the host's
+    max_forgetting: float | None = Field(default=None, ge=0)  # nats per token of outside text, above the base
+    max_forgetting_share: float | None = Field(default=None, ge=0)  # the same, of the base's loss there
+
+
 class Study(Frozen):
     """A controlled trial."""
 
@@ -101,6 +111,7 @@ class Study(Frozen):
     evaluation: Evaluation = Evaluation()
     seeds: tuple[int, ...] = (0, 1, 2)
     factors: tuple[str, ...] = ("method",)  # what arms may differ in
+    limits: Limits = Limits()  # of the recommendation: they change no result
     accept_threats: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()

@@ -150,20 +150,21 @@ def _assemble(spec: Mapping[str, Any], base_folder: str, state: State, active: S
               folders: Mapping[str, Path], trained: Sequence[str]) -> Adapted:
     """Base, then what was merged in the order of merging, then the active instances in order of birth.
 
-    Weights are read once everything is attached: a block inserted later shifts the places of those behind it.
+    Each is given its weights before the next is attached: a copied block, or an adapter that starts from the weights
+    it adapts, then starts from what earlier instances made of them.
     """
     from finetrial.models import params
 
     base, streams = _loaded(spec, base_folder), streams_of({"seed": 0, **spec})
-    for instance in state.merged:
+    attached: dict[str, Component] = {}
+    for instance in (*state.merged, *active):
         component = _attach(base, instance, streams)
         if instance.name in folders:
             component.load(folders[instance.name])
-        component.merge()
-    attached = {instance.name: _attach(base, instance, streams) for instance in active}
-    for name, component in attached.items():
-        if name in folders:
-            component.load(folders[name])
+        if instance in active:
+            attached[instance.name] = component
+        else:
+            component.merge()
     components = [attached[name] for name in trained]
     params.own(base.model, components)  # what no component owns is frozen
     return Adapted(base, components, state, attached)
@@ -172,8 +173,6 @@ def _assemble(spec: Mapping[str, Any], base_folder: str, state: State, active: S
 def _attach(base: LoadedBase, instance: Instance, streams: Streams) -> Component:
     written = {name: value for name, value in instance.method.items() if name != "version"}
     method = plugin_from("method", written)
-    if instance.number == 1:
-        component: Component = method.attach(base.model, streams, instance.slot)
-    else:
-        component = method.attach(base.model, streams, instance.slot, str(instance.number))
+    number = "" if instance.number == 1 else str(instance.number)
+    component: Component = method.attach(base.model, streams, instance.slot, number)
     return component

@@ -1,0 +1,1 @@
+"""`finetrial compare`: your model, what it must learn, what it must keep, and a time; an answer on one page."""

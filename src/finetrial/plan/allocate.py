@@ -1,0 +1,80 @@
+"""Time -> grid: how many learning rates, seeds and steps fit into the minutes that there are.
+
+The least that gives a verdict comes first (2 rates x 3 seeds x 40 steps); then, in this order, as long as it fits:
+three rates, so that the best one has a neighbour on both sides; an epoch of data (at most 200 steps); five seeds;
+three epochs (at most 600 steps); five rates; ten seeds. Each step up buys what is worth most of what is left: without
+a bracket around the rate a comparison of methods is one of tunings, without replicates it is an anecdote.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from finetrial.errors import UserError
+
+MIN_STEPS, EPOCH_STEPS, MOST_STEPS = 40, 200, 600
+STEP_GROWTH = 1.25
+SAFETY = 1.1  # of the forecast: a machine is rarely as quiet as while it was measured
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one arm costs: seconds of an optimizer step, of all predictions of one cell, of starting a phase."""
+
+    step_seconds: float
+    predict_seconds: float
+    start_seconds: float
+
+    def cell(self, steps: int) -> float:
+        """Seconds of one phase."""
+        return self.start_seconds + steps * self.step_seconds + self.predict_seconds
+
+
+@dataclass(frozen=True)
+class Allocation:
+    """What is run for every arm, and the seconds that it is forecast to take."""
+
+    rates: int
+    seeds: int
+    steps: int
+    seconds: float
+
+
+def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: int, epoch_steps: int,
+             controls: tuple[str, ...] = ()) -> Allocation:
+    """The largest grid within `seconds`. `controls` names the arms that are run once more at one rate a seed.
+
+    `epoch_steps`: optimizer steps of one epoch. Raises UserError with the least time that would do.
+    """
+    def forecast(rates: int, seeds: int, steps: int) -> float:
+        work = sum(rates * speed.cell(steps) for speed in speeds.values())
+        work += sum(speeds[name].cell(steps) for name in controls)
+        return SAFETY * seeds * work / jobs
+
+    chosen = (2, 3, MIN_STEPS)
+    least = forecast(*chosen)
+    if least > seconds:
+        raise UserError(f"{_minutes(seconds)} are left for {len(speeds)} arms; the least that gives a verdict, 2 learning "
+                        f"rates x 3 seeds x {MIN_STEPS} steps, takes about {_minutes(least)}",
+                        "give more time (--within), fewer arms (--arms), or a smaller model")
+    one_epoch = max(MIN_STEPS, min(epoch_steps, EPOCH_STEPS))
+    three_epochs = max(MIN_STEPS, min(3 * epoch_steps, MOST_STEPS))
+    for rates, seeds, steps in ((3, 3, None), (3, 3, one_epoch), (3, 5, None), (3, 5, three_epochs), (5, 5, None),
+                                (5, 10, None)):
+        wanted = (max(rates, chosen[0]), max(seeds, chosen[1]), chosen[2] if steps is None else max(steps, chosen[2]))
+        while forecast(*wanted) > seconds and steps is not None and wanted[2] > chosen[2]:
+            wanted = (*wanted[:2], max(chosen[2], int(wanted[2] / STEP_GROWTH)))
+        if forecast(*wanted) <= seconds:
+            chosen = wanted
+    return Allocation(*chosen, forecast(*chosen))
+
+
+def spread(centre: float, count: int) -> tuple[float, ...]:
+    """`count` learning rates around a centre, half a decade apart, written with two digits."""
+    first = -(count - 1) // 2 if count % 2 else -(count // 2)
+    return tuple(float(f"{centre * 10 ** (0.5 * (first + place)):.2g}") for place in range(count))
+
+
+def _minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f} minutes"
