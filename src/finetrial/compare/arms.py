@@ -26,7 +26,7 @@ def parse_arms(text: str) -> dict[str, Method]:
             method = plugin_from("method", _long_names(written))
         except ValueError as error:
             raise UserError(f"--arms: {written!r}: {error}", f"for example --arms {DEFAULT}") from error
-        name = written.replace(":", "-").replace("=", "").replace(",", "-").replace("_", "-").lower()
+        name = _name(written)
         if name in methods:
             raise UserError(f"--arms: {written!r} is given twice", f"for example --arms {DEFAULT}")
         methods[name] = method
@@ -72,6 +72,14 @@ def _separate(text: str) -> list[str]:
         else:
             arms.append(part)
     return arms
+
+
+def _name(written: str) -> str:
+    """`lora:r=32,targets=all-linear,alpha=16` -> `lora-r32-all-linear-alpha16`."""
+    kind, _, rest = written.partition(":")
+    options = (part.partition("=") for part in rest.split(",") if part)
+    parts = [kind, *(value if value[:1].isalpha() else option + value for option, _, value in options)]
+    return "-".join(parts).replace("_", "-").lower()
 
 
 def _long_names(written: str) -> str:
