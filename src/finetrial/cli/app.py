@@ -182,6 +182,66 @@ def report(name: Annotated[str, typer.Argument(metavar="RUN", help="The folder o
 
 
 @app.command()
+def export(context: typer.Context,
+           run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
+           arm: Annotated[str, typer.Argument(metavar="ARM", help="Which arm.")],
+           output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write; must be empty or absent.")],
+           merge: Annotated[bool, typer.Option("--merge", help="Write one model that plain transformers loads, "
+                                               "instead of adapters.")] = False,
+           seed: Annotated[int | None, typer.Option(metavar="N", help="Which seed; the first unless given.")] = None,
+           phase: Annotated[int | None, typer.Option(metavar="K", help="After which phase; the last unless "
+                                                     "given.")] = None, runs: Runs = Path("runs")) -> None:
+    """Write an arm's weights for plain peft or transformers, with a card.
+
+    At the learning rate that validation chose."""
+    from finetrial.cli.using import export_command
+
+    export_command(run, arm, output, merge, seed, phase, runs, context.obj["command"])
+
+
+@app.command()
+def generate(run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
+             prompt: Annotated[str, typer.Option(metavar="TEXT", help="What the models are to go on from.")],
+             arms: Arms = None,
+             tokens: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many new tokens.")] = 64,
+             runs: Runs = Path("runs")) -> None:
+    """Let the base and every arm of a run answer a prompt, one below the other."""
+    from finetrial.cli.using import generate_command
+
+    generate_command(run, prompt, arms, tokens, runs)
+
+
+@app.command("open")
+def open_(name: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
+          runs: Runs = Path("runs")) -> None:
+    """Open a run's report in the browser."""
+    from finetrial.cli.using import open_command
+
+    open_command(name, runs)
+
+
+@app.command()
+def init(output: Annotated[Path, typer.Argument(metavar="FILE", help="The study file to write.")] = Path("study.yaml"),
+         ) -> None:
+    """Write a study of your own to start from: every part of it, with comments."""
+    from finetrial.cli.using import init_command
+
+    init_command(output)
+
+
+@app.command()
+def gc(runs: Runs = Path("runs"), store: Store = None,
+       yes: Annotated[bool, typer.Option("--yes", help="Free it; otherwise only say what would be freed.")] = False,
+       ) -> None:
+    """Free what no run needs any more.
+
+    Entries of the store that the runs' studies do not name; only said, unless --yes is given."""
+    from finetrial.cli.using import gc_command
+
+    gc_command(runs, store or runs / ".store", yes)
+
+
+@app.command()
 def data(name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
          rows: Annotated[int, typer.Option(min=0, max=50, metavar="N", help="Rows shown of each task.")] = 3) -> None:
     """Mine and show the data of a study.

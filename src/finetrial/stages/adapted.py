@@ -70,9 +70,15 @@ def begin(spec: Mapping[str, Any], base_folder: str, *, parent: Path | None = No
 def reopen(spec: Mapping[str, Any], base_folder: str, folder: Path, *, routing: Routing = "latest",
            task: str = "") -> Adapted:
     """The model that a training stage left in `folder`, with the instances that answer for `task`. Nothing is owned."""
-    state = read_state(folder)
-    folders = {i.name: folder / WEIGHTS / instance_folder(i) for i in state.instances}
-    return _assemble(spec, base_folder, state, answering(state, routing, task), folders, [])
+    return assembled(spec, base_folder, folder, folder / WEIGHTS, routing=routing, task=task)
+
+
+def assembled(spec: Mapping[str, Any], base_folder: str, state: Path, weights: Path, *, routing: Routing = "latest",
+              task: str = "") -> Adapted:
+    """The same from a folder with `state.json` and one with the instances' weights."""
+    held = read_state(state)
+    folders = {instance.name: weights / instance_folder(instance) for instance in held.instances}
+    return _assemble(spec, base_folder, held, answering(held, routing, task), folders, [])
 
 
 def answering_model(context: StageContext) -> Adapted:

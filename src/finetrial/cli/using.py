@@ -1,0 +1,99 @@
+"""`export`, `generate`, `open`, `init`, `gc`: what is done around a run."""
+
+from __future__ import annotations
+
+import webbrowser
+from collections import Counter
+from importlib.resources import files
+from pathlib import Path
+
+from rich.table import Table
+from rich.text import Text
+
+from finetrial.cli.output import heading, indented, say, say_line
+from finetrial.cli.running import REPORT_FILE, find_run
+from finetrial.errors import UserError, unknown
+
+
+def export_command(run: str, arm: str, output: Path, merge: bool, seed: int | None, phase: int | None, runs: Path,
+                   command: str) -> None:
+    """Write the weights and say how to load them."""
+    from finetrial.run.adapters import export
+
+    done = export(find_run(run, runs), arm, output, merged=merge, command=command, seed=seed, phase=phase)
+    if done.largest_difference is not None:
+        say_line(f"merged; largest difference of a logit from the unmerged model: {done.largest_difference:.2g}")
+        say_line(f'load it: AutoModelForCausalLM.from_pretrained("{output}")  (AutoModelForSeq2SeqLM for T5)')
+    else:
+        adapters = sorted(path.parent for path in output.rglob("adapter_config.json"))
+        for folder in adapters:
+            say_line(f'load it: PeftModel.from_pretrained(base, "{folder}")')
+    say_line(f"written: {output}")
+
+
+def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path) -> None:
+    """The prompt, then each answer below the arm's label."""
+    from finetrial.run.adapters import ask
+    from finetrial.spec.io import read_study
+    from finetrial.spec.study import BASE_ARM
+
+    folder = find_run(run, runs)
+    study = read_study(folder / "study.yaml")
+    labels = {BASE_ARM: f"base ({study.bases[0].name})", **{arm.name: arm.title for arm in study.arms}}
+    chosen = [name.strip() for name in arms.split(",")] if arms else list(labels)
+    for name in chosen:
+        if name not in labels:
+            raise UserError(unknown("arm", name, labels), f"finetrial show {folder.name} lists them")
+    say(heading("Prompt"), indented(Text(prompt)))
+    for name, text in ask(folder, chosen, prompt, tokens).items():
+        say(heading(labels[name]), indented(Text(text)))
+
+
+def open_command(name: str, runs: Path) -> None:
+    """Open the report; print its path in any case."""
+    folder = find_run(name, runs)
+    report = folder / REPORT_FILE
+    if not report.is_file():
+        raise UserError(f"{folder} has no report yet", f"finetrial report {folder.name} builds it from what is there")
+    webbrowser.open(report.resolve().as_uri())
+    say_line(f"report: {report}")
+
+
+def init_command(output: Path) -> None:
+    """A commented study that runs as it is, on the bundled base and the embedded corpus."""
+    if output.exists():
+        raise UserError(f"{output} exists already", "name another file: finetrial init my-study.yaml")
+    if output.suffix not in (".yaml", ".yml"):
+        raise UserError(f"{output}: a study file ends in .yaml", "for example finetrial init study.yaml")
+    output.write_text(files("finetrial.cli").joinpath("study_template.yaml").read_text(encoding="utf-8"),
+                      encoding="utf-8")
+    say_line(f"written: {output}")
+    say_line(f"see what it would do: finetrial plan {output}")
+    say_line(f"run it: finetrial run {output}")
+
+
+def gc_command(runs: Path, store: Path, yes: bool) -> None:
+    """What no run names, by kind; freed only if told so."""
+    from finetrial.run.garbage import remove, unused
+
+    if not store.is_dir():
+        raise UserError(f"there is no store at {store}", "name it with --store DIR")
+    waste, named = unused(store, runs)
+    say_line(f"runs that use {store}: {', '.join(named) or 'none'}")
+    if not waste:
+        say_line("nothing to free")
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Kind")
+    table.add_column("Entries", justify="right")
+    table.add_column("MB", justify="right")
+    sizes: Counter[str] = Counter()
+    for entry in waste:
+        sizes[entry.kind] += entry.num_bytes
+    for kind, count in Counter(entry.kind for entry in waste).items():
+        table.add_row(kind, f"{count:,}", f"{sizes[kind] / 1e6:,.1f}")
+    say(table)
+    if yes:
+        say_line(f"freed {remove(waste, store) / 1e6:,.1f} MB")
+    else:
+        say_line(f"{sum(sizes.values()) / 1e6:,.1f} MB would be freed: finetrial gc --yes")

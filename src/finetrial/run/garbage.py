@@ -1,0 +1,83 @@
+"""What of a store no run needs any more: entries that the plans of the runs beside it do not name."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetrial.errors import UserError
+from finetrial.plan.build import Resolved, build
+from finetrial.records.record import Record
+from finetrial.run.locks import try_lock
+from finetrial.run.store import RECORD
+from finetrial.spec.io import read_study
+
+OWN_FOLDERS = ("corrupt", "tmp")  # damaged entries, and what a killed process left
+
+
+@dataclass(frozen=True)
+class Waste:
+    """An entry of the store that no run names."""
+
+    folder: Path
+    kind: str
+    num_bytes: int
+
+
+def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
+    """(entries that no run below `runs` names, names of runs that were read).
+
+    Raises UserError where a run cannot be planned any more: what it needs is then unknown, and nothing is waste.
+    """
+    needed: set[str] = set()
+    named = []
+    for file in sorted(runs.glob("*/run.json")):
+        how = json.loads(file.read_text(encoding="utf-8"))
+        if Path(how["store"]).resolve() != store.resolve():
+            continue
+        needed |= _keys(file.parent, how, store)
+        named.append(file.parent.name)
+    waste = [Waste(path.parent, path.parent.parent.parent.name, _size(path.parent))
+             for path in sorted(store.glob(f"*/??/*/{RECORD}"))
+             if path.parent.name.rpartition("-")[0] not in needed]
+    waste += [Waste(folder, name, _size(folder)) for name in OWN_FOLDERS
+              for folder in sorted((store / name).glob("*")) if folder.is_dir()]
+    return waste, named
+
+
+def remove(waste: Iterable[Waste], store: Path) -> int:
+    """Delete entries that no process holds; the bytes that became free (hard links elsewhere keep their content)."""
+    freed = 0
+    for entry in waste:
+        lock = try_lock(store / "locks" / entry.folder.name.partition(".")[0])
+        if lock is None:
+            continue  # a run computes it just now
+        with lock:
+            shutil.rmtree(entry.folder)
+            freed += entry.num_bytes
+    return freed
+
+
+def _keys(folder: Path, how: dict[str, str | None], store: Path) -> set[str]:
+    """The keys of every stage of a run, as far as selections are recorded."""
+    relative_to = Path(how["relative_to"]) if how["relative_to"] else None
+    try:
+        plan = build(read_study(folder / "study.yaml", relative_to), resolved=Resolved(), relative_to=relative_to)
+    except UserError as error:
+        raise UserError(f"run {folder.name} cannot be planned any more, so what it needs is unknown: {error.problem}",
+                        "mend what it names, or remove the run's folder if it is not needed") from error
+
+    def choice(select: str, key: str) -> str | None:
+        for path in store.glob(f"select/{key[:2]}/{key}-*/{RECORD}"):
+            chosen = Record.model_validate_json(path.read_bytes()).values.get("chosen")
+            return None if chosen is None else str(chosen)
+        return None
+
+    return {key for key in plan.keys(choice).values() if key is not None}
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
