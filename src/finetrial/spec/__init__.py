@@ -2,7 +2,8 @@
 
 from finetrial.spec.arm import Arm, Component, Controls, PositiveControl
 from finetrial.spec.hypothesis import Contrast, Hypothesis
-from finetrial.spec.study import Base, Evaluation, Sequence, Study, TaskUse
+from finetrial.spec.slots import Carry
+from finetrial.spec.study import Base, Evaluation, Limits, Sequence, Study, TaskUse
 
-__all__ = ["Arm", "Base", "Component", "Contrast", "Controls", "Evaluation", "Hypothesis", "PositiveControl",
-           "Sequence", "Study", "TaskUse"]
+__all__ = ["Arm", "Base", "Carry", "Component", "Contrast", "Controls", "Evaluation", "Hypothesis", "Limits",
+           "PositiveControl", "Sequence", "Study", "TaskUse"]

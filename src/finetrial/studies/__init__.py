@@ -1,1 +1,3 @@
-"""The built-in studies: one file each."""
+"""The built-in studies: one file each. `arms` is what they share."""
+
+NOT_PLUGINS = ("arms",)

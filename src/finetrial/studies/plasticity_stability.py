@@ -1,0 +1,103 @@
+"""Full fine-tuning and LoRA along task A then task B: what is learned of B, what is forgotten of A.
+
+    finetrial run plasticity-stability --size demo      three arms, three seeds
+    finetrial run plasticity-stability                  five arms, five seeds
+    finetrial run plasticity-stability --size thorough  also B then A, joint training, B alone, and oracle routing
+
+A = `pydoc-chat` (function -> documentation), B = `pycode` (description -> function), on `tiny-gpt`; judged under LATEST
+routing. The published design had one path (A by full fine-tuning, then B by LoRA), which ties the method to the
+position: here the method at A and the method at B are crossed.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from finetrial.methods.full import Full
+from finetrial.spec import Arm, Base, Carry, Contrast, Controls, Hypothesis, PositiveControl, Sequence, Study, TaskUse
+from finetrial.spec.hypothesis import AllOf
+from finetrial.studies.arms import arm, lora, path_arm
+from finetrial.studies.base import BuiltIn
+from finetrial.tasks.pycode import Pycode
+from finetrial.tasks.pydoc_chat import PydocChat
+from finetrial.tasks.python_text import PythonText
+from finetrial.train.config import Budget, Training
+
+A, B, OLD = "pydoc-chat", "pycode", "python-text"
+FORWARD, BACKWARD = "a-then-b", "b-then-a"
+
+
+class PlasticityStability(BuiltIn):
+    """The study of RQ2: "To what extent do full fine-tuning and LoRA demonstrate plasticity-stability trade-offs?"."""
+
+    summary: ClassVar[str] = "full fine-tuning and LoRA along A then B: plasticity against stability"
+
+    def make(self, scale: str, size: str) -> Study:
+        """The embedded study at one of three sizes."""
+        demo, thorough = size == "demo", size == "thorough"
+        test = 150 if not thorough else 200
+        return Study(
+            name="plasticity-stability", scale="embedded", size=size,
+            question="To what extent do full fine-tuning and LoRA demonstrate plasticity-stability trade-offs in "
+                     "language models, considering the impact on task performance, model stability, and "
+                     "computational efficiency when adapting to new tasks?",
+            bases=(Base(name="tiny-gpt"),),
+            tasks=(TaskUse(name=A, task=PydocChat(), num_val=40, num_test=test),
+                   TaskUse(name=B, task=Pycode(), num_val=40, num_test=test),
+                   TaskUse(name=OLD, task=PythonText(), role="outside", num_val=20, num_test=test, max_tokens=128)),
+            sequences=(Sequence(name=FORWARD, tasks=(A, B)), *((Sequence(name=BACKWARD, tasks=(B, A)),)
+                                                             if thorough else ())),
+            arms=_arms(size),
+            controls=Controls(reference="full-full", positive=PositiveControl(arm="full-full", task=OLD),
+                              single_task=thorough, joint=thorough),
+            hypotheses=_hypotheses(),
+            training=Training(budget=Budget(amount=40 if demo else 60, unit="steps"), sequence_length=256,
+                              batch_sequences=4),
+            seeds=tuple(range(3 if demo else 5)),
+            factors=("method", "rank", "targets", "path"),
+            notes=("tiny-gpt has 5 million parameters: results on it are results on a tiny model",))
+
+
+def _arms(size: str) -> tuple[Arm, ...]:
+    full, adapter, tasks = Full(), lora(8), (A, B)
+    arms = (arm("full-full", "full, then full", full),
+            arm("lora-lora", "LoRA r=8, then the same LoRA", adapter),
+            path_arm("full-lora", "full, then LoRA r=8", full, adapter, Carry.MERGE, tasks),
+            path_arm("lora-full", "LoRA r=8 merged, then full", adapter, full, Carry.MERGE, tasks),
+            path_arm("lora-merge-lora", "LoRA r=8 merged, then new LoRA", adapter, adapter, Carry.MERGE, tasks))
+    return arms[:3] if size == "demo" else arms
+
+
+def _hypotheses() -> tuple[Hypothesis, ...]:
+    """Fixed before the run; judged after both tasks, under LATEST."""
+    full, adapter = "full-full", "lora-lora"
+
+    def learns(x: str, y: str) -> Contrast:
+        return Contrast(left=x, right=y, task=B, metric="nats-per-token", sequence=FORWARD, expect="greater",
+                        margin=0.02)
+
+    def forgets(x: str, y: str) -> Contrast:
+        return Contrast(left=x, right=y, quantity="forgetting", task=A, metric="nats-per-token", sequence=FORWARD,
+                        expect="greater", margin=0.02)
+
+    def costs_less(x: str, y: str) -> Contrast:
+        return Contrast(left=x, right=y, quantity="cost", cost="optimizer_bytes", task=B, sequence=FORWARD,
+                        expect="less")
+
+    trade_off = Hypothesis(
+        name="H2a", statement="Full fine-tuning and LoRA show a trade-off: one learns the new task better, but forgets "
+                              "more of the old one or costs more.",
+        any_of=tuple(AllOf(all_of=(learns(x, y), other(*pair)))
+                     for x, y in ((full, adapter), (adapter, full))
+                     for other, pair in ((forgets, (x, y)), (costs_less, (y, x)))))
+    at_matched = Hypothesis(
+        name="H2b", statement="At matched plasticity on the new task, LoRA forgets less of the task before than full "
+                              "fine-tuning.",
+        contrast=Contrast(left=adapter, right=full, quantity="forgetting-at-matched-plasticity", task=A, learned=B,
+                          metric="nats-per-token", sequence=FORWARD, expect="less", margin=0.02))
+    after_full = Hypothesis(
+        name="H2c", statement="After full fine-tuning on the first task, LoRA on the second forgets less of the first "
+                              "than full fine-tuning on the second does.",
+        contrast=Contrast(left="full-lora", right=full, quantity="forgetting", task=A, metric="nats-per-token",
+                          sequence=FORWARD, expect="less", margin=0.02))
+    return trade_off, at_matched, after_full
