@@ -17,7 +17,7 @@ from finetrial import catalog
 from finetrial.analysis.naming import aa_name, positive_control_name
 from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase, resolve_base
-from finetrial.plan.check import check_arm, states
+from finetrial.plan.check import can_go, check_arm, states
 from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PredictionOf, deduplicate
 from finetrial.plan.specs import Resolved
 from finetrial.records.results import Point
@@ -99,10 +99,16 @@ class _Line:
         return "select/" + self.owner(seed, f"after-phase-{index}")
 
     def chosen(self, seed: int, index: int) -> Source:
-        """The training stage of phase `index` at the rate that was picked."""
+        """The training stage of phase `index` at the rate that was picked; the only one where there is one rate."""
         options = self.run.options(self.path.tasks[index - 1])
+        if len(options) == 1:
+            return self.train_id(seed, next(iter(options)), index)
         among = {option: self.train_id(seed, option, index) for option in options}
         return Chosen(self.select_id(seed, index), among)
+
+    def before(self, index: int) -> State:
+        """What the slots hold when phase `index` begins."""
+        return self.states[index - 2] if index > 1 else State()
 
     def point(self, rate: float) -> Point:
         """Where in the grid a cell of this line lies."""
@@ -145,10 +151,16 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
             check_arm(study, arm, base)
         _untouched(builder, base)
         for path in (*study.paths, *study.control_paths):
-            runs = arm_runs(study) if path in study.paths else [ArmRun(arm.name, arm) for arm in study.arms]
-            _along(builder, base, path, runs)
+            _along(builder, base, path, _runs_along(study, path))
         _profiled(builder, base)
     return deduplicate(Plan(builder.stages, builder.cells, builder.profiles, builder.outputs, builder.data))
+
+
+def _runs_along(study: Study, path: Sequence) -> list[ArmRun]:
+    """The runs of one sequence: arms and controls, or for a sequence that the controls add the arms that can."""
+    if path in study.paths:
+        return [run for run in arm_runs(study) if run.arm in study.arms_along(path)]
+    return [ArmRun(arm.name, arm) for arm in study.arms if can_go(arm, path)]
 
 
 def _untouched(builder: _Builder, base: ResolvedBase) -> None:
@@ -159,7 +171,8 @@ def _untouched(builder: _Builder, base: ResolvedBase) -> None:
         key = CellKey(base.name, BASE_ARM, path.name, None)
         builder.cells.append(PlannedCell(key, "base", [PlannedPhase(0, "", None, predictions)]))
     for use in builder.study.tasks:
-        if not (metrics := specs.scored(use)):
+        metrics = specs.scored(use)
+        if not metrics or not use.evaluate:
             continue
         data = builder.data[base.name, use.name]
         of = PredictionOf(use.name, "test")
@@ -186,7 +199,8 @@ def _along(builder: _Builder, base: ResolvedBase, path: Sequence, runs: list[Arm
                     chains.setdefault((line.run.name, seed, rate), []).append(phase)
         if index < len(path.tasks) or generates:
             for line in lines:
-                _select(line, chains, index)
+                if len(line.run.rates(task)) > 1:
+                    _select(line, chains, index)
         for seed in builder.study.seeds:
             for line in lines:
                 if line.run.role != "positive control":
@@ -201,8 +215,8 @@ def _phase(line: _Line, seed: int, rate: float, index: int) -> PlannedPhase:
     builder, base, run, task = line.builder, line.base, line.run, line.path.tasks[index - 1]
     owner = line.owner(seed, f"rate-{rate:g}/phase-{index}-{task}")
     label = f"{run.arm.title if run.role == 'arm' else run.name} at {rate:g}, seed {seed}"
-    spec = {**specs.training(builder.study, base, run.arm, task, builder.resolved), "phase": index,
-            "learning_rate": rate, "seed": seed}
+    spec = {**specs.training(builder.study, base, run.arm, task, builder.resolved, line.before(index)),
+            "phase": index, "learning_rate": rate, "seed": seed}
     if run.replicate:
         spec["replicate"] = run.replicate
     inputs: dict[str, Source] = {name: builder.data[base.name, learned]
@@ -210,17 +224,23 @@ def _phase(line: _Line, seed: int, rate: float, index: int) -> PlannedPhase:
     if index > 1:
         inputs["parent"] = line.chosen(seed, index - 1)
     train = builder.add("train", owner, spec, inputs, group=owner, label=label, locations={"base": str(base.folder)})
+    judged = joined_tasks(task) if len(run.rates(task)) > 1 else ()  # validation picks the rate
     predictions = _predictions(builder, base, owner, {"model": train}, owner, label,
-                               lambda scored: line.routings(index, scored))
+                               lambda scored: line.routings(index, scored), judged)
     return PlannedPhase(index, task, train, predictions)
 
 
 def _predictions(builder: _Builder, base: ResolvedBase, owner: str, model: Mapping[str, Source], group: str,
-                 label: str, routings: Any) -> dict[PredictionOf, str]:
-    """The losses on every task. Where both routings take the same instances, one stage stands for both."""
+                 label: str, routings: Any, judged: tuple[str, ...] = ()) -> dict[PredictionOf, str]:
+    """The losses on every task that is evaluated; on those in `judged` the validation losses in any case.
+
+    Where both routings take the same instances, one stage stands for both.
+    """
     evaluation, found = builder.study.evaluation, {}
     for use in builder.study.tasks:
         for split in evaluation.splits:
+            if not use.evaluate and (use.name not in judged or split != "val"):
+                continue
             for routing in routings(use.name):
                 spec = {**specs.model(base, builder.resolved), "split": split, "precision": evaluation.precision,
                         **_routed(routing, use.name)}
@@ -242,7 +262,8 @@ def _outputs(line: _Line, seed: int, index: int) -> None:
     points = {option: line.point(rate) for option, rate in run.options(line.path.tasks[index - 1]).items()}
     group = line.owner(seed, f"phase-{index}-outputs")
     for use in builder.study.tasks:
-        if not (metrics := specs.scored(use)):
+        metrics = specs.scored(use)
+        if not metrics or not use.evaluate:
             continue
         data, latest = builder.data[base.name, use.name], None
         for routing in builder.study.evaluation.routings:
@@ -255,8 +276,9 @@ def _outputs(line: _Line, seed: int, index: int) -> None:
                                        locations={"base": str(base.folder)})
                 latest = generate, _score(builder, name, metrics, {"outputs": generate, "data": data}, group)
             of = PredictionOf(use.name, "test", routing)
+            select = line.select_id(seed, index) if len(points) > 1 else None
             builder.outputs.append(PlannedOutputs(base.name, run.name, line.path.name, seed, index, of, *latest,
-                                                  line.select_id(seed, index), points))
+                                                  select, points))
 
 
 def _score(builder: _Builder, name: str, metrics: list[dict[str, Any]], inputs: Mapping[str, Source],
@@ -293,24 +315,26 @@ def _select(line: _Line, chains: Mapping[tuple[str, int, float], list[PlannedPha
 def _profiled(builder: _Builder, base: ResolvedBase) -> None:
     """Cost, measured apart: repeats are the outer loop, so that the arms are interleaved."""
     repeats = PROFILE_REPEATS_DEMO if builder.study.size == "demo" else PROFILE_REPEATS
-    for repeat, arm, before, task in _profile_grid(builder.study, repeats):
-        spec = {**specs.profiled(specs.training(builder.study, base, arm, task, builder.resolved)), "repeat": repeat}
-        if before:
-            spec["before"] = [{"task": done, "components": [c.spec() for c in arm.for_task(done)]} for done in before]
+    for repeat, arm, path, index in _profile_grid(builder.study, repeats):
+        task, held = path.tasks[index], (State(), *states(arm, path))
+        spec = {**specs.profiled(specs.training(builder.study, base, arm, task, builder.resolved, held[index])),
+                "repeat": repeat}
+        if index:
+            spec["before"] = [{"task": done, "components": specs.components(arm, done, state)}
+                              for done, state in zip(path.tasks[:index], held, strict=False)]
         stage = builder.add("profile", f"{base.name}/{arm.name}/{task}/repeat-{repeat}", spec,
                             {"data": builder.data[base.name, task]}, exclusive=True, label=f"cost of {arm.title}",
                             locations={"base": str(base.folder)})
         builder.profiles.setdefault((base.name, arm.name, task), []).append(stage)
 
 
-def _profile_grid(study: Study, repeats: int) -> Iterator[tuple[int, Arm, tuple[str, ...], str]]:
-    """(repeat, arm, tasks trained before, task): each task where it first occurs in the study's sequences."""
-    first: dict[str, tuple[str, ...]] = {}
-    for path in study.paths:
-        for index, task in enumerate(path.tasks):
-            if len(joined_tasks(task)) == 1:
-                first.setdefault(task, path.tasks[:index])
+def _profile_grid(study: Study, repeats: int) -> Iterator[tuple[int, Arm, Sequence, int]]:
+    """(repeat, arm, sequence, place in it): each task where it first occurs in the sequences of an arm."""
+    first: dict[tuple[str, str], tuple[Arm, Sequence, int]] = {}
+    for arm in study.arms:
+        for path in study.paths:
+            for index, task in enumerate(path.tasks):
+                if arm in study.arms_along(path) and len(joined_tasks(task)) == 1 and study.task(task).evaluate:
+                    first.setdefault((arm.name, task), (arm, path, index))
     for repeat in range(repeats):
-        for arm in study.arms:
-            for task, before in first.items():
-                yield repeat, arm, before, task
+        yield from ((repeat, *place) for place in first.values())

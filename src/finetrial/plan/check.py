@@ -43,9 +43,20 @@ def states(arm: Arm, path: Sequence) -> list[State]:
     return found
 
 
+def can_go(arm: Arm, path: Sequence) -> bool:
+    """Whether the arm's rules of carry hold along a sequence."""
+    try:
+        states(arm, path)
+    except ValueError:
+        return False
+    return True
+
+
 def _slots(study: Study, arm: Arm) -> list[str]:
     problems = []
-    for path in (*study.paths, *study.control_paths):
+    for path in study.paths:
+        if arm not in study.arms_along(path):
+            continue
         for task in path.tasks:
             names = [component.slot for component in arm.for_task(task)]
             if not names:

@@ -12,6 +12,7 @@ from finetrial import catalog
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec.arm import Arm
 from finetrial.spec.model import plugin_identity
+from finetrial.spec.slots import Carry, State
 from finetrial.spec.study import Study, TaskUse, joined_tasks
 from finetrial.train.config import Budget, Training
 
@@ -50,7 +51,8 @@ def attention(base: ResolvedBase, resolved: Resolved) -> str:
     return "eager" if base.config.get("is_encoder_decoder") else resolved.attention
 
 
-def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: Resolved) -> dict[str, Any]:
+def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: Resolved,
+             before: State) -> dict[str, Any]:
     """What a phase trains: components, settings, rows. A joint phase has the budgets of its tasks together."""
     settings = study.training_of(arm)
     tasks = joined_tasks(phase)
@@ -58,11 +60,17 @@ def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: R
         budget = settings.budget.model_copy(update={"amount": settings.budget.amount * len(tasks)})
         settings = settings.model_copy(update={"budget": budget})
     spec = {**model(base, resolved), "task": phase,
-            "components": [component.spec() for component in arm.for_task(phase)],
+            "components": components(arm, phase, before),
             "training": settings.model_dump(mode="json", exclude_defaults=True)}
     rows = {name: wanted for name, task in zip(data_inputs(phase), tasks, strict=True)
             if (wanted := arm.rows(task) or study.task(task).num_train) is not None}
     return {**spec, "num_train": rows} if rows else spec
+
+
+def components(arm: Arm, phase: str, before: State) -> list[dict[str, Any]]:
+    """The components of a phase. In an empty slot carry means nothing: left out, so that arms share the stage."""
+    written = [component.spec() for component in arm.for_task(phase)]
+    return [{**row, "carry": Carry.CONTINUE.value} if before.newest(row["slot"]) is None else row for row in written]
 
 
 def profiled(spec: dict[str, Any]) -> dict[str, Any]:

@@ -126,9 +126,9 @@ def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mappin
 def _chosen_point(row: PlannedOutputs, lookup: Lookup) -> Point:
     """The point at which outputs were generated; an empty one for the base and the floors."""
     select = lookup(row.select) if row.select else None
-    if select is None:
-        return Point()
-    return row.points[select.record.values["chosen"]]
+    if select is not None:
+        return row.points[select.record.values["chosen"]]
+    return next(iter(row.points.values()), Point())
 
 
 def _outcome(phase: PlannedPhase, stage: str, lookup: Lookup) -> Outcome | None:

@@ -61,6 +61,7 @@ class Arm(Frozen):
     learning_rates_for: dict[str, tuple[float, ...]] = {}  # another grid for the phases of some tasks
     training: Training | None = None  # None = the study's; anything else must be a declared factor
     num_train: dict[str, int] = {}  # training rows by task, where they are not as the task says; a factor
+    sequences: tuple[str, ...] = ()  # the study's sequences that this arm goes along; empty = all
     factors: dict[str, int | float | str] = {}  # levels of crossed factors, for interactions and heat maps
     label: str = ""
 

@@ -45,6 +45,7 @@ class TaskUse(Frozen):
     num_test: int = Field(default=200, ge=2)
     max_tokens: int | None = Field(default=None, ge=8)  # None = the training's sequence length
     max_new_tokens: int = Field(default=96, ge=1)  # the longest output of a task that generates
+    evaluate: bool = True  # False: a step on the way that no score is wanted for
     metrics: tuple[str, ...] = ()  # empty = the task's primary metric and what belongs to it
 
     @field_validator("task", mode="before")
@@ -157,6 +158,10 @@ class Study(Frozen):
         learned = tuple(use.name for use in self.tasks if use.role == "learn")
         return (Sequence(name="-".join(learned), tasks=learned),)
 
+    def arms_along(self, path: Sequence) -> tuple[Arm, ...]:
+        """The arms that go along a sequence of the study."""
+        return tuple(arm for arm in self.arms if not arm.sequences or path.name in arm.sequences)
+
     def task(self, name: str) -> TaskUse:
         """The task called `name`."""
         return next(use for use in self.tasks if use.name == name)
@@ -196,6 +201,9 @@ class Study(Frozen):
             yield from ("controls: " + unknown("arm", name, arms) for name in named if name not in arms)
             if self.controls.positive and self.controls.positive.task not in tasks:
                 yield "controls.positive: " + unknown("task", self.controls.positive.task, tasks)
+        for arm in self.arms:
+            yield from (f"arm {arm.name}: " + unknown("sequence", name, [path.name for path in self.paths])
+                        for name in arm.sequences if name not in [path.name for path in self.paths])
         for hypothesis in self.hypotheses:
             for contrast in hypothesis.contrasts:
                 yield from (f"hypothesis {hypothesis.name}: {text}" for text in self._unknown_in(contrast))

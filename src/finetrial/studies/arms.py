@@ -36,7 +36,7 @@ def path_arm(name: str, label: str, first: Method, then: Method, carry: Carry, t
     With a `slot` of its own the second stands beside the first, which stays as it is.
     """
     components: Mapping[str, tuple[Component, ...]] = {
-        tasks[0]: (Component(method=first),), tasks[1]: (Component(method=then, carry=carry, slot=slot),)}
+        tasks[0]: (Component(method=first, carry=carry),), tasks[1]: (Component(method=then, carry=carry, slot=slot),)}
     return Arm(name=name, label=label, components=dict(components), learning_rates=grid(first),
                learning_rates_for={tasks[1]: grid(then)})
 

@@ -10,6 +10,7 @@ Experiment 2, shared layer: LoRA is new, the layer of the first task is used aga
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from finetrial.methods.layer import Layer
@@ -27,6 +28,7 @@ from finetrial.spec import (
     Sequence,
     Study,
 )
+from finetrial.spec.study import BASE_ARM
 from finetrial.studies.arms import LORA_RATES, lora
 from finetrial.studies.base import BuiltIn
 from finetrial.studies.lora_vs_layer import JAVASCRIPT, OLD, PYTHON, code_tasks, swapped
@@ -95,11 +97,19 @@ def _hypotheses(size: str, bases: list[str]) -> tuple[Hypothesis, ...]:
         all_of=tuple(better("specific", other, JAVASCRIPT)
                      for other in ("lora", "layer", *(() if size == "demo" else ("lora-matched",)))))
     if size == "demo":
-        return (beats_parts,)
+        return beats_parts, _interaction(where)
     specific = Hypothesis(
         name="H1", statement="Task-specific beats shared on each task.",
         all_of=tuple(better("specific", "shared-trained", task, oracle) for task in (PYTHON, JAVASCRIPT)))
     transfer = Hypothesis(
         name="H2", statement="A shared layer that is trained on helps JavaScript: it beats the task-specific one there.",
         contrast=better("shared-trained", "specific", JAVASCRIPT), primary=False)
-    return specific, transfer, beats_parts
+    return specific, transfer, beats_parts, _interaction(where)
+
+
+def _interaction(where: Mapping[str, str]) -> Hypothesis:
+    """(both - layer) - (LoRA - none), none being the untouched base."""
+    contrast = Contrast(left="specific", right="layer", interaction=("lora", BASE_ARM), task=JAVASCRIPT,
+                        expect="less", margin=0.01, **where)
+    return Hypothesis(name="H4", statement="LoRA and the layer do not add up: what LoRA gains on JavaScript is less with "
+                                           "the layer than without it.", contrast=contrast, primary=False)

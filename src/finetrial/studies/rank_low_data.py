@@ -44,14 +44,14 @@ class RankLowData(BuiltIn):
                      "and how does rank matter when examples are few?",
             bases=(Base(name="tiny-gpt"),),
             tasks=(TaskUse(name=NEW, task=PydocSummary(), num_val=40, num_test=150, max_new_tokens=48),
-                   TaskUse(name=CHAT, task=PydocChat(), num_val=20, num_test=150),
+                   TaskUse(name=CHAT, task=PydocChat(), num_val=20, num_test=150, evaluate=False),
                    TaskUse(name=OLD, task=PythonText(), role="outside", num_val=20, num_test=150, max_tokens=128)),
             sequences=(Sequence(name=PLAIN, tasks=(NEW,)), *(() if demo else
                                                            (Sequence(name=INSTRUCTED, tasks=(CHAT, NEW)),))),
             arms=tuple(_arm(rank, count) for rank in ranks for count in counts),
             controls=Controls(reference="r8-n100", positive=PositiveControl(arm="r8-n100", task=OLD)),
             hypotheses=_hypotheses(size),
-            training=Training(budget=Budget(amount=40 if demo else 48, unit="steps"), sequence_length=192,
+            training=Training(budget=Budget(amount=40, unit="steps"), sequence_length=192,
                               batch_sequences=4, evaluations=6, early_stopping=3),
             seeds=tuple(range(3 if demo else 5)),
             factors=("rank", "num_train"),
@@ -59,11 +59,13 @@ class RankLowData(BuiltIn):
 
 
 def _arm(rank: int, count: int) -> Arm:
+    """One cell of the grid; rank 8 at 100 examples also starts from the instruction-tuned base."""
     chat = (Component(method=Full(), slot="base"),)
     return Arm(name=f"r{rank}-n{count}", label=f"LoRA r={rank}, {count} examples",
                components={CHAT: chat, NEW: (Component(method=lora(rank), slot="adapter"),)},
                learning_rates=LORA_RATES, learning_rates_for={CHAT: (FULL_RATES[1],)},
-               num_train={NEW: count}, factors={"rank": rank, "num_train": count})
+               sequences=() if (rank, count) == (8, 100) else (PLAIN,), num_train={NEW: count},
+               factors={"rank": rank, "num_train": count})
 
 
 def _hypotheses(size: str) -> tuple[Hypothesis, ...]:
