@@ -6,21 +6,25 @@ calling `aggregate`, so that means, ratios and corpus metrics all have the same 
 a row of NaN: missing, never zero.
 
 Predictions of losses have the columns `item`, `cluster`, `nll` (nats, summed over the item's target tokens),
-`num_tokens` (target tokens) and `num_bytes` (UTF-8 bytes of the target text).
+`num_tokens` (target tokens) and `num_bytes` (UTF-8 bytes of the target text). Generated outputs have `item`,
+`cluster`, `sample`, `input`, `reference`, `output`, `num_new_tokens` and `finished` (`scorers/outputs.py`).
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from finetrial.catalog import name_of
-from finetrial.errors import DataError
+from finetrial.errors import DataError, UserError
 from finetrial.records.table import Floats, Metric
+
+if TYPE_CHECKING:
+    from finetrial.tasks.base import Task
 
 Columns = Mapping[str, Sequence[Any]]
 
@@ -49,6 +53,14 @@ class Scorer(BaseModel, ABC):
     @abstractmethod
     def aggregate(self, sums: Floats) -> Floats:
         """The metric of summed statistics: [..., k] -> [...]. NaN where nothing was summed."""
+
+    @classmethod
+    def check(cls, task: Task) -> None:
+        """Raise UserError if this metric cannot be read from what is predicted on `task`."""
+        if cls.needs == "outputs" and not task.generates:
+            raise UserError(f"the metric {name_of(cls)} reads generated outputs, and the task {name_of(type(task))} "
+                            "generates none", "name a metric of losses (nats-per-token, perplexity, bits-per-byte), or "
+                            "a task that generates", code="metric")
 
     def metric(self) -> Metric:
         """What the analysis needs to know of this scorer."""

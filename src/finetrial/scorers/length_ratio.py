@@ -1,0 +1,28 @@
+"""Length ratio: tokens of all outputs over tokens of all references, the ratio in BLEU's brevity penalty.
+
+It describes: 1 is the length of the references, 0.5 half of it, 2 twice. Neither direction is better by itself.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from finetrial.scorers.outputs import OutputScorer
+from finetrial.scorers.tokens import tokens
+
+
+class LengthRatio(OutputScorer):
+    """Sum of output tokens over sum of reference tokens (text: 13a; code: tokens of a lexer)."""
+
+    unit: ClassVar[str] = "ratio"
+    higher_is_better: ClassVar[bool] = True  # up to 1
+    best: ClassVar[float] = 1.0
+    worst: ClassVar[float] = 0.0
+    summary: ClassVar[str] = "tokens of outputs over tokens of references; describes, 1 is right"
+
+    language: str = "text"
+
+    def judge(self, *texts: str) -> tuple[float, ...] | None:
+        """Tokens of output and reference."""
+        output, reference = (len(tokens(text, self.language)) for text in texts)
+        return float(output), float(reference)
