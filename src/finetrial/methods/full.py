@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 class Full(Method):
-    """Train all parameters."""
+    """Train all parameters of the base, merged blocks among them; adapters and blocks of other components are theirs."""
 
     summary: ClassVar[str] = "all parameters of the base"
 
-    def attach(self, model: PreTrainedModel, streams: Streams, slot: str) -> Component:
+    def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:
         """Own every parameter; draws nothing."""
-        return _Component(slot, model)
+        return _Component(slot, instance, model)
 
     def count_trainable(self, config: Mapping[str, Any]) -> int | None:
         """All parameters of the model."""
@@ -32,26 +32,53 @@ class Full(Method):
 
 
 class _Component(Component):
-    def __init__(self, slot: str, model: PreTrainedModel) -> None:
-        super().__init__(slot)
-        self._model = model
+    def __init__(self, slot: str, instance: str, model: PreTrainedModel) -> None:
+        from finetrial.models.swap import Swap
+
+        super().__init__(slot, instance)
+        self._model, self._swap = model, Swap(self.name)
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
-        return dict(self._model.named_parameters())
+        from finetrial.models.origin import base_parameters
+
+        return base_parameters(self._model, merged=True)
 
     def save(self, folder: Path) -> None:
-        """The whole model, as transformers saves it (config.json, model.safetensors)."""
-        self._model.save_pretrained(folder)
+        """The base, as transformers saves it (config.json, model.safetensors), without what others have attached."""
+        from finetrial.models.insert import base_config
+        from finetrial.models.origin import base_state
+
+        self._model.save_pretrained(folder, state_dict=base_state(self._model, merged=True))
+        base_config(self._model).save_pretrained(folder)
 
     def load(self, folder: Path) -> None:
-        from finetrial.models.load import read_weights
+        import torch
 
-        own = self._model.state_dict()
+        from finetrial.models.load import read_weights
+        from finetrial.models.origin import base_state
+
+        own = base_state(self._model, merged=True)
         weights = {name: tensor for path in sorted(folder.glob("*.safetensors"))
                    for name, tensor in read_weights(path).items()}
         tied = set(getattr(self._model, "all_tied_weights_keys", {}))  # saved once, under the other name
         missing, extra = set(own) - set(weights) - tied, set(weights) - set(own)
-        if missing or extra:
+        other = [name for name in weights if name in own and weights[name].shape != own[name].shape]
+        if missing or extra or other:
             raise ModelError(f"{folder} does not hold this model's weights: missing {sorted(missing)[:3]}, "
-                             f"unknown {sorted(extra)[:3]}", "load weights saved from a model of the same shape")
-        self._model.load_state_dict(weights, strict=False)
+                             f"unknown {sorted(extra)[:3]}, of another shape {sorted(other)[:3]}",
+                             "load weights saved from a model of the same shape")
+        with torch.no_grad():
+            for name, tensor in weights.items():
+                own[name].copy_(tensor)
+
+    def merge(self) -> None:
+        """Nothing to do: the weights are the base's."""
+
+    def remember(self) -> None:
+        self._swap.remember(self.parameters())
+
+    def unload(self) -> None:
+        self._swap.restore(self.parameters())
+
+    def set_active(self, active: bool) -> None:
+        self._swap.set_active(self.parameters(), active)

@@ -4,97 +4,80 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field
 
-from finetrial.errors import ModelError, unknown
-from finetrial.methods.base import Component, Method
-from finetrial.models.shapes import ARCHITECTURES, linear_shapes, matching
+from finetrial.errors import ModelError
+from finetrial.methods.base import Component, Method, component_name, stream_of
+from finetrial.models.shapes import linear_shapes
+from finetrial.models.targets import Targets, chosen, patterns
 from finetrial.streams import Streams
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
 
-_PREFIX = "base_model.model."  # of keys in peft's files
-_WEIGHTS = "adapter_model.safetensors"
+    from finetrial.models.adapters import Adapter
 
 
 class Lora(Method):
     """W x + (alpha / rank) B A x, with A and B trained and W frozen.
 
     `alpha` is twice the rank unless given. `targets`: the attention projections, every linear layer but the head, or
-    names of layers (as endings of their paths: `q_proj`, `mlp.c_proj`).
+    names of layers (as endings of their paths: `q_proj`, `mlp.c_proj`). Blocks that another component has inserted are
+    not adapted.
     """
 
     summary: ClassVar[str] = "low-rank adapters beside frozen matrices"
+    examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"rank": 2, "targets": "all-linear"})
 
     rank: int = Field(8, gt=0)
     alpha: float | None = Field(None, gt=0)
-    targets: Literal["attention", "all-linear"] | tuple[str, ...] = "attention"
+    targets: Targets = "attention"
     dropout: float = Field(0.0, ge=0, lt=1)
 
-    def attach(self, model: PreTrainedModel, streams: Streams, slot: str) -> Component:
-        """Put an adapter named `slot` into `model`; its A is drawn from `adapter/<slot>`, its B is zero."""
-        from peft import LoraConfig, inject_adapter_in_model
+    def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:
+        """Put an adapter into `model`; its A is drawn from the component's stream, its B is zero."""
+        from peft import LoraConfig
         from transformers.pytorch_utils import Conv1D
 
-        from finetrial.models.blocks import linears
+        from finetrial.models.adapters import Adapter
+        from finetrial.models.blocks import architecture_of
+        from finetrial.models.origin import base_linears
 
-        layers = linears(model)
+        layers = {name: layer for name, (_, layer) in base_linears(model).items()}
         shapes = {name: _sides(layer) for name, layer in layers.items()}
-        chosen = self._chosen(model.config.model_type, shapes)
-        self._check_rank({name: shapes[name] for name in chosen})
+        kind = model.config.model_type
+        adapted = chosen(self.targets, kind, shapes, "LoRA")
+        self._check_rank({name: shapes[name] for name in adapted})
         config = LoraConfig(
-            r=self.rank, lora_alpha=self._alpha(), lora_dropout=self.dropout, bias="none", task_type="CAUSAL_LM",
-            target_modules=self._patterns(model.config.model_type, shapes),
-            fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in chosen))
-        with streams.torch_fork(f"adapter/{slot}"):
-            inject_adapter_in_model(config, model, adapter_name=slot)
-        component = _Component(slot, model, config)
-        adapted = {name.rpartition(".lora_A.")[0] for name in component.parameters() if ".lora_A." in name}
-        assert adapted == set(chosen), f"peft adapted {sorted(adapted)}, chosen were {sorted(chosen)}"
-        return component
+            r=self.rank, lora_alpha=self._alpha(), lora_dropout=self.dropout, bias="none",
+            task_type="SEQ_2_SEQ_LM" if architecture_of(model).encoder_decoder else "CAUSAL_LM",
+            target_modules=patterns(self.targets, kind, shapes),
+            fan_in_fan_out=any(isinstance(layers[name], Conv1D) for name in adapted))
+        with streams.torch_fork(stream_of(slot, instance)):
+            adapter = Adapter(model, config, component_name(slot, instance), adapted, alone=False)
+        return AdapterComponent(slot, instance, adapter)
 
     def count_trainable(self, config: Mapping[str, Any]) -> int | None:
         """rank * (inputs + outputs) for each adapted layer; None if the architecture is not known without loading."""
         shapes = linear_shapes(config)
         if shapes is None:
             return None
-        chosen = self._chosen(config["model_type"], shapes)
-        self._check_rank({name: shapes[name] for name in chosen})
-        return sum(self.rank * sum(shapes[name]) for name in chosen)
+        adapted = chosen(self.targets, config["model_type"], shapes, "LoRA")
+        self._check_rank({name: shapes[name] for name in adapted})
+        return sum(self.rank * sum(shapes[name]) for name in adapted)
 
     def _alpha(self) -> float:
         alpha = 2 * self.rank if self.alpha is None else self.alpha
         return int(alpha) if float(alpha).is_integer() else alpha
 
-    def _patterns(self, model_type: str, shapes: Mapping[str, Any]) -> list[str]:
-        """Name endings, as peft takes them."""
-        if self.targets == "attention":
-            return list(ARCHITECTURES[model_type].attention)
-        if self.targets == "all-linear":
-            return sorted({name.rpartition(".")[2] for name in shapes})
-        return list(self.targets)
-
-    def _chosen(self, model_type: str, shapes: Mapping[str, Any]) -> list[str]:
-        """The layers to adapt. Raises ModelError for a name that matches none."""
-        chosen = set()
-        for target in self._patterns(model_type, shapes):
-            found = matching(shapes, target)
-            if not found:
-                endings = {name.rpartition(".")[2] for name in shapes}
-                raise ModelError(f"{unknown('LoRA target', target, endings)}: no linear layer of this {model_type} "
-                                 "model has a path that ends so", "every name in `targets` must match a layer")
-            chosen.update(found)
-        return sorted(chosen)
-
-    def _check_rank(self, chosen: Mapping[str, tuple[int, int]]) -> None:
-        smallest = min(chosen, key=lambda name: min(chosen[name]))
-        limit = min(chosen[smallest])
+    def _check_rank(self, adapted: Mapping[str, tuple[int, int]]) -> None:
+        smallest = min(adapted, key=lambda name: min(adapted[name]))
+        limit = min(adapted[smallest])
         if self.rank > limit:
-            rows, columns = chosen[smallest]
+            rows, columns = adapted[smallest]
             raise ModelError(f"LoRA rank {self.rank} is above {limit}, the smaller side of {smallest} "
                              f"({rows} x {columns})", f"choose a rank of at most {limit}, or other targets")
 
@@ -104,40 +87,27 @@ def _sides(layer: Any) -> tuple[int, int]:
     return rows, columns
 
 
-class _Component(Component):
-    def __init__(self, slot: str, model: PreTrainedModel, config: Any) -> None:
-        super().__init__(slot)
-        self._model, self._config = model, config
+class AdapterComponent(Component):
+    """An adapter of peft as a component; files are in peft's format (adapter_config.json, adapter_model.safetensors)."""
+
+    def __init__(self, slot: str, instance: str, adapter: Adapter) -> None:
+        super().__init__(slot, instance)
+        self.adapter = adapter
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
-        marks = (f".lora_A.{self.slot}.", f".lora_B.{self.slot}.")
-        return {name: parameter for name, parameter in self._model.named_parameters()
-                if any(mark in name for mark in marks)}
+        return self.adapter.parameters()
 
     def save(self, folder: Path) -> None:
-        """PEFT's format: adapter_config.json and adapter_model.safetensors."""
-        from safetensors.torch import save_file
-
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = {self._key(name): parameter.detach().cpu().contiguous()
-                   for name, parameter in self.parameters().items()}
-        save_file(weights, folder / _WEIGHTS, metadata={"format": "pt"})
-        self._config.save_pretrained(folder)
+        self.adapter.save(folder)
 
     def load(self, folder: Path) -> None:
-        import torch
+        self.adapter.load(folder)
 
-        from finetrial.models.load import read_weights
+    def merge(self) -> None:
+        self.adapter.fold()
 
-        weights = read_weights(folder / _WEIGHTS)
-        own = {self._key(name): parameter for name, parameter in self.parameters().items()}
-        if {name: tensor.shape for name, tensor in weights.items()} != {name: p.shape for name, p in own.items()}:
-            raise ModelError(f"{folder / _WEIGHTS} does not fit this adapter ({len(weights)} tensors in the file, "
-                             f"{len(own)} in the model, or other shapes)",
-                             "load it with the rank and targets that it was trained with")
-        with torch.no_grad():
-            for name, parameter in own.items():
-                parameter.copy_(weights[name])
+    def unload(self) -> None:
+        self.adapter.unload()
 
-    def _key(self, name: str) -> str:
-        return _PREFIX + name.replace(f".{self.slot}.", ".")
+    def set_active(self, active: bool) -> None:
+        self.adapter.set_active(active)

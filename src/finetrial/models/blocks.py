@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
+from finetrial.errors import ModelError
 from finetrial.models.shapes import Architecture, architecture
 
 
@@ -25,6 +26,23 @@ def backbone(model: nn.Module) -> nn.Module:
     return model.get_submodule(architecture_of(model).backbone)
 
 
+def encoder(model: nn.Module) -> nn.Module:
+    """The encoder of an encoder-decoder: source ids to hidden states."""
+    return model.get_submodule(architecture_of(model).stacks[0].rpartition(".")[0])
+
+
+def decoder(model: nn.Module) -> nn.Module:
+    """The decoder of an encoder-decoder, without the head."""
+    return model.get_submodule(architecture_of(model).stacks[-1].rpartition(".")[0])
+
+
+def encode(model: nn.Module, source_ids: Tensor, source_mask: Tensor | None) -> Tensor:
+    """The encoder's hidden states (R, S, D) of sources (R, S); the mask (R, S) is True where a token is real."""
+    output = encoder(model)(inputs_embeds=embedding(model)(source_ids), attention_mask=source_mask)
+    states: Tensor = output.last_hidden_state
+    return states
+
+
 def embedding(model: nn.Module) -> nn.Embedding:
     """The token embedding."""
     module = model.get_submodule(architecture_of(model).embedding)
@@ -38,10 +56,34 @@ def final_norms(model: nn.Module) -> list[nn.Module]:
 
 
 def head(model: nn.Module) -> nn.Linear:
-    """The output head, hidden states to logits; its weight may be the embedding's."""
-    module = model.get_submodule(architecture_of(model).head)
-    assert isinstance(module, nn.Linear)
+    """The output head, hidden states to logits; its weight may be the embedding's.
+
+    Raises ModelError for a model that was loaded without one.
+    """
+    module = getattr(model, architecture_of(model).head, None)
+    if not isinstance(module, nn.Linear):
+        raise ModelError(f"{type(model).__name__} has no output head ({architecture_of(model).head})",
+                         "load it as a model that predicts tokens (AutoModelForCausalLM, AutoModelForSeq2SeqLM)")
     return module
+
+
+def head_scale(model: Any) -> float:
+    """What hidden states are multiplied by before the head: d_model**-0.5 for a T5 of the first kind (tied), else 1."""
+    return float(model.config.d_model**-0.5) if getattr(model.config, "scale_decoder_outputs", False) else 1.0
+
+
+def start_id(model: Any) -> int:
+    """The token that opens an encoder-decoder's output; 0 for a decoder, which has none.
+
+    Raises ModelError for an encoder-decoder whose configuration names none.
+    """
+    if not architecture_of(model).encoder_decoder:
+        return 0
+    found = getattr(model.config, "decoder_start_token_id", None)
+    if found is None:
+        raise ModelError(f"this {model.config.model_type} model's config.json has no decoder_start_token_id",
+                         "set it to the id of the padding token, as T5 does")
+    return int(found)
 
 
 def linears(model: nn.Module) -> dict[str, nn.Module]:

@@ -8,15 +8,14 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from finetrial.errors import ModelError
-from finetrial.models.shapes import architecture
+from finetrial.models.shapes import Attention, architecture, attention_used
 
-Attention = Literal["sdpa", "eager"]
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "dropout_rate", "hidden_dropout")
 
@@ -33,6 +32,7 @@ class LoadedBase:
 def load_base(folder: Path, *, attention: Attention = "sdpa") -> LoadedBase:
     """Load a model, in fp32, and its tokenizer from a folder in the format of transformers.
 
+    `attention` is what is asked for; an architecture may need another (`shapes.attention_used`).
     Raises ModelError for a missing folder, configuration or tokenizer, an unknown architecture, weights that are
     pickled, truncated, or do not fill the model.
     """
@@ -71,8 +71,8 @@ def _load_model(folder: Path, attention: Attention) -> Any:
     auto = AutoModelForSeq2SeqLM if architecture(config.model_type).encoder_decoder else AutoModelForCausalLM
     try:
         model, report = auto.from_pretrained(
-            folder, config=config, dtype=torch.float32, attn_implementation=attention, use_safetensors=True,
-            local_files_only=True, output_loading_info=True)
+            folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
+            attn_implementation=attention_used(config.model_type, attention), output_loading_info=True)
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}",
                          "check that config.json and the weights belong together") from error

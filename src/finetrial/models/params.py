@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 import torch
 from torch import nn
+
+from finetrial.errors import ModelError
 
 
 class Owner(Protocol):
@@ -16,7 +19,10 @@ class Owner(Protocol):
 
     @property
     def slot(self) -> str: ...
+    @property
+    def name(self) -> str: ...
     def parameters(self) -> Mapping[str, nn.Parameter]: ...
+    def rewritten(self) -> Mapping[str, nn.Parameter]: ...
 
 
 @dataclass(frozen=True)
@@ -31,23 +37,33 @@ class Counts:
 def own(model: nn.Module, components: Sequence[Owner]) -> dict[str, nn.Parameter]:
     """Freeze everything but what `components` own; return the owned parameters by their name in the model.
 
-    Two owners of one parameter, or an owner of one that is not in the model, are errors of ours.
+    Raises ModelError, naming both components, where two want to train one parameter, or one wants to train what another
+    has rewritten and relies on. An owner of a parameter that is not in the model is an error of ours.
     """
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     owners: dict[int, str] = {}
     for component in components:
         for name, parameter in component.parameters().items():
-            assert id(parameter) in names, f"{component.slot} owns {name}, which is not in the model"
-            assert id(parameter) not in owners, f"{names[id(parameter)]}: {owners[id(parameter)]} and {component.slot}"
-            owners[id(parameter)] = component.slot
+            assert id(parameter) in names, f"{component.name} owns {name}, which is not in the model"
+            _refuse_second(names[id(parameter)], owners.get(id(parameter)), component.name, "are both to train")
+            owners[id(parameter)] = component.name
+    for component in components:
+        for parameter in component.rewritten().values():
+            _refuse_second(names[id(parameter)], owners.get(id(parameter)), component.name, "conflict over")
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in owners)
     return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
 
 
+def _refuse_second(parameter: str, first: str | None, second: str, verb: str) -> None:
+    if first is not None:
+        raise ModelError(f"the components {first} and {second} {verb} {parameter}",
+                         "leave one of them out of this phase, or give them different layers or blocks")
+
+
 def count(model: nn.Module, components: Sequence[Owner] = ()) -> Counts:
     """Count the model's parameters: all, those that are trained, and those of each component."""
-    by_component = {c.slot: sum(p.numel() for p in c.parameters().values()) for c in components}
+    by_component = {c.name: sum(p.numel() for p in c.parameters().values()) for c in components}
     return Counts(sum(p.numel() for p in model.parameters()),
                   sum(p.numel() for p in model.parameters() if p.requires_grad), by_component)
 
@@ -66,6 +82,19 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
         total.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return total.hexdigest()
+
+
+def fill(parameters: Mapping[str, torch.Tensor], path: Path, mend: str) -> None:
+    """Read a safetensors file into `parameters`, by name. Raises ModelError if names or shapes differ."""
+    from finetrial.models.load import read_weights
+
+    weights = read_weights(path)
+    if {name: tensor.shape for name, tensor in weights.items()} != {n: p.shape for n, p in parameters.items()}:
+        raise ModelError(f"{path} does not fit ({len(weights)} tensors in the file, {len(parameters)} in the model, or "
+                         "other names or shapes)", mend)
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(weights[name])
 
 
 def optimizer_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from finetrial.errors import ModelError, unknown
 
+Attention = Literal["sdpa", "eager"]
 Shapes = dict[str, tuple[int, int]]  # linear layer, by its path in the model: (inputs, outputs)
 
 
@@ -26,6 +27,7 @@ class Architecture:
     head: str
     attention: tuple[str, ...]  # the attention projections, as endings of their paths
     encoder_decoder: bool = False
+    sdpa: bool = True  # False: eager attention, whatever is asked for
 
 
 _LLAMA = Architecture(("model.layers",), "model", "model.embed_tokens", ("model.norm",), "lm_head",
@@ -38,7 +40,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     "gemma": _LLAMA,
     "t5": Architecture(("encoder.block", "decoder.block"), "", "shared",
                        ("encoder.final_layer_norm", "decoder.final_layer_norm"), "lm_head", ("q", "k", "v", "o"),
-                       encoder_decoder=True),
+                       encoder_decoder=True, sdpa=False),
 }
 
 
@@ -50,10 +52,20 @@ def architecture(model_type: str) -> Architecture:
     return ARCHITECTURES[model_type]
 
 
+def attention_used(model_type: str, wanted: Attention) -> Attention:
+    """The attention that a model is loaded with.
+
+    T5 is always eager. Its learned position bias is the attention's mask, and torch's fused kernel cannot give a mask a
+    gradient: with sdpa an arm that trains the bias (full fine-tuning) would run another kernel than one that does not
+    (LoRA), and their logits would differ by up to 0.03 in bf16 before anything is learned.
+    """
+    return wanted if architecture(model_type).sdpa else "eager"
+
+
 def linear_shapes(config: Mapping[str, Any]) -> Shapes | None:
-    """The linear layers inside the blocks, without the head, of a decoder-only model; None if it is not known."""
+    """The linear layers inside the blocks, without the head; None if the configuration is not known."""
     known: Mapping[str, Callable[[Mapping[str, Any]], Shapes]] = {
-        "gpt2": _gpt2_linears, "llama": _llama_linears, "gemma": _llama_linears}
+        "gpt2": _gpt2_linears, "llama": _llama_linears, "gemma": _llama_linears, "t5": _t5_linears}
     if config.get("model_type") not in known:
         return None
     try:
@@ -63,7 +75,11 @@ def linear_shapes(config: Mapping[str, Any]) -> Shapes | None:
 
 
 def count_parameters(config: Mapping[str, Any]) -> int | None:
-    """All parameters of a decoder-only model, tied ones once; None if the configuration is not known."""
+    """All parameters of a model, tied ones once; None if the configuration is not known.
+
+    A T5 whose configuration says that its head is not tied (v1.1, Flan) is counted as its checkpoints are published:
+    with a head of its own.
+    """
     linears = linear_shapes(config)
     if linears is None:
         return None
@@ -75,6 +91,8 @@ def count_parameters(config: Mapping[str, Any]) -> int | None:
         embeddings = (config["vocab_size"] + config["n_positions"]) * width
         head = 0 if config.get("tie_word_embeddings", True) else config["vocab_size"] * width
         return int(matrices + biases + norms + embeddings + head)
+    if config["model_type"] == "t5":
+        return int(matrices) + _t5_rest(config)
     if config.get("attention_bias") or config.get("mlp_bias"):
         return None
     width, layers = config["hidden_size"], config["num_hidden_layers"]
@@ -94,6 +112,32 @@ def _gpt2_linears(config: Mapping[str, Any]) -> Shapes:
              "mlp.c_fc": (width, inner), "mlp.c_proj": (inner, width)}
     return {f"transformer.h.{layer}.{name}": shape for layer in range(config["n_layer"])
             for name, shape in block.items()}
+
+
+def _t5_linears(config: Mapping[str, Any]) -> Shapes:
+    width, heads, inner = config["d_model"], config["num_heads"] * config["d_kv"], config["d_ff"]
+    attention = {"q": (width, heads), "k": (width, heads), "v": (width, heads), "o": (heads, width)}
+    inputs = ("wi_0", "wi_1") if config.get("feed_forward_proj", "relu").startswith("gated-") else ("wi",)
+    forward = {**dict.fromkeys(inputs, (width, inner)), "wo": (inner, width)}
+    parts = {"encoder": {"SelfAttention": attention, "DenseReluDense": forward},
+             "decoder": {"SelfAttention": attention, "EncDecAttention": attention, "DenseReluDense": forward}}
+    return {f"{stack}.block.{block}.layer.{layer}.{part}.{name}": shape
+            for stack, depth in zip(parts, _t5_depths(config), strict=True) for block in range(depth)
+            for layer, (part, linears) in enumerate(parts[stack].items()) for name, shape in linears.items()}
+
+
+def _t5_rest(config: Mapping[str, Any]) -> int:
+    """Parameters outside the linear layers: embedding, head if it is not tied, norms, two tables of position biases."""
+    width, (encoder, decoder) = config["d_model"], _t5_depths(config)
+    norms = (2 * encoder + 1 + 3 * decoder + 1) * width
+    biases = 2 * config.get("relative_attention_num_buckets", 32) * config["num_heads"]
+    tied = config.get("tie_word_embeddings", True) and config.get("scale_decoder_outputs", True)
+    return int(norms + biases + config["vocab_size"] * width * (1 if tied else 2))
+
+
+def _t5_depths(config: Mapping[str, Any]) -> tuple[int, int]:
+    """Blocks of the encoder and of the decoder."""
+    return config["num_layers"], config.get("num_decoder_layers") or config["num_layers"]
 
 
 def _llama_linears(config: Mapping[str, Any]) -> Shapes:

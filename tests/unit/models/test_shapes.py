@@ -12,7 +12,7 @@ from finetrial.models.shapes import count_parameters, linear_shapes
 
 
 def _configs() -> list[Any]:
-    from transformers import GemmaConfig, GPT2Config, LlamaConfig
+    from transformers import GemmaConfig, GPT2Config, LlamaConfig, T5Config
 
     return [
         GPT2Config(),
@@ -23,17 +23,22 @@ def _configs() -> list[Any]:
                     num_key_value_heads=4, vocab_size=512, tie_word_embeddings=True),
         GemmaConfig(hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4,
                     num_key_value_heads=1, head_dim=32, vocab_size=128),
+        T5Config(vocab_size=32100),  # codet5-small
+        T5Config(vocab_size=97, d_model=32, d_kv=16, num_heads=4, d_ff=48, num_layers=2, num_decoder_layers=3,
+                 feed_forward_proj="gated-gelu", relative_attention_num_buckets=8, tie_word_embeddings=False),
     ]
 
 
-@pytest.mark.parametrize("index", range(5))
+@pytest.mark.parametrize("index", range(7))
 def test_sizes_equal_the_built_models(index: int) -> None:
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
     from transformers.pytorch_utils import Conv1D
 
     config = _configs()[index]
     with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(config)
+        model = (AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM).from_config(config)
+    if not getattr(config, "scale_decoder_outputs", True):  # built tied; checkpoints have a head of their own
+        model.lm_head.weight = torch.nn.Parameter(torch.empty_like(model.shared.weight))
     assert count_parameters(config.to_dict()) == sum(p.numel() for p in model.parameters())
     built = {name: tuple(layer.weight.shape) if isinstance(layer, Conv1D) else tuple(layer.weight.shape)[::-1]
              for name, layer in blocks.linears(model).items()}
@@ -44,6 +49,7 @@ def test_known_totals() -> None:
     configs = _configs()
     assert count_parameters(configs[0].to_dict()) == 124_439_808
     assert count_parameters(configs[2].to_dict()) == 1_100_048_384
+    assert count_parameters(configs[5].to_dict()) == 60_492_288
 
 
 def test_what_is_not_known_is_none() -> None:
