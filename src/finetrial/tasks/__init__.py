@@ -1,3 +1,3 @@
 """Tasks: one file each, the file name is the registered name. The modules named below are machinery, not tasks."""
 
-NOT_PLUGINS = ("encode", "encoded", "local", "pieces", "splits")
+NOT_PLUGINS = ("assemble", "encode", "encoded", "local", "pieces", "published", "splits")

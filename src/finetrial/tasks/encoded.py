@@ -42,6 +42,16 @@ class TokenDataset:
     def __len__(self) -> int:
         return len(self.items)
 
+    def row(self, index: int) -> list[int]:
+        """The ids of one row."""
+        return [int(token) for token in self.ids[self.offsets[index]:self.offsets[index + 1]]]
+
+    def source(self, index: int) -> list[int]:
+        """What the encoder reads of one row; nothing where there is no encoder."""
+        if self.source_ids is None or self.source_offsets is None:
+            return []
+        return [int(token) for token in self.source_ids[self.source_offsets[index]:self.source_offsets[index + 1]]]
+
     def select(self, indices: Sequence[int] | NDArray[np.integer[Any]]) -> TokenDataset:
         """The rows at `indices`, in that order."""
         rows = np.asarray(indices, dtype=np.int64)

@@ -78,15 +78,19 @@ class LocalTask(Task):
                 raise DataError(f"{path} has no rows", "expected text, or one JSON object a line")
             rows += [(split, row) for row in own]
         dropped: Counter[str] = Counter({"exact duplicate": 0, "prompt in a held-out split": 0})
-        rows = _unique(rows, dropped)
-        examples = _hashed([row for _, row in rows]) if None in files else _as_given(rows, dropped)
+        rows = unique_rows(rows, dropped)
+        examples = hashed([row for _, row in rows]) if None in files else _as_given(rows, dropped)
         digest = key_of([self.source_digest(), self.version, sorted(example.id for example in examples)])
         return Examples(examples, digest, counts(examples, dict(dropped)))
 
 
 def read_text(path: Path) -> str:
     """A file as UTF-8 text with \\n line ends. Raises DataError naming the line that is not."""
-    data = path.read_bytes()
+    return decoded(path.read_bytes(), path)
+
+
+def decoded(data: bytes, path: Path) -> str:
+    """The bytes of `path` as UTF-8 text with \\n line ends. Raises DataError naming the line that is not."""
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
@@ -128,8 +132,8 @@ def _checked(line: str, required: Sequence[str], where: str) -> dict[str, str]:
     return row
 
 
-def _unique(rows: Sequence[tuple[Split | None, LocalRow]],
-            dropped: Counter[str]) -> list[tuple[Split | None, LocalRow]]:
+def unique_rows(rows: Sequence[tuple[Split | None, LocalRow]],
+                dropped: Counter[str]) -> list[tuple[Split | None, LocalRow]]:
     """Rows without exact duplicates inside one file; an id used for two different rows is refused."""
     seen: dict[tuple[Split | None, str], LocalRow] = {}
     ids: dict[str, LocalRow] = {}
@@ -145,7 +149,7 @@ def _unique(rows: Sequence[tuple[Split | None, LocalRow]],
     return [(split, row) for (split, _), row in seen.items()]
 
 
-def _hashed(rows: Sequence[LocalRow]) -> list[Example]:
+def hashed(rows: Sequence[LocalRow]) -> list[Example]:
     """Clusters joined by name or prompt, and hashed into splits."""
     marks = [{("prompt", row.prompt)} | ({("cluster", row.cluster)} if row.cluster else set()) for row in rows]
     clusters = cluster_names([row.id for row in rows], marks)

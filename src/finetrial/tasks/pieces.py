@@ -1,4 +1,4 @@
-"""What tasks share: cutting plain text into pieces, a draw of rows that no seed governs, and counting rows."""
+"""What tasks share: pieces of plain text, sentences, code at the left margin, a draw of rows, and counting rows."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ USED_SPLITS: tuple[Split, ...] = ("train", "val", "test")  # what a study may us
 PIECE_CHARACTERS = 2_000
 MIN_BLOCK_CHARACTERS = 500
 END_OF_TEXT = "<|endoftext|>"
+SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'`)\]]))\s+(?=[A-Z0-9`\"'(\[])|\n+")
 
 
 def content_id(*parts: str) -> str:
@@ -54,6 +55,20 @@ def text_documents(text: str) -> list[str]:
     elif current:
         documents.append(current)
     return [document.strip("\n") for document in documents if document.strip()]
+
+
+def lead_floors(text: str) -> dict[str, str]:
+    """Summaries that need no model: the text, its first sentence (`lead-1`), its first three (`lead-3`)."""
+    sentences = [sentence for sentence in SENTENCE_END.split(text) if sentence.strip()]
+    return {"copy": text, "lead-1": " ".join(sentences[:1]), "lead-3": " ".join(sentences[:3])}
+
+
+def at_margin(code: str) -> str:
+    """Code moved left by the indentation of its first line, so that it stands at the margin; no blank line around it."""
+    lines = [line.rstrip() for line in code.strip("\n").split("\n")]
+    first = next((line for line in lines if line), "")
+    margin = first[:len(first) - len(first.lstrip())]
+    return "\n".join(line.removeprefix(margin) for line in lines).strip("\n")
 
 
 def stable_draw(rows: Iterable[Example], limit: int | None) -> list[Example]:

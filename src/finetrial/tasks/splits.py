@@ -74,9 +74,13 @@ def hashed_split(cluster: str, shares: Mapping[Split, float]) -> Split:
 
 def file_splits(clusters: Sequence[str]) -> dict[str, Split]:
     """The split of each cluster of the embedded corpus; `clusters` has one entry for each file."""
+    return cluster_splits(clusters, CORPUS_SHARES, giant="pretrain")
+
+
+def cluster_splits(clusters: Sequence[str], shares: Mapping[Split, float], giant: Split) -> dict[str, Split]:
+    """The split of each cluster; `clusters` has one entry for each file. A giant component goes to `giant`."""
     sizes: dict[str, int] = {}
     for cluster in clusters:
         sizes[cluster] = sizes.get(cluster, 0) + 1
     limit = GIANT_SHARE * len(clusters)
-    return {cluster: "pretrain" if size > limit else hashed_split(cluster, CORPUS_SHARES)
-            for cluster, size in sizes.items()}
+    return {cluster: giant if size > limit else hashed_split(cluster, shares) for cluster, size in sizes.items()}

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from finetrial.errors import DataError
 from finetrial.models.bundled.pretrain_data import TOKENIZER_FOLDER
 from finetrial.tasks.base import Example, Examples, Segment, Task
-from finetrial.tasks.encode import TokenDataset, encode_examples, encode_segments, opening_ids, preview
+from finetrial.tasks.encode import TokenDataset, encode_examples, encode_segments, preview, surrounding_ids
 
 END = "<|endoftext|>"
 
@@ -110,7 +110,7 @@ def test_an_opening_token_is_context_and_makes_the_first_token_scored(tmp_path: 
     tokenizer = AutoTokenizer.from_pretrained(TOKENIZER_FOLDER)
     tokenizer._tokenizer.post_processor = processors.TemplateProcessing(  # as Llama's: a start token, no end token
         single=f"{END} $A", special_tokens=[(END, 0)])
-    assert opening_ids(tokenizer) == [0]
+    assert surrounding_ids(tokenizer) == ([0], [])
     row = encode_segments((Segment("import os", loss=True),), tokenizer, 50)
     assert row.ids == tokenizer("import os")["input_ids"]
     assert row.loss_mask == [False] + [True] * (len(row.ids) - 1)

@@ -8,30 +8,23 @@ Arrow tables whose rows carry `cluster` and `split`.
 
 from __future__ import annotations
 
-import fcntl
-import json
 import os
-import shutil
-import sys
-import tempfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
 from multiprocessing import get_context
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 
-from finetrial.fingerprint import file_digest, key_of
-from finetrial.tasks.base import SPLITS, MiningReport, Split
+from finetrial.fingerprint import key_of
+from finetrial.tasks.base import SPLITS
 from finetrial.tasks.sources.minhash import similar_pairs
 from finetrial.tasks.sources.python_source import MINER_VERSION, RULES, MinedFile, mine_file, python_parser
-from finetrial.tasks.sources.wheels import SourceFile, cache_root, lock_digest, source_files
+from finetrial.tasks.sources.tables import Corpus, kept_tables
+from finetrial.tasks.sources.wheels import SourceFile, lock_digest, source_files
 from finetrial.tasks.splits import cluster_names, file_splits
 
 LINK_WORDS = 5  # descriptions of at least this many words tie the files that share them
@@ -42,22 +35,11 @@ ALL_RULES = ("file not UTF-8", "file with syntax error", *RULES, "exact duplicat
 TABLES: tuple[Table, ...] = ("files", "functions", "documents")
 
 
-@dataclass(frozen=True)
-class Corpus:
-    """The mined tables, read from disk when asked for."""
+class Signed(Protocol):
+    """A mined file: `signatures` [n, 64] belong to `signed`, the code keys that MinHash compares."""
 
-    digest: str
-    folder: Path
-    report: MiningReport
-
-    def rows(self, table: Table, splits: Sequence[Split] = SPLITS) -> list[dict[str, Any]]:
-        """The rows of some splits, in the corpus's order (package, path, place in the file). Columns: see `_rows`."""
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        chosen = pc.field("split").isin(list(splits))
-        rows: list[dict[str, Any]] = pq.read_table(self.folder / f"{table}.parquet", filters=chosen).to_pylist()
-        return rows
+    signed: list[str]
+    signatures: np.ndarray
 
 
 def corpus_digest() -> str:
@@ -68,22 +50,8 @@ def corpus_digest() -> str:
 @cache
 def embedded_corpus() -> Corpus:
     """The corpus, from the cache if it is there and intact, else mined now. Raises DataError if a wheel is missing."""
-    folder = cache_root() / f"corpus-{corpus_digest()}"
-    if not _is_intact(folder):
-        with _sole_miner(folder):
-            if not _is_intact(folder):  # another process may have mined while this one waited
-                print("finetrial: mining the embedded corpus (once, about a minute)", file=sys.stderr, flush=True)
-                _write(folder, *build(mine(list(source_files()))))
-    return _read(folder)
-
-
-@contextmanager
-def _sole_miner(folder: Path) -> Iterator[None]:
-    """Let one process mine; the others wait. The system frees the lock of a process that is killed."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with folder.with_name(folder.name + ".lock").open("w") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
+    return kept_tables("corpus", corpus_digest(), lambda: build(mine(list(source_files()))),
+                       "mining the embedded corpus (once, about a minute)")
 
 
 def mine(files: Sequence[SourceFile], processes: int = MAX_PROCESSES) -> list[MinedFile]:
@@ -110,15 +78,15 @@ def build(mined: Sequence[MinedFile]) -> tuple[dict[str, list[dict[str, Any]]], 
         if file.unreadable:
             dropped["file not UTF-8" if file.unreadable == "not UTF-8" else "file with syntax error"] += 1
     readable = [file for file in mined if not file.unreadable]
-    near = _near_duplicates(readable)
-    clusters = cluster_names([file.path for file in readable], map(_marks, readable), _file_pairs(readable, near))
+    near = near_duplicates(readable)
+    clusters = cluster_names([file.path for file in readable], map(_marks, readable), file_pairs(readable, near))
     splits = file_splits(clusters)
     tables: dict[str, list[dict[str, Any]]] = {table: [] for table in TABLES}
     for file, cluster in zip(readable, clusters, strict=True):
         for table, rows in _rows(file).items():
             tables[table] += [{**row, "package": file.package, "path": file.path, "cluster": cluster,
                                "split": splits[cluster]} for row in rows]
-    tables["functions"] = _once(tables["functions"], near, dropped)
+    tables["functions"] = once(tables["functions"], near, dropped)
     tables["documents"] = _documents_once(tables["documents"], dropped)
     return tables, _report(tables, clusters, splits, dropped)
 
@@ -135,12 +103,12 @@ def _marks(file: MinedFile) -> set[tuple[str, str | int]]:
     """What ties a file to others: its functions, passages of equal lines, descriptions of at least five words."""
     said = [f.description for f in file.functions] + [f.prose for f in file.functions]
     said += [d.summary for d in file.documents] + [d.long_description for d in file.documents]
-    marks: set[tuple[str, str | int]] = {("said", _normal(text)) for text in said if len(text.split()) >= LINK_WORDS}
+    marks: set[tuple[str, str | int]] = {("said", normal_text(text)) for text in said if len(text.split()) >= LINK_WORDS}
     marks |= {("passage", number) for number in file.passages}
     return marks | {("code", key) for key in file.links} | {("code", f.code_key) for f in file.functions}
 
 
-def _near_duplicates(files: Sequence[MinedFile]) -> list[tuple[str, str]]:
+def near_duplicates(files: Sequence[Signed]) -> list[tuple[str, str]]:
     """Pairs of code keys, smaller first, whose functions are near-duplicates (MinHash at least 0.7)."""
     by_key: dict[str, np.ndarray] = {}
     for file in files:
@@ -152,7 +120,7 @@ def _near_duplicates(files: Sequence[MinedFile]) -> list[tuple[str, str]]:
     return [(keys[first], keys[second]) for first, second in pairs.tolist()]
 
 
-def _file_pairs(files: Sequence[MinedFile], near: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
+def file_pairs(files: Sequence[Signed], near: Sequence[tuple[str, str]]) -> list[tuple[int, int]]:
     """Positions of files to join because a function of one is a near-duplicate of a function of the other.
 
     Files with the very same function are joined by their marks already: so each key stands for the first file with it.
@@ -164,8 +132,9 @@ def _file_pairs(files: Sequence[MinedFile], near: Sequence[tuple[str, str]]) -> 
     return [(position[first], position[second]) for first, second in near]
 
 
-def _once(rows: list[dict[str, Any]], near: Sequence[tuple[str, str]], dropped: Counter[str]) -> list[dict[str, Any]]:
-    """Functions without exact duplicates, near-duplicates of an earlier one, and short descriptions in two splits."""
+def once(rows: list[dict[str, Any]], near: Sequence[tuple[str, str]], dropped: Counter[str],
+         said: str = "description") -> list[dict[str, Any]]:
+    """Functions without exact duplicates, near-duplicates of an earlier one, and what is `said` in two splits."""
     neighbours: dict[str, list[str]] = {}
     for first, second in near:
         neighbours.setdefault(first, []).append(second)
@@ -181,8 +150,8 @@ def _once(rows: list[dict[str, Any]], near: Sequence[tuple[str, str]], dropped: 
             kept[key] = row
     splits_of: dict[str, set[str]] = {}
     for row in kept.values():
-        splits_of.setdefault(_normal(row["description"]), set()).add(row["split"])
-    unique = [row for row in kept.values() if len(splits_of[_normal(row["description"])]) == 1]
+        splits_of.setdefault(normal_text(row[said]), set()).add(row["split"])
+    unique = [row for row in kept.values() if len(splits_of[normal_text(row[said])]) == 1]
     dropped["short description in two splits"] += len(kept) - len(unique)
     return unique
 
@@ -190,7 +159,7 @@ def _once(rows: list[dict[str, Any]], near: Sequence[tuple[str, str]], dropped: 
 def _documents_once(rows: list[dict[str, Any]], dropped: Counter[str]) -> list[dict[str, Any]]:
     kept: dict[str, dict[str, Any]] = {}
     for row in rows:
-        kept.setdefault(_normal(row["long_description"]), row)
+        kept.setdefault(normal_text(row["long_description"]), row)
     dropped["document: same long description"] += len(rows) - len(kept)
     return list(kept.values())
 
@@ -212,39 +181,6 @@ def _report(tables: dict[str, list[dict[str, Any]]], clusters: Sequence[str], sp
     }
 
 
-def _normal(text: str) -> str:
+def normal_text(text: str) -> str:
+    """The form in which descriptions are compared."""
     return " ".join(text.lower().split()).rstrip(".")
-
-
-def _write(folder: Path, tables: dict[str, list[dict[str, Any]]], report: dict[str, Any]) -> None:
-    """Write into a temporary folder beside `folder`, then rename: a folder that exists is complete."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    temporary = Path(tempfile.mkdtemp(prefix=folder.name + ".", dir=folder.parent))
-    try:
-        for table in TABLES:
-            pq.write_table(pa.Table.from_pylist(tables[table]), temporary / f"{table}.parquet", compression="zstd")
-        digests = {f"{table}.parquet": file_digest(temporary / f"{table}.parquet") for table in TABLES}
-        index = json.dumps({"report": report, "files": digests}, indent=1)
-        (temporary / "corpus.json").write_text(index, encoding="utf-8")
-        if folder.exists():
-            shutil.rmtree(folder)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _is_intact(folder: Path) -> bool:
-    """True if the folder is complete and its files have the digests written when it was made."""
-    try:
-        digests = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["files"]
-        return all(file_digest(folder / name) == digest for name, digest in digests.items())
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError):
-        return False
-
-
-def _read(folder: Path) -> Corpus:
-    report = json.loads((folder / "corpus.json").read_text(encoding="utf-8"))["report"]
-    notes = tuple(report.pop("notes"))
-    return Corpus(folder.name.removeprefix("corpus-"), folder, MiningReport(**report, notes=notes))

@@ -121,12 +121,12 @@ def mine_file(package: str, path: str, data: bytes, parser: Parser) -> MinedFile
         return mined
     mined.passages = passages(mined.text)
     shingles: list[Hashes] = []
-    _add_document(mined, path, 1, _docstring(root, source)[1])
+    _add_document(mined, path, 1, docstring_of(root, source)[1])
     for scope, node in _definitions(root, source, ""):
         if node.type == "class_definition":
             name = node.child_by_field_name("name")
             _add_document(mined, scope + (_text(name, source) if name else ""), node.start_point.row + 1,
-                          _docstring(node.child_by_field_name("body"), source)[1])
+                          docstring_of(node.child_by_field_name("body"), source)[1])
         else:
             _add_function(mined, scope, node, source, shingles)
     if shingles:
@@ -184,7 +184,7 @@ def _add_function(mined: MinedFile, scope: str, node: Node, source: bytes, shing
     body, name_node = node.child_by_field_name("body"), node.child_by_field_name("name")
     if body is None or name_node is None:
         return
-    statement, docstring = _docstring(body, source)
+    statement, docstring = docstring_of(body, source)
     head = source[node.start_byte:body.start_byte]
     rest = source[(statement.end_byte if statement else body.start_byte):body.end_byte]
     body_tokens = code_tokens(rest)
@@ -196,7 +196,7 @@ def _add_function(mined: MinedFile, scope: str, node: Node, source: bytes, shing
     kept = False
     if statement is not None:
         _add_document(mined, scope + name, node.start_point.row + 1, docstring)
-        code = _without(source, node, statement)
+        code = without_docstring(source, node, statement)
         broken = _broken_rule(name, docstring, code, node, body)
         if broken:
             mined.dropped[broken] = mined.dropped.get(broken, 0) + 1
@@ -245,7 +245,7 @@ def _decorated_deprecated(node: Node) -> bool:
         b"deprecated" in (child.text or b"").lower() for child in parent.named_children if child.type == "decorator")
 
 
-def _docstring(body: Node | None, source: bytes) -> tuple[Node | None, str]:
+def docstring_of(body: Node | None, source: bytes) -> tuple[Node | None, str]:
     """The docstring's statement and its dedented value, or (None, '')."""
     for child in body.named_children if body is not None else ():
         if child.type == "comment":
@@ -265,7 +265,7 @@ def _docstring(body: Node | None, source: bytes) -> tuple[Node | None, str]:
     return None, ""
 
 
-def _without(source: bytes, node: Node, statement: Node) -> str:
+def without_docstring(source: bytes, node: Node, statement: Node) -> str:
     """The function's source, moved to the left margin, without the docstring's lines."""
     code = source[node.start_byte:statement.start_byte].rstrip(b" \t")
     after = source[statement.end_byte:node.end_byte].lstrip(b" \t;")

@@ -18,7 +18,7 @@ import re
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -102,16 +102,16 @@ def is_usable(path: str, data: bytes) -> bool:
 def python_files(wheel: LockedWheel) -> dict[str, bytes]:
     """All .py files of a locked package by path: from the environment if identical there, else from its wheel."""
     installed = installed_python(wheel)
-    if installed is not None and python_digest(installed) == wheel.python_digest:
+    if installed is not None and content_digest(installed) == wheel.python_digest:
         return installed
     files = read_wheel(fetched_wheel(wheel))
-    if python_digest(files) != wheel.python_digest:
-        raise DataError(f"the .py files of {wheel.filename} have digest {python_digest(files)}, "
+    if content_digest(files) != wheel.python_digest:
+        raise DataError(f"the .py files of {wheel.filename} have digest {content_digest(files)}, "
                         f"corpus.lock says {wheel.python_digest}", "corpus.lock is damaged: reinstall finetrial")
     return files
 
 
-def python_digest(files: dict[str, bytes]) -> str:
+def content_digest(files: Mapping[str, bytes]) -> str:
     """SHA-256 over one line `path sha256` for each file, sorted by path."""
     lines = (f"{path} {hashlib.sha256(files[path]).hexdigest()}\n" for path in sorted(files))
     return hashlib.sha256("".join(lines).encode()).hexdigest()
@@ -144,19 +144,24 @@ def read_wheel(path: Path) -> dict[str, bytes]:
 
 def fetched_wheel(wheel: LockedWheel) -> Path:
     """The wheel's path in the cache, fetched with pip if needed; its SHA-256 is always checked."""
+    return fetched(wheel.requirement, wheel.filename, wheel.sha256, LOCK_PATH.name)
+
+
+def fetched(requirement: str, filename: str, sha256: str, lock: str) -> Path:
+    """A wheel's path in the cache, fetched with pip if needed. Raises DataError unless it has the SHA-256 of `lock`."""
     folder = cache_root() / "wheels"
-    path = folder / wheel.filename
+    path = folder / filename
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
-               "--dest", str(folder), wheel.requirement]
+               "--dest", str(folder), requirement]
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not path.exists():
             reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            raise DataError(f"the corpus needs {wheel.filename}, which is neither installed nor in {folder}; "
+            raise DataError(f"the corpus needs {filename}, which is neither installed nor in {folder}; "
                             f"pip could not fetch it: {reason}", "when online again, run: " + " ".join(command))
-    if file_digest(path) != wheel.sha256:
-        raise DataError(f"{path} has SHA-256 {file_digest(path)}, corpus.lock says {wheel.sha256}",
+    if file_digest(path) != sha256:
+        raise DataError(f"{path} has SHA-256 {file_digest(path)}, {lock} says {sha256}",
                         f"delete it and fetch it again: rm {path} && {' '.join(command)}")
     return path
 
@@ -165,7 +170,7 @@ def lock_wheel(path: Path, license: str) -> dict[str, str]:
     """The lock's entry for a wheel file."""
     name, version = path.name.split("-")[:2]
     return {"name": name.lower().replace("_", "-"), "version": version, "filename": path.name,
-            "sha256": file_digest(path), "python_digest": python_digest(read_wheel(path)), "license": license}
+            "sha256": file_digest(path), "python_digest": content_digest(read_wheel(path)), "license": license}
 
 
 def _is_package_python(path: str) -> bool:

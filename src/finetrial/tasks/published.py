@@ -1,0 +1,157 @@
+"""A published data set as a task: from the hub, or from a user's own files in the same columns.
+
+Without any path the rows come from the hub (`repository` at `revision`, resolved once and recorded: `sources/hub.py`).
+With `path`, or `train`, `val` and `test`, they come from local files: .jsonl, .json, .csv, .parquet, the first three
+also with .gz; `columns` says how a file calls a column (`columns: {article: text}`).
+
+Published splits are kept; a row whose prompt or cluster is in a held-out split too (test before val) is dropped from the
+others, and counted. Data without a validation split lends 5 % of the training clusters. One local file is split by
+its clusters, train 80 / val 10 / test 10 %, unless the task knows the split of each row.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import Field, model_validator
+
+from finetrial.errors import unknown
+from finetrial.fingerprint import file_digest, key_of
+from finetrial.tasks.base import Example, Examples, Split
+from finetrial.tasks.local import HELD_OUT_FIRST, LocalRow, LocalTask, hashed, unique_rows
+from finetrial.tasks.pieces import USED_SPLITS, content_id, counts, stable_draw
+from finetrial.tasks.splits import hashed_split
+
+if TYPE_CHECKING:
+    from finetrial.tasks.sources.records import Record
+
+LENT_SHARES: Mapping[Split, float] = {"val": 0.05, "train": 0.95}
+Placed = tuple[Split | None, LocalRow]
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Files whose rows belong together, and their split; None if the rows say it, or it is made."""
+
+    split: Split | None
+    paths: Sequence[Path]
+
+
+class PublishedTask(LocalTask):
+    """Options, reading and splitting shared by the tasks of published data sets."""
+
+    needed: ClassVar[tuple[str, ...]]  # columns every file has
+    perhaps: ClassVar[tuple[str, ...]] = ()  # columns that are read where they are there
+
+    repository: str
+    revision: str = "main"
+    columns: dict[str, str] = Field(default_factory=dict)  # our name: the file's
+    max_rows: int | None = Field(default=None, ge=1)  # of each split, by a draw that depends on the content only
+
+    @abstractmethod
+    def hub_files(self) -> Mapping[str, Split]:
+        """Which of the repository's files belong to which split: patterns as in a shell."""
+
+    @abstractmethod
+    def rows_of(self, records: Sequence[Record], dropped: Counter[str]) -> Iterator[LocalRow]:
+        """The rows made of one split's records; what is left out is counted in `dropped`."""
+
+    def split_of(self, row: LocalRow) -> Split | None:
+        """The published split of a row of a file that holds all of them; None where splits must be made."""
+        return None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> PublishedTask:
+        if self.path is not None and any(getattr(self, split) is not None for split in USED_SPLITS):
+            raise ValueError("give `path`, or `train`, `val` and `test`, or none of them (then the hub is asked)")
+        for name in self.columns:
+            if name not in (*self.needed, *self.perhaps):
+                raise ValueError(unknown("column", name, (*self.needed, *self.perhaps)))
+        return self
+
+    @property
+    def is_local(self) -> bool:
+        """True if the rows come from the user's files."""
+        return any(getattr(self, option) is not None for option in self.path_options)
+
+    def source_digest(self) -> str:
+        """Digest of the files' bytes; of hub data the commit, or, until that is known, the revision (provisional)."""
+        if self.is_local:
+            return key_of([[split, file_digest(path)] for split, path in self.files().items()])
+        from finetrial.tasks.sources.hub import recorded_commit
+
+        commit = recorded_commit(self.repository, self.revision)
+        return key_of(["hub", self.repository, commit or f"revision {self.revision}"])
+
+    def fetch(self) -> str:
+        """Make sure that the data is here and its revision resolved; returns where it comes from, in a line."""
+        return self._parts()[1]
+
+    def load(self) -> Examples:
+        """Raises DataError for a repository, file, row or column that cannot be read."""
+        from finetrial.tasks.sources.records import read_records
+
+        parts, origin = self._parts()
+        dropped: Counter[str] = Counter()
+        placed: list[Placed] = []
+        for part in parts:
+            records = [record for path in part.paths
+                       for record in read_records(path, self.needed, self.perhaps, self.columns)]
+            placed += [(part.split or self.split_of(row), row) for row in self.rows_of(records, dropped)]
+        dropped.update({"exact duplicate": 0, "in a held-out split too": 0})
+        placed = unique_rows(placed, dropped)
+        if any(split is None for split, _ in placed):
+            examples = hashed([row for _, row in placed])
+        else:
+            examples = _with_val(_apart(placed, dropped))
+        kept = [example for split in USED_SPLITS
+                for example in stable_draw((row for row in examples if row.split == split), self.max_rows)]
+        if self.max_rows is not None:
+            dropped["above max_rows"] = len(examples) - len(kept)
+        return Examples(kept, self._digest(kept), counts(kept, dict(dropped), (origin,)))
+
+    def _parts(self) -> tuple[list[_Part], str]:
+        if self.is_local:
+            files = self.files()
+            told = ", ".join(f"{path} (SHA-256 {file_digest(path)[:12]})" for path in files.values())
+            return [_Part(split, [path]) for split, path in files.items()], f"local: {told}"
+        from finetrial.tasks.sources.hub import fetch
+
+        patterns = self.hub_files()
+        snapshot = fetch(self.repository, self.revision, list(patterns))
+        names: dict[Split, list[Path]] = {}
+        for pattern, split in patterns.items():
+            names.setdefault(split, []).extend(snapshot.matching(pattern))
+        return [_Part(split, paths) for split, paths in names.items()], f"hub: {snapshot.provenance}"
+
+    def _digest(self, examples: Sequence[Example]) -> str:
+        options: dict[str, Any] = self.model_dump(mode="json", exclude=set(self.path_options))
+        return key_of([self.version, options, sorted([row.id, row.split] for row in examples)])
+
+
+def _apart(placed: Sequence[Placed], dropped: Counter[str]) -> list[Example]:
+    """Rows whose prompt and cluster are in no split that is held out before theirs."""
+    owner: dict[tuple[str, str], Split] = {}
+    kept: dict[Split, list[Example]] = {}
+    for split in HELD_OUT_FIRST:
+        for row in (row for own, row in placed if own == split):
+            cluster = row.cluster or content_id(row.prompt)
+            marks = (("prompt", row.prompt), ("cluster", cluster))
+            if any(owner.setdefault(mark, split) != split for mark in marks):
+                dropped["in a held-out split too"] += 1
+            else:
+                kept.setdefault(split, []).append(Example(row.id, cluster, split, row.fields, row.source))
+    return [example for split in USED_SPLITS for example in kept.get(split, [])]
+
+
+def _with_val(examples: Sequence[Example]) -> list[Example]:
+    """The examples; where none is `val`, the clusters of `train` lend it some."""
+    if any(example.split == "val" for example in examples):
+        return list(examples)
+    return [Example(row.id, row.cluster, hashed_split(row.cluster, LENT_SHARES) if row.split == "train" else row.split,
+                    row.fields, row.source) for row in examples]

@@ -1,0 +1,187 @@
+"""Rows of a data file in any of the usual formats, read strictly: every error names the file and the line.
+
+`.jsonl`, `.json` (a list of objects) and `.csv` (with a header; an empty cell is None), each also with `.gz` behind it,
+and `.parquet`. Only the columns asked for are kept.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from finetrial.errors import DataError, nearest
+from finetrial.tasks.local import decoded
+
+FORMATS = (".jsonl", ".json", ".csv", ".parquet")
+FORMATS_TOLD = ".jsonl, .json or .csv (also with .gz), or .parquet"
+TRUTH = {"true": True, "false": False}
+BATCH_ROWS = 1_000
+
+
+@dataclass(frozen=True)
+class Record:
+    """One row: `values` by column, and where a person finds it."""
+
+    values: Mapping[str, Any]
+    where: str
+
+    def text(self, column: str) -> str:
+        """A text that must be there. Raises DataError otherwise."""
+        value = self.values.get(column)
+        if not isinstance(value, str) or not value.strip():
+            raise DataError(f'{self.where}: "{column}" is {_shown(value)}, expected a text',
+                            "every row needs it; leave out rows without")
+        return value.replace("\r\n", "\n")
+
+    def optional_text(self, column: str) -> str:
+        """A text, or '' where there is none. Raises DataError for a value of another kind."""
+        value = self.values.get(column)
+        return "" if value is None or value == "" else self.text(column)
+
+    def texts(self, column: str) -> list[str]:
+        """A list of texts, perhaps empty; in a .csv it is written as JSON. Raises DataError for anything else."""
+        value = self.values.get(column)
+        if isinstance(value, str):
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = [value]
+        if value is None:
+            return []
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise DataError(f'{self.where}: "{column}" is {_shown(value)}, expected a list of texts', "mend the row")
+        return [item.replace("\r\n", "\n") for item in value]
+
+    def integer(self, column: str) -> int | None:
+        """A whole number, or None where there is none. Raises DataError for anything else."""
+        value = self.values.get(column)
+        if value is None or value == "":
+            return None
+        try:
+            number = float(value)
+        except (TypeError, ValueError):
+            number = 0.5
+        if number != int(number):
+            raise DataError(f'{self.where}: "{column}" is {_shown(value)}, expected a whole number', "mend the row")
+        return int(number)
+
+
+def read_records(path: Path, required: Sequence[str], optional: Sequence[str] = (),
+                 names: Mapping[str, str] | None = None) -> list[Record]:
+    """The rows of a file with these columns; `names` says how the file calls a column, where it differs.
+
+    Raises DataError for an unknown format, a damaged file, a row that cannot be read, and a missing column (with the
+    columns that are there).
+    """
+    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if suffix not in FORMATS or path.name.endswith(".parquet.gz"):
+        raise DataError(f"{path}: a data file is {FORMATS_TOLD}, not {path.suffix or 'nothing'!r}", "rename or convert it")
+    named = {column: (names or {}).get(column, column) for column in (*required, *optional)}
+    found: Iterable[tuple[dict[str, Any], str]]
+    if suffix == ".parquet":
+        found = _parquet(path, list(named.values()))
+    else:
+        found = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv}[suffix](_text(path), path)
+    records = []
+    for values, where in found:
+        for column in required:
+            if named[column] not in values:
+                raise _missing_column(column, named[column], values, where)
+        records.append(Record({column: values.get(name) for column, name in named.items()}, where))
+    if not records:
+        raise DataError(f"{path} has no rows", f"expected the columns {', '.join(named[name] for name in required)}")
+    return records
+
+
+def _text(path: Path) -> str:
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        try:
+            data = gzip.decompress(data)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} is no intact gzip file: {error}", "fetch or make it again") from error
+    return decoded(data, path)
+
+
+def _json_lines(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            where = f"{path}, line {number}"
+            try:
+                value = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})",
+                                "expected one object a line") from error
+            yield _object(value, where), where
+
+
+def _json_list(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno})",
+                        "expected one list of objects; objects line by line go into a .jsonl") from error
+    if not isinstance(rows, list):
+        raise DataError(f"{path} holds a {type(rows).__name__}, expected a list of objects", "write [{...}, {...}]")
+    for number, row in enumerate(rows, start=1):
+        where = f"{path}, row {number}"
+        yield _object(row, where), where
+
+
+def _object(value: Any, where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise DataError(f"{where}: a {type(value).__name__}, expected an object", 'for example {"text": "..."}')
+    return value
+
+
+def _csv(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    before = csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a cell may hold an article
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        for cells in filter(None, reader):
+            where = f"{path}, line {reader.line_num}"
+            if len(cells) != len(header):
+                raise DataError(f"{where}: {len(cells)} cells, the header has {len(header)}",
+                                "quote cells that hold commas or line ends")
+            yield {name: TRUTH.get(cell.lower(), cell or None) for name, cell in zip(header, cells, strict=True)}, where
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num}: {error}", "save it as CSV with quoted cells") from error
+    finally:
+        csv.field_size_limit(before)
+
+
+def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            chosen = [name for name in wanted if name in there] or there[:1]
+            number = 0
+            for batch in file.iter_batches(BATCH_ROWS, columns=chosen):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield {**dict.fromkeys(there), **row}, f"{path}, row {number}"
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path} is no intact parquet file: {error}", "fetch or make it again") from error
+
+
+def _missing_column(column: str, name: str, there: Iterable[str], where: str) -> DataError:
+    names = sorted(there)
+    its_name = (nearest(name, names) or ["its name in the file"])[0]
+    return DataError(f"{where}: no column {name!r}; there are {', '.join(map(repr, names)) or 'none'}",
+                     f"rename it, or say what it is called: columns: {{{column}: {its_name}}}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
