@@ -13,7 +13,8 @@ from finetrial.tasks.encoded import TokenDataset
 
 VOCABULARY = 97
 POSITIONS = 64
-ARCHITECTURES = ("gpt2", "llama")
+ARCHITECTURES = ("gpt2", "llama")  # decoder-only
+ENCODER_DECODERS = ("t5", "t5-gated")  # tied, relu; untied, gated and with more decoder than encoder blocks
 
 TinyModel = Callable[..., Any]
 
@@ -23,6 +24,8 @@ def make_tiny_model(architecture: str, *, seed: int = 0, std: float = 0.1) -> An
     import torch
     from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
 
+    if architecture in ENCODER_DECODERS:
+        return _make_tiny_t5(architecture, seed)
     config: Any
     if architecture == "gpt2":
         config = GPT2Config(vocab_size=VOCABULARY, n_positions=POSITIONS, n_embd=32, n_layer=2, n_head=4,
@@ -35,6 +38,42 @@ def make_tiny_model(architecture: str, *, seed: int = 0, std: float = 0.1) -> An
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+
+
+def _make_tiny_t5(architecture: str, seed: int) -> Any:
+    import torch
+    from transformers import T5Config, T5ForConditionalGeneration
+
+    gated = architecture == "t5-gated"
+    options = {"feed_forward_proj": "gated-gelu", "tie_word_embeddings": False, "num_decoder_layers": 3} if gated else {}
+    config = T5Config(vocab_size=VOCABULARY, d_model=32, d_kv=8, d_ff=64, num_layers=2, num_heads=4, dropout_rate=0.0,
+                      relative_attention_num_buckets=8, relative_attention_max_distance=32, pad_token_id=0,
+                      eos_token_id=1, decoder_start_token_id=0, **options)
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = T5ForConditionalGeneration._from_config(config, attn_implementation="eager")
+        if gated:
+            model.lm_head.weight = torch.nn.Parameter(torch.randn(VOCABULARY, 32))
+    return model.eval()
+
+
+def make_pairs(num: int = 20, *, shortest: int = 4, longest: int = 30, seed: int = 0) -> TokenDataset:
+    """Random pairs for an encoder-decoder: the target goes on where the source ends, and closes with token 1."""
+    generator = np.random.default_rng(seed)
+    sources, targets = [], []
+    for length in generator.integers(shortest, longest + 1, num):
+        row = 2 + (generator.integers(0, VOCABULARY) + 7 * np.arange(length)) % (VOCABULARY - 2)
+        cut = generator.integers(1, length - 1)
+        sources.append(row[:cut])
+        targets.append(np.append(row[cut:], 1))
+
+    def joined(rows: list[Any]) -> tuple[Any, Any]:
+        return np.concatenate(rows).astype(np.int32), np.cumsum([0, *map(len, rows)], dtype=np.int64)
+
+    (source_ids, source_offsets), (ids, offsets) = joined(sources), joined(targets)
+    return TokenDataset(ids, np.ones(len(ids), dtype=bool), offsets, np.diff(offsets),
+                        [f"item-{index}" for index in range(num)], [f"cluster-{index // 2}" for index in range(num)],
+                        source_ids, source_offsets)
 
 
 def make_documents(num: int = 20, *, shortest: int = 4, longest: int = 30, seed: int = 0) -> TokenDataset:
@@ -68,6 +107,18 @@ def tiny_model() -> TinyModel:
 def tiny_documents() -> Callable[..., TokenDataset]:
     """Makes tiny data sets: `tiny_documents(20)`."""
     return make_documents
+
+
+@pytest.fixture
+def tiny_pairs() -> Callable[..., TokenDataset]:
+    """Makes tiny data sets for encoder-decoders: `tiny_pairs(20)`."""
+    return make_pairs
+
+
+@pytest.fixture(params=ENCODER_DECODERS)
+def encoder_decoder(request: pytest.FixtureRequest) -> str:
+    """Each encoder-decoder in turn."""
+    return str(request.param)
 
 
 @pytest.fixture(params=ARCHITECTURES)

@@ -2,53 +2,100 @@
 
 Validation and test rows are a stable draw, by digest of the row's id: the same for every seed, arm and machine. Train
 holds every row there is; a cell's training subset is drawn from it by the training stage.
+
+A task that is scored on outputs gets, for validation and test, its prompts and texts besides, row for row the items of
+the split: what a model generates from, what it should say, and what needs no model to say (`floor:` columns).
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
 from finetrial.errors import DataError
 from finetrial.spec.model import plugin_from
 from finetrial.stages.base import StageContext, StageKind
-from finetrial.tasks.base import Example
+from finetrial.tasks.base import SPLITS, Example, Examples, Task
+from finetrial.tasks.encoded import TokenDataset
+
+FLOOR = "floor:"  # before a floor's name, in the columns of texts
 
 
 class Data(StageKind):
-    """Writes `train.npz`, `val.npz` and `test.npz`; returns what was encoded, cut and dropped, per split."""
+    """Writes `train.npz`, `val.npz` and `test.npz`; returns what was encoded, cut and dropped, per split.
 
-    version: ClassVar[int] = 1
+    With `max_new_tokens` in the spec also `{split}-prompts.npz` and `{split}-texts.parquet` of val and test.
+    """
+
+    version: ClassVar[int] = 2
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Raises DataError where a split has fewer rows than the study asks for."""
         from finetrial.models.load import load_tokenizer
-        from finetrial.tasks.encode import encode_examples
+        from finetrial.tasks.encode import encode_examples, encode_prompts
 
         spec = context.spec
-        task = plugin_from("task", json.loads(context.locations["task"]))
+        task: Task = plugin_from("task", json.loads(context.locations["task"]))
         examples = task.load()
         context.progress({"fraction": 0.5})
         tokenizer = load_tokenizer(Path(context.locations["base"]))
         limits = {"val": spec["num_val"], "test": spec["num_test"]}
+        form, max_new_tokens = spec.get("form", "decoder"), spec.get("max_new_tokens")
+        constant = "" if max_new_tokens is None else _constant(task, examples)
         reports: dict[str, Any] = {}
-        for split in ("train", "val", "test"):
+        for split in SPLITS[1:]:
             rows = examples.split(split)
             wanted = limits.get(split)
             # a row whose target alone is too long is dropped by the encoder: draw until enough are left
             dataset, report = encode_examples(task, stable_order(rows) if wanted else rows, tokenizer,
-                                              spec["max_tokens"], limit=wanted)
+                                              spec["max_tokens"], limit=wanted, form=form,
+                                              max_new_tokens=max_new_tokens)
             if len(dataset) < (wanted or 1):
-                raise DataError(f"split {split!r} has {len(dataset)} usable rows, and {wanted or 1} are asked for",
+                raise DataError(f"split {split!r} has {len(dataset)} usable rows, and {wanted or 1} are asked for "
+                                f"({report.num_dropped} do not fit into {spec['max_tokens']} tokens)",
                                 f"lower num_{split} to at most {len(dataset)}, or give more data")
             dataset.save(context.folder / f"{split}.npz")
             reports[split] = {**report.as_dict(), "digest": dataset.digest()}
+            if max_new_tokens is not None and split in limits:
+                kept = _of_items(rows, dataset)
+                prompts, cut = encode_prompts(task, kept, tokenizer, spec["max_tokens"],
+                                              max_new_tokens=max_new_tokens, form=form)
+                prompts.save(context.folder / f"{split}-prompts.npz")
+                _write_texts(task, kept, constant, context.folder / f"{split}-texts.parquet")
+                reports[split].update(num_prompts_cut=cut.num_cut, num_prompt_tokens=cut.num_tokens)
         return {"splits": reports, "content": examples.digest}
 
 
 def stable_order(rows: Iterable[Example]) -> list[Example]:
     """Rows in the order of the digest of their ids: a draw that no seed governs."""
     return sorted(rows, key=lambda row: hashlib.sha256(row.id.encode()).digest())
+
+
+def _of_items(rows: Sequence[Example], dataset: TokenDataset) -> list[Example]:
+    """The examples behind the rows of a data set, in its order."""
+    by_id = {row.id: row for row in rows}
+    return [by_id[item] for item in dataset.items]
+
+
+def _constant(task: Task, examples: Examples) -> str:
+    """The one answer to everything that may do best: the most frequent reference of train, of equals the shortest."""
+    counts = Counter(task.texts(row)["reference"] for row in examples.split("train"))
+    return min(counts, key=lambda text: (-counts[text], len(text), text))
+
+
+def _write_texts(task: Task, rows: Sequence[Example], constant: str, path: Path) -> None:
+    """Item, cluster, input, reference, and a column for each floor."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    texts = [task.texts(row) for row in rows]
+    floors = [{**task.floors(row), "constant": constant} for row in rows]
+    columns: dict[str, list[str]] = {"item": [row.id for row in rows], "cluster": [row.cluster for row in rows],
+                                     "input": [text["input"] for text in texts],
+                                     "reference": [text["reference"] for text in texts]}
+    columns |= {f"{FLOOR}{name}": [floor[name] for floor in floors] for name in floors[0]}
+    pq.write_table(pa.table(columns), path)

@@ -48,8 +48,9 @@ class Predict(StageKind):
 
 def _check(model: Any, dataset: TokenDataset) -> None:
     """Once for each base: our loss, with logits only at targets, equals the model's own. Raises ModelError if not."""
+    from finetrial.models.blocks import start_id
     from finetrial.train.batch import make_batch
     from finetrial.train.loss import check_base
 
     rows = [(row,) for row in range(min(CHECKED_ROWS, len(dataset)))]
-    check_base(model, make_batch(dataset, rows).to(next(model.parameters()).device))
+    check_base(model, make_batch(dataset, rows, start_id=start_id(model)).to(next(model.parameters()).device))

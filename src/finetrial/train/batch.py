@@ -5,16 +5,19 @@ which knows neither method nor rate. Step s takes rows [s * batch_sequences, (s 
 needs only the step. A row holds one document, or with packing several that do not see each other: positions restart
 and attention is block-diagonal, so a document's logits are those it has alone.
 
-Shapes: R rows, L tokens in a row, T targets (tokens that are predicted) in the batch.
+For an encoder-decoder a document is a pair: the encoder reads its source, the decoder predicts every one of its ids
+from those before. Pairs are not packed; a row is one pair.
+
+Shapes: R rows, L tokens in a row, S tokens in a source, T targets (tokens that are predicted) in the batch.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, insort
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -23,16 +26,19 @@ from torch import Tensor
 from finetrial.errors import DataError
 from finetrial.streams import Streams
 from finetrial.train.config import Budget, Training
+from finetrial.train.packing import IntArray, Row, pack
 
-IntArray = np.ndarray[tuple[int, ...], np.dtype[np.int64]]
 BoolArray = np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 
 
+TokenIds = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
+
+
 class Documents(Protocol):
-    """What this file reads of `tasks.encode.TokenDataset`."""
+    """What this file reads of `tasks.encode.TokenDataset`; pairs have `source_ids` and `source_offsets` besides."""
 
     @property
-    def ids(self) -> np.ndarray[tuple[int, ...], np.dtype[np.int32]]: ...
+    def ids(self) -> TokenIds: ...
     @property
     def loss_mask(self) -> BoolArray: ...
     @property
@@ -48,7 +54,9 @@ class Batch:
     owner: Tensor | None  # (R, L) int64, the number of the document in its row, -1 for padding; None: plain causal
     target_places: Tensor  # (T,) int64, flat places in (R * L) whose hidden state predicts a target
     target_ids: Tensor  # (T,) int64
-    num_tokens: int  # real tokens, padding not counted
+    num_tokens: int  # real tokens, sources counted, padding not
+    source_ids: Tensor | None = None  # (R, S) int64, what the encoder reads; None: no encoder
+    source_mask: Tensor | None = None  # (R, S) bool, False for padding
 
     @property
     def num_targets(self) -> int:
@@ -78,7 +86,7 @@ class Batch:
 
         return Batch(self.input_ids.to(device, non_blocking=True), moved(self.position_ids), moved(self.owner),
                      self.target_places.to(device, non_blocking=True), self.target_ids.to(device, non_blocking=True),
-                     self.num_tokens)
+                     self.num_tokens, moved(self.source_ids), moved(self.source_mask))
 
 
 class Batches(Protocol):
@@ -89,19 +97,30 @@ class Batches(Protocol):
     def epoch(self, step: int) -> float: ...
 
 
-Row = tuple[int, ...]  # the documents of a row, in order
+@runtime_checkable
+class BatchSource(Protocol):
+    """Data that makes its own batches, such as the flat text of pretraining."""
+
+    def batches(self, config: Training, streams: Streams) -> Batches: ...
 
 
 class DocumentBatches:
-    """Batches of documents, each seen once an epoch.
+    """Batches of documents, each seen once an epoch. `start_id` opens the decoder's input where documents are pairs.
 
-    Raises DataError if there is nothing to train on or a document is longer than a row.
+    Raises DataError if there is nothing to train on, or a document (of a pair: its source or its ids) is longer than a
+    row.
     """
 
-    def __init__(self, dataset: Documents, config: Training, streams: Streams, *, pad_id: int = 0) -> None:
-        self._dataset, self._config, self._streams, self._pad_id = dataset, config, streams, pad_id
+    def __init__(self, dataset: Documents, config: Training, streams: Streams, *, pad_id: int = 0,
+                 start_id: int = 0) -> None:
+        self._dataset, self._config, self._streams = dataset, config, streams
+        self._pad_id, self._start_id = pad_id, start_id
         self._lengths = np.diff(dataset.offsets)
-        check_lengths(self._lengths, config.sequence_length)
+        check_lengths(longest_sides(dataset), config.sequence_length)
+        pairs = sources_of(dataset)
+        self._packing = config.packing and pairs is None
+        if pairs is not None:
+            self._lengths = self._lengths + np.diff(pairs[1])
         if target_counts(dataset).sum() == 0:
             raise DataError(f"none of the {len(self._lengths)} training documents has a token to learn",
                             "check the task's rendering, or raise its maximum length: the targets may have been cut")
@@ -128,10 +147,11 @@ class DocumentBatches:
         """The micro-batches of a step: at most `micro_batch` rows each."""
         size = self._config.batch_sequences
         rows = [self._row(number) for number in range(step * size, (step + 1) * size)]
-        if not self._config.packing:  # rows of like length together: less padding in each micro-batch
+        if not self._packing:  # rows of like length together: less padding in each micro-batch
             rows.sort(key=lambda row: int(self._lengths[row[0]]))
         part = micro_batch or size
-        return [make_batch(self._dataset, rows[at:at + part], pad_id=self._pad_id) for at in range(0, size, part)]
+        return [make_batch(self._dataset, rows[at:at + part], pad_id=self._pad_id, start_id=self._start_id)
+                for at in range(0, size, part)]
 
     def epoch(self, step: int) -> float:
         """How many epochs have been seen when `step` steps are done."""
@@ -156,45 +176,23 @@ class DocumentBatches:
 
     def _pack_epoch(self, epoch: int) -> list[Row]:
         order = self._streams.generator(f"order/{epoch}").permutation(len(self._lengths))
-        if not self._config.packing:
+        if not self._packing:
             return [(int(document),) for document in order]
         return pack(order, self._lengths, self._config.sequence_length)
 
 
-def pack(order: Sequence[int] | IntArray, lengths: IntArray, capacity: int, *, open_rows: int = 64) -> list[Row]:
-    """Best fit with a bounded look-back: each document in order goes to the open row it fills best, else opens one.
-
-    At most `open_rows` rows are open; the oldest is closed first, so documents stay near their place in `order`.
-    Rows come out in the order in which they were opened.
-    """
-    rows: list[list[int]] = []
-    spaces: list[tuple[int, int]] = []  # (free tokens, row) of the open rows, sorted
-    oldest = 0
-    free: dict[int, int] = {}
-    for document in order:
-        length = int(lengths[document])
-        at = bisect_left(spaces, (length, -1))
-        if at < len(spaces):
-            space, row = spaces.pop(at)
-        else:
-            space, row = capacity, len(rows)
-            rows.append([])
-        rows[row].append(int(document))
-        free[row] = space - length
-        insort(spaces, (free[row], row))
-        if len(spaces) > open_rows:
-            while (free[oldest], oldest) not in spaces:
-                oldest += 1
-            spaces.remove((free[oldest], oldest))
-    return [tuple(row) for row in rows]
-
-
-def make_batch(dataset: Documents, rows: Sequence[Row], *, pad_id: int = 0) -> Batch:
+def make_batch(dataset: Documents, rows: Sequence[Row], *, pad_id: int = 0, start_id: int = 0) -> Batch:
     """Rows of documents as tensors, padded on the right to the longest row. Padding is no target and is not attended.
 
     A target is a token whose `loss_mask` is set; the hidden state before it predicts it, so the first token of a
-    document cannot be one.
+    document cannot be one. Of pairs, every id is a target: `start_id` and the ids before it are the decoder's input.
     """
+    pairs = sources_of(dataset)
+    if pairs is not None:
+        documents = [document for [document] in rows]
+        return pair_batch([pairs[0][pairs[1][d]:pairs[1][d + 1]] for d in documents],
+                          [dataset.ids[dataset.offsets[d]:dataset.offsets[d + 1]] for d in documents],
+                          pad_id=pad_id, start_id=start_id)
     lengths = np.diff(dataset.offsets)
     width = max(int(lengths[list(row)].sum()) for row in rows)
     ids = np.full((len(rows), width), pad_id, np.int64)
@@ -223,8 +221,45 @@ def make_batch(dataset: Documents, rows: Sequence[Row], *, pad_id: int = 0) -> B
         num_tokens=int((owner >= 0).sum()))
 
 
+def pair_batch(sources: Sequence[TokenIds], targets: Sequence[TokenIds], *, pad_id: int, start_id: int) -> Batch:
+    """A batch for an encoder-decoder: row r reads `sources[r]` and predicts every token of `targets[r]`."""
+    source_ids, source_mask = _padded(sources, pad_id)
+    labels, real = _padded(targets, pad_id)
+    inputs = np.concatenate([np.full((len(labels), 1), start_id, np.int64), labels[:, :-1]], axis=1)
+    places = np.flatnonzero(real)
+    return Batch(
+        input_ids=torch.from_numpy(inputs), position_ids=None, owner=None, target_places=torch.from_numpy(places),
+        target_ids=torch.from_numpy(labels.reshape(-1)[places]), num_tokens=int(real.sum() + source_mask.sum()),
+        source_ids=torch.from_numpy(source_ids), source_mask=torch.from_numpy(source_mask))
+
+
+def _padded(rows: Sequence[TokenIds], pad_id: int) -> tuple[IntArray, BoolArray]:
+    """Rows padded on the right to the longest, and where they are real."""
+    lengths = np.array([len(row) for row in rows])
+    real = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.full(real.shape, pad_id, np.int64)
+    ids[real] = np.concatenate(rows)
+    return ids, real
+
+
+def sources_of(dataset: Documents) -> tuple[TokenIds, IntArray] | None:
+    """(source ids, source offsets) of a data set of pairs; None for one of plain documents."""
+    ids = getattr(dataset, "source_ids", None)
+    return None if ids is None else (ids, getattr(dataset, "source_offsets"))  # noqa: B009
+
+
+def longest_sides(dataset: Documents) -> IntArray:
+    """The tokens of each document (int64); of a pair, those of the longer of source and ids."""
+    lengths: IntArray = np.diff(dataset.offsets)
+    pairs = sources_of(dataset)
+    return lengths if pairs is None else np.maximum(lengths, np.diff(pairs[1]))
+
+
 def target_counts(dataset: Documents) -> IntArray:
-    """The number of targets of each document (int64): its set `loss_mask`s without that of its first token."""
+    """The number of targets of each document (int64): its set `loss_mask`s without that of its first token, which
+    nothing predicts. Of pairs, the first counts too."""
+    if sources_of(dataset) is not None:
+        return np.diff(dataset.offsets)
     mask = dataset.loss_mask.astype(np.int64)
     starts = dataset.offsets[:-1]
     sums = np.concatenate([[0], np.cumsum(mask)])

@@ -21,12 +21,11 @@ from torch import nn
 from finetrial.errors import UserError
 from finetrial.fingerprint import key_of
 from finetrial.methods.base import Component
-from finetrial.models import params
+from finetrial.models import blocks, params
 from finetrial.streams import Streams
 from finetrial.train import checkpoint, optim
-from finetrial.train.batch import Batch, Batches, DocumentBatches, Documents
+from finetrial.train.batch import Batch, Batches, BatchSource, DocumentBatches, Documents
 from finetrial.train.config import Training
-from finetrial.train.flat import FlatDataset
 from finetrial.train.loss import check_positions, summed_loss
 from finetrial.train.meter import CurvePoint, Meter, OnMetrics, Totals, TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime
@@ -47,7 +46,7 @@ class Checkpoints:
     every_seconds: float = 60.0
 
 
-def train(model: Any, components: Sequence[Component], dataset: Documents | FlatDataset, config: Training,
+def train(model: Any, components: Sequence[Component], dataset: Documents | BatchSource, config: Training,
           learning_rate: float, streams: Streams, *, device: str = "cpu", micro_batch: int | None = None,
           on_metrics: OnMetrics | None = None, validate: Validate | None = None,
           checkpoints: Checkpoints | None = None, deadline: float | None = None) -> TrainResult:
@@ -64,11 +63,11 @@ def train(model: Any, components: Sequence[Component], dataset: Documents | Flat
     return run.go(on_metrics, validate, checkpoints, deadline)
 
 
-def open_batches(dataset: Documents | FlatDataset, config: Training, streams: Streams) -> Batches:
-    """The batches of a data set of documents or of flat text."""
-    if isinstance(dataset, FlatDataset):
+def open_batches(dataset: Documents | BatchSource, config: Training, streams: Streams, *, start_id: int = 0) -> Batches:
+    """The batches of a data set of documents, or of pairs (`start_id` opens the decoder's input), or its own."""
+    if isinstance(dataset, BatchSource):
         return dataset.batches(config, streams)
-    return DocumentBatches(dataset, config, streams)
+    return DocumentBatches(dataset, config, streams, start_id=start_id)
 
 
 def evaluation_steps(num_steps: int, evaluations: int) -> set[int]:
@@ -77,7 +76,7 @@ def evaluation_steps(num_steps: int, evaluations: int) -> set[int]:
 
 
 class _Run:
-    def __init__(self, model: Any, components: Sequence[Component], dataset: Documents | FlatDataset, config: Training,
+    def __init__(self, model: Any, components: Sequence[Component], dataset: Documents | BatchSource, config: Training,
                  learning_rate: float, streams: Streams, device: str, micro_batch: int | None) -> None:
         check_positions(model, config.sequence_length)
         self.model, self.components, self.config, self.streams = model, components, config, streams
@@ -89,7 +88,7 @@ class _Run:
         params.set_dropout(model, config.dropout)
         self.drops = config.dropout > 0 or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
         self.frozen = FrozenMatrices(model, config.precision)
-        self.batches = open_batches(dataset, config, streams)
+        self.batches = open_batches(dataset, config, streams, start_id=blocks.start_id(model))
         self.num_steps = self.batches.num_steps(config.budget)
         self.optimizers = [self.accelerator.prepare_optimizer(optimizer, device_placement=False)
                            for optimizer in optim.optimizers(model, self.parameters, config)]
@@ -140,10 +139,10 @@ class _Run:
         for optimizer in self.optimizers:
             optimizer.step()
         self.totals.skipped_steps += any(optimizer.step_was_skipped for optimizer in self.optimizers)
+        for component in self.components:
+            component.after_step(self.step)  # may read the step's gradients
         for parameter in self.parameters.values():
             parameter.grad = None
-        for component in self.components:
-            component.after_step(self.step)
         self.step += 1
         self.totals.tokens += sum(part.num_tokens for part in parts)
         self.totals.target_tokens += num_targets

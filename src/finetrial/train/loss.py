@@ -3,7 +3,7 @@
 The backbone gives hidden states for a whole batch; the head is applied only at the places that predict a target, a
 chunk of them at a time, and cross entropy is taken in fp32. `check_base` compares this with the model's own loss once.
 
-Shapes: R rows, L tokens in a row, T targets, D width, V vocabulary.
+Shapes: R rows, L tokens in a row, S tokens in a source, T targets, D width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from finetrial.errors import DataError, ModelError
 from finetrial.models import blocks
-from finetrial.train.batch import Batch, Documents, IntArray, check_lengths, make_batch, target_counts
+from finetrial.train.batch import Batch, Documents, check_lengths, longest_sides, make_batch, target_counts
 from finetrial.train.config import Precision
+from finetrial.train.packing import IntArray
 from finetrial.train.precision import autocast
 
 CHUNK_LOGITS = 1 << 22  # logits computed at a time: 4 MB in fp32, small enough for a core's cache
@@ -45,12 +46,19 @@ def target_losses(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def target_states(model: nn.Module, batch: Batch) -> Tensor:
-    """The hidden states that predict the targets: (T, D)."""
-    output = blocks.backbone(model)(**_inputs(model, batch))
+    """The hidden states that predict the targets, as the head takes them: (T, D)."""
+    if batch.source_ids is None:
+        output = blocks.backbone(model)(**_inputs(model, batch))
+    else:
+        source = blocks.encode(model, batch.source_ids, batch.source_mask)
+        output = blocks.decoder(model)(inputs_embeds=blocks.embedding(model)(batch.input_ids),
+                                       encoder_hidden_states=source, encoder_attention_mask=batch.source_mask,
+                                       use_cache=False)
     hidden: Tensor = output.last_hidden_state.flatten(0, 1)  # (R * L, D)
-    if batch.num_targets == len(hidden):  # plain text: every place, in order
-        return hidden
-    return hidden.index_select(0, batch.target_places)
+    if batch.num_targets != len(hidden):  # in plain text it is every place, in order
+        hidden = hidden.index_select(0, batch.target_places)
+    scale = blocks.head_scale(model)
+    return hidden if scale == 1 else hidden * scale
 
 
 def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 8192, precision: Precision = "fp32",
@@ -60,7 +68,7 @@ def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 819
     Documents of like length share a batch of at most `batch_tokens` places, one document a row, so the result does not
     depend on who shares the batch beyond rounding (1e-5). Raises DataError for a document beyond the model's positions.
     """
-    lengths = np.diff(dataset.offsets)
+    lengths, start_id = longest_sides(dataset), blocks.start_id(model)
     limit = blocks.max_positions(model.config)
     if limit is not None:
         check_lengths(lengths, limit, what="the model's positions")
@@ -74,7 +82,7 @@ def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 819
             documents = documents[counts[documents] > 0]
             if len(documents) == 0:
                 continue
-            batch = make_batch(dataset, [(int(document),) for document in documents]).to(device)
+            batch = make_batch(dataset, [(int(document),) for document in documents], start_id=start_id).to(device)
             losses = target_losses(model, batch).cpu().double().numpy()
             sums[documents] = np.add.reduceat(losses, np.cumsum(counts[documents]) - counts[documents])
     model.train(training)
@@ -99,10 +107,7 @@ def check_base(model: Any, batch: Batch, *, tolerance: float = 1e-4) -> None:
     Raises ModelError if they differ by more than `tolerance`, relatively: the head then does something that this file
     does not know (a cap on logits, a scale), and no number from it would be right.
     """
-    width = batch.input_ids.shape[1]
-    inside = batch.target_places % width < width - 1  # the model's own loss knows no target beyond the row
-    labels = torch.full_like(batch.input_ids, -100)
-    labels.view(-1)[batch.target_places[inside] + 1] = batch.target_ids[inside]
+    labels, inside = _labels(batch)
     training = model.training
     model.eval()
     own = float(model(**_inputs(model, batch), labels=labels).loss)
@@ -167,9 +172,23 @@ class _SummedCrossEntropy(torch.autograd.Function):
                 None if d_weight is None else d_weight * scale, None)
 
 
+def _labels(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Labels (R, L) as the model's own loss takes them, -100 where nothing is predicted, and which targets (T,) they
+    hold: a causal model shifts them itself, so it knows no target beyond the row."""
+    width = batch.input_ids.shape[1]
+    shift = 1 if batch.source_ids is None else 0
+    inside = batch.target_places % width < width - shift
+    labels = torch.full_like(batch.input_ids, -100)
+    labels.view(-1)[batch.target_places[inside] + shift] = batch.target_ids[inside]
+    return labels, inside
+
+
 def _inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
-    """What backbone and model take. Embeddings instead of ids: given ids, transformers would look at every batch for
-    padding, and warn about a mask that causal order makes needless."""
+    """What the whole model takes; for a decoder, its backbone too. Embeddings instead of ids: given ids, transformers
+    would look at every batch for padding, and warn about a mask that causal order makes needless."""
+    if batch.source_ids is not None:
+        return {"inputs_embeds": blocks.embedding(model)(batch.source_ids), "attention_mask": batch.source_mask,
+                "decoder_input_ids": batch.input_ids, "use_cache": False}
     return {"inputs_embeds": blocks.embedding(model)(batch.input_ids), "position_ids": batch.position_ids,
             "attention_mask": batch.attention(), "use_cache": False}
 

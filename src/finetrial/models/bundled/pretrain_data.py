@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetrial.fingerprint import file_digest
+from finetrial.fingerprint import file_digest, key_of
 from finetrial.models.bundled.tokenizer import train_tokenizer
 from finetrial.streams import stream
 from finetrial.tasks.base import Split
@@ -90,6 +90,24 @@ def _write_held_out(path: Path, split: Split, tokenizer: Any) -> dict[str, Any]:
     total = int(num_bytes.sum())
     return {"num_files": len(pairs), "num_bytes": total, "num_tokens": len(ids),
             "bytes_per_token": total / (len(ids) - len(pairs))}
+
+
+def held_out_files(path: Path, limit_tokens: int) -> list[tuple[str, NDArray[np.int64], int]]:
+    """(path, token ids without the end token, bytes) of held-out files, up to `limit_tokens`, in an order fixed by the
+    digests of their paths."""
+    saved = np.load(path)
+    order = sorted(range(len(saved["paths"])), key=lambda index: key_of(str(saved["paths"][index])))
+    chosen: list[tuple[str, NDArray[np.int64], int]] = []
+    total = 0
+    for index in order:
+        tokens = saved["ids"][saved["offsets"][index]:saved["offsets"][index + 1] - 1]
+        if total + len(tokens) > limit_tokens and chosen:
+            continue
+        chosen.append((str(saved["paths"][index]), tokens.astype(np.int64), int(saved["num_bytes"][index])))
+        total += len(tokens)
+        if total > 0.99 * limit_tokens:
+            break
+    return chosen
 
 
 def main() -> None:

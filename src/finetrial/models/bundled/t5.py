@@ -1,0 +1,234 @@
+"""The recipe of a T5: three quarters prefix to suffix, one quarter spans; judged by how it goes on with unseen text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetrial.models.bundled import ngram
+from finetrial.models.bundled.pretrain_data import TOKENIZER_FOLDER
+from finetrial.models.bundled.recipe import SAMPLES, CardText, Recipe
+from finetrial.models.bundled.tokenizer import SENTINELS, encoder_decoder_tokenizer
+from finetrial.models.load import fuse_activations
+from finetrial.streams import Streams
+from finetrial.tasks.encoded import TokenDataset
+from finetrial.train.config import Budget, Training
+from finetrial.train.flat import FlatDataset
+from finetrial.train.loss import item_losses
+from finetrial.train.prefix_spans import Marks, Objective, Pair, PairBatches, PrefixSpanDataset
+
+VALIDATION_PAIRS = 150
+GATE_PAIRS = 1_000
+SHOWN_TOKENS = 48  # of a sample's prefix
+CONTEXT_TOKENS = ngram.ORDER - 1  # what a 5-gram model sees of a prefix
+LINE_BREAK = "Ċ"  # how byte-level BPE writes one
+
+
+@dataclass(frozen=True)
+class T5Recipe(Recipe):
+    """Widths in units, lengths in tokens.
+
+    T5's own initialisation (`embedding_std` 1, `block_scale` 1) was made for Adafactor, which moves a parameter in
+    proportion to its size. AdamW moves all alike, so the embedding starts small, the decoder's last norm at
+    width ** 0.5, which undoes the scale that T5 puts before its tied head, and the blocks' matrices at `block_scale` of
+    T5's.
+    """
+
+    name: str
+    encoder_layers: int
+    decoder_layers: int
+    width: int
+    heads: int
+    inner: int
+    activation: str
+    vocabulary: int
+    embedding_std: float
+    block_scale: float
+    prefix_share: float
+    source_tokens: tuple[int, int]
+    target_tokens: tuple[int, int]
+    noise_density: float
+    mean_span_tokens: float
+    learning_rate: float
+    batch_sequences: int
+    micro_batch: int
+    tokens: int
+    weight_decay: float
+    warmup: float
+    final: float
+    seed: int = 0
+
+    def tokenizer(self) -> Any:
+        """The bundled tokenizer with padding and sentinels."""
+        return encoder_decoder_tokenizer(TOKENIZER_FOLDER)
+
+    def random_model(self, tokenizer: Any, streams: Streams) -> Any:
+        """A T5 without dropout."""
+        from transformers import AutoModelForSeq2SeqLM, T5Config
+
+        assert len(tokenizer) == self.vocabulary
+        config = T5Config(
+            vocab_size=self.vocabulary, d_model=self.width, d_kv=self.width // self.heads, num_heads=self.heads,
+            d_ff=self.inner, num_layers=self.encoder_layers, num_decoder_layers=self.decoder_layers,
+            feed_forward_proj=self.activation, dropout_rate=0.0, pad_token_id=tokenizer.pad_token_id,
+            decoder_start_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
+        with streams.torch_fork("init"):
+            model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="sdpa")
+        with torch.no_grad():
+            model.shared.weight.mul_(self.embedding_std)
+            model.decoder.final_layer_norm.weight.fill_(self.width ** 0.5)
+            for stack in (model.encoder.block, model.decoder.block):
+                for parameter in stack.parameters():
+                    if parameter.ndim == 2:
+                        parameter.mul_(self.block_scale)
+        fuse_activations(model)
+        return model
+
+    def training(self) -> Training:
+        """Muon, cosine. The budget counts tokens of sources and targets."""
+        return Training(budget=Budget(amount=self.tokens, unit="tokens"), sequence_length=self.source_tokens[1],
+                        batch_sequences=self.batch_sequences, optimizer="muon", weight_decay=self.weight_decay,
+                        warmup=self.warmup, schedule="cosine", final=self.final, evaluations=20, beta2=0.95)
+
+    def objective(self) -> Objective:
+        """What a row asks for."""
+        return Objective(self.prefix_share, self.source_tokens, self.target_tokens, self.noise_density,
+                         self.mean_span_tokens)
+
+    def text(self, work: Path, tokenizer: Any) -> FlatDataset:
+        """Pairs."""
+        text = FlatDataset.open(work / "train.npy", end_of_text=tokenizer.eos_token_id)
+        return PrefixSpanDataset(text.ids, text.end_of_text, marks=marks(tokenizer), objective=self.objective())
+
+    def validation(self, work: Path, tokenizer: Any) -> TokenDataset:
+        """Prefixes and suffixes of validation files."""
+        return documents(self.held_out_pairs(work / "val.npz", tokenizer, VALIDATION_PAIRS), tokenizer)
+
+    def held_out_pairs(self, path: Path, tokenizer: Any, count: int) -> list[Pair]:
+        """Prefixes and suffixes of held-out files, drawn as in training but without the end token, the same for every
+        recipe of these lengths."""
+        with np.load(path) as saved:
+            ids = saved["ids"]
+        data = PrefixSpanDataset(ids, tokenizer.eos_token_id, marks=marks(tokenizer),
+                                 objective=replace(self.objective(), prefix_share=1.0))
+        drawn = PairBatches(data, self.training(), Streams(0, "held-out/"))
+        pairs = [drawn.pair(number) for number in range(count)]
+        return [Pair(pair.source, pair.target[pair.target != tokenizer.eos_token_id]) for pair in pairs]
+
+    def gate(self, model: Any, tokenizer: Any, work: Path, say: Callable[[str], None]) -> dict[str, Any]:
+        """Nats per token and bits per byte of suffixes given their prefixes, in files of unseen test clusters: the base,
+        and 5-gram models, which see the prefix's last four tokens, trained on the text that the base's pairs were cut
+        from, and on the whole of the pretraining text.
+        """
+        pairs = self.held_out_pairs(work / "test.npz", tokenizer, GATE_PAIRS)
+        scored = documents(pairs, tokenizer)
+        num_bytes, num_tokens = int(scored.num_bytes.sum()), len(scored.ids)
+        sums, _ = item_losses(model, scored)
+        ours = float(sums.sum()) / np.log(2) / num_bytes
+        text = np.load(work / "train.npy")
+        read = self._read(work, tokenizer, text)
+        bits = {}
+        for what, ids in (("read", read), ("all_text", text)):
+            say(f"training a 5-gram model on {len(ids):,} tokens")
+            bits[what] = _five_gram_bits(ngram.train(ids, vocabulary_size=self.vocabulary), pairs) / num_bytes
+        gate = {"num_pairs": len(pairs), "num_bytes": num_bytes, "num_tokens": num_tokens,
+                "nats_per_target_token": round(float(sums.sum()) / num_tokens, 4), "bits_per_byte": round(ours, 4),
+                "five_gram_tokens": len(read), "five_gram_bits_per_byte": round(bits["read"], 4),
+                "five_gram_all_text_bits_per_byte": round(bits["all_text"], 4),
+                "below_five_gram": round(1 - ours / bits["read"], 4), "passed": bool(ours < bits["read"])}
+        say(json.dumps(gate))
+        return gate
+
+    def samples(self, model: Any, tokenizer: Any, work: Path) -> list[tuple[str, str]]:
+        """(end of the prefix, suffix) for held-out prefixes, sampled at temperature 0.7."""
+        found = []
+        for number, pair in enumerate(self.held_out_pairs(work / "test.npz", tokenizer, SAMPLES)):
+            source = torch.from_numpy(pair.source.astype(np.int64))[None]
+            with Streams(0).torch_fork(f"sample/{number}"):
+                output = model.generate(input_ids=source, attention_mask=torch.ones_like(source), max_new_tokens=80,
+                                        do_sample=True, temperature=0.7, top_k=0)
+            shown = pair.source[-1 - SHOWN_TOKENS:-1]
+            found.append((tokenizer.decode(shown), tokenizer.decode(output[0], skip_special_tokens=True)))
+        return found
+
+    def card(self, facts: Mapping[str, Any], gate: Mapping[str, Any]) -> CardText:
+        """The base beside its 5-gram models."""
+        return CardText(
+            opening=f"""A tiny T5 made for finetrial's embedded studies: {self.encoder_layers} encoder and {self.decoder_layers} decoder layers,
+width {self.width}, {self.heads} heads, {self.activation} of {self.inner}, vocabulary {self.vocabulary:,} (tiny-gpt's tokenizer, with padding and
+{len(SENTINELS)} sentinels appended). It knows Python source and the prose of docstrings, and nothing else. It is a subject for
+trials, not a tool for writing code; results on it are results on a tiny model.
+
+Objective: {100 * self.prefix_share:.0f} % prefix to suffix ({self.source_tokens[0]} to {self.source_tokens[1]} tokens of source, {self.target_tokens[0]} to {self.target_tokens[1]} of target), {
+    100 * (1 - self.prefix_share):.0f} % corrupted spans
+(Raffel et al. 2020; {100 * self.noise_density:.0f} % of the tokens, {self.mean_span_tokens:g} to a span).""",
+            seen=f"""{self.tokens:,} tokens of sources and targets, drawn from {gate['five_gram_tokens']:,} of the {facts['num_tokens']:,}
+  tokens ({facts['num_bytes'] / 1e6:.0f} MB) of `pretrain` clusters (manifest.json).""",
+            quality=f"""\
+On {gate['num_pairs']:,} prefixes and suffixes from files of unseen `test` clusters ({gate['num_bytes']:,} bytes of suffixes; gate.json):
+
+| model | bits per byte of the suffix |
+|---|---|
+| {self.name}, given the prefix | {gate['bits_per_byte']:.3f} |
+| 5-gram (interpolated modified Kneser-Ney), given the prefix's last four tokens, on the {gate['five_gram_tokens'] / 1e6:.1f}M tokens that {self.name}'s pairs were cut from | {gate['five_gram_bits_per_byte']:.3f} |
+| the same on all of the pretraining text | {gate['five_gram_all_text_bits_per_byte']:.3f} |
+
+That is {abs(100 * gate['below_five_gram']):.0f} % {'below' if gate['below_five_gram'] >= 0 else 'above'} the 5-gram model of the same text, and {gate['nats_per_target_token']:.3f} nats per target token.
+The gate (below that 5-gram model) is {'passed' if gate['passed'] else 'NOT passed'}.""",
+            sampling=f"The last {SHOWN_TOKENS} tokens of a held-out prefix, then what the model wrote (temperature 0.7, "
+                     "first draw, not picked).")
+
+    def _read(self, work: Path, tokenizer: Any, text: NDArray[np.uint16]) -> NDArray[np.uint16]:
+        """The pieces of the text that training's pairs were drawn from, in the text's order, each once."""
+        data = self.text(work, tokenizer)
+        assert isinstance(data, PrefixSpanDataset)
+        drawn = data.batches(self.training(), Streams(self.seed))
+        num_rows = drawn.num_steps(self.training().budget) * self.batch_sequences
+        found = sorted({drawn.piece(number) for number in range(num_rows)})
+        return np.concatenate([text[first:last] for first, last in found])
+
+
+def marks(tokenizer: Any) -> Marks:
+    """The ids that give a pair its form, as the tokenizer has them."""
+    written = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    first = tokenizer.convert_tokens_to_ids(SENTINELS[0])
+    return Marks(end=tokenizer.eos_token_id, start=tokenizer.pad_token_id,
+                 sentinels=range(first, first + len(SENTINELS)),
+                 line_breaks=np.array([token.startswith(LINE_BREAK) for token in written]),
+                 blank_lines=np.array([token.startswith(2 * LINE_BREAK) for token in written]))
+
+
+def documents(pairs: Sequence[Pair], tokenizer: Any) -> TokenDataset:
+    """Pairs as the loss reads documents. A token of byte-level BPE has as many characters as it stands for bytes."""
+    written = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    sizes = np.array([len(token) for token in written])
+    names = [str(number) for number in range(len(pairs))]
+    return TokenDataset(
+        ids=np.concatenate([pair.target for pair in pairs]), loss_mask=np.ones(sum(len(p.target) for p in pairs), bool),
+        offsets=np.cumsum([0, *(len(pair.target) for pair in pairs)], dtype=np.int64),
+        num_bytes=np.array([sizes[pair.target].sum() for pair in pairs]), items=names, clusters=names,
+        source_ids=np.concatenate([pair.source for pair in pairs]),
+        source_offsets=np.cumsum([0, *(len(pair.source) for pair in pairs)], dtype=np.int64))
+
+
+def _five_gram_bits(model: ngram.NgramModel, pairs: Sequence[Pair]) -> float:
+    """The bits of all suffixes, each given the last tokens of its prefix."""
+    total = 0.0
+    for pair in pairs:
+        context = pair.source[-1 - CONTEXT_TOKENS:-1]  # without the end token
+        total += float(ngram.bits(model, np.concatenate([context, pair.target]))[CONTEXT_TOKENS:].sum())
+    return total
+
+
+TINY_T5 = T5Recipe(
+    "tiny-t5", encoder_layers=3, decoder_layers=3, width=256, heads=4, inner=1024, activation="relu", vocabulary=8224,
+    embedding_std=0.05, block_scale=0.3, prefix_share=0.75, source_tokens=(64, 384), target_tokens=(32, 160),
+    noise_density=0.15, mean_span_tokens=3.0, learning_rate=0.006, batch_sequences=32, micro_batch=4, tokens=5_000_000,
+    weight_decay=0.1, warmup=0.03, final=0.02)

@@ -1,0 +1,238 @@
+"""Decoding against one prompt at a time without a cache, and against transformers' own."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetrial.errors import DataError, ModelError, UserError
+from finetrial.generate import Sampling, decode
+from finetrial.generate import live as live_file
+from finetrial.generate.decode import groups
+from finetrial.methods.lora import Lora
+from finetrial.models import blocks
+from finetrial.streams import Streams
+
+FAMILIES = ("gpt2", "llama", "t5", "t5-gated")
+NEW = 12
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+class Words:
+    """What decoding reads of a tokenizer."""
+
+    def __init__(self, end: int | None = 5) -> None:
+        self.eos_token_id = end
+
+
+@pytest.fixture(params=FAMILIES)
+def family(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def make_prompts(num: int = 33, longest: int = 40, seed: int = 0) -> list[list[int]]:
+    generator = np.random.default_rng(seed)
+    return [generator.integers(6, 97, length).tolist() for length in generator.integers(1, longest + 1, num)]
+
+
+def lively(model: Any) -> tuple[Any, Words]:
+    """A random model that does not say one token for ever, and a tokenizer whose end token it says now and then."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_(1.5 if parameter.ndim > 1 else 1.0)
+    answers = [answer.ids for answer in decode(model, Words(None), make_prompts(), max_new_tokens=NEW)]
+    spread = {token: {ids.index(token) for ids in answers if token in ids} for ids in answers for token in ids}
+    return model, Words(max(spread, key=lambda token: len(spread[token])))
+
+
+def plain_greedy(model: Any, words: Words, prompt: Sequence[int]) -> list[int]:
+    """One prompt, the whole text read again for every token."""
+    new: list[int] = []
+    while len(new) < NEW and (not new or new[-1] != words.eos_token_id):
+        with torch.no_grad():
+            if blocks.architecture_of(model).encoder_decoder:
+                logits = model(input_ids=torch.tensor([prompt]),
+                               decoder_input_ids=torch.tensor([[0, *new]]), use_cache=False).logits
+            else:
+                logits = model(input_ids=torch.tensor([[*prompt, *new]]), use_cache=False).logits
+        new.append(int(logits[0, -1].argmax()))
+    return new
+
+
+def test_equals_one_by_one_without_a_cache(tiny_model: Any, family: str) -> None:
+    (model, words), prompts = lively(tiny_model(family)), make_prompts()
+    found = decode(model, words, prompts, max_new_tokens=NEW)
+    assert [list(answer.ids) for answer in found] == [plain_greedy(model, words, prompt) for prompt in prompts]
+    assert [answer.finished for answer in found] == [answer.ids[-1] == words.eos_token_id for answer in found]
+    lengths = {len(answer.ids) for answer in found}
+    assert len(lengths) > 2 and NEW in lengths  # rows do leave at different times
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 120, 400])
+def test_the_batch_does_not_matter(tiny_model: Any, family: str, batch_tokens: int) -> None:
+    (model, words), prompts = lively(tiny_model(family)), make_prompts()
+    assert decode(model, words, prompts, max_new_tokens=NEW, batch_tokens=batch_tokens) == decode(
+        model, words, prompts, max_new_tokens=NEW)
+
+
+def test_prompts_read_in_parts_are_the_same(tiny_model: Any, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model, words), prompts = lively(tiny_model(family)), make_prompts()
+    whole = decode(model, words, prompts, max_new_tokens=NEW)
+    monkeypatch.setattr(live_file, "PREFILL_TOKENS", 50)
+    assert decode(model, words, prompts, max_new_tokens=NEW) == whole
+
+
+def test_equals_transformers_generate(tiny_model: Any, family: str) -> None:
+    (model, words), prompts = lively(tiny_model(family)), make_prompts(12)
+    found = decode(model, words, prompts, max_new_tokens=NEW)
+    model.config.decoder_layers = len(blocks.stacks(model)[-1])  # for transformers' cache of an uneven T5
+    model.generation_config.eos_token_id = words.eos_token_id
+    model.generation_config.pad_token_id = 0
+    for prompt, answer in zip(prompts, found, strict=True):
+        ids = torch.tensor([prompt])
+        output = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=NEW)[0]
+        start = 1 if family.startswith("t5") else len(prompt)
+        assert output[start:].tolist() == list(answer.ids)
+
+
+def test_eager_attention_too(tiny_model: Any, architecture: str) -> None:
+    (model, words), prompts = lively(tiny_model(architecture)), make_prompts()
+    expected = decode(model, words, prompts, max_new_tokens=NEW)
+    model.set_attn_implementation("eager")
+    assert decode(model, words, prompts, max_new_tokens=NEW) == expected
+
+
+def test_with_an_adapter(tiny_model: Any, family: str) -> None:
+    (model, words), prompts = lively(tiny_model(family)), make_prompts(10)
+    before = decode(model, words, prompts, max_new_tokens=NEW)
+    component = Lora(rank=4).attach(model, Streams(0), "main")
+    assert decode(model, words, prompts, max_new_tokens=NEW) == before
+    with torch.no_grad():
+        for parameter in component.parameters().values():
+            parameter.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
+    adapted = decode(model, words, prompts, max_new_tokens=NEW)
+    assert adapted != before
+    assert [list(answer.ids) for answer in adapted] == [plain_greedy(model, words, prompt) for prompt in prompts]
+
+
+@pytest.mark.parametrize("stack", [0, -1])
+def test_with_an_inserted_block(tiny_model: Any, family: str, stack: int) -> None:
+    import copy
+
+    (model, words), prompts = lively(tiny_model(family)), make_prompts(10)
+    rows = blocks.stacks(model)[stack]
+    rows.append(copy.deepcopy(rows[-1]))
+    for index, block in enumerate(rows):
+        for module in block.modules():
+            if hasattr(module, "layer_idx"):
+                module.layer_idx = index
+    if not family.startswith("t5"):
+        model.config.num_hidden_layers = len(rows)
+    found = decode(model, words, prompts, max_new_tokens=NEW)
+    assert [list(answer.ids) for answer in found] == [plain_greedy(model, words, prompt) for prompt in prompts]
+
+
+def test_without_an_end_token_every_answer_is_full(tiny_model: Any, family: str) -> None:
+    model, _ = lively(tiny_model(family))
+    found = decode(model, Words(None), make_prompts(5), max_new_tokens=NEW)
+    assert {(len(answer.ids), answer.finished) for answer in found} == {(NEW, False)}
+    assert {len(answer.ids) for answer in decode(model, Words(None), make_prompts(5), max_new_tokens=1)} == {1}
+
+
+def test_bf16_is_near(tiny_model: Any, family: str) -> None:
+    (model, words), prompts = lively(tiny_model(family)), make_prompts()
+    exact = decode(model, words, prompts, max_new_tokens=NEW)
+    near = decode(model, words, prompts, max_new_tokens=NEW, precision="bf16")
+    first = [a.ids[0] == b.ids[0] for a, b in zip(exact, near, strict=True)]
+    assert sum(first) > 0.8 * len(first)
+
+
+def test_out_of_memory_halves_the_slots(tiny_model: Any, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model, words), prompts = lively(tiny_model(family)), make_prompts()
+    expected = decode(model, words, prompts, max_new_tokens=NEW)
+    step, seen = live_file.Live._embed, []
+
+    def small(self: Any, tokens: Sequence[int]) -> Any:
+        seen.append(len(tokens))
+        if len(tokens) > 6:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes.")
+        return step(self, tokens)
+
+    monkeypatch.setattr(live_file.Live, "_embed", small)
+    assert decode(model, words, prompts, max_new_tokens=NEW) == expected
+    assert max(seen) > 6 and seen[-1] <= 6
+
+    def broken(self: Any, tokens: Sequence[int]) -> Any:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(live_file.Live, "_embed", broken)
+    with pytest.raises(RuntimeError, match="luck"):
+        decode(model, words, prompts, max_new_tokens=NEW)
+
+
+def test_training_mode_is_kept(tiny_model: Any) -> None:
+    model = tiny_model("gpt2").train()
+    decode(model, Words(), [[7, 8]], max_new_tokens=2)
+    assert model.training
+
+
+def sampling(seed: int = 0, **options: Any) -> Sampling:
+    return Sampling(Streams(seed), **options)
+
+
+@pytest.mark.parametrize("options", [{}, {"temperature": 0.7, "top_k": 20}, {"top_p": 0.8}])
+def test_samples_depend_on_seed_and_name_only(tiny_model: Any, family: str, options: dict[str, Any]) -> None:
+    model, prompts = tiny_model(family), make_prompts(12)
+    names = [f"item-{number}" for number in range(12)]
+    first = decode(model, Words(), prompts, max_new_tokens=NEW, sampling=sampling(**options), names=names)
+    for number in (0, 5, 11):
+        [alone] = decode(model, Words(), [prompts[number]], max_new_tokens=NEW, sampling=sampling(**options),
+                         names=[names[number]])
+        assert alone == first[number]
+    assert decode(model, Words(), prompts[::-1], max_new_tokens=NEW, sampling=sampling(**options), names=names[::-1],
+                  batch_tokens=100) == first[::-1]
+    assert decode(model, Words(), prompts, max_new_tokens=NEW, sampling=sampling(1, **options), names=names) != first
+
+
+def test_several_samples_of_one_prompt(tiny_model: Any, family: str) -> None:
+    model, prompt = tiny_model(family), make_prompts(1)[0]
+    found = decode(model, Words(), [prompt] * 20, max_new_tokens=NEW, sampling=sampling())
+    assert len({answer.ids for answer in found}) > 10
+    [alone] = decode(model, Words(), [prompt], max_new_tokens=NEW, sampling=sampling(), names=["7"])
+    assert alone == found[7]
+    assert len({answer.ids for answer in decode(model, Words(), [prompt] * 5, max_new_tokens=NEW)}) == 1
+
+
+def test_refusals(tiny_model: Any, family: str) -> None:
+    model = tiny_model(family)
+    with pytest.raises(DataError, match="prompt 1 is empty"):
+        decode(model, Words(), [[7], []], max_new_tokens=NEW)
+    with pytest.raises(UserError, match="max_new_tokens is 0"):
+        decode(model, Words(), [[7]], max_new_tokens=0)
+    if not family.startswith("t5"):
+        with pytest.raises(DataError, match=r"prompt 1 has 60 tokens and up to 12 .* has 64 positions"):
+            decode(model, Words(), [[7], [7] * 60], max_new_tokens=NEW)
+    with pytest.raises(ModelError, match=r"has no output head \(lm_head\)"):
+        decode(blocks.backbone(model) if not family.startswith("t5") else _encoder_only(), Words(), [[7]],
+               max_new_tokens=NEW)
+
+
+def _encoder_only() -> Any:
+    from transformers import T5Config, T5EncoderModel
+
+    return T5EncoderModel(T5Config(vocab_size=97, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2))
+
+
+def test_groups_hold_prompts_of_like_width() -> None:
+    assert groups([3, 90, 50, 2, 45], room=10) == [[1, 2, 4], [0, 3]]
+    assert groups([], room=10) == []
+    assert decode_nothing() == []
+
+
+def decode_nothing() -> list[Any]:
+    from conftest import make_tiny_model
+
+    return decode(make_tiny_model("gpt2"), Words(), [], max_new_tokens=3)
