@@ -115,7 +115,7 @@ _LABELS = {"full": "full fine-tuning", "lora-r8": "LoRA r=8", "lora-r32": "LoRA 
 def _runs(study: Study) -> Iterator[Run]:
     yield "base", None, None
     assert study.controls is not None and study.controls.positive is not None
-    centre = study.arm("full").centre_rate
+    centre = study.arm("full").centre_rate("new")
     for seed in study.seeds:
         for name, rates in GRIDS.items():
             yield from ((name, seed, rate) for rate in rates)

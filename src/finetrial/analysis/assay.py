@@ -2,7 +2,8 @@
 
 The positive control is an arm at many times its rate: it must score worse on its task than the same arm at its centre
 rate, by the whole interval. The A/A control is the reference arm with other random streams: its difference from the
-reference shows what chance alone does. Both are read at fixed rates, not at chosen ones, on every base and sequence.
+reference shows what chance alone does. Both are read at fixed rates, not at chosen ones, on every base and sequence of
+the study, in nats per token: outputs are generated at chosen rates only.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from finetrial.analysis import numbers
 from finetrial.analysis.contrasts import estimate_loadings
 from finetrial.analysis.estimate import MIN_SEEDS, Estimate
+from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.naming import aa_name, positive_control_name
-from finetrial.analysis.sentences import number
-from finetrial.analysis.trial import Branch, Entry, Loading, Trial
+from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Assay
+from finetrial.spec.study import joined_tasks
 
 Seen = Literal["seen", "not seen", "not measured", "not planned"]
 _MEANING = {"seen": "the control did harm, as it must", "not seen": "the control did no harm that this trial can see",
@@ -66,7 +69,7 @@ def _aa(trial: Trial) -> _Compared:
     controls = trial.study.controls
     assert controls is not None
     where = next(_branches(trial, controls.reference))
-    return _compare(trial, where, aa_name(controls), trial.order(where.sequence)[-1])
+    return _compare(trial, where, aa_name(controls), joined_tasks(trial.order(where.sequence)[-1])[-1])
 
 
 def _state(found: Estimate | None) -> Seen:
@@ -76,10 +79,11 @@ def _state(found: Estimate | None) -> Seen:
 
 
 def _compare(trial: Trial, where: Branch, control: str, task: str) -> _Compared:
-    entry = Entry(len(trial.order(where.sequence)), task, trial.primary(task))
-    loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate(trial.order(where.sequence)[-1])),
+    order = trial.order(where.sequence)
+    entry = Entry(len(order), task, VALIDATION_METRIC)
+    loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate(order[-1])),
                 Loading(-1.0, replace(where, arm=control), entry)]
-    what = f"{where.arm} - {control} on {task}"
+    what = _what(trial, where, control, task)
     seeds, reasons = trial.measured_seeds(loadings)
     if len(seeds) < MIN_SEEDS:
         counted = f"{len(seeds)} seeds measured, {MIN_SEEDS} are needed"
@@ -89,10 +93,16 @@ def _compare(trial: Trial, where: Branch, control: str, task: str) -> _Compared:
     except NotMeasured as missing:
         return _Compared(None, f"{what}: {missing}")
     unit = trial.metric(entry.metric).unit
-    assert estimate.low is not None and estimate.high is not None
-    return _Compared(estimate, f"{what}: {number(estimate.mean)} {unit} ({100 * estimate.confidence:.3g} % interval "
-                               f"{number(estimate.low)} to {number(estimate.high)}; {len(seeds)} seeds, "
-                               f"{estimate.num_clusters} clusters)")
+    value, interval = numbers.with_interval(estimate.mean, estimate.low, estimate.high)
+    return _Compared(estimate, f"{what}: {value} {unit} ({numbers.percent(estimate.confidence)} interval {interval}; "
+                               f"{len(seeds)} seeds, {estimate.num_clusters} clusters)")
+
+
+def _what(trial: Trial, where: Branch, control: str, task: str) -> str:
+    """`full fine-tuning minus full fine-tuning, repeated (A/A), on docs`, and where, if there are several."""
+    words = [where.base] if len(trial.study.bases) > 1 else []
+    words += [where.sequence] if len(trial.study.paths) > 1 else []
+    return f"{trial.label(where.arm)} minus {trial.label(control)}, on {', '.join([task, *words])}"
 
 
 def _branches(trial: Trial, arm: str) -> Iterator[Branch]:

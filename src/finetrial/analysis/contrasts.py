@@ -1,156 +1,184 @@
 """From a contrast to an estimate: which entries of the score table it compares, and how.
 
-Scores and forgetting are sums of entries and get the crossed interval. Forgetting at matched plasticity and ratios of
-learning rates are one number per seed and get the paired t interval over seeds. Parameters and bytes are exact.
+Scores and measures are sums of entries and get the crossed interval; where equal weights answered on both sides of
+every difference they are exactly 0, without one. Forgetting at matched plasticity and ratios of learning rates are one
+number per seed and get the paired t interval over seeds. Costs are in `costs`.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import numpy as np
 
 from finetrial import catalog
-from finetrial.analysis.estimate import MIN_SEEDS, Estimate, crossed
+from finetrial.analysis.answer import Answer, exactly
+from finetrial.analysis.costs import cost_answer
+from finetrial.analysis.estimate import Estimate, crossed, items_only
 from finetrial.analysis.frontier import States, match
+from finetrial.analysis.loading import Branch, Entry, Loading, merged, term_loadings
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.rates import best_log_rate, log_ratio
-from finetrial.analysis.trial import VALIDATION_METRIC, Branch, Entry, Loading, Trial, merged, seeds_text, term_loadings
-from finetrial.measures.base import Measure, Term
-from finetrial.records.results import Cost
+from finetrial.analysis.trial import VALIDATION_METRIC, Trial, seeds_text
+from finetrial.measures.base import Measure, Reading, Term
 from finetrial.records.table import Floats, ItemScores
-from finetrial.spec.hypothesis import Contrast
+from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO, SCORE, Contrast, Side
 
-EXACT_COSTS = ("params_total", "params_trainable", "stored_bytes", "optimizer_bytes")
-COST_UNITS = {"params": "parameters", "bytes": "bytes", "seconds": "s", "tokens": "tokens"}
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a contrast came to. Without an estimate, `reason` says why; ratios are estimated in log."""
-
-    estimate: Estimate | None = None
-    unit: str = ""
-    reason: str = ""
-    exact: bool = False  # no sampling error: the sign of the estimate decides
-    over_items: bool = False  # the interval speaks of other items too
-    is_log: bool = False
-    notes: tuple[str, ...] = ()
-
-    @property
-    def has_interval(self) -> bool:
-        """Whether there is an interval to judge by."""
-        return self.estimate is not None and self.estimate.low is not None
+BY_CONSTRUCTION = "zero by construction: the weights that answer are untouched"
 
 
 def answer(trial: Trial, contrast: Contrast) -> Answer:
     """The estimate of a contrast, left minus right; never raises for records that are not there."""
+    special: dict[str, Callable[[Trial, Contrast], Answer]] = {
+        MATCHED: _matched_forgetting, RATE_RATIO: _learning_rate_ratio, COST: cost_answer}
     try:
-        return _ANSWERS[contrast.quantity](trial, contrast)
+        return special.get(contrast.quantity, _linear)(trial, contrast)
     except NotMeasured as missing:
         return Answer(reason=str(missing))
 
 
-def branch_of(trial: Trial, contrast: Contrast, arm: str) -> Branch:
-    """Where an arm of the contrast is found."""
-    return Branch(contrast.base or trial.study.bases[0].name, arm, contrast.sequence or trial.study.paths[0].name)
-
-
-def score_loadings(branch: Branch, entry: Entry, coefficient: float = 1.0) -> list[Loading]:
-    """R[k, j] itself."""
-    return [Loading(coefficient, branch, entry)]
-
-
-def measure_loadings(trial: Trial, measure: str, branch: Branch, entry: Entry,
-                     coefficient: float = 1.0) -> list[Loading]:
-    """A measure of one task as loadings. Raises NotMeasured where it is not defined."""
+def reading_of(trial: Trial, measure: str, branch: Branch, task: str, phase: int | None) -> Reading:
+    """The reading of a measure that a contrast is of; without a phase, the latest. Raises NotMeasured."""
     plugin: Measure = catalog.find("measure", measure)()
     order = trial.order(branch.sequence)
-    tasks = [use.name for use in trial.study.tasks]
-    for reading in plugin.readings(order, tasks):
-        if (reading.phase, reading.task) == (entry.phase, entry.task):
-            return term_loadings(reading.terms, branch, entry, coefficient)
-    raise NotMeasured(f"{measure} of {entry.task} after phase {entry.phase} is not defined: "
-                      f"the sequence learns {', '.join(order)}")
+    found = [reading for reading in plugin.readings(order, [use.name for use in trial.study.tasks])
+             if reading.task == task and phase in (None, reading.phase)]
+    if not found:
+        after = "" if phase is None else f" after phase {phase}"
+        raise NotMeasured(f"{measure} of {task or 'all tasks'}{after} is not defined: "
+                          f"the sequence learns {', '.join(order)}")
+    return max(found, key=lambda reading: reading.phase)
+
+
+def common_metric(trial: Trial, tasks: Iterable[str]) -> str:
+    """The primary metric of some tasks; nats per token, which every task has, where they differ: one unit."""
+    metrics = {trial.primary(task) for task in tasks}
+    return metrics.pop() if len(metrics) == 1 else VALIDATION_METRIC
 
 
 def estimate_loadings(trial: Trial, loadings: list[Loading], seeds: tuple[int, ...]) -> tuple[Estimate, int]:
-    """The crossed estimate of a sum of loadings over given seeds, and the number of items left out."""
+    """The estimate of a sum of loadings over given seeds, and the number of items left out.
+
+    Crossed; over items only where nothing was trained (the untouched base, floors).
+    """
     differences = trial.differences(loadings, seeds)
-    return crossed(differences.values, trial.study.evaluation.confidence), differences.num_missing
+    confidence = trial.study.evaluation.confidence
+    if all(loading.branch.is_fixed for loading in loadings):
+        return items_only(differences.values[0], confidence), differences.num_missing
+    return crossed(differences.values, confidence), differences.num_missing
 
 
 def _linear(trial: Trial, contrast: Contrast) -> Answer:
-    """Scores and forgetting: left minus right, paired by seed and item."""
-    metric = contrast.metric or trial.primary(contrast.task)
-    entry = Entry(_phase(trial, contrast), contrast.task, metric, routing=contrast.routing)
-    loadings = []
-    for coefficient, arm in ((1.0, contrast.left), (-1.0, contrast.right)):
-        branch = branch_of(trial, contrast, arm)
-        if contrast.quantity == "score":
-            loadings += score_loadings(branch, entry, coefficient)
-        else:
-            loadings += measure_loadings(trial, "forgetting", branch, entry, coefficient)
-    loadings = merged(loadings)  # between two arms the base cancels and need not be measured
-    estimate, num_missing = estimate_loadings(trial, loadings, _all_seeds(trial, loadings))
-    notes = (f"{num_missing} items without a score in every run are left out",) if num_missing else ()
-    return _with_interval(Answer(estimate, trial.metric(metric).unit, over_items=True, notes=notes))
+    """Scores and measures: left minus right, paired by seed and item."""
+    sides = [_side_terms(trial, contrast, side) for side in contrast.sides]
+    metric = contrast.metric or common_metric(trial, {term.task for terms in sides for term in terms})
+    of_sides = [_side_loadings(trial, contrast, side, terms, metric)
+                for side, terms in zip(contrast.sides, sides, strict=True)]
+    loadings = merged(loading for of_side in of_sides for loading in of_side)  # between two arms the base cancels
+    seeds = _all_seeds(trial, loadings)
+    unit = trial.metric(metric).unit
+    if trial.cancels(loadings, seeds):
+        zero = exactly(0.0, unit, trial.study.evaluation.confidence)
+        return replace(zero, metric=metric, by_construction=True, notes=(BY_CONSTRUCTION,))
+    estimate, num_missing = estimate_loadings(trial, loadings, seeds)
+    notes = _zero_sides(trial, contrast, of_sides, seeds)
+    if num_missing:
+        notes.append(f"{num_missing} items without a score in every run are left out")
+    return Answer(estimate, unit, metric, over_items=True, notes=tuple(notes)).with_reason()
+
+
+def _side_terms(trial: Trial, contrast: Contrast, side: Side) -> tuple[Term, ...]:
+    """The entries of R that one side reads."""
+    branch = trial.branch(side)
+    if contrast.quantity == SCORE:
+        return (Term(1.0, 0 if branch.is_fixed else _phase(trial, contrast, branch), contrast.task),)
+    return reading_of(trial, contrast.quantity, branch, contrast.task, contrast.phase).terms
+
+
+def _side_loadings(trial: Trial, contrast: Contrast, side: Side, terms: tuple[Term, ...], metric: str) -> list[Loading]:
+    branch = trial.branch(side)
+    entry = Entry(0, contrast.task, metric, routing=contrast.routing)
+    if branch.is_fixed:
+        return [Loading(side.coefficient * term.coefficient, branch, replace(entry, task=term.task)) for term in terms]
+    return term_loadings(terms, branch, entry, side.coefficient)
+
+
+def _zero_sides(trial: Trial, contrast: Contrast, of_sides: list[list[Loading]], seeds: tuple[int, ...]) -> list[str]:
+    """Which arms' own part is exactly zero."""
+    if contrast.quantity == SCORE:
+        return []
+    return [f"{trial.label(side.arm)}: {contrast.quantity.replace('-', ' ')} is {BY_CONSTRUCTION}"
+            for side, loadings in zip(contrast.sides, of_sides, strict=True)
+            if merged(loadings) and trial.cancels(loadings, seeds)]
 
 
 def _learning_rate_ratio(trial: Trial, contrast: Contrast) -> Answer:
-    phase = _phase(trial, contrast)
-    left, right = (_best_log_rates(trial, branch_of(trial, contrast, arm), phase)
-                   for arm in (contrast.left, contrast.right))
-    return _with_interval(Answer(log_ratio(left, right, trial.study.evaluation.confidence), "ratio", is_log=True))
+    left, right = (_best_log_rates(trial, branch, _phase(trial, contrast, branch))
+                   for branch in map(trial.branch, contrast.sides))
+    ratio = log_ratio(left, right, trial.study.evaluation.confidence)
+    return Answer(ratio, "ratio", is_log=True).with_reason()
 
 
 def _best_log_rates(trial: Trial, branch: Branch, phase: int) -> dict[int, float]:
-    rates = trial.rates(branch, phase)
-    entry = Entry(phase, trial.order(branch.sequence)[phase - 1], VALIDATION_METRIC, split="val")
-    grid = trial.grid(branch, entry)
+    rates, arm = trial.rates(branch, phase), trial.label(branch.arm)
     if not rates:
-        raise NotMeasured("has no learning rate", branch.arm)
+        raise NotMeasured("has no learning rate", arm)
+    found = trial.validation(branch, phase)
     best, lacking = {}, defaultdict(list)
     for seed in trial.study.seeds:
-        if any((seed, rate) not in grid for rate in rates):
-            raise NotMeasured("not every learning rate has validation scores yet", branch.arm)
+        if any((seed, rate) not in found for rate in rates):
+            raise NotMeasured("not every learning rate has validation scores yet", arm)
         try:
-            best[seed] = best_log_rate(rates, [trial.signed(grid[seed, rate]) for rate in rates])
+            best[seed] = best_log_rate(rates, [found[seed, rate] for rate in rates])
         except NotMeasured as missing:
             lacking[str(missing)].append(seed)
     if lacking:
         reasons = "; ".join(f"{reason} ({seeds_text(of_seeds)})" for reason, of_seeds in lacking.items())
-        raise NotMeasured(f"not estimated: {reasons}", branch.arm)
+        raise NotMeasured(f"not estimated: {reasons}", arm)
     return best
 
 
 def _matched_forgetting(trial: Trial, contrast: Contrast) -> Answer:
-    left, right = (_states(trial, contrast, arm) for arm in (contrast.left, contrast.right))
-    matched = match(left, right)
-    estimate = crossed((matched.left - matched.right)[:, np.newaxis], trial.study.evaluation.confidence)
-    plasticity_unit = trial.metric(trial.primary(contrast.learned)).unit
-    where = f"at plasticity {matched.plasticity:.3g} {plasticity_unit} on {contrast.learned}"
-    notes = (f"{where}: {contrast.left} forgets {matched.left.mean():.3g}, {contrast.right} {matched.right.mean():.3g}",
+    """In nats per token on both tasks: generated outputs exist at one point of the grid only."""
+    metric = contrast.metric or VALIDATION_METRIC
+    branches = [trial.branch(side) for side in contrast.sides]
+    losses = [_forgetting_loadings(trial, contrast, branch, metric) for branch in branches]
+    unit, confidence = trial.metric(metric).unit, trial.study.evaluation.confidence
+    if all(_is_zero(trial, loss) for loss in losses):
+        zero = exactly(0.0, unit, confidence)
+        return replace(zero, metric=metric, by_construction=True, notes=(BY_CONSTRUCTION,))
+    matched = match(*(_states(trial, contrast, branch, loss) for branch, loss in zip(branches, losses, strict=True)))
+    estimate = crossed((matched.left - matched.right)[:, np.newaxis], confidence)
+    left, right = (trial.label(branch.arm) for branch in branches)
+    where = f"at plasticity {matched.plasticity:.3g} {trial.metric(VALIDATION_METRIC).unit} on {contrast.learned}"
+    notes = (f"{where}: {left} forgets {matched.left.mean():.3g}, {right} {matched.right.mean():.3g}",
              "interval over seeds, for these test items")
-    unit = trial.metric(contrast.metric or trial.primary(contrast.task)).unit
-    return _with_interval(Answer(estimate, unit, notes=notes))
+    return Answer(estimate, unit, metric, notes=notes).with_reason()
 
 
-def _states(trial: Trial, contrast: Contrast, arm: str) -> States:
+def _is_zero(trial: Trial, loadings: list[Loading]) -> bool:
+    seeds, lacking = trial.measured_seeds(loadings)
+    return not lacking and trial.cancels(loadings, seeds)
+
+
+def _forgetting_loadings(trial: Trial, contrast: Contrast, branch: Branch, metric: str) -> list[Loading]:
+    reading = reading_of(trial, "forgetting", branch, contrast.task, _phase(trial, contrast, branch))
+    return term_loadings(reading.terms, branch, Entry(0, contrast.task, metric, routing=contrast.routing))
+
+
+def _states(trial: Trial, contrast: Contrast, branch: Branch, forgetting: list[Loading]) -> States:
     """Final states of an arm over seeds and rates: plasticity on `learned`, forgetting of `task`, on both splits."""
-    branch, phase = branch_of(trial, contrast, arm), _phase(trial, contrast)
-    forgotten = Entry(phase, contrast.task, contrast.metric or trial.primary(contrast.task), routing=contrast.routing)
-    learned = Entry(phase, contrast.learned, trial.primary(contrast.learned), routing=contrast.routing)
+    phase = _phase(trial, contrast, branch)
+    gain = term_loadings((Term(1.0, phase, contrast.learned), Term(-1.0, 0, contrast.learned)), branch,
+                         Entry(phase, contrast.learned, VALIDATION_METRIC, routing=contrast.routing))
     parts: list[Floats] = []
     for split in ("val", "test"):
-        here = replace(learned, split=split)
-        gain = (Term(1.0, phase, contrast.learned), Term(-1.0, 0, contrast.learned))
-        parts.append(_over_grid(trial, branch, phase, term_loadings(gain, branch, here)))
-        loss = measure_loadings(trial, "forgetting", branch, replace(forgotten, split=split))
-        parts.append(_over_grid(trial, branch, phase, loss))
-    return States(arm, *parts)
+        for loadings in (gain, forgetting):
+            here = [replace(loading, entry=replace(loading.entry, split=split)) for loading in loadings]
+            parts.append(_over_grid(trial, branch, phase, here))
+    return States(trial.label(branch.arm), *parts)
 
 
 def _over_grid(trial: Trial, branch: Branch, phase: int, loadings: list[Loading]) -> Floats:
@@ -177,35 +205,13 @@ def _signed_at(trial: Trial, loading: Loading, seed: int, rate: float | None) ->
     if found is None:
         entry = loading.entry
         raise NotMeasured(f"no {entry.split} scores on {entry.task} ({entry.metric}) at every learning rate yet",
-                          loading.branch.arm)
+                          trial.label(loading.branch.arm))
     signed = trial.signed(found)
     return np.nan if signed is None else signed
 
 
-def _cost(trial: Trial, contrast: Contrast) -> Answer:
-    left, right = (_cost_value(trial, contrast, arm) for arm in (contrast.left, contrast.right))
-    unit = next((COST_UNITS[word] for word in contrast.cost.split("_") if word in COST_UNITS), "")
-    exact = contrast.cost in EXACT_COSTS
-    estimate = Estimate(left - right, None, None, None, None, trial.study.evaluation.confidence, None, 0, 0)
-    return Answer(estimate, unit, "" if exact else "one profiled value per arm: no interval", exact)
-
-
-def _cost_value(trial: Trial, contrast: Contrast, arm: str) -> float:
-    branch = branch_of(trial, contrast, arm)
-    if contrast.cost not in Cost.model_fields:
-        raise NotMeasured(f"costs have no column {contrast.cost!r}")
-    task = contrast.task or trial.order(branch.sequence)[-1]
-    for row in trial.table.costs:
-        if (row.base, row.arm, row.task) == (branch.base, arm, task):
-            value = getattr(row, contrast.cost)
-            if value is not None:
-                return float(value)
-    raise NotMeasured(f"{contrast.cost} on {task} is not measured yet", arm)
-
-
-def _phase(trial: Trial, contrast: Contrast) -> int:
-    last = len(trial.order(contrast.sequence or trial.study.paths[0].name))
-    return last if contrast.phase is None else contrast.phase
+def _phase(trial: Trial, contrast: Contrast, branch: Branch) -> int:
+    return len(trial.order(branch.sequence)) if contrast.phase is None else contrast.phase
 
 
 def _all_seeds(trial: Trial, loadings: list[Loading]) -> tuple[int, ...]:
@@ -214,20 +220,3 @@ def _all_seeds(trial: Trial, loadings: list[Loading]) -> tuple[int, ...]:
     if len(seeds) < len(trial.study.seeds):
         raise NotMeasured(f"{len(seeds)} of {len(trial.study.seeds)} seeds measured: {'; '.join(reasons)}")
     return seeds
-
-
-def _with_interval(found: Answer) -> Answer:
-    """The answer, with the reason where its estimate has no interval."""
-    estimate = found.estimate
-    if estimate is None or estimate.low is not None:
-        return found
-    return replace(found, reason=f"{estimate.reason}, no verdict: run at least {MIN_SEEDS}")
-
-
-_ANSWERS: dict[str, Callable[[Trial, Contrast], Answer]] = {
-    "score": _linear,
-    "forgetting": _linear,
-    "forgetting-at-matched-plasticity": _matched_forgetting,
-    "learning-rate-ratio": _learning_rate_ratio,
-    "cost": _cost,
-}

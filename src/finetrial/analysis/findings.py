@@ -1,55 +1,55 @@
 """Findings: every hypothesis answered, one row for the whole and one for each of its contrasts.
 
-The contrasts of all primary hypotheses form one Holm family; the others are judged alone and say so (no family).
-Exact contrasts (parameters, bytes) have no error rate and belong to no family.
+The contrasts of all primary hypotheses form one Holm family, each distinct one once; the others are judged alone and
+say so (no family). Exact contrasts (parameters, bytes, zero by construction) have no error rate and belong to none.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from finetrial.analysis import sentences
-from finetrial.analysis.contrasts import Answer, answer
+from finetrial.analysis.answer import Answer
+from finetrial.analysis.contrasts import answer
 from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.multiplicity import Adjusted, holm
 from finetrial.analysis.power import detectable_effect
 from finetrial.analysis.trial import Trial
 from finetrial.analysis.verdicts import combine, decision_interval, decision_p_value, verdict_of
 from finetrial.records.results import Assay, Finding
-from finetrial.spec.hypothesis import Contrast, Hypothesis
+from finetrial.spec.hypothesis import COST, Contrast, Hypothesis
 
 FAMILY = "primary"
 
 
 def findings(trial: Trial, assay: Assay) -> tuple[Finding, ...]:
     """The findings of a study, in the order of its hypotheses. A failed assay overrides every verdict."""
-    answers = {hypothesis.name: [answer(trial, contrast) for contrast in hypothesis.contrasts]
-               for hypothesis in trial.study.hypotheses}
+    every = dict.fromkeys(contrast for hypothesis in trial.study.hypotheses for contrast in hypothesis.contrasts)
+    answers = {contrast: answer(trial, contrast) for contrast in every}
     levels = _levels(trial, answers)
-    rows = (row for hypothesis in trial.study.hypotheses
-            for row in _rows(trial, hypothesis, answers[hypothesis.name], levels))
+    rows = (row for hypothesis in trial.study.hypotheses for row in _rows(trial, hypothesis, answers, levels))
     if assay.positive_control != "not seen":
         return tuple(rows)
     return tuple(row.model_copy(update={"verdict": "ASSAY FAILED", "reason": assay.positive_text}) for row in rows)
 
 
-def _levels(trial: Trial, answers: dict[str, list[Answer]]) -> dict[tuple[str, int], Adjusted]:
-    """The Holm family: adjusted p-value and error rate of each primary contrast, by hypothesis and position."""
-    members = [(hypothesis.name, at, decision_p_value(contrast, found))
-               for hypothesis in trial.study.hypotheses if hypothesis.primary
-               for at, (contrast, found) in enumerate(zip(hypothesis.contrasts, answers[hypothesis.name], strict=True))
-               if contrast.quantity != "cost"]
-    adjusted = holm([p_value for _, _, p_value in members], 1 - trial.study.evaluation.confidence)
-    return {(name, at): level for (name, at, _), level in zip(members, adjusted, strict=True)}
+def _levels(trial: Trial, answers: Mapping[Contrast, Answer]) -> dict[Contrast, Adjusted]:
+    """The Holm family: adjusted p-value and error rate of each distinct primary contrast."""
+    members = list(dict.fromkeys(
+        contrast for hypothesis in trial.study.hypotheses if hypothesis.primary for contrast in hypothesis.contrasts
+        if not answers[contrast].exact and (contrast.is_ratio or contrast.quantity != COST)))
+    adjusted = holm([decision_p_value(contrast, answers[contrast]) for contrast in members],
+                    1 - trial.study.evaluation.confidence)
+    return dict(zip(members, adjusted, strict=True))
 
 
-def _rows(trial: Trial, hypothesis: Hypothesis, answers: list[Answer],
-          levels: dict[tuple[str, int], Adjusted]) -> Iterator[Finding]:
-    parts = [_contrast_row(trial, hypothesis, contrast, found, levels.get((hypothesis.name, at)))
-             for at, (contrast, found) in enumerate(zip(hypothesis.contrasts, answers, strict=True))]
+def _rows(trial: Trial, hypothesis: Hypothesis, answers: Mapping[Contrast, Answer],
+          levels: Mapping[Contrast, Adjusted]) -> Iterator[Finding]:
+    parts = [_contrast_row(trial, hypothesis, contrast, answers[contrast],
+                           levels.get(contrast) if hypothesis.primary else None) for contrast in hypothesis.contrasts]
     verdict = combine(hypothesis, [part.verdict for part in parts])
-    reason = "; ".join(part.reason for part in parts if part.reason)
+    reason = "; ".join(dict.fromkeys(part.reason for part in parts if part.reason))
     yield Finding(hypothesis=hypothesis.name, statement=hypothesis.statement, verdict=verdict, reason=reason,
                   primary=hypothesis.primary)
     yield from parts
@@ -58,31 +58,32 @@ def _rows(trial: Trial, hypothesis: Hypothesis, answers: list[Answer],
 def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, found: Answer,
                   level: Adjusted | None) -> Finding:
     alpha = level.alpha if level else 1 - trial.study.evaluation.confidence
-    metric = contrast.metric or (trial.primary(contrast.task) if contrast.task and contrast.quantity != "cost" else "")
+    metric = found.metric or contrast.metric
+    if not metric and contrast.task and contrast.quantity != COST:
+        metric = trial.primary(contrast.task)
     unit = found.unit or (trial.table.metrics[metric].unit if metric in trial.table.metrics else "")
-    row = Finding(hypothesis=hypothesis.name, statement=sentences.claim(contrast, unit),
-                  contrast=sentences.label(contrast, metric), verdict=verdict_of(contrast, found, alpha), unit=unit,
+    row = Finding(hypothesis=hypothesis.name, statement=sentences.claim(contrast, unit, trial.label),
+                  contrast=sentences.key(contrast, metric), verdict=verdict_of(contrast, found, alpha), unit=unit,
                   expect=contrast.expect, margin=contrast.margin, primary=hypothesis.primary,
-                  family=FAMILY if level else None)
-    if found.estimate is None:
-        return row.model_copy(update={"reason": found.reason})
-    row = row.model_copy(update=_numbers(contrast, found, level, alpha))
-    return row.model_copy(update={"reason": sentences.outcome(contrast, found, row)})
+                  family=FAMILY if level else None, by_construction=found.by_construction,
+                  reason="; ".join(filter(None, (found.reason, *found.notes))))
+    return row if found.estimate is None else row.model_copy(update=_numbers(contrast, found, level, alpha))
 
 
 def _numbers(contrast: Contrast, found: Answer, level: Adjusted | None, alpha: float) -> dict[str, float | int | None]:
     """Estimate, interval, p-values and counts, on the scale that people read (ratios, not logs)."""
     assert found.estimate is not None
     scale = math.exp if found.is_log else float
+    number = found.estimate.num_seeds or None
+    counts = {"n_repeats": number} if found.over_repeats else {"n_seeds": number}
     if not found.has_interval:
-        exact = found.estimate.mean if found.exact else None
-        return {"estimate": scale(found.estimate.mean), "low": exact, "high": exact,
-                "n_seeds": found.estimate.num_seeds or None}
+        exact = found.estimate.mean if found.exact and not found.by_construction else None
+        return {"estimate": scale(found.estimate.mean), "low": exact, "high": exact, **counts}
     interval = decision_interval(contrast, found, alpha)
     assert interval.low is not None and interval.high is not None
     return {"estimate": scale(interval.mean), "low": scale(interval.low), "high": scale(interval.high),
             "confidence": interval.confidence, "p_value": decision_p_value(contrast, found),
-            "p_adjusted": level.p_value if level else None, "n_seeds": interval.num_seeds,
+            "p_adjusted": level.p_value if level else None, **counts,
             "n_clusters": interval.num_clusters if found.over_items else None,
             "detectable": scale(_detectable(interval, alpha))}
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,38 +24,54 @@ from finetrial.records.table import Floats, Items, ItemScores
 
 @dataclass(frozen=True)
 class Shared:
-    """The items that all of some cells have: their order, the cluster of each, and how many had to be left out."""
+    """The items that all of some cells have, and how many had to be left out."""
 
-    ids: tuple[str, ...]
-    clusters: tuple[str, ...]
+    items: Items
     num_missing: int  # items that some cell has and another lacks, or that one has no score for
 
-    @cached_property
+    @property
     def num_clusters(self) -> int:
         """Distinct clusters."""
-        return len(set(self.clusters))
+        return len(self.items.cluster_names)
 
-    @cached_property
-    def cluster_index(self) -> NDArray[np.intp]:
-        """The cluster of each item, as a position in the sorted clusters, [n]."""
-        names = sorted(set(self.clusters))
-        position = {name: at for at, name in enumerate(names)}
-        return np.array([position[name] for name in self.clusters], dtype=np.intp)
+
+class Linearised:
+    """Values per cluster of every cell, made once: cells, items and metrics are told apart by identity."""
+
+    def __init__(self) -> None:
+        self._scored: dict[int, NDArray[np.bool_]] = {}
+        self._values: dict[int, Floats] = {}
+
+    def shared(self, cells: Sequence[ItemScores]) -> Shared:
+        """The items with a score in every cell, in the order of the first cell."""
+        first = cells[0].items
+        if not all(cell.items is first or cell.items == first for cell in cells):
+            return shared_items(cells)
+        scored = np.logical_and.reduce([self._has_score(cell) for cell in cells])
+        return Shared(first, 0) if scored.all() else _kept(first, scored)
+
+    def values(self, cell: ItemScores, shared: Shared, aggregate: Callable[[Floats], Floats]) -> Floats:
+        """`linearised` of one cell over the shared items, [I]."""
+        if shared.num_missing or cell.items is not shared.items:
+            return _of_one(cell, shared, aggregate)
+        if id(cell) not in self._values:
+            self._values[id(cell)] = _of_one(cell, shared, aggregate)
+        return self._values[id(cell)]
+
+    def _has_score(self, cell: ItemScores) -> NDArray[np.bool_]:
+        if id(cell) not in self._scored:
+            self._scored[id(cell)] = _scored(cell)
+        return self._scored[id(cell)]
 
 
 def shared_items(cells: Sequence[ItemScores]) -> Shared:
     """The items with a score in every cell, in the order of the first cell."""
     first = cells[0].items
-    if all(cell.items is first or cell.items == first for cell in cells):
-        scored = np.logical_and.reduce([_scored(cell) for cell in cells])
-        keep = np.flatnonzero(scored)
-        return Shared(tuple(first.ids[at] for at in keep), tuple(first.clusters[at] for at in keep),
-                      len(first) - len(keep))
     present = [{cell.items.ids[at] for at in np.flatnonzero(_scored(cell))} for cell in cells]
     common = set.intersection(*present)
     every = {name for cell in cells for name in cell.items.ids}
-    kept = [(name, cluster) for name, cluster in zip(first.ids, first.clusters, strict=True) if name in common]
-    return Shared(tuple(name for name, _ in kept), tuple(cluster for _, cluster in kept), len(every) - len(kept))
+    found = _kept(first, np.array([name in common for name in first.ids], dtype=np.bool_))
+    return Shared(found.items, len(every) - len(found.items))
 
 
 def cluster_statistics(scores: ItemScores, shared: Shared | None = None) -> Floats:
@@ -66,10 +81,10 @@ def cluster_statistics(scores: ItemScores, shared: Shared | None = None) -> Floa
     """
     assert scores.statistics is not None
     shared = shared or shared_items([scores])
-    rows = scores.statistics[_positions(scores.items, shared)]  # [n, k]
-    sums = np.zeros((shared.num_clusters, rows.shape[1]))
-    np.add.at(sums, shared.cluster_index, rows)
-    return sums
+    rows = scores.statistics[_positions(scores.items, shared.items)]  # [n, k]
+    index = shared.items.cluster_index
+    sums = [np.bincount(index, weights=column, minlength=shared.num_clusters) for column in rows.T]
+    return np.stack(sums, axis=-1)
 
 
 def linearised(statistics: Floats, aggregate: Callable[[Floats], Floats]) -> Floats:
@@ -87,13 +102,24 @@ def linearised(statistics: Floats, aggregate: Callable[[Floats], Floats]) -> Flo
     return values
 
 
+def _of_one(cell: ItemScores, shared: Shared, aggregate: Callable[[Floats], Floats]) -> Floats:
+    values: Floats = linearised(cluster_statistics(cell, shared)[np.newaxis], aggregate)[0]
+    return values
+
+
 def _scored(scores: ItemScores) -> NDArray[np.bool_]:
     assert scores.statistics is not None
     return np.asarray(np.isfinite(scores.statistics).all(axis=-1), dtype=np.bool_)
 
 
-def _positions(items: Items, shared: Shared) -> NDArray[np.intp]:
-    if items.ids == shared.ids:
-        return np.arange(len(shared.ids))
+def _kept(items: Items, keep: NDArray[np.bool_]) -> Shared:
+    places = np.flatnonzero(keep)
+    kept = Items(tuple(items.ids[at] for at in places), tuple(items.clusters[at] for at in places))
+    return Shared(kept, len(items) - len(kept))
+
+
+def _positions(items: Items, wanted: Items) -> NDArray[np.intp] | slice:
+    if items is wanted or items.ids == wanted.ids:
+        return slice(None)
     where = {name: at for at, name in enumerate(items.ids)}
-    return np.array([where[name] for name in shared.ids], dtype=np.intp)
+    return np.array([where[name] for name in wanted.ids], dtype=np.intp)

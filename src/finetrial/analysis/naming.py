@@ -1,8 +1,18 @@
-"""The names of control arms: the planner gives them, the analysis finds them."""
+"""The names of arms that no study lists, and what people read for every arm.
+
+Control arms: the planner gives their names, the analysis finds them. Floors carry the name of the rule that made them.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from finetrial.spec.arm import Controls
+from finetrial.spec.hypothesis import FLOOR
+from finetrial.spec.study import BASE_ARM, Study
+
+FLOOR_TITLES = {"copy": "the input copied (floor)", "lead-1": "first sentence of the input (floor)",
+                "lead-3": "first three sentences of the input (floor)", "constant": "one answer for all (floor)"}
 
 
 def positive_control_name(controls: Controls) -> str:
@@ -15,3 +25,33 @@ def positive_control_name(controls: Controls) -> str:
 def aa_name(controls: Controls) -> str:
     """`<reference>-aa`: the reference arm again, with every random stream drawn anew."""
     return f"{controls.reference}-aa"
+
+
+def roles(study: Study, recorded: Collection[str] = ()) -> dict[str, str]:
+    """Every arm, floors and controls included, in the order in which people read them. `recorded`: names seen."""
+    found = {BASE_ARM: "base", **{name: "floor" for name in _floors(recorded)},
+             **{arm.name: "arm" for arm in study.arms}}
+    if study.controls:
+        if study.controls.positive:
+            found[positive_control_name(study.controls)] = "positive control"
+        found[aa_name(study.controls)] = "A/A"
+    return found
+
+
+def titles(study: Study, recorded: Collection[str] = ()) -> dict[str, str]:
+    """What people read for each of `roles`."""
+    found = {BASE_ARM: "untouched base", **{arm.name: arm.title for arm in study.arms}}
+    for name in _floors(recorded):
+        found[name] = FLOOR_TITLES.get(name.removeprefix(FLOOR), f"{name.removeprefix(FLOOR)} (floor)")
+    if study.controls:
+        positive = study.controls.positive
+        if positive:
+            found[positive_control_name(study.controls)] = (
+                f"{study.arm(positive.arm).title} at {positive.rate_factor:g} times its rate")
+        found[aa_name(study.controls)] = f"{study.arm(study.controls.reference).title}, repeated (A/A)"
+    return {name: found[name] for name in roles(study, recorded)}
+
+
+def _floors(recorded: Collection[str]) -> list[str]:
+    """Copying first, then by name."""
+    return sorted((name for name in recorded if name.startswith(FLOOR)), key=lambda name: (name != f"{FLOOR}copy", name))

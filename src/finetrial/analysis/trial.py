@@ -1,9 +1,7 @@
 """A study and its table, indexed: which run is which, which rate was chosen, and R[k, j] of any arm.
 
-A branch is one arm on one base along one sequence. A loading is a coefficient and an entry of a branch's score table;
-every quantity that the analysis compares is a sum of loadings, evaluated seed by seed at the rate that validation
-chose for that seed and phase (or at a fixed rate, for controls). The untouched base is the branch `base`: it has phase
-0 only, no seed and no rate, and stands for every seed.
+Rates are always chosen by validation in nats per token: generated outputs, and so the metrics that read them, exist
+only at the point that was chosen. What is missing raises NotMeasured with its reason.
 """
 
 from __future__ import annotations
@@ -14,46 +12,19 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from finetrial.analysis.linearise import cluster_statistics, linearised, shared_items
+from finetrial.analysis.linearise import Linearised
+from finetrial.analysis.loading import Branch, Entry, Loading, address, merged, normal
 from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.naming import titles
 from finetrial.analysis.selection import Choice, choose_rates
-from finetrial.measures.base import Term
 from finetrial.records.record import Outcome
 from finetrial.records.table import Floats, ItemScores, Metric, Table
-from finetrial.spec.study import BASE_ARM, Study
+from finetrial.spec.hypothesis import Side
+from finetrial.spec.study import Sequence as TaskSequence
+from finetrial.spec.study import Study, joined_tasks
 
 VALIDATION_METRIC = "nats-per-token"
 Grid = Mapping[tuple[int | None, float | None], ItemScores]  # (seed, learning rate) -> scores
-
-
-@dataclass(frozen=True)
-class Branch:
-    """One arm on one base along one sequence."""
-
-    base: str
-    arm: str
-    sequence: str
-
-
-@dataclass(frozen=True)
-class Entry:
-    """An entry of the score table: one task after one phase, by one metric."""
-
-    phase: int
-    task: str
-    metric: str
-    split: str = "test"
-    routing: str = "latest"
-
-
-@dataclass(frozen=True)
-class Loading:
-    """coefficient * R[phase, task] of a branch; at the chosen rate of each seed, or at `rate`."""
-
-    coefficient: float
-    branch: Branch
-    entry: Entry
-    rate: float | None = None
 
 
 @dataclass(frozen=True)
@@ -65,36 +36,50 @@ class Differences:
 
 
 class Trial:
-    """Lookups over a table, complete or not. What is missing raises NotMeasured with the reason."""
+    """Lookups over a table, complete or not.
+
+    Raises ValueError if two rows are of the same run. An arm with runs at several ranks or numbers of examples has no
+    answer: each is an arm of its own.
+    """
 
     def __init__(self, study: Study, table: Table) -> None:
         self.study = study
         self.table = table
-        grids: dict[tuple[Branch, Entry], dict[tuple[int | None, float | None], ItemScores]] = defaultdict(dict)
+        self.titles = titles(study, {scores.cell.arm for scores in table.scores})
+        self._grids: dict[tuple[Branch, Entry], dict[tuple[int | None, float | None], ItemScores]] = defaultdict(dict)
+        self._metrics: dict[str, set[str]] = defaultdict(set)
+        self._routings: dict[Branch, set[str]] = defaultdict(set)
+        self._several: dict[Branch, str] = {}  # branches with several points at one rate, and which
         for scores in table.scores:
-            at, point = address(scores), (scores.cell.seed, scores.cell.point.learning_rate)
-            if point in grids[at]:
-                raise ValueError(f"two score rows for {at[0]}, {at[1]}, seed {point[0]}, learning rate {point[1]}")
-            grids[at][point] = scores
-        self._grids = dict(grids)
+            self._add(scores)
+        self._linearised = Linearised()
         self._choices: dict[tuple[Branch, int, str], dict[int, Choice]] = {}
+
+    @property
+    def paths(self) -> tuple[TaskSequence, ...]:
+        """The study's sequences, then those that its controls add."""
+        return (*self.study.paths, *self.study.control_paths)
+
+    def label(self, arm: str) -> str:
+        """What people read for an arm."""
+        return self.titles.get(arm, arm)
+
+    def branch(self, side: Side) -> Branch:
+        """Where one side of a contrast is found."""
+        return Branch(side.base or self.study.bases[0].name, side.arm, side.sequence or self.study.paths[0].name)
 
     def grid(self, branch: Branch, entry: Entry) -> Grid:
         """All runs of a branch with scores for an entry; empty if there are none."""
-        if branch.arm == BASE_ARM:
-            branch, entry = replace(branch, sequence=""), replace(entry, phase=0, routing="latest")
-        return self._grids.get((branch, entry), {})
+        return {} if branch in self._several else self._grids.get(normal(branch, entry), {})
 
     def order(self, sequence: str) -> tuple[str, ...]:
-        """The tasks of a sequence, as they are learned."""
-        paths = (*self.study.paths, *self.study.control_paths)
-        return next(path.tasks for path in paths if path.name == sequence)
+        """What the phases of a sequence train, in order."""
+        return next(path.tasks for path in self.paths if path.name == sequence)
 
     def metrics_of(self, task: str) -> tuple[str, ...]:
         """The metrics recorded for a task, the primary one first."""
-        recorded = {entry.metric for _, entry in self._grids if entry.task == task}
         primary = self.primary(task)
-        return (primary, *sorted(recorded - {primary}))
+        return (primary, *sorted(self._metrics[task] - {primary}))
 
     def primary(self, task: str) -> str:
         """The metric that decides on a task: the task's own, unless the study lists others only."""
@@ -107,6 +92,10 @@ class Trial:
         if name not in self.table.metrics:
             raise NotMeasured(f"nothing is scored with {name} yet")
         return self.table.metrics[name]
+
+    def routings(self, branch: Branch) -> tuple[str, ...]:
+        """The routings under which a branch was evaluated, `latest` first."""
+        return ("latest", *sorted(self._routings[branch] - {"latest"}))
 
     def signed(self, scores: ItemScores) -> float | None:
         """The signed score of one run over the items it has; None if it failed or has none."""
@@ -127,31 +116,41 @@ class Trial:
             if other == branch and entry.phase == phase:
                 yield from grid.values()
 
+    def validation(self, branch: Branch, phase: int,
+                   metric: str = VALIDATION_METRIC) -> dict[tuple[int, float], float | None]:
+        """Signed validation scores by (seed, rate), over all tasks that the phase trains."""
+        grids = [self.grid(branch, Entry(phase, task, metric, split="val"))
+                 for task in joined_tasks(self.order(branch.sequence)[phase - 1])]
+        common = set.intersection(*(set(grid) for grid in grids))
+        return {(seed, rate): self._pooled([grid[seed, rate] for grid in grids]) for seed, rate in common
+                if seed is not None and rate is not None}
+
     def choices(self, branch: Branch, phase: int, metric: str = VALIDATION_METRIC) -> dict[int, Choice]:
-        """The choice of rate for each seed, from validation on the task that the phase trains."""
+        """The choice of rate for each seed, from validation on what the phase trains."""
         if (branch, phase, metric) not in self._choices:
-            entry = Entry(phase, self.order(branch.sequence)[phase - 1], metric, split="val")
-            scores = {(seed, rate): self.signed(run) for (seed, rate), run in self.grid(branch, entry).items()
-                      if seed is not None and rate is not None}
             rates = self.rates(branch, phase)
-            found = choose_rates(scores, rates, self.study.seeds) if rates else {}
+            found = choose_rates(self.validation(branch, phase, metric), rates, self.study.seeds) if rates else {}
             self._choices[branch, phase, metric] = found
         return self._choices[branch, phase, metric]
 
     def run(self, loading: Loading, seed: int) -> ItemScores:
         """The run that a loading reads for a seed. Raises NotMeasured if there is none or it failed."""
+        if loading.among:
+            runs = [self.run(loading.at_phase(phase), seed) for phase in loading.among]
+            scores = [-np.inf if (score := self.signed(run)) is None else score for run in runs]
+            return runs[int(np.argmax(scores))]
         branch, entry = loading.branch, loading.entry
-        if branch.arm == BASE_ARM:
-            where = ""
-            found = self.grid(branch, entry).get((None, None))
-        else:
-            rate = loading.rate or self._chosen_rate(branch, entry.phase, seed)
-            where = f" at learning rate {rate:g}"
-            found = self.grid(branch, entry).get((seed, rate))
+        if branch in self._several:
+            raise NotMeasured(f"has runs at {self._several[branch]}; make each an arm of its own", self.label(branch.arm))
+        rate = None if branch.is_fixed else loading.rate or self._chosen_rate(branch, entry.phase, seed)
+        where = "" if rate is None else f" at learning rate {rate:g}"
+        found = self.grid(branch, entry).get((None if branch.is_fixed else seed, rate))
         if found is None:
-            raise NotMeasured(f"no {entry.split} scores on {entry.task} ({entry.metric}){where} yet", branch.arm)
+            routing = "" if entry.routing == "latest" else f", {entry.routing} routing"
+            raise NotMeasured(f"no {entry.split} scores on {entry.task} ({entry.metric}{routing}){where} yet",
+                              self.label(branch.arm))
         if found.outcome is not Outcome.OK or found.statistics is None:
-            raise NotMeasured(f"{found.outcome.value}{where}", branch.arm)
+            raise NotMeasured(f"{found.outcome.value}{where}", self.label(branch.arm))
         return found
 
     def measured_seeds(self, loadings: Sequence[Loading]) -> tuple[tuple[int, ...], tuple[str, ...]]:
@@ -167,16 +166,33 @@ class Trial:
                 seeds.append(seed)
         return tuple(seeds), tuple(f"{why} ({seeds_text(of_seeds)})" for why, of_seeds in lacking.items())
 
-    def differences(self, loadings: Iterable[Loading], seeds: Sequence[int]) -> Differences:
+    def cancels(self, loadings: Iterable[Loading], seeds: Sequence[int]) -> bool:
+        """Whether the sum is exactly 0 because equal weights answered: for every seed, the coefficients of each
+        digest of answering weights add up to 0."""
+        summed = merged(loadings)
+        for seed in seeds:
+            totals: dict[tuple[str, ...], float] = defaultdict(float)
+            for loading in summed:
+                run = self.run(loading, seed)
+                if run.answer_digest is None:
+                    return False
+                totals[run.task, run.split, run.metric, run.answer_digest] += loading.coefficient
+            if any(abs(total) > 1e-12 for total in totals.values()):
+                return False
+        return True
+
+    def differences(self, loadings: Iterable[Loading], seeds: Sequence[int],
+                    beside: Sequence[Loading] = ()) -> Differences:
         """The sum of the loadings as d[s, i] over seeds and item clusters.
 
-        Loadings of one task are paired item by item. Tasks are independent strata: each is centred and weighted by its
-        share of clusters, so that means over seeds and the variance of the items add up over tasks.
+        Loadings of one task are paired item by item, over the items that all have, those of `beside` too. Tasks are
+        independent strata: each is centred and weighted by its share of clusters, so that means over seeds and the
+        variance of the items add up over tasks.
         """
-        by_task: dict[str, list[Loading]] = defaultdict(list)
+        by_task: dict[tuple[str, str], list[Loading]] = defaultdict(list)
         for loading in merged(loadings):
-            by_task[loading.entry.task].append(loading)
-        parts = [self._on_one_task(of_task, seeds) for of_task in by_task.values()]
+            by_task[loading.entry.task, loading.entry.metric].append(loading)
+        parts = [self._on_one_task(of_task, seeds, beside) for of_task in by_task.values()]
         if len(parts) == 1:
             return parts[0]
         total = sum(part.values.mean() for part in parts)
@@ -184,16 +200,42 @@ class Trial:
         strata = [total + (part.values - part.values.mean()) * (num_clusters / part.values.shape[1]) for part in parts]
         return Differences(np.concatenate(strata, axis=1), sum(part.num_missing for part in parts))
 
-    def _on_one_task(self, loadings: Sequence[Loading], seeds: Sequence[int]) -> Differences:
+    def _add(self, scores: ItemScores) -> None:
+        """Index one row. A fixed branch is recorded along every sequence: the first row stands for all."""
+        branch, entry = address(scores)
+        self._metrics[entry.task].add(entry.metric)
+        self._routings[branch].add(entry.routing)
+        grid, point = self._grids[branch, entry], (scores.cell.seed, scores.cell.point.learning_rate)
+        if point in grid and not branch.is_fixed:
+            here, there = (row.cell.point for row in (scores, grid[point]))
+            if here == there:
+                raise ValueError(f"two score rows for {branch}, {entry}, seed {point[0]}, learning rate {point[1]}")
+            words = [", ".join(f"{name} {getattr(at, name)}" for name in ("rank", "num_train")
+                               if getattr(here, name) != getattr(there, name)) for at in (there, here)]
+            self._several.setdefault(branch, " and ".join(words))
+        grid.setdefault(point, scores)
+
+    def _pooled(self, runs: Sequence[ItemScores]) -> float | None:
+        """The signed score over the items of several tasks together."""
+        if len(runs) == 1:
+            return self.signed(runs[0])
+        if any(run.statistics is None or run.outcome is not Outcome.OK for run in runs):
+            return None
+        rows = np.concatenate([run.statistics for run in runs if run.statistics is not None])
+        return self.signed(replace(runs[0], statistics=rows))
+
+    def _on_one_task(self, loadings: Sequence[Loading], seeds: Sequence[int],
+                     beside: Sequence[Loading]) -> Differences:
         runs = [[self.run(loading, seed) for seed in seeds] for loading in loadings]
-        shared = shared_items([run for of_loading in runs for run in of_loading])
-        if not shared.ids:
+        others = [self.run(loading, seed) for loading in beside for seed in seeds
+                  if loading.entry.task == loadings[0].entry.task]
+        shared = self._linearised.shared([run for of_loading in runs for run in of_loading] + others)
+        if not len(shared.items):
             raise NotMeasured(f"no item of {loadings[0].entry.task} has a score in every run of this comparison")
         metric = self.metric(loadings[0].entry.metric)
         total = np.zeros((len(seeds), shared.num_clusters))
         for loading, of_seeds in zip(loadings, runs, strict=True):
-            sums = {id(run): cluster_statistics(run, shared) for run in of_seeds}  # the base's is one for all seeds
-            values = linearised(np.stack([sums[id(run)] for run in of_seeds]), metric.aggregate)
+            values = np.stack([self._linearised.values(run, shared, metric.aggregate) for run in of_seeds])
             total += loading.coefficient * metric.sign * values
         if not np.isfinite(total).all():
             raise NotMeasured(f"{metric.name} on {loadings[0].entry.task} is not finite")
@@ -202,9 +244,9 @@ class Trial:
     def _chosen_rate(self, branch: Branch, phase: int, seed: int) -> float:
         choice = self.choices(branch, phase).get(seed)
         if choice is None:
-            raise NotMeasured("not run yet", branch.arm)
+            raise NotMeasured("not run yet", self.label(branch.arm))
         if choice.rate is None:
-            raise NotMeasured(self._why_no_rate(branch, phase, choice), branch.arm)
+            raise NotMeasured(self._why_no_rate(branch, phase, choice), self.label(branch.arm))
         return choice.rate
 
     def _why_no_rate(self, branch: Branch, phase: int, choice: Choice) -> str:
@@ -215,33 +257,6 @@ class Trial:
 def seeds_text(seeds: Sequence[int]) -> str:
     """`seed 3` or `seeds 0, 1, 2`."""
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
-
-
-def term_loadings(terms: Iterable[Term], branch: Branch, entry: Entry, coefficient: float = 1.0) -> list[Loading]:
-    """The terms of a measure as loadings of a branch; phase 0 is the untouched base."""
-    base = Branch(branch.base, BASE_ARM, "")
-    return [Loading(coefficient * term.coefficient, branch if term.phase else base,
-                    replace(entry, phase=term.phase, task=term.task)) for term in terms]
-
-
-def address(scores: ItemScores) -> tuple[Branch, Entry]:
-    """The branch and the entry that a row of the table belongs to."""
-    cell = scores.cell
-    entry = Entry(scores.phase, scores.task, scores.metric, scores.split, scores.routing)
-    if cell.arm == BASE_ARM:
-        return Branch(cell.base, cell.arm, ""), replace(entry, routing="latest")
-    return Branch(cell.base, cell.arm, cell.sequence), entry
-
-
-def merged(loadings: Iterable[Loading]) -> list[Loading]:
-    """Loadings of the same entry added up; those that cancel (the base, between two arms) are left out."""
-    sums: dict[Loading, float] = defaultdict(float)
-    for loading in loadings:
-        if loading.branch.arm == BASE_ARM:
-            entry = replace(loading.entry, phase=0, routing="latest")
-            loading = replace(loading, branch=replace(loading.branch, sequence=""), entry=entry)
-        sums[replace(loading, coefficient=0.0)] += loading.coefficient
-    return [replace(loading, coefficient=total) for loading, total in sums.items() if total != 0.0]
 
 
 def value_of(scores: ItemScores, metric: Metric) -> float | None:

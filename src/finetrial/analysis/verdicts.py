@@ -3,6 +3,7 @@
 SUPPORTED: the Holm-adjusted interval lies wholly on the stated side; REFUTED: wholly on the other; else EQUIVALENT if
 a margin is given and both one-sided tests pass; else INCONCLUSIVE. A claim of a range (`equal`, `within`) is decided
 by the interval of two one-sided tests, confidence 1 - 2 alpha: SUPPORTED wholly inside, REFUTED wholly outside.
+A difference that is 0 by construction is EQUIVALENT, whatever direction was claimed: no data could have shown another.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from finetrial.analysis.contrasts import Answer
+from finetrial.analysis.answer import Answer
 from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.multiplicity import equivalence, range_p_value
 from finetrial.records.results import Verdict
-from finetrial.spec.hypothesis import Contrast, Hypothesis
+from finetrial.spec.hypothesis import COST, Contrast, Hypothesis
 
 
 def claimed_range(contrast: Contrast, is_log: bool) -> tuple[float, float] | None:
@@ -48,10 +49,12 @@ def verdict_of(contrast: Contrast, found: Answer, alpha: float) -> Verdict:
     """The verdict of one contrast at its error rate `alpha`."""
     if found.estimate is None:
         return "NOT MEASURED"
+    if found.by_construction and contrast.expect in ("greater", "less"):
+        return "EQUIVALENT"
     if found.exact:
         return _exact(contrast, found.estimate.mean)
     if not found.has_interval:
-        return "INCONCLUSIVE" if contrast.quantity == "cost" else "NOT MEASURED"
+        return "INCONCLUSIVE" if contrast.quantity == COST else "NOT MEASURED"
     interval = decision_interval(contrast, found, alpha)
     assert interval.low is not None and interval.high is not None
     bounds = claimed_range(contrast, found.is_log)
@@ -71,16 +74,28 @@ def verdict_of(contrast: Contrast, found: Answer, alpha: float) -> Verdict:
 
 
 def combine(hypothesis: Hypothesis, verdicts: Sequence[Verdict]) -> Verdict:
-    """The verdict of a hypothesis from those of its contrasts."""
+    """The verdict of a hypothesis from those of its contrasts, in order."""
     if hypothesis.contrast is not None:
         return verdicts[0]
-    failed = [verdict in ("REFUTED", "EQUIVALENT") for verdict in verdicts]
-    held = [verdict == "SUPPORTED" for verdict in verdicts]
-    if hypothesis.all_of:
-        decided: Verdict | None = "REFUTED" if any(failed) else "SUPPORTED" if all(held) else None
-    else:
-        decided = "SUPPORTED" if any(held) else "REFUTED" if all(failed) else None
-    return decided or ("NOT MEASURED" if "NOT MEASURED" in verdicts else "INCONCLUSIVE")
+    left = iter(verdicts)
+    groups = [[next(left) for _ in group] for group in hypothesis.groups]
+    return _any_of([_all_of(group) for group in groups]) if len(groups) > 1 else _all_of(groups[0])
+
+
+def _all_of(verdicts: Sequence[Verdict]) -> Verdict:
+    if any(verdict in ("REFUTED", "EQUIVALENT") for verdict in verdicts):
+        return "REFUTED"
+    return "SUPPORTED" if all(verdict == "SUPPORTED" for verdict in verdicts) else _undecided(verdicts)
+
+
+def _any_of(verdicts: Sequence[Verdict]) -> Verdict:
+    if "SUPPORTED" in verdicts:
+        return "SUPPORTED"
+    return "REFUTED" if all(verdict == "REFUTED" for verdict in verdicts) else _undecided(verdicts)
+
+
+def _undecided(verdicts: Sequence[Verdict]) -> Verdict:
+    return "NOT MEASURED" if "NOT MEASURED" in verdicts else "INCONCLUSIVE"
 
 
 def _in_range(low: float, high: float, least: float, most: float) -> Verdict:

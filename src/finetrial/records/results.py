@@ -15,6 +15,8 @@ from finetrial.records.record import Outcome
 
 RESULTS_SCHEMA = 1
 
+Routing = Literal["latest", "oracle"]
+Split = Literal["train", "val", "test"]
 Verdict = Literal["SUPPORTED", "REFUTED", "EQUIVALENT", "INCONCLUSIVE", "NOT MEASURED", "ASSAY FAILED"]
 
 
@@ -44,8 +46,8 @@ class Score(Row):
     point: Point = Point()
     selected: bool = False  # this point is the one that validation chose for this seed
     task: str
-    split: Literal["train", "val", "test"]
-    routing: Literal["latest", "oracle"] = "latest"
+    split: Split
+    routing: Routing = "latest"
     metric: str
     scorer_version: int
     value: float | None
@@ -58,7 +60,11 @@ class Score(Row):
 
 
 class Cost(Row):
-    """What one arm costs on one task. Parameters and bytes are exact; seconds come from the profile stage."""
+    """What one arm costs on one task. Parameters and bytes are exact; seconds come from the profile stage.
+
+    A profile is repeated with the arms interleaved; a measured column is the median over its repeats. `repeats` holds
+    them by column, so that costs are compared within a repeat: `{"tokens_per_second": (2700, 2650, ...)}`.
+    """
 
     base: str
     arm: str
@@ -71,12 +77,15 @@ class Cost(Row):
     precision: str | None = None
     train_seconds: float | None = None  # one run at the selected rate: tokens over profiled tokens per second
     tuning_seconds: float | None = None  # all rates and seeds
-    predict_seconds: float | None = None
+    predict_seconds: float | None = None  # the test items once: predict_tokens over predict_tokens_per_second
     train_tokens: int | None = None
-    tokens_per_second: float | None = None
+    tokens_per_second: float | None = None  # in training
+    predict_tokens: int | None = None
+    predict_tokens_per_second: float | None = None
     peak_host_bytes: int | None = None  # over the baseline before the model was loaded
     peak_device_allocated_bytes: int | None = None
     peak_device_reserved_bytes: int | None = None
+    repeats: Mapping[str, tuple[float | None, ...]] = Field(default_factory=dict)  # None = that repeat failed
 
 
 class Finding(Row):
@@ -86,8 +95,8 @@ class Finding(Row):
     statement: str = ""
     contrast: str = ""  # readable: "full - lora-r8: score on pydoc-chat (nats-per-token)"
     verdict: Verdict
-    reason: str = ""  # why NOT MEASURED, ASSAY FAILED, or what bounds the verdict
-    estimate: float | None = None  # left minus right, in `unit`; a ratio for learning-rate-ratio
+    reason: str = ""  # why there is no verdict, or what bounds it: caveats only, the numbers are in the fields below
+    estimate: float | None = None  # left minus right, in `unit`; left over right where `unit` is "ratio"
     low: float | None = None  # Holm-adjusted interval
     high: float | None = None
     confidence: float | None = None  # of the adjusted interval
@@ -100,12 +109,18 @@ class Finding(Row):
     primary: bool = True
     n_seeds: int | None = None
     n_clusters: int | None = None
+    n_repeats: int | None = None  # of the profile, for measured costs
     detectable: float | None = None  # the effect this comparison would have seen with 80 % power
+    by_construction: bool = False  # exactly 0, because the answering weights are untouched
     look: int = 1
 
 
 class Measure(Row):
-    """A quantity made from the score table, such as plasticity or forgetting of one arm."""
+    """A quantity made from the score table, such as plasticity or forgetting of one arm.
+
+    `score` is the table itself, R[phase, task]; `task` is empty for a mean over tasks. `by_construction`: exactly 0
+    (a retention: exactly 1), because the same weights answered both times; there is no interval then.
+    """
 
     measure: str
     base: str
@@ -114,7 +129,7 @@ class Measure(Row):
     phase: int
     task: str
     metric: str
-    routing: Literal["latest", "oracle"] = "latest"
+    routing: Routing = "latest"
     value: float | None
     low: float | None = None
     high: float | None = None
@@ -171,6 +186,70 @@ class Recommendation(Row):
     runners_up: tuple[str, ...] = ()
 
 
+class Quote(Row):
+    """A figure of ours, beside a published one."""
+
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    unit: str = ""
+    n_seeds: int | None = None
+    note: str = ""
+
+
+class Claim(Row):
+    """A published claim, and what became of it here."""
+
+    claim: str  # in one sentence
+    published: str = "no figure published"  # the figure as it was given
+    flaw: str = ""  # of the design that gave it, which `mended` is without
+    as_published: Quote | None = None  # ours, with the flaw
+    mended: Quote | None = None  # ours, without it
+    standing: Literal["survives", "does not survive", "cannot be tested at this scale", "not measured"]
+    note: str = ""
+
+
+class Written(Row):
+    """What one arm wrote for one item."""
+
+    arm: str
+    seed: int | None  # None: the untouched base or a floor
+    output: str | None  # None = missing
+    score: float | None = None
+
+
+class Example(Row):
+    """One item with what every arm wrote for it, chosen by a rule. The rule compares `left` with `right`."""
+
+    base: str
+    sequence: str
+    phase: int
+    task: str
+    item: str
+    chosen: Literal["best", "median", "worst", "random"]  # by left minus right in `metric`; random: by a digest of id
+    left: str
+    right: str
+    metric: str
+    difference: float | None = None  # left minus right, signed so that higher is better, mean over seeds
+    input: str
+    reference: str
+    written: tuple[Written, ...]
+
+
+class Distribution(Row):
+    """How one metric of one arm is spread over items, all seeds together: quantiles at 0, 5, ..., 100 %."""
+
+    base: str
+    arm: str
+    sequence: str
+    phase: int
+    task: str
+    metric: str
+    n: int
+    n_missing: int = 0
+    quantiles: tuple[float, ...]
+
+
 class Results(Row):
     """The whole of `results.json`."""
 
@@ -181,7 +260,8 @@ class Results(Row):
     size: str
     status: Literal["complete", "partial", "running"]
     arms: Mapping[str, str] = Field(default_factory=dict)  # name -> what people read, in order; controls included
-    roles: Mapping[str, str] = Field(default_factory=dict)  # name -> "arm", "base", "positive control", "A/A"
+    roles: Mapping[str, str] = Field(default_factory=dict)  # name -> "arm", "base", "floor", "positive control", "A/A"
+    factors: Mapping[str, Mapping[str, int | float | str]] = Field(default_factory=dict)  # arm -> factor -> level
     scores: tuple[Score, ...] = ()
     costs: tuple[Cost, ...] = ()
     findings: tuple[Finding, ...] = ()
@@ -190,4 +270,7 @@ class Results(Row):
     audit: tuple[AuditFinding, ...] = ()
     assay: Assay = Assay()
     recommendation: Recommendation | None = None
+    claims: tuple[Claim, ...] = ()
+    examples: tuple[Example, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
     provenance: Mapping[str, Any] = Field(default_factory=dict)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,17 @@ class Items:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @cached_property
+    def cluster_names(self) -> tuple[str, ...]:
+        """The distinct clusters, sorted."""
+        return tuple(sorted(set(self.clusters)))
+
+    @cached_property
+    def cluster_index(self) -> NDArray[np.intp]:
+        """The cluster of each item, as a position in `cluster_names`, [n]."""
+        position = {name: at for at, name in enumerate(self.cluster_names)}
+        return np.array([position[name] for name in self.clusters], dtype=np.intp)
+
 
 @dataclass(frozen=True)
 class CellKey:
@@ -70,6 +82,26 @@ class ItemScores:
     statistics: Floats | None  # [n, k]; None where the outcome is not OK
     routing: str = "latest"
     outcome: Outcome = Outcome.OK
+    answer_digest: str | None = None  # of the weights that answered; equal digests gave equal predictions
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What one run wrote for the items of a task after a phase, for people to read. Sequences are in item order [n].
+
+    Inputs and references are the same for every arm; `item_scores` holds each metric's value item by item (NaN =
+    missing).
+    """
+
+    cell: CellKey
+    phase: int
+    task: str
+    items: Items
+    inputs: Sequence[str]
+    references: Sequence[str]
+    outputs: Sequence[str | None]  # None = nothing was recorded for the item
+    item_scores: Mapping[str, Sequence[float]] = field(default_factory=dict)  # metric -> values
+    routing: str = "latest"
 
 
 @dataclass(frozen=True)
@@ -97,3 +129,4 @@ class Table:
     num_stages: int = 0
     num_done: int = 0
     provenance: Mapping[str, object] = field(default_factory=dict)
+    outputs: Sequence[Outputs] = ()

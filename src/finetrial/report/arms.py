@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from finetrial.records.results import Results
 
 BASE = "base"
+FLOOR = "floor"
 POSITIVE_CONTROL = "positive control"
 AA = "A/A"
 ARM = "arm"
@@ -20,12 +21,13 @@ COLOURS = ("#2380C3", "#D55E00", "#009E73", "#E69F00", "#56B4E9")
 SHAPES = ("circle", "square", "triangle-up", "diamond", "cross")
 _OTHERS = {BASE: ("#7F8790", "circle"), POSITIVE_CONTROL: ("#CC79A7", "triangle-down"),
            AA: ("#7F8790", "triangle-right")}
-_ORDER = (BASE, ARM, POSITIVE_CONTROL, AA)
+FLOOR_LOOKS = (("#7F8790", "stroke"), ("#A8825C", "stroke"), ("#B38FB3", "stroke"), ("#5C7F78", "stroke"))
+_ORDER = (BASE, FLOOR, ARM, POSITIVE_CONTROL, AA)
 
 
 @dataclass(frozen=True)
 class ArmMark:
-    """One arm as it is shown. `role`: "arm", "base", "positive control" or "A/A"."""
+    """One arm as it is shown. `role`: "arm", "base", "floor", "positive control" or "A/A"."""
 
     name: str
     label: str
@@ -38,18 +40,28 @@ class ArmMark:
         """Whether it is there to check the trial, not to be chosen."""
         return self.role in (POSITIVE_CONTROL, AA)
 
+    @property
+    def is_fixed(self) -> bool:
+        """Whether nothing was trained: the untouched base, or a floor."""
+        return self.role in (BASE, FLOOR)
+
 
 def arm_marks(results: Results) -> tuple[ArmMark, ...]:
-    """Every arm of the results in the order shown: the base, the arms as the study lists them, the controls."""
+    """Every arm of the results in the order shown: the base, floors, the arms as the study lists them, controls."""
     labels: dict[str, str] = {**dict.fromkeys((BASE, *_named_in(results)), ""), **results.arms}
     roles = {name: results.roles.get(name, BASE if name == BASE else ARM) for name in labels}
-    names = sorted(labels, key=lambda name: _ORDER.index(roles[name]) if roles[name] in _ORDER else 1)
-    chosen = [name for name in names if roles[name] not in _OTHERS]
-    return tuple(_mark(name, labels, roles, chosen) for name in names)
+    names = sorted(labels, key=lambda name: _ORDER.index(roles[name] if roles[name] in _ORDER else ARM))
+    chosen = [name for name in names if roles[name] not in (*_OTHERS, FLOOR)]
+    floors = [name for name in names if roles[name] == FLOOR]
+    return tuple(_mark(name, labels, roles, chosen, floors) for name in names)
 
 
-def _mark(name: str, labels: Mapping[str, str], roles: Mapping[str, str], chosen: list[str]) -> ArmMark:
+def _mark(name: str, labels: Mapping[str, str], roles: Mapping[str, str], chosen: list[str],
+          floors: list[str]) -> ArmMark:
     role = roles[name]
+    if role == FLOOR:
+        colour, shape = FLOOR_LOOKS[floors.index(name) % len(FLOOR_LOOKS)]
+        return ArmMark(name, labels[name] or name, role, colour, shape)
     if role in _OTHERS:
         colour, shape = _OTHERS[role]
         return ArmMark(name, labels[name] or ("untouched base" if role == BASE else name), role, colour, shape)

@@ -16,16 +16,22 @@ from finetrial.report.words import GLOSSARY
 SHAPE_PATHS = {"circle": "M-4.2 0a4.2 4.2 0 1 0 8.4 0a4.2 4.2 0 1 0-8.4 0z", "square": "M-3.8-3.8h7.6v7.6h-7.6z",
                "triangle-up": "M0-4.6L4.8 3.8H-4.8z", "diamond": "M0-5.2L4.2 0L0 5.2L-4.2 0z",
                "cross": "M-1.6-4.8h3.2v3.2h3.2v3.2h-3.2v3.2h-3.2v-3.2h-3.2v-3.2h3.2z",
-               "triangle-down": "M0 4.6L4.8-3.8H-4.8z", "triangle-right": "M4.6 0L-3.8 4.8V-4.8z"}
+               "triangle-down": "M0 4.6L4.8-3.8H-4.8z", "triangle-right": "M4.6 0L-3.8 4.8V-4.8z",
+               "stroke": "M-5-1.2h10v2.4h-10z"}
+_ALWAYS = ("scores", "cost", "threats", "provenance", "terms")
+MANY_PANELS = 18  # a figure with more is folded away until it is asked for
 
 
 def page(view: View, figures: Sequence[Figure], *, files: bool = True) -> str:
     """The whole report as HTML. `files`: whether figure files lie beside it, so that links to them are offered."""
     shown = {figure.name: figure for figure in figures}
     specs = {f"{figure.name}-{place}": spec for figure in figures for place, spec in enumerate(page_specs(figure))}
-    rendered: str = _template().render(view=view, figures=shown, specs=script_json(specs) if specs else "", files=files,
+    parts = {"claims": view.claims, "sequence": view.sequences or "matrix" in shown, "examples": view.examples}
+    anchors = {*shown, *(name for name, part in parts.items() if part), *_ALWAYS}
+    rendered: str = _template().render(view=view, figures=shown, shown=anchors, specs=script_json(specs) if specs else "", files=files,
                                       config=script_json(PAGE_CONFIG), bundle=_bundle() if specs else "",
-                                      shapes=SHAPE_PATHS, glossary=GLOSSARY, slug=slug)
+                                      shapes=SHAPE_PATHS, glossary=GLOSSARY, slug=slug,
+                                      many=MANY_PANELS)
     return rendered
 
 

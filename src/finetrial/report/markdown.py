@@ -6,8 +6,9 @@ import re
 from collections.abc import Iterable, Sequence
 
 from finetrial.report.figures import Figure
+from finetrial.report.examples import Page
 from finetrial.report.model import Answer, Card, View
-from finetrial.report.tables import Cell, Table
+from finetrial.report.tabular import Cell, Table
 from finetrial.report.words import GLOSSARY
 
 _SPECIAL = re.compile(r"([\\`*_\[\]<>|])")
@@ -27,16 +28,17 @@ def _lines(view: View, figures: Sequence[Figure], files: bool) -> Iterable[str]:
         yield from _card(card)
     yield from _advice(view)
     shown = {figure.name: figure for figure in figures}
-    yield from _figure(shown.get("plane"), files)
-    yield from ("## Scores", "")
-    for table in view.scores:
-        yield from _table(table)
-    for name in ("rates", "curves", "forest"):
+    yield from _section("Published claims", [view.claims] if view.claims else [])
+    for name in ("plane", "factors", "interaction"):
         yield from _figure(shown.get(name), files)
-    if view.costs:
-        yield from ("## Cost", "")
-        for table in view.costs:
-            yield from _table(table)
+    yield from _section("Scores", view.scores)
+    yield from _section("Along the sequence", view.sequences)
+    for name in ("matrix", "transfer"):
+        yield from _figure(shown.get(name), files)
+    yield from _examples(view.examples)
+    for name in ("distributions", "rates", "curves", "forest"):
+        yield from _figure(shown.get(name), files)
+    yield from _section("Cost", view.costs)
     yield from _figure(shown.get("efficiency"), files)
     yield from _caveats(view)
     yield from ("## Provenance", "", *(f"- {escaped(name)}: {escaped(value)}" for name, value in view.provenance), "",
@@ -55,8 +57,8 @@ def _card(card: Card) -> Iterable[str]:
     yield from (escaped(card.answer.sentence), "")
     if card.answer.facts:
         yield from (_support(card.answer), "")
-    if card.answer.recorded:
-        yield from (f"As recorded: {escaped(card.answer.recorded)}", "")
+    if card.answer.caveats:
+        yield from (escaped(card.answer.caveats), "")
     for part in card.parts:
         yield f"- {part.verdict}: {escaped(part.contrast)}. {escaped(part.sentence)} {_support(part)}".rstrip()
     if card.parts:
@@ -75,6 +77,32 @@ def _advice(view: View) -> Iterable[str]:
     yield from ("## How far to trust this", "",
                 *(f"- {escaped(check.title)}. {escaped(check.text)}" for check in view.checks),
                 f"- {escaped(view.scope)}", "")
+
+
+def _section(title: str, tables: Sequence[Table]) -> Iterable[str]:
+    if tables:
+        yield from (f"## {title}", "")
+    for table in tables:
+        yield from _table(table)
+
+
+def _examples(pages: Sequence[Page]) -> Iterable[str]:
+    """The first item of each kind; the page has them all."""
+    if pages:
+        yield from ("## Outputs side by side", "")
+    for page in pages:
+        yield from (f"### {escaped(page.title)}", "", escaped(page.rule), "")
+        for one in (one for one in page.items if one.is_first):
+            yield from (f"**{escaped(one.why)}** {escaped(one.difference)} ({escaped(one.item)})".rstrip(), "",
+                        f"- reference: {_quoted(one.reference)}")
+            yield from (f"- {escaped(answer.arm.label)}{f' ({answer.score})' if answer.score else ''}: "
+                        + (_quoted("".join(piece.text for piece in answer.pieces)) if answer.pieces else "nothing")
+                        for answer in one.answers)
+            yield ""
+
+
+def _quoted(text: str) -> str:
+    return escaped(" ".join(text.split())) or "(empty)"
 
 
 def _figure(figure: Figure | None, files: bool) -> Iterable[str]:

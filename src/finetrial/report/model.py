@@ -9,16 +9,27 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from finetrial.analysis import numbers
 from finetrial.records.record import Outcome
 from finetrial.records.results import Finding, Results
-from finetrial.report import numbers, sentences
-from finetrial.report.arms import AA, BASE, POSITIVE_CONTROL, ArmMark
+from finetrial.report import sentences
+from finetrial.report.arms import AA, BASE, FLOOR, POSITIVE_CONTROL, ArmMark
+from finetrial.report.examples import Page, example_pages
 from finetrial.report.facts import Facts, Path
 from finetrial.report.provenance import command, provenance_rows
+from finetrial.report.score_tables import score_tables
 from finetrial.report.sentences import MEANINGS, SYMBOLS
 from finetrial.report.strip import Strip, strip
-from finetrial.report.tables import Table, audit_table, cost_table, score_tables, tuning_table
-from finetrial.spec import Contrast, Study
+from finetrial.report.tables import (
+    audit_table,
+    claims_table,
+    cost_table,
+    sequence_table,
+    storage_table,
+    tuning_table,
+)
+from finetrial.report.tabular import Table
+from finetrial.spec import Contrast, Hypothesis, Study
 
 
 @dataclass(frozen=True)
@@ -32,7 +43,7 @@ class Answer:
     facts: tuple[str, ...]
     contrast: str = ""
     strip: Strip | None = None
-    recorded: str = ""  # what the analysis wrote of a measured contrast, with its own caveats
+    caveats: str = ""  # what bounds a measured contrast
 
 
 @dataclass(frozen=True)
@@ -71,7 +82,10 @@ class View:
     checks: tuple[Check, ...]
     scope: str
     arms: tuple[ArmMark, ...]
+    claims: Table | None
     scores: tuple[Table, ...]
+    sequences: tuple[Table, ...]  # what sequences of tasks did
+    examples: tuple[Page, ...]
     costs: tuple[Table, ...]
     tuning: Table | None
     audit: Table | None
@@ -91,8 +105,12 @@ def view(study: Study, results: Results) -> View:
         recommended=facts.arm(chosen.arm) if chosen and chosen.arm else None,
         recommendation=sentences.sentence(chosen.text) if chosen else "No arm can be recommended from these results.",
         runners_up=tuple(facts.label(name) for name in chosen.runners_up) if chosen else (),
-        checks=tuple(_checks(facts)), scope=_scope(facts), arms=facts.arms, scores=score_tables(facts),
-        costs=tuple(table for path in facts.paths if (table := cost_table(facts, path))),
+        checks=tuple(_checks(facts)), scope=_scope(facts), arms=facts.arms, claims=claims_table(facts),
+        scores=score_tables(facts),
+        sequences=tuple(table for path in facts.paths if (table := sequence_table(facts, path))),
+        examples=example_pages(facts),
+        costs=tuple(table for path in facts.paths for make in (cost_table, storage_table)
+                    if (table := make(facts, path))),
         tuning=tuning_table(facts), audit=audit_table(facts), threats=tuple(_threats(facts)),
         provenance=provenance_rows(study, results), command=command(study, results))
 
@@ -111,9 +129,8 @@ def _cards(facts: Facts) -> Iterable[Card]:
         if len(parts) == 1:
             yield Card(hypothesis.name, hypothesis.statement, hypothesis.primary, _answer(*parts[0], facts))
             continue
-        combined = "all" if hypothesis.all_of else "any"
         yield Card(hypothesis.name, hypothesis.statement, hypothesis.primary,
-                   _whole_answer(whole, [row for row, _ in parts], combined),
+                   _whole_answer(whole, [row for row, _ in parts], hypothesis),
                    tuple(_answer(row, contrast, facts) for row, contrast in parts))
 
 
@@ -121,14 +138,14 @@ def _answer(finding: Finding, contrast: Contrast | None, facts: Facts) -> Answer
     return Answer(finding.verdict, SYMBOLS[finding.verdict], MEANINGS[finding.verdict],
                   sentences.verdict_sentence(finding, contrast, facts.label), sentences.support_facts(finding),
                   sentences.contrast_name(finding, contrast, facts.label), strip(finding, contrast),
-                  "" if finding.estimate is None else sentences.sentence(finding.reason))
+                  "" if finding.estimate is None or finding.by_construction else sentences.sentence(finding.reason))
 
 
-def _whole_answer(whole: Finding | None, parts: list[Finding], combined: str) -> Answer:
+def _whole_answer(whole: Finding | None, parts: list[Finding], hypothesis: Hypothesis) -> Answer:
     finding = whole or Finding(hypothesis=parts[0].hypothesis, verdict="NOT MEASURED",
                                reason="the results hold no finding on the hypothesis as a whole")
     return Answer(finding.verdict, SYMBOLS[finding.verdict], MEANINGS[finding.verdict],
-                  sentences.whole_sentence(finding, parts, combined), ())
+                  sentences.whole_sentence(finding, parts, [len(group) for group in hypothesis.groups]), ())
 
 
 def _summary(cards: tuple[Card, ...]) -> str:
@@ -144,7 +161,7 @@ def _alerts(facts: Facts, cards: tuple[Card, ...]) -> Iterable[str]:
         yield "The positive control was not seen: this trial can show nothing, whatever the numbers below say."
     if facts.results.status != "complete":
         yield f"The run is {facts.results.status}: what follows uses what is there so far."
-    for path in facts.paths:
+    for path in (*facts.paths, *facts.control_paths):
         yield from _missing_cells(facts, path)
     unmeasured = [card.name for card in cards if card.answer.verdict == "NOT MEASURED"]
     if unmeasured:
@@ -153,12 +170,13 @@ def _alerts(facts: Facts, cards: tuple[Card, ...]) -> Iterable[str]:
 
 def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
     """Per arm, how many of the planned (seed, rate) cells have no score after the last phase, or failed."""
-    task = path.tasks[-1]
-    metric, name = facts.primary_metric(task), facts.path_label(path)
+    task = path.last_task
+    metric, name = facts.tuning_metric(task), facts.path_label(path)
     where = f" ({name})" if name else ""
-    for arm in facts.arms:
+    beside = (BASE, FLOOR, POSITIVE_CONTROL, AA) if path.is_control else (FLOOR,)
+    for arm in (arm for arm in facts.arms if arm.role not in beside):
         rows = facts.rows(path, arm.name, 0 if arm.role == BASE else path.last_phase, task, "test", metric)
-        planned = _planned(facts, arm)
+        planned = _planned(facts, path, arm)
         absent = planned - len({(row.seed, row.point) for row in rows})
         if absent > 0:
             what = "the test score is" if arm.role == BASE else f"{absent:,} of {numbers.counted(planned, 'cell')} are"
@@ -168,8 +186,8 @@ def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
             yield f"{arm.label}{where}: {word} in {number:,} of {numbers.counted(planned, 'cell')}."
 
 
-def _planned(facts: Facts, arm: ArmMark) -> int:
-    rates = {own.name: len(own.learning_rates) for own in facts.study.arms}
+def _planned(facts: Facts, path: Path, arm: ArmMark) -> int:
+    rates = {own.name: len(own.rates(path.tasks[-1])) for own in facts.study.arms}
     return 1 if arm.role == BASE else rates.get(arm.name, 1) * len(facts.study.seeds)
 
 

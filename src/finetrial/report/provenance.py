@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from finetrial.analysis.numbers import UNKNOWN
 from finetrial.records.results import Results
-from finetrial.report.numbers import UNKNOWN
 from finetrial.spec import Study
 
 COMMAND = "command"

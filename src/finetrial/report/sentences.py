@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping, Sequence
 
+from finetrial.analysis import numbers
+from finetrial.analysis.numbers import MINUS
+from finetrial.analysis.sentences import side_text
 from finetrial.records.results import Finding
-from finetrial.report import numbers
-from finetrial.report.numbers import MINUS
+from finetrial.report.quantities import directions, framed, quantity_name, unit_name
 from finetrial.spec import Contrast
 
 Label = Callable[[str], str]
@@ -28,34 +30,6 @@ SYMBOLS: Mapping[str, str] = {"SUPPORTED": "\N{CHECK MARK}", "REFUTED": "\N{MULT
                               "EQUIVALENT": "\N{ALMOST EQUAL TO}", "INCONCLUSIVE": "?",
                               "NOT MEASURED": "\N{EN DASH}", "ASSAY FAILED": "!"}
 
-METRICS: Mapping[str, str] = {"nats-per-token": "loss", "perplexity": "perplexity", "ppl": "perplexity",
-                              "ppl-document-mean": "perplexity, mean of documents", "bits-per-byte": "bits per byte",
-                              "rouge-l": "ROUGE-L", "chrf": "chrF", "bleu": "BLEU", "meteor": "METEOR"}
-UNITS: Mapping[str, str] = {"nats-per-token": "nats/token", "nats per token": "nats/token",
-                            "nats per target token": "nats/token", "bits-per-byte": "bits/byte",
-                            "bits per byte": "bits/byte"}
-COSTS: Mapping[str, str] = {"params_total": "parameters in all", "params_trainable": "trainable parameters",
-                            "stored_bytes": "stored bytes", "optimizer_bytes": "optimizer bytes",
-                            "train_seconds": "training time", "tuning_seconds": "tuning time",
-                            "predict_seconds": "prediction time", "tokens_per_second": "tokens per second",
-                            "peak_host_bytes": "peak memory", "peak_device_allocated_bytes": "peak device memory",
-                            "peak_device_reserved_bytes": "peak reserved device memory"}
-
-
-DIRECTIONS: Mapping[str, tuple[str, str]] = {"score": ("worse", "better"), "forgetting": ("less", "more"),
-                                             "forgetting-at-matched-plasticity": ("less", "more"),
-                                             "learning-rate-ratio": ("lower", "higher"), "cost": ("less", "more")}
-
-
-def metric_name(metric: str) -> str:
-    """What people call a metric."""
-    return METRICS.get(metric.replace("_", "-"), metric)
-
-
-def unit_name(unit: str) -> str:
-    """A unit as it is written beside a number."""
-    return UNITS.get(unit, unit)
-
 
 def verdict_sentence(finding: Finding, contrast: Contrast | None, label: Label) -> str:
     """One sentence that answers one contrast: what was found, with its interval, and what that means."""
@@ -63,6 +37,9 @@ def verdict_sentence(finding: Finding, contrast: Contrast | None, label: Label) 
         return f"Not measured: {sentence(finding.reason or 'the data are missing', capital=False)}"
     if finding.verdict == "ASSAY FAILED":
         return f"No verdict: {MEANINGS['ASSAY FAILED']}."
+    if finding.by_construction:
+        return (f"Exactly zero, by construction: {contrast_name(finding, contrast, label)}. The weights that answer are "
+                "untouched, so no data could have shown a difference.")
     if finding.estimate is None:
         return sentence(finding.reason or MEANINGS[finding.verdict])
     found = _found(finding, contrast, label)
@@ -79,13 +56,15 @@ def sentence(text: str, capital: bool = True) -> str:
     return head + text[1:] + ("" if text[-1] in ".!?" else ".")
 
 
-def whole_sentence(finding: Finding, parts: Sequence[Finding], combined: str) -> str:
-    """One sentence for a hypothesis of several contrasts. `combined`: "all" (all_of) or "any" (any_of)."""
+def whole_sentence(finding: Finding, parts: Sequence[Finding], groups: Sequence[int]) -> str:
+    """One sentence for a hypothesis of several contrasts. `groups`: how many contrasts each group has, of which in
+    one all must hold."""
     if finding.verdict == "ASSAY FAILED":
         return verdict_sentence(finding, None, str)
     counts = {verdict: sum(part.verdict == verdict for part in parts) for verdict in MEANINGS}
     words = [f"{number} {verdict.lower()}" for verdict, number in counts.items() if number]
-    rule = "all must hold" if combined == "all" else "one must hold"
+    rule = "all must hold" if len(groups) == 1 else "one must hold" if max(groups) == 1 else (
+        f"all of one of {len(groups)} groups must hold")
     return f"Of {numbers.counted(len(parts), 'comparison')} ({rule}): {numbers.listed(words)}."
 
 
@@ -112,13 +91,15 @@ def estimate_text(finding: Finding) -> str:
 def support_facts(finding: Finding) -> tuple[str, ...]:
     """What stands beside a verdict: p values, seeds, clusters, what was detectable, the margin, looks."""
     facts: list[str] = []
-    if finding.verdict == "ASSAY FAILED":
+    if finding.verdict == "ASSAY FAILED" or finding.by_construction:
         return ()
     if finding.p_value is not None:
         facts.append(numbers.probability(finding.p_value))
     if finding.p_adjusted is not None:
         facts.append(f"Holm-adjusted {numbers.probability(finding.p_adjusted)}")
-    if finding.n_seeds is not None:
+    if finding.n_repeats is not None:
+        facts.append(numbers.counted(finding.n_repeats, "repeat") + " of the profile")
+    elif finding.n_seeds is not None:
         facts.append(numbers.counted(finding.n_seeds, "seed"))
     elif finding.n_clusters is not None:
         facts.append("items only: no seed variance")
@@ -139,12 +120,13 @@ def contrast_name(finding: Finding, contrast: Contrast | None, label: Label) -> 
     """A short name of a comparison: `full fine-tuning − LoRA r=8: forgetting of python-text`."""
     if contrast is None:
         return finding.contrast or finding.hypothesis
-    what = {"score": f"score on {contrast.task}", "forgetting": f"forgetting of {contrast.task}",
-            "forgetting-at-matched-plasticity": f"forgetting of {contrast.task} at equal learning",
-            "learning-rate-ratio": "ratio of best learning rates",
-            "cost": COSTS.get(contrast.cost, contrast.cost)}[contrast.quantity]
-    between = "\N{DIVISION SIGN}" if contrast.quantity == "learning-rate-ratio" else MINUS
-    return f"{label(contrast.left)} {between} {label(contrast.right)}: {what}"
+    left, right = _sides(contrast, label)
+    if contrast.is_ratio:
+        return f"{left} \N{DIVISION SIGN} {right}: {quantity_name(contrast)}"
+    if contrast.interaction is not None:
+        first, second = map(label, contrast.interaction)
+        return f"({left} {MINUS} {right}) {MINUS} ({first} {MINUS} {second}): {quantity_name(contrast)}"
+    return f"{left} {MINUS} {right}: {quantity_name(contrast)}"
 
 
 def undirected(finding: Finding) -> bool:
@@ -163,7 +145,7 @@ def mirrored(finding: Finding) -> Finding:
 
 def is_ratio(contrast: Contrast | None) -> bool:
     """Whether the estimate is a ratio, so that 1 means no difference."""
-    return contrast is not None and contrast.quantity == "learning-rate-ratio"
+    return contrast is not None and contrast.is_ratio
 
 
 def band(finding: Finding, contrast: Contrast | None) -> tuple[float, float] | None:
@@ -213,31 +195,37 @@ def _found(finding: Finding, contrast: Contrast | None, label: Label) -> str:
     """What was measured, without a final stop: the winner first, or the range where the direction is open."""
     if contrast is None:
         return f"{finding.contrast or finding.hypothesis}: {estimate_text(finding)} ({interval_text(finding)})"
-    left, right = label(contrast.left), label(contrast.right)
+    left, right = _sides(contrast, label)
     if is_ratio(contrast):
-        return (f"the best learning rate of {left} is {estimate_text(finding)} times that of {right} "
+        return (f"the {quantity_name(contrast)} of {left} is {estimate_text(finding)} times that of {right} "
                 f"({interval_text(finding)})")
     assert finding.estimate is not None
+    after = ""
+    if contrast.interaction is not None:
+        first, second = map(label, contrast.interaction)
+        after = f" {second} to {first}"
     if undirected(finding):
-        return _frame(contrast, left, right, *_range_words(finding, contrast))
-    more = DIRECTIONS[contrast.quantity][1]
+        amount, bracket = _range_words(finding, contrast)
+        return f"{framed(contrast, left, right, amount)}{after}{bracket}"
+    less, more = directions(contrast)
     if finding.estimate < 0:
-        left, right, finding = right, left, mirrored(finding)
-    return _frame(contrast, left, right, f"{estimate_text(finding)} {more}", f" ({interval_text(finding)})")
+        finding = mirrored(finding)
+        if contrast.interaction is None:
+            left, right = right, left
+        else:
+            more = less
+    amount = f"{estimate_text(finding)} {more}"
+    return f"{framed(contrast, left, right, amount)}{after} ({interval_text(finding)})"
 
 
-def _frame(contrast: Contrast, left: str, right: str, amount: str, after: str) -> str:
-    task, cost = contrast.task, COSTS.get(contrast.cost, contrast.cost)
-    return {"score": f"on {task}, {left} does {amount} than {right}{after}",
-            "forgetting": f"{left} forgets {amount} of {task} than {right}{after}",
-            "forgetting-at-matched-plasticity": f"at equal learning of {contrast.learned}, {left} forgets {amount} of "
-                                                f"{task} than {right}{after}",
-            "cost": f"in {cost}, {left} needs {amount} than {right}{after}"}[contrast.quantity]
+def _sides(contrast: Contrast, label: Label) -> tuple[str, str]:
+    left, right = contrast.sides[:2]
+    return side_text(contrast, left, label), side_text(contrast, right, label)
 
 
 def _range_words(finding: Finding, contrast: Contrast) -> tuple[str, str]:
     """`between 0.14 less and 0.02 nats/token more`, and the estimate with its confidence in brackets."""
-    less, more = DIRECTIONS[contrast.quantity]
+    less, more = directions(contrast)
     unit, estimate = _unit(finding), finding.estimate or 0.0
     direction = more if estimate >= 0 else less
     if finding.low is None or finding.high is None or _exact(finding):

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from finetrial.analysis import numbers
 from finetrial.records.results import Finding
-from finetrial.report import numbers
-from finetrial.report.sentences import DIRECTIONS, band, is_ratio, mirrored, undirected
+from finetrial.report.quantities import directions
+from finetrial.report.sentences import band, is_ratio, mirrored, undirected
 from finetrial.spec import Contrast
 
 _EDGE = 8.0  # percent of the width left free at both ends
@@ -31,7 +32,8 @@ def strip(finding: Finding, contrast: Contrast | None) -> Strip | None:
     if finding.verdict == "ASSAY FAILED":
         return None
     ratio = is_ratio(contrast)
-    if not ratio and not undirected(finding) and (finding.estimate or 0) < 0:
+    is_interaction = contrast is not None and contrast.interaction is not None
+    if not ratio and not is_interaction and not undirected(finding) and (finding.estimate or 0) < 0:
         finding = mirrored(finding)
     low, high, estimate = finding.low, finding.high, finding.estimate
     if low is None or high is None or estimate is None or low == high:
@@ -47,6 +49,6 @@ def strip(finding: Finding, contrast: Contrast | None) -> Strip | None:
     def place(value: float) -> float:
         return round(_EDGE + (100 - 2 * _EDGE) * (scale(value) - left) / width, 2)
 
-    words = DIRECTIONS[contrast.quantity] if contrast else ("", "")
+    words = directions(contrast) if contrast else ("", "")
     return Strip(place(low), place(high), place(estimate), place(null), numbers.given(null),
                  (place(limits[0]), place(limits[1])) if limits else None, words)

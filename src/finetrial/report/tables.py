@@ -1,86 +1,45 @@
-"""Tables as data: the same `Table` becomes HTML and Markdown. Every mean has its interval and n beside it."""
+"""The tables beside the scores: what sequences of tasks did, cost, storage, tuning, audit, published claims."""
 
 from __future__ import annotations
 
-import math
-import statistics
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-from finetrial.records.results import Cost
-from finetrial.report import numbers
-from finetrial.report.arms import ARM, BASE, ArmMark
-from finetrial.report.facts import Estimate, Facts, Path
-from finetrial.report.sentences import metric_name, unit_name
+from finetrial.analysis import numbers
+from finetrial.records.results import Claim, Cost, Measure, Quote
+from finetrial.report.arms import ARM, ArmMark
+from finetrial.report.facts import LATEST, TUNING, Facts, Path
+from finetrial.report.quantities import metric_with_unit, unit_name
+from finetrial.report.tabular import Cell, Column, Table, TableRow, known_or_not, shared_decimals
 
-OUTCOMES = {"OOM": "ran out of memory", "DIVERGED": "the loss diverged", "TIMEOUT": "ran out of time",
-            "FAILED": "ended in an error"}
+STANDINGS = {"survives": "number", "does not survive": "outcome"}  # how the cell is shown
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column: its heading, a smaller second line, and the explanation shown on hover."""
-
-    title: str
-    note: str = ""
-    help: str = ""
-
-
-@dataclass(frozen=True)
-class Cell:
-    """`text` is read first, `note` and `more` small below it. `kind`: number, text, outcome (in words) or missing."""
-
-    text: str
-    note: str = ""
-    more: str = ""
-    kind: str = "text"
-    help: str = ""
-
-
-@dataclass(frozen=True)
-class TableRow:
-    """One row; `arm` gives the mark shown before the first cell."""
-
-    cells: tuple[Cell, ...]
-    arm: ArmMark | None = None
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table with its caption; the first cell of a row is its heading."""
-
-    caption: str
-    columns: tuple[Column, ...]
-    rows: tuple[TableRow, ...]
-
-
-def score_tables(facts: Facts) -> tuple[Table, ...]:
-    """For each base and sequence: every arm on every task by the primary metric and perplexity; then other metrics."""
-    pairs = [(use.name, metric) for use in facts.tested_tasks for metric in facts.metrics(use.name)]
-    main = [(task, metric) for task, metric in pairs
-            if metric == facts.primary_metric(task) or metric_name(metric) == "perplexity"]
-    further = [pair for pair in pairs if pair not in main]
-    return tuple(_score_table(facts, path, shown, title) for shown, title in ((main, "Test scores"),
-                 (further, "Further metrics, test")) if shown for path in facts.paths)
-
-
-def estimate_cell(estimate: Estimate, decimals: int | None = None) -> Cell:
-    """A mean with interval and n; the outcome's word where nothing was measured; never a number for a failure."""
-    if estimate.value is None:
-        if not estimate.failures:
-            return Cell("missing", estimate.note, kind="missing")
-        word = max(sorted(estimate.failures), key=lambda name: estimate.failures[name])
-        return Cell(word, numbers.counted(estimate.failures[word], "cell"), kind="outcome", help=OUTCOMES.get(word, ""))
-    failed = [f"{number} {word}" for word, number in sorted(estimate.failures.items())]
-    value, interval = numbers.with_interval(estimate.value, estimate.low, estimate.high, decimals)
-    more = [_support(estimate), f"failed: {numbers.listed(failed)}" if failed else ""]
-    return Cell(value, interval or "no interval", ", ".join(filter(None, more)), "number", estimate.note)
-
-
-def perplexity(estimate: Estimate) -> Estimate:
-    """e to the power of a loss and of the ends of its interval."""
-    value, low, high = (None if point is None else math.exp(min(point, 700.0))
-                        for point in (estimate.value, estimate.low, estimate.high))
-    return replace(estimate, value=value, low=low, high=high)
+def sequence_table(facts: Facts, path: Path) -> Table | None:
+    """Measures over the whole sequence, each arm under each routing; None for a single task."""
+    if path.last_phase < 2:
+        return None
+    wanted = [("average-score", "", "average score", "over the tasks learned, after the last phase"),
+              *(("retention", task, f"{task} kept", "share of the gain that the last phase left; 1 = all")
+                for task in path.learned if task != path.last_task),
+              ("backward-transfer", "", "backward transfer", "change of earlier tasks since each was trained; "
+                                                             "positive = later phases helped"),
+              ("forward-transfer", "", "forward transfer", "gain on later tasks from the phases before their own; "
+                                                           "positive = they helped"),
+              ("drift", "", "drift", "loss on texts never trained on, since the untouched base; positive = worse")]
+    found = {name: _over_sequence(facts, path, name[0], name[1]) for name in wanted}
+    found = {name: rows for name, rows in found.items() if rows}
+    heads = [(arm, routing) for arm in facts.arms if arm.role == ARM for routing in facts.routings(path, arm.name)
+             if any(_differs(rows, arm.name, routing) for rows in found.values())]
+    if not heads:
+        return None
+    columns = (Column("arm"), *(Column(title, _unit_note(rows), text) for (_, _, title, text), rows in found.items()))
+    rows = tuple(TableRow((Cell(arm.label, "" if routing == LATEST else "ORACLE routing"),
+                           *(_measure_cell(rows.get((arm.name, routing)), shared_decimals(
+                               (row.low, row.high) for row in rows.values())) for rows in found.values())), arm)
+                 for arm, routing in heads)
+    name = facts.path_label(path)
+    return Table(f"What the sequence did{f' ({name})' if name else ''}: below each value its "
+                 f"{numbers.percent(facts.study.evaluation.confidence)} interval.", columns, rows)
 
 
 def cost_table(facts: Facts, path: Path) -> Table | None:
@@ -99,6 +58,38 @@ def cost_table(facts: Facts, path: Path) -> Table | None:
     caption = f"Cost of each arm{f' ({name})' if name else ''}. Parameters and bytes are exact; speed and memory " \
               f"come from a separate profile run{f' on {where}' if where else ''}."
     return Table(caption, columns, tuple(TableRow(_cost_cells(arm, cost), arm) for arm, cost in rows))
+
+
+def storage_table(facts: Facts, path: Path) -> Table | None:
+    """What must be kept for each task, and beside the base for all of them; None for a single task."""
+    arms = [arm for arm in facts.arms if arm.role == ARM and facts.cost(path, arm.name)]
+    if len(path.learned) < 2 or not arms:
+        return None
+    rows = []
+    for arm in arms:
+        kept = [cost.stored_bytes if (cost := facts.cost(path, arm.name, task)) else None for task in path.learned]
+        known = [number for number in kept if number is not None]
+        total = sum(known) if len(known) == len(kept) else None
+        rows.append(TableRow((Cell(arm.label), *(known_or_not(numbers.bytes_text(number)) for number in (*kept, total))),
+                             arm))
+    columns = (Column("arm"), *(Column(task, "first task" if place == 0 else "one more task")
+                                for place, task in enumerate(path.learned)), Column("all tasks", "beside the base"))
+    name = facts.path_label(path)
+    return Table(f"Storage per additional task{f' ({name})' if name else ''}: what must be kept so that each task can "
+                 "be answered by the weights that learned it.", columns, tuple(rows))
+
+
+def claims_table(facts: Facts) -> Table | None:
+    """Published claims and what became of them; None without any."""
+    if not facts.results.claims:
+        return None
+    columns = (Column("claim"), Column("published"), Column("ours", "as published, flaw and all"),
+               Column("ours", "mended", "without the flaw named in the claim's row"), Column("standing"))
+    rows = [TableRow((Cell(row.claim, f"flaw: {row.flaw}" if row.flaw else "", row.note), Cell(row.published),
+                      _quote_cell(row.as_published), _quote_cell(row.mended), _standing_cell(row)))
+            for row in facts.results.claims]
+    return Table("Published claims, repeated here as they were published and with one flaw mended at a time.",
+                 columns, tuple(rows))
 
 
 def peak_bytes(cost: Cost) -> int | None:
@@ -133,62 +124,6 @@ def audit_table(facts: Facts) -> Table | None:
     return Table("Audit of the plan.", (Column("severity"), Column("rule"), Column("finding")), tuple(rows))
 
 
-def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: str) -> Table:
-    shown = [(task, metric, beside) for task, metric in pairs
-             for beside in ([False, True] if _needs_perplexity(facts, task, metric) else [False])]
-    heads = [(arm, phase) for arm in facts.arms
-             for phase in ([0] if arm.role == BASE else range(1, path.last_phase + 1))]
-    columns = [[_estimate(facts, path, arm, phase, column) for arm, phase in heads] for column in shown]
-    cells = [[estimate_cell(estimate, _shared_decimals(column)) for estimate in column] for column in columns]
-    rows = tuple(TableRow((Cell(arm.label, _row_note(path, arm, phase)), *(column[place] for column in cells)), arm)
-                 for place, (arm, phase) in enumerate(heads))
-    name = facts.path_label(path)
-    caption = f"{title}{f' ({name})' if name else ''}, at the learning rate that validation chose. " \
-              f"Below each mean: its {numbers.percent(facts.study.evaluation.confidence)} interval and n."
-    return Table(caption, (Column("arm"), *(_score_column(facts, *column) for column in shown)), rows)
-
-
-def _score_column(facts: Facts, task: str, metric: str, as_perplexity: bool) -> Column:
-    if as_perplexity:
-        return Column(task, "perplexity, lower is better", "e to the power of the loss")
-    unit, name = unit_name(facts.unit(task, metric)), metric_name(metric)
-    said = unit_name(name) == unit or unit.lower() in name.lower()  # "bits per byte" needs no unit beside it
-    better = "higher is better" if facts.higher_is_better(task, metric) else "lower is better"
-    return Column(task, ", ".join(filter(None, (name, "" if said else unit, better))))
-
-
-def _estimate(facts: Facts, path: Path, arm: ArmMark, phase: int, column: tuple[str, str, bool]) -> Estimate:
-    task, metric, as_perplexity = column
-    estimate = facts.score(path, arm.name, phase, task, metric)
-    return perplexity(estimate) if as_perplexity else estimate
-
-
-def _shared_decimals(column: list[Estimate]) -> int | None:
-    """One precision for a column: the median of what its intervals support. None without any interval."""
-    places = [numbers.decimals_for(estimate.low, estimate.high) for estimate in column
-              if estimate.low is not None and estimate.high is not None]
-    return statistics.median_low(places) if places else None
-
-
-def _row_note(path: Path, arm: ArmMark, phase: int) -> str:
-    words = [arm.role] if arm.is_control else []
-    words += [f"after phase {phase}: {path.tasks[phase - 1]}"] if path.last_phase > 1 and phase else []
-    return ", ".join(words)
-
-
-def _needs_perplexity(facts: Facts, task: str, metric: str) -> bool:
-    """Perplexity is shown beside nats per token; it is made from the loss where no row has it."""
-    names = {metric_name(name) for name in facts.metrics(task)}
-    return metric == "nats-per-token" and "perplexity" not in names
-
-
-def _support(estimate: Estimate) -> str:
-    words = [numbers.counted(estimate.num_seeds, "seed")] if estimate.num_seeds else []
-    words += [numbers.counted(estimate.num_items, "item")] if estimate.num_items else []
-    words += [f"{estimate.num_missing_items:,} unscored"] if estimate.num_missing_items else []
-    return " \N{MULTIPLICATION SIGN} ".join(words[:2]) + "".join(f", {word}" for word in words[2:])
-
-
 def _cost_cells(arm: ArmMark, cost: Cost) -> tuple[Cell, ...]:
     share = numbers.UNKNOWN
     if cost.params_trainable is not None and cost.params_total:
@@ -198,12 +133,8 @@ def _cost_cells(arm: ArmMark, cost: Cost) -> tuple[Cell, ...]:
              numbers.short_count(cost.tokens_per_second), numbers.seconds_text(cost.train_seconds),
              numbers.seconds_text(cost.tuning_seconds), numbers.seconds_text(cost.predict_seconds),
              numbers.bytes_text(peak_bytes(cost)))
-    return (Cell(arm.label), replace(_cost_cell(numbers.short_count(cost.params_trainable)), help=exact),
-            *(_cost_cell(text) for text in texts))
-
-
-def _cost_cell(text: str) -> Cell:
-    return Cell(text, kind="missing" if text == numbers.UNKNOWN else "number")
+    return (Cell(arm.label), replace(known_or_not(numbers.short_count(cost.params_trainable)), help=exact),
+            *(known_or_not(text) for text in texts))
 
 
 def _memory_kind(rows: list[tuple[ArmMark, Cost]]) -> str:
@@ -227,3 +158,51 @@ def _votes(rates: list[float | None]) -> str:
     known = sorted({rate for rate in rates if rate is not None})
     words = [f"{numbers.rate(rate)}: {rates.count(rate)}" for rate in known]
     return ", ".join(words + ([f"none: {rates.count(None)}"] if None in rates else []))
+
+
+def _over_sequence(facts: Facts, path: Path, measure: str, task: str) -> dict[tuple[str, str], Measure]:
+    """(arm, routing) -> the measure after the last phase: in the metric that the tasks share, else in nats per token."""
+    found: dict[tuple[str, str], Measure] = {}
+    for row in facts.results.measures:
+        place = (row.measure, row.base, row.sequence, row.phase, row.task)
+        if place == (measure, path.base, path.sequence, path.last_phase, task):
+            key = row.arm, row.routing
+            if key not in found or row.metric != TUNING:
+                found[key] = row
+    return found
+
+
+def _unit_note(rows: dict[tuple[str, str], Measure]) -> str:
+    row = next(iter(rows.values()))
+    better = {True: "higher is better", False: "lower is better", None: ""}[row.higher_is_better]
+    what = row.unit if row.unit == "share" else metric_with_unit(row.metric, row.unit)
+    return ", ".join(filter(None, (what, better)))
+
+
+def _differs(rows: dict[tuple[str, str], Measure], arm: str, routing: str) -> bool:
+    """Whether there is a value that LATEST does not say already."""
+    row, latest = rows.get((arm, routing)), rows.get((arm, LATEST))
+    return row is not None and (routing == LATEST or latest is None or row.value != latest.value)
+
+
+def _measure_cell(row: Measure | None, decimals: int | None) -> Cell:
+    if row is None or row.value is None:
+        return Cell("missing", row.note if row else "", kind="missing")
+    if row.by_construction:
+        return Cell(f"{row.value:g}", "by construction", kind="number", help=row.note)
+    value, interval = numbers.with_interval(row.value, row.low, row.high, decimals)
+    seeds = numbers.counted(row.n_seeds, "seed") if row.n_seeds else ""
+    return Cell(value, interval or "no interval", seeds, "number", row.note)
+
+
+def _quote_cell(quote: Quote | None) -> Cell:
+    if quote is None or quote.value is None:
+        return Cell("not run" if quote is None else "missing", quote.note if quote else "", kind="missing")
+    value, interval = numbers.with_interval(quote.value, quote.low, quote.high)
+    seeds = numbers.counted(quote.n_seeds, "seed") if quote.n_seeds else ""
+    return Cell(f"{value} {unit_name(quote.unit)}".strip(), ", ".join(filter(None, (interval, seeds))), quote.note,
+                "number")
+
+
+def _standing_cell(row: Claim) -> Cell:
+    return Cell(row.standing, kind=STANDINGS.get(row.standing, "missing"))

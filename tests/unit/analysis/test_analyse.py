@@ -60,15 +60,16 @@ def test_estimates_contain_the_planted_effect(case: str) -> None:
     assert found.margin == MARGIN
 
 
-def test_sentences() -> None:
-    assert part("supported").statement == "full scores better than lora-r8 on new"
-    assert part("supported").reason.startswith("full scores better than lora-r8 on new by 0.31 nats/token (98.3 %")
-    assert part("refuted").reason.startswith("full scores worse than lora-r8 on new by 0.29 nats/token (98.3 %")
-    assert part("equivalent").reason.startswith("the difference full - lora-r8 is 0.0")
-    assert "would have been seen with 80 % power" in part("inconclusive").reason
-    assert part("missing-cells").reason.startswith("4 of 5 seeds measured: lora-r8: no test scores on new")
-    assert "2 seeds: no interval below 3 seeds, no verdict" in part("two-seeds").reason
-    assert part("supported", "H2").reason.startswith("lora-r8 forgets less of old than full by 0.39 nats/token")
+def test_statements_say_what_is_claimed_and_reasons_only_what_bounds_it() -> None:
+    assert part("supported").statement == "full fine-tuning scores better than LoRA r=8 on new"
+    assert part("supported", "H2").statement == "LoRA r=8 forgets less of old than full fine-tuning"
+    assert part("supported", "H3").statement == (
+        "best learning rate of LoRA r=8 over that of full fine-tuning lies between 5 and 20")
+    assert part("supported").reason == part("refuted").reason == part("inconclusive").reason == ""
+    assert part("missing-cells").reason.startswith("4 of 5 seeds measured: LoRA r=8: no test scores on new")
+    assert part("two-seeds").reason == "2 seeds: no interval below 3 seeds, no verdict: run at least 3"
+    assert part("supported", "H5").reason.startswith("at plasticity 0.6")
+    assert whole("missing-cells").reason == part("missing-cells").reason
 
 
 def test_other_quantities() -> None:
@@ -85,11 +86,11 @@ def test_other_quantities() -> None:
 
 def test_a_failed_arm_leaves_its_contrast_unmeasured_and_the_others_alone() -> None:
     assert whole("oom-arm", "H4").verdict == "NOT MEASURED"
-    assert "lora-r32: no learning rate finished (OOM)" in whole("oom-arm", "H4").reason
+    assert "LoRA r=32: no learning rate finished (OOM)" in whole("oom-arm", "H4").reason
     cells = [row for row in results("oom-arm").scores if row.arm == "lora-r32" and row.step is None]
     assert cells and all(row.value is None and row.outcome is Outcome.OOM and not row.selected for row in cells)
     recommended = results("oom-arm").recommendation
-    assert recommended is not None and recommended.text.endswith("Not considered: lora-r32 (OOM).")
+    assert recommended is not None and recommended.text.endswith("Not considered: LoRA r=32 (OOM).")
 
 
 def test_a_diverged_rate_is_never_chosen() -> None:
@@ -109,6 +110,8 @@ def test_controls() -> None:
     seen = results("supported").assay
     assert seen.positive_control == "seen" and seen.aa_low is not None and seen.aa_high is not None
     assert seen.aa_low < 0 < seen.aa_high
+    assert seen.positive_text.startswith("the control did harm, as it must: full fine-tuning minus full fine-tuning at "
+                                         "10 times its rate, on old: 1.0")
     assert results("assay-failed").assay.positive_control == "not seen"
     assert results("two-seeds").assay.positive_control == "not measured"
     assert all(row.verdict == "ASSAY FAILED" for row in results("assay-failed").findings)
@@ -150,7 +153,8 @@ def test_recommendation() -> None:
         "best-at-edge": "full", "two-seeds": None, "base-only": None, "nothing": None}
     equivalent = arms["equivalent"]
     assert equivalent is not None and equivalent.runners_up == ("lora-r32", "full")
-    assert "not shown to be worse" in equivalent.text and "95 % interval" in equivalent.text
+    assert equivalent.text.startswith("LoRA r=8 trains 73.7 k parameters and is the cheapest arm not shown to be worse")
+    assert "it is behind by" in equivalent.text and "95 % interval" in equivalent.text
     assert all(found.text.startswith("cannot tell yet") for found in arms.values() if found and found.arm is None)
 
 
@@ -172,7 +176,7 @@ def test_a_diverged_seed_at_the_chosen_rate_is_not_left_out_silently() -> None:
     failed = analyse(study, Table(scores, table.metrics, costs=table.costs))
     found = next(row for row in failed.findings if row.contrast)
     assert found.verdict == "NOT MEASURED"
-    assert found.reason == "4 of 5 seeds measured: full: DIVERGED at learning rate 0.0003 (seed 1)"
+    assert found.reason == "4 of 5 seeds measured: full fine-tuning: DIVERGED at learning rate 0.0003 (seed 1)"
 
 
 def test_analysis_needs_no_torch() -> None:

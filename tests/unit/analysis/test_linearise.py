@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from finetrial.analysis.linearise import cluster_statistics, linearised, shared_items
+from finetrial.analysis.linearise import Linearised, cluster_statistics, linearised, shared_items
 from finetrial.records.table import CellKey, Floats, Items, ItemScores
 
 CELL = CellKey("tiny", "full", "new", 0)
@@ -61,13 +61,24 @@ def test_clusters_are_summed_and_missing_items_left_out() -> None:
 def test_arms_are_paired_on_the_items_that_all_have() -> None:
     same = scores("abc", "xyy", [[1, 1], [np.nan, np.nan], [3, 1]])
     shared = shared_items([same, scores("abc", "xyy", [[4, 1], [5, 1], [6, 1]])])
-    assert (shared.ids, shared.num_missing, shared.num_clusters) == (("a", "c"), 1, 2)
+    assert (shared.items.ids, shared.num_missing, shared.num_clusters) == (("a", "c"), 1, 2)
     other = scores("cda", "yxx", [[7, 1], [8, 1], [9, 1]])
     shared = shared_items([same, other])
-    assert (shared.ids, shared.num_missing) == (("a", "c"), 2)  # b has no score, d is only in the other
+    assert (shared.items.ids, shared.num_missing) == (("a", "c"), 2)  # b has no score, d is only in the other
     assert cluster_statistics(other, shared)[:, 0] == pytest.approx([9.0, 7.0])
     assert cluster_statistics(same, shared)[:, 0] == pytest.approx([1.0, 3.0])
 
 
+def test_values_are_made_once_for_complete_cells_and_again_for_a_part() -> None:
+    cell = scores("abcd", "xxyy", [[1, 1], [2, 1], [3, 1], [4, 1]])
+    short = scores("abcd", "xxyy", [[1, 1], [2, 1], [np.nan, 1], [4, 1]])
+    made = Linearised()
+    whole = made.values(cell, made.shared([cell]), ratio)
+    assert whole.mean() == pytest.approx(2.5) and made.values(cell, made.shared([cell]), ratio) is whole
+    shared = made.shared([cell, short])
+    assert shared.num_missing == 1
+    assert made.values(cell, shared, ratio).mean() == pytest.approx(7 / 3)
+
+
 def test_nothing_in_common_is_empty() -> None:
-    assert shared_items([scores("a", "x", [[1, 1]]), scores("b", "x", [[1, 1]])]).ids == ()
+    assert shared_items([scores("a", "x", [[1, 1]]), scores("b", "x", [[1, 1]])]).items.ids == ()

@@ -10,8 +10,9 @@ from tests.synthetic import metrics
 
 from finetrial.analysis.analyse import analyse
 from finetrial.analysis.estimate import crossed
+from finetrial.analysis.loading import Branch, Entry, Loading, merged
 from finetrial.analysis.missing import NotMeasured
-from finetrial.analysis.trial import Branch, Entry, Loading, Trial, merged
+from finetrial.analysis.trial import Trial
 from finetrial.records.results import Point
 from finetrial.records.table import CellKey, Items, ItemScores, Table
 from finetrial.spec import Study
@@ -48,8 +49,12 @@ def test_measures_over_phases() -> None:
     assert rows["plasticity", 1, "a"].value == pytest.approx(2.0)
     assert rows["plasticity", 2, "b"].value == pytest.approx(2.0)
     assert rows["forgetting", 2, "a"].value == pytest.approx(0.5)
-    assert {key for key in rows if key[0] != "score"} == {
-        ("plasticity", 1, "a"), ("plasticity", 2, "b"), ("forgetting", 2, "a")}
+    assert rows["backward-transfer", 2, "a"].value == rows["backward-transfer", 2, ""].value == pytest.approx(-0.5)
+    assert rows["forward-transfer", 1, "b"].value == pytest.approx(0.2)
+    assert rows["average-score", 2, ""].value == pytest.approx((3.5 + 2.0) / 2)
+    retention = rows["retention", 2, "a"]
+    assert retention.value == pytest.approx(1.5 / 2.0) and retention.unit == "share"
+    assert retention.low is not None and retention.low < 0.75 < (retention.high or 0)
     assert rows["score", 0, "b"].value == pytest.approx(4.0)
     assert rows["score", 0, "b"].n_seeds is None and rows["score", 2, "b"].n_seeds == 3
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from finetrial.analysis.contrasts import Answer
+from finetrial.analysis.answer import Answer
 from finetrial.analysis.estimate import Estimate, crossed
 from finetrial.analysis.verdicts import combine, decision_p_value, verdict_of
 from finetrial.records.results import Verdict
@@ -70,6 +70,22 @@ def test_combinations(parts: tuple[Verdict, ...], all_of: Verdict, any_of: Verdi
     two = (contrast("greater"), contrast("less"))
     assert combine(Hypothesis(name="H", statement="", all_of=two), parts) == all_of
     assert combine(Hypothesis(name="H", statement="", any_of=two), parts) == any_of
+
+
+@pytest.mark.parametrize(("parts", "verdict"), [
+    ((S, S, R, S), S), ((R, S, S, S), S), ((S, R, R, S), R), ((S, I, R, S), I), ((S, N, R, S), N), ((S, N, S, S), S)])
+def test_any_of_several_groups(parts: tuple[Verdict, ...], verdict: Verdict) -> None:
+    group = (contrast("greater"), contrast("less"))
+    assert combine(Hypothesis(name="H", statement="", any_of=(group, group)), parts) == verdict
+
+
+@pytest.mark.parametrize(("claim", "verdict"), [
+    (contrast("greater"), E), (contrast("less"), E), (contrast("equal", margin=0.1), S),
+    (contrast("within", bounds=(1.0, 2.0)), R)])
+def test_zero_by_construction_settles_no_direction(claim: Contrast, verdict: Verdict) -> None:
+    zero = Estimate(0.0, None, None, None, None, 0.95, None, 0, 0)
+    found = Answer(zero, exact=True, by_construction=True)
+    assert verdict_of(claim, found, 0.05) == verdict and decision_p_value(claim, found) is None
 
 
 @pytest.mark.parametrize("verdict", [S, R, E, I, N])

@@ -6,7 +6,9 @@ from synthetic import make_table
 
 from finetrial.analysis.analyse import analyse
 from finetrial.report.facts import Estimate, Facts
-from finetrial.report.tables import audit_table, cost_table, estimate_cell, perplexity, score_tables, tuning_table
+from finetrial.report.score_tables import perplexity, score_tables
+from finetrial.report.tables import audit_table, cost_table, tuning_table
+from finetrial.report.tabular import estimate_cell
 
 
 def facts_of(case: str) -> Facts:

@@ -3,12 +3,23 @@
 from altair.utils import schemapi
 
 from finetrial.report.facts import Facts
-from finetrial.report.figures import curves, efficiency, forest, plane, rates
+from finetrial.report.figures import (
+    curves,
+    distributions,
+    efficiency,
+    factors,
+    forest,
+    interaction,
+    matrix,
+    plane,
+    rates,
+    transfer,
+)
 from finetrial.report.figures.theme import Figure, Panel
 
 __all__ = ["Figure", "Panel", "all_figures"]
 
-_IN_ORDER = (plane, rates, curves, forest, efficiency)
+_IN_ORDER = (plane, factors, interaction, matrix, transfer, distributions, rates, curves, forest, efficiency)
 
 
 def all_figures(facts: Facts) -> tuple[Figure, ...]:

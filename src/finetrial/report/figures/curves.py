@@ -7,10 +7,10 @@ from statistics import fmean
 
 import altair as alt
 
-from finetrial.report import numbers
+from finetrial.analysis import numbers
 from finetrial.report.facts import Facts, Path
 from finetrial.report.figures.theme import Figure, Panel, Rows, colour, named, panel, span, title
-from finetrial.report.sentences import metric_name, unit_name
+from finetrial.report.quantities import metric_name, unit_name
 
 SPLITS = {"train": "training", "val": "validation"}
 MAX_POINTS = 40  # of one line: more cannot be told apart on the page

@@ -7,8 +7,9 @@ from typing import Any
 
 import altair as alt
 
+from finetrial.analysis import numbers
 from finetrial.records.results import Finding
-from finetrial.report import numbers, sentences
+from finetrial.report import sentences
 from finetrial.report.facts import Facts
 from finetrial.report.figures.theme import NEUTRAL, Figure, Panel, Rows, of_kind, panel, span
 from finetrial.spec import Contrast

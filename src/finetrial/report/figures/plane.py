@@ -1,7 +1,7 @@
 """The learning-forgetting plane: how much an arm learned, against how much of the old it forgot.
 
-x is plasticity on the task learned last, y is forgetting after the last phase, both in the metric's unit and relative
-to the untouched base, which lies at (0, 0). The best place is at the bottom right.
+x is plasticity on the task learned last, y is forgetting after the last phase, both in nats per token (which is known
+at every learning rate) and relative to the untouched base, which lies at (0, 0). The best place is at the bottom right.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ from typing import Any
 
 import altair as alt
 
-from finetrial.report import numbers
-from finetrial.report.arms import AA, ARM, BASE, POSITIVE_CONTROL, ArmMark
+from finetrial.analysis import numbers
+from finetrial.measures.base import phase_that_trained
+from finetrial.report.arms import AA, ARM, BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import FORGETTING, PLASTICITY, Facts, Path
 from finetrial.report.figures.theme import (
     NEUTRAL,
@@ -28,7 +29,8 @@ from finetrial.report.figures.theme import (
     span,
     title,
 )
-from finetrial.report.sentences import unit_name
+from finetrial.report.quantities import unit_name
+from finetrial.spec.study import joined_tasks
 
 Frame = tuple[list[float], list[float]]  # the domains of x and y
 _FAR = 1.6  # a positive control is drawn if the axis grows by no more than this factor
@@ -37,7 +39,7 @@ _FAR = 1.6  # a positive control is drawn if the axis grows by no more than this
 def figure(facts: Facts) -> Figure | None:
     """One panel for each base, sequence and task that can be forgotten; None where no arm has both sides."""
     panels: list[Panel] = []
-    texts, notes, shown = [], [], set()
+    texts, boxes, notes, shown = [], list[str](), [], set()
     for path in facts.paths:
         for task in forgettable(facts, path):
             rows = plane_rows(facts, path, task)
@@ -45,20 +47,22 @@ def figure(facts: Facts) -> Figure | None:
             if len(marks) < 2:
                 continue
             frame, far = _frame(facts, rows)
-            notes += [_floor_text(facts, path, task, row) for row in rows if row["kind"] == "floor"]
-            notes += [f"{row['arm']} lies outside the frame: learned {row['learned']}, forgotten "
-                        f"{row['forgotten']}." for row in far]
+            words = [facts.path_label(path), f"forgetting {task}" if len(forgettable(facts, path)) > 1 else ""]
+            name = ", ".join(filter(None, words))
+            boxes += [_floor_text(facts, path, task, row) for row in rows if row["kind"] == "floor"]
+            notes += [f"{f'{name}: ' if name else ''}{row['arm']} lies outside the frame: learned {row['learned']}, "
+                      f"forgotten {row['forgotten']}." for row in far]
             shown |= {row["name"] for row in marks}
             texts += [f"{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}" for row in marks]
-            name = [facts.path_label(path), f"forgetting {task}" if len(forgettable(facts, path)) > 1 else ""]
-            panels.append(_panel(facts, path, task, [row for row in rows if row not in far], frame,
-                                 ", ".join(filter(None, name))))
+            panels.append(_panel(facts, path, task, [row for row in rows if row not in far], frame, name))
     if not panels:
         return None
+    if len(boxes) > 1:
+        boxes = ["Grey box around the reference arm: how far two equal arms (A/A) lie apart; less is noise."]
     caption = ("Right is better learned, down is less forgotten: the best place is at the bottom right. Large marks: "
                "each arm at the rate that validation chose, with intervals (controls: mean over seeds). Small marks on "
                "a line: the mean over seeds at each learning rate, from the lowest to the highest; dots: single seeds.")
-    return Figure("plane", "Learning and forgetting", " ".join([caption, *notes]),
+    return Figure("plane", "Learning and forgetting", " ".join([caption, *boxes, *notes]),
                   f"Scatter plot of forgetting against learning. {'; '.join(texts)}.", tuple(panels),
                   min(2, len(panels)), 400, named(facts.arms, shown))
 
@@ -66,7 +70,7 @@ def figure(facts: Facts) -> Figure | None:
 def forgettable(facts: Facts, path: Path) -> list[str]:
     """What can be forgotten after the last phase: texts never trained on, and the tasks learned before."""
     outside = [use.name for use in facts.study.tasks if use.role == "outside"]
-    return [*outside, *dict.fromkeys(task for task in path.tasks[:-1] if task != path.tasks[-1])]
+    return [*outside, *(task for task in path.learned if task not in joined_tasks(path.tasks[-1]))]
 
 
 def plane_rows(facts: Facts, path: Path, task: str) -> Rows:
@@ -81,11 +85,14 @@ def plane_rows(facts: Facts, path: Path, task: str) -> Rows:
 
 
 def _mark_row(facts: Facts, path: Path, task: str, arm: ArmMark, trails: Rows) -> dict[str, Any] | None:
+    if arm.role == FLOOR:
+        return None
     row: dict[str, Any] = {"kind": "mark", "name": arm.name, "arm": arm.label}
     if arm.role == BASE:
         return row | {"x": 0.0, "y": 0.0, "learned": "0", "forgotten": "0"}
-    x = facts.measure(PLASTICITY, path, arm.name, path.last_phase, path.tasks[-1])
-    y = facts.measure(FORGETTING, path, arm.name, path.last_phase, task)
+    x = facts.measure(PLASTICITY, path, arm.name, path.last_phase, path.last_task,
+                      facts.tuning_metric(path.last_task))
+    y = facts.measure(FORGETTING, path, arm.name, path.last_phase, task, facts.tuning_metric(task))
     if x is not None and y is not None and x.value is not None and y.value is not None:
         ends = {"x1": x.low, "x2": x.high, "y1": y.low, "y2": y.high}
         return row | {"x": x.value, "y": y.value, "learned": _words(x.value, x.low, x.high),
@@ -101,7 +108,8 @@ def _mark_row(facts: Facts, path: Path, task: str, arm: ArmMark, trails: Rows) -
 def _trail_rows(facts: Facts, path: Path, task: str) -> Rows:
     rows: Rows = []
     for arm in facts.arms:
-        learned, kept = _gains(facts, path, arm, path.tasks[-1]), _gains(facts, path, arm, task)
+        since = phase_that_trained(task, path.tasks, path.last_phase)
+        learned, kept = _gains(facts, path, arm, path.last_task), _gains(facts, path, arm, task, since)
         by_rate: dict[float, list[tuple[float, float]]] = defaultdict(list)
         for seed, rate in learned.keys() & kept.keys():
             by_rate[rate].append((learned[seed, rate], -kept[seed, rate]))
@@ -112,16 +120,18 @@ def _trail_rows(facts: Facts, path: Path, task: str) -> Rows:
     return rows
 
 
-def _gains(facts: Facts, path: Path, arm: ArmMark, task: str) -> dict[tuple[int | None, float], float]:
-    """Change of the test score from the base, positive is better, by (seed, rate)."""
-    metric = facts.primary_metric(task)
-    base = facts.base_value(path, task, metric)
-    if base is None or arm.role == BASE:
+def _gains(facts: Facts, path: Path, arm: ArmMark, task: str, since: int = 0) -> dict[tuple[int | None, float], float]:
+    """Change of the test score since a phase (0: the untouched base), positive is better, by (seed, rate)."""
+    metric = facts.tuning_metric(task)
+    if arm.is_fixed:
         return {}
+    start = {row.seed: row.value for row in (facts.chosen_rows(path, arm.name, since, task, "test", metric) if since
+                                             else facts.rows(path, BASE, 0, task, "test", metric))}
     sign = 1.0 if facts.higher_is_better(task, metric) else -1.0
-    return {(row.seed, row.point.learning_rate): sign * (row.value - base)
+    return {(row.seed, row.point.learning_rate): sign * (row.value - before)
             for row in facts.rows(path, arm.name, path.last_phase, task, "test", metric)
-            if row.value is not None and row.point.learning_rate is not None}
+            if row.value is not None and row.point.learning_rate is not None
+            and (before := start.get(row.seed if since else None)) is not None}
 
 
 def _floor_rows(facts: Facts, marks: Rows, trails: Rows) -> Rows:
@@ -159,11 +169,12 @@ def _domains(rows: Rows) -> Frame:
 
 def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: str) -> Panel:
     arms = named(facts.arms, (row["name"] for row in rows if row["kind"] == "mark"))
-    unit_x, unit_y = (unit_name(facts.unit(of, facts.primary_metric(of))) or "score" for of in (path.tasks[-1], task))
+    unit_x, unit_y = (unit_name(facts.unit(of, facts.tuning_metric(of))) or "score" for of in (path.last_task, task))
     x = alt.X("x:Q", scale=alt.Scale(domain=frame[0], nice=False, zero=False),
-              title=title(f"learned: gain on {path.tasks[-1]} ({unit_x}) \N{RIGHTWARDS ARROW}"))
+              title=title(f"learned: gain on {path.last_task} ({unit_x}) \N{RIGHTWARDS ARROW}"))
+    above = "since it was learned" if task in path.learned else "above the base"
     y = alt.Y("y:Q", scale=alt.Scale(domain=frame[1], nice=False, zero=False),
-              title=title(f"forgotten: loss on {task} above the base ({unit_y})", 50))
+              title=title(f"forgotten: loss on {task} {above} ({unit_y})", 50))
     tint, form = colour(arms), shape(arms)
     mean, mark = of_kind("mean").encode(x=x, y=y, color=tint), of_kind("mark").encode(x=x, y=y, color=tint)
     return panel(name, rows, [
@@ -184,7 +195,7 @@ def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: 
 
 def _floor_text(facts: Facts, path: Path, task: str, row: dict[str, Any]) -> str:
     wide, high = (numbers.plain((row[end] - row[start]) / 2, 2) for start, end in (("x", "x2"), ("y", "y2")))
-    unit_x, unit_y = (unit_name(facts.unit(of, facts.primary_metric(of))) for of in (path.tasks[-1], task))
+    unit_x, unit_y = (unit_name(facts.unit(of, facts.tuning_metric(of))) for of in (path.last_task, task))
     return (f"Grey box around the reference arm: two equal arms (A/A) lie {wide} {unit_x} apart in learning and {high} "
             f"{unit_y} in forgetting; smaller differences are noise.")
 

@@ -8,12 +8,13 @@ from statistics import fmean
 
 import altair as alt
 
+from finetrial.analysis import numbers
 from finetrial.records.record import Outcome
-from finetrial.report import numbers
-from finetrial.report.arms import BASE, ArmMark
+from finetrial.report.arms import ArmMark
 from finetrial.report.facts import Facts, Path
 from finetrial.report.figures.theme import Figure, Panel, Rows, of_kind, panel, span, title
-from finetrial.report.sentences import metric_name, unit_name
+from finetrial.report.quantities import metric_on
+from finetrial.spec.study import joined_tasks
 
 VALIDATION, TEST = "validation", "test"
 LINES = (("dashed", "validation, mean over seeds"), ("solid", "test, mean over seeds"), ("dot", "test, one seed"),
@@ -24,7 +25,8 @@ def figure(facts: Facts) -> Figure | None:
     """One panel for each arm with at least two rates, for each base, sequence and phase."""
     panels, shown = [], []
     for path in facts.paths:
-        for phase, task in enumerate(path.tasks, start=1):
+        for phase, trained in enumerate(path.tasks, start=1):
+            task = joined_tasks(trained)[-1]
             rows = {arm: rate_rows(facts, path, arm, phase) for arm in facts.arms}
             values = [row["value"] for found in rows.values() for row in found if row["kind"] != "failed"]
             if not values:
@@ -42,16 +44,15 @@ def figure(facts: Facts) -> Figure | None:
                   f"Score on the new task by learning rate, {seeds} planned at each. Dashed: validation, which "
                   "chooses; solid: test. Dots: test for single seeds, ringed at the rate chosen for that seed (by the "
                   "other seeds' validation). A rate that failed carries the outcome's word.", _alt(facts, arms),
-                  tuple(panels),
-                  3, 200, (), LINES)
+                  tuple(panels), 3, 200, (), LINES)
 
 
 def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:
     """Rows of `kind` validation and test (means), seed, chosen and failed; none for arms with a single rate."""
-    task = path.tasks[phase - 1]
-    metric = facts.primary_metric(task)
+    task = joined_tasks(path.tasks[phase - 1])[-1]
+    metric = facts.tuning_metric(task)
     rows: Rows = []
-    if arm.role == BASE:
+    if arm.is_fixed:
         return rows
     for split, kind in (("val", VALIDATION), ("test", TEST)):
         by_rate: dict[float, list[float]] = defaultdict(list)
@@ -78,13 +79,12 @@ def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:
 
 
 def _panel(facts: Facts, task: str, arm: ArmMark, rows: Rows, domain: list[float], name: str) -> Panel:
-    metric = facts.primary_metric(task)
-    unit = unit_name(facts.unit(task, metric))
+    metric = facts.tuning_metric(task)
     rates = sorted({row["rate"] for row in rows})
     edge = math.sqrt(rates[1] / rates[0])
     x = alt.X("rate:Q", title="learning rate", axis=alt.Axis(values=rates, labelExpr=_as_written(rates)),
               scale=alt.Scale(type="log", domain=[rates[0] / edge, rates[-1] * edge], nice=False))
-    y = alt.Y("value:Q", title=title(f"{metric_name(metric)} on {task}{f' ({unit})' if unit else ''}", 28),
+    y = alt.Y("value:Q", title=title(metric_on(metric, facts.unit(task, metric), task), 28),
               scale=alt.Scale(domain=domain, zero=False, nice=False), axis=alt.Axis(tickCount=4))
     tips = [alt.Tooltip("at:N", title="learning rate"), alt.Tooltip("value:Q", format=".4g")]
     seed, n = [*tips, alt.Tooltip("seed:N")], [*tips, alt.Tooltip("n:Q", title="seeds")]

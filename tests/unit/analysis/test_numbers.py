@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from finetrial.report import numbers
+from finetrial.analysis import numbers
 
 
 @pytest.mark.parametrize(("value", "low", "high", "shown"), [

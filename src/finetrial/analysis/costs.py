@@ -1,0 +1,67 @@
+"""Contrasts of cost: parameters, bytes and tokens are exact; what a profile measures is a ratio with an interval.
+
+A profile is repeated with the arms interleaved, so that what the machine does meanwhile hits all arms of a repeat. The
+log of left over right is taken within each repeat; its mean over repeats gets the t interval.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from finetrial.analysis.answer import Answer, exactly
+from finetrial.analysis.estimate import MIN_SEEDS, crossed
+from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.trial import Trial
+from finetrial.records.results import Cost
+from finetrial.spec.hypothesis import Contrast, Side
+
+COST_UNITS = {"params": "parameters", "bytes": "bytes", "tokens": "tokens"}
+# A time is tokens over a profiled speed: its repeats are those of the speed.
+SPEED_OF = {"train_seconds": "tokens_per_second", "tuning_seconds": "tokens_per_second",
+            "predict_seconds": "predict_tokens_per_second"}
+
+
+def cost_answer(trial: Trial, contrast: Contrast) -> Answer:
+    """Left minus right for exact columns, left over right (in log) for measured ones. Raises NotMeasured."""
+    if contrast.cost not in Cost.model_fields:
+        raise NotMeasured(f"costs have no column {contrast.cost!r}")
+    left, right = (_row(trial, contrast, side) for side in contrast.sides)
+    values = [float(getattr(row, contrast.cost)) for row in (left, right)]
+    confidence = trial.study.evaluation.confidence
+    if not contrast.is_ratio:
+        unit = next((COST_UNITS[word] for word in contrast.cost.split("_") if word in COST_UNITS), "")
+        return exactly(values[0] - values[1], unit, confidence)
+    pairs = [math.log(one / other) for one, other in zip(repeats(left, contrast.cost), repeats(right, contrast.cost),
+                                                          strict=False) if one and other]
+    if not pairs:
+        if min(values) <= 0:
+            raise NotMeasured(f"{contrast.cost} is 0: no ratio")
+        pairs = [math.log(values[0] / values[1])]
+    found = Answer(crossed(np.array(pairs)[:, np.newaxis], confidence), "ratio", over_repeats=True, is_log=True)
+    if found.has_interval:
+        return found
+    plural = "repeat" if len(pairs) == 1 else "repeats"
+    return replace(found, reason=f"{len(pairs)} {plural} of the profile: no interval below {MIN_SEEDS}")
+
+
+def repeats(cost: Cost, column: str) -> tuple[float | None, ...]:
+    """A measured column in every repeat of the profile; times follow from the speed they were made with."""
+    if column in cost.repeats:
+        return cost.repeats[column]
+    speed = SPEED_OF.get(column, "")
+    total, middle = getattr(cost, column), getattr(cost, speed, None)
+    if not total or not middle:
+        return ()
+    return tuple(total * middle / one if one else None for one in cost.repeats.get(speed, ()))
+
+
+def _row(trial: Trial, contrast: Contrast, side: Side) -> Cost:
+    branch = trial.branch(side)
+    task = contrast.task or trial.order(branch.sequence)[-1]
+    for row in trial.table.costs:
+        if (row.base, row.arm, row.task) == (branch.base, side.arm, task) and getattr(row, contrast.cost) is not None:
+            return row
+    raise NotMeasured(f"{contrast.cost} on {task} is not measured yet", trial.label(side.arm))
