@@ -3,8 +3,9 @@
     python tests/validate/reference_solutions.py [--processes 1] [--only mbpp]
 
 Reads FINETRIAL_REAL_DATA (see that folder's README); a set that is not there is left out, with the reason. Expected:
-164/164, 974/974, 163/163. JavaScript/162 needs the npm package js-md5, which is fetched for this check only.
-With one process that nobody disturbs, a program takes 0.04 to 0.06 s (Python), 0.07 to 0.1 s (JavaScript).
+164/164, 974/974, and of HumanEval-X all but the two whose published solution is wrong (WRONG_REFERENCES), as it is by the
+publisher's own rule that nothing may be printed. By exit code alone, which failed assertions of `console.assert` do not
+change, those two pass as well. JavaScript/162 needs the npm package js-md5, which is fetched for this check only.
 """
 
 from __future__ import annotations
@@ -26,11 +27,15 @@ from pathlib import Path
 from typing import Any
 
 from finetrial.errors import UserError
-from finetrial.sandbox.problems import Problem, human_eval, human_eval_x_javascript, mbpp, solve
+from finetrial.sandbox.problems import THROWING_ASSERT, Problem, human_eval, human_eval_x_javascript, mbpp, solve
 
 REAL = Path(os.environ.get("FINETRIAL_REAL_DATA", Path(__file__).parents[3] / "shared" / "real"))
 NEEDS_A_PACKAGE = "JavaScript/162"
 PACKAGE = "js-md5@0.8.3"
+WRONG_REFERENCES = {
+    "JavaScript/112": "returns `(z, false)`, which in JavaScript is false, where its tests want ['bcd', false]",
+    "JavaScript/155": "counts no digit in 0, where its test wants one even digit",
+}
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,7 @@ COLLECTIONS = (
 
 
 def main() -> int:
-    """One line a collection; the exit code is 1 if a solution fails."""
+    """One line a collection; the exit code is 1 if a right solution fails, or a wrong one passes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--only", choices=[collection.name for collection in COLLECTIONS])
@@ -71,7 +76,7 @@ def main() -> int:
 
 
 def check(collection: Collection, processes: int) -> int:
-    """Run all of one collection and say how it went; the number of failures."""
+    """Run all of one collection and say how it went; the number of outcomes that are not as expected."""
     if not collection.file.is_file():
         print(f"{collection.name}: left out, {collection.file} is not there")
         return 0
@@ -91,10 +96,15 @@ def check(collection: Collection, processes: int) -> int:
           f"({1000 * cpu_seconds / len(outcomes):.0f} ms of CPU), without set-up median {1000 * statistics.median(walls):.0f} "
           f"ms, longest {walls[-1]:.2f} s; most CPU {max(outcome.cpu_seconds for outcome in outcomes):.2f} s; layers: "
           f"{', '.join(outcomes[0].layers)}")
+    unexpected = 0
     for problem, outcome in zip(runnable, outcomes, strict=True):
+        wrong = WRONG_REFERENCES.get(problem.name)
+        unexpected += outcome.passed != (wrong is None)
         if not outcome.passed:
-            print(f"  {problem.name}: {outcome.status}: {outcome.stderr.strip().splitlines()[-1:]}")
-    return sum(not outcome.passed for outcome in outcomes)
+            lenient = dataclasses.replace(problem, code=problem.code.removeprefix(THROWING_ASSERT))
+            print(f"  {problem.name}: {outcome.status}: {wrong or outcome.stderr}; by exit code alone: "
+                  f"{solve([lenient])[0].status}")
+    return unexpected
 
 
 def with_package(problem: Problem) -> Problem | None:

@@ -15,7 +15,7 @@ from finetrial.cli.output import heading, indented
 from finetrial.errors import UserError
 from finetrial.records.results import Results
 from finetrial.report.model import Card, View, view
-from finetrial.report.tables import Table as ScoreTable
+from finetrial.report.tabular import Table as ScoreTable
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
 

@@ -10,9 +10,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from finetrial.analysis.numbers import seconds_text
 from finetrial.cli.output import heading, indented, say
 from finetrial.cli.running import REPORT_FILE, find_run, run_folders
-from finetrial.report.numbers import seconds_text
 from finetrial.run.status import read_status
 
 RUNNING_SHOWN = 8

@@ -28,7 +28,7 @@ class Limits:
     Raises UserError for a limit that is not positive.
     """
 
-    cpu_seconds: int = 5
+    cpu_seconds: int = 10
     wall_seconds: float = 30.0
     memory_bytes: int = 1024 * MEGABYTE
     output_bytes: int = MEGABYTE  # of stdout, and as much of stderr

@@ -28,6 +28,7 @@ Expectation = Literal["greater", "less", "equal", "within"]
 
 FLOOR = "floor:"  # of the names of pseudo-arms whose outputs need no model
 SCORE, MATCHED, RATE_RATIO, COST = "score", "forgetting-at-matched-plasticity", "learning-rate-ratio", "cost"
+EXACT_COSTS = ("params_total", "params_trainable", "stored_bytes", "optimizer_bytes", "train_tokens", "predict_tokens")
 OF_ONE_TASK = (SCORE, MATCHED, "plasticity", "forgetting", "forgetting-max")
 
 
@@ -100,6 +101,11 @@ class Contrast(Frozen):
             measure = catalog.find("measure", self.quantity)
             if measure.is_ratio:  # type: ignore[attr-defined]
                 yield f"{self.quantity} is a ratio, whose differences have no interval; compare forgetting instead"
+
+    @property
+    def is_ratio(self) -> bool:
+        """Whether the estimate is left over right, not left minus right."""
+        return self.quantity == RATE_RATIO or (self.quantity == COST and self.cost not in EXACT_COSTS)
 
     @property
     def sides(self) -> tuple[Side, ...]:

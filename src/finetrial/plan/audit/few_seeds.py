@@ -1,8 +1,9 @@
-"""Below three seeds there is no interval, and so no verdict."""
+"""Below three seeds there is no interval, and so no verdict: noise between seeds would be read as an effect."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.spec.study import Study
@@ -13,6 +14,8 @@ SEEDS_FOR_SMALL_EFFECTS = 5
 
 class FewSeeds(Rule):
     """Says what the number of seeds can show."""
+
+    summary: ClassVar[str] = "too few seeds for a verdict"
 
     def check(self, study: Study) -> Iterator[Found]:
         """A warning below three seeds, a note below five."""

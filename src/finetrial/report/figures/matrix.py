@@ -11,7 +11,7 @@ from finetrial.report.figures.theme import Figure, Panel, Rows, panel
 from finetrial.report.quantities import metric_with_unit
 
 _ROW = 46  # pixels
-_WORSE, _SAME, _BETTER = "#D55E00", "#8c949c", "#2380C3"
+_WORSE, _BETTER = "#D55E00", "#2380C3"
 
 
 def figure(facts: Facts) -> Figure | None:
@@ -62,10 +62,11 @@ def matrix_rows(facts: Facts, path: Path, arm: ArmMark, routing: str, largest: d
 
 
 def _largest(facts: Facts, path: Path) -> dict[str, float]:
-    """The largest change on each task over all arms, phases and routings."""
+    """The largest change on each task over all arms (no controls), phases and routings."""
     found: dict[str, float] = {}
+    shown = {arm.name for arm in facts.arms if not arm.is_control}
     for row in facts.results.measures:
-        if row.measure == "score" and row.base == path.base and row.sequence == path.sequence \
+        if row.measure == "score" and row.arm in shown and row.base == path.base and row.sequence == path.sequence \
                 and row.value is not None and row.metric == facts.primary_metric(row.task):
             found[row.task] = max(found.get(row.task, 0.0), abs(_gain(facts, path, row.task, row.value)))
     return found
@@ -82,12 +83,14 @@ def _panel(rows: Rows, name: str) -> Panel:
     x = alt.X("task:N", sort=tasks, title="scored on", axis=alt.Axis(orient="top", labelAngle=0, domain=False,
                                                                     ticks=False))
     y = alt.Y("phase:N", sort=phases, title="after phase", axis=alt.Axis(domain=False, ticks=False, labelLimit=160))
-    fill = alt.Color("gain:Q", legend=None, scale=alt.Scale(domain=[-1, 0, 1], range=[_WORSE, _SAME, _BETTER]))
+    fill = alt.Color("way:N", legend=None, scale=alt.Scale(domain=["worse", "better"], range=[_WORSE, _BETTER]))
     tips = [alt.Tooltip("phase:N"), alt.Tooltip("task:N"), alt.Tooltip("text:N", title="score"),
             alt.Tooltip("interval:N")]
-    strength = alt.Opacity("strength:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0.08, 0.6]))
+    strength = alt.Opacity("strength:Q", legend=None, scale=alt.Scale(domain=[0, 1], range=[0.04, 0.65]))
     chart = alt.Chart().encode(x=x, y=y)
-    return panel(name, [row | {"strength": min(1.0, abs(row["gain"]))} for row in rows], [
+    cells = [row | {"strength": min(1.0, abs(row["gain"])), "way": "worse" if row["gain"] < 0 else "better"}
+             for row in rows]
+    return panel(name, cells, [
         chart.mark_rect().encode(color=fill, opacity=strength, tooltip=tips),
         chart.mark_text(dy=-6, fontWeight="bold", fontSize=12).encode(text="text:N"),
         chart.mark_text(dy=9, fontSize=10).encode(text="interval:N")], _ROW * len(phases) + 30)

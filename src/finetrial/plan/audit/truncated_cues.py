@@ -1,0 +1,79 @@
+"""A prompt that is cut at its right end loses what asks for the answer.
+
+Rows that fit show how prompts end (a cue such as "Summary:"); rows that were cut must end so too. A task with segments
+of its own cuts the document and keeps the cue; a prompt given in one piece has nothing else to cut.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from finetrial.plan.audit.base import Found, Rule
+from finetrial.plan.audit.views import Prepared, TaskData, Tokens, context
+from finetrial.spec.study import Study
+
+LONGEST_CUE_TOKENS = 64
+ROWS_TO_KNOW_A_CUE = 5
+TOLERATED_SHARE = 0.01
+SPLITS = ("train", "val", "test")
+
+
+class TruncatedCues(Rule):
+    """Every prompt ends as the prompts that fit do."""
+
+    summary: ClassVar[str] = "prompts are cut where they ask for the answer"
+
+    def check_data(self, study: Study, data: Prepared) -> Iterator[Found]:
+        """A threat where cut prompts lost their cue; a note where prompts without a fixed end were cut."""
+        for task in data.tasks:
+            splits = ["train", "test"] if task.is_learned else ["test"]
+            for split in [*splits, "test-prompts"] if task.has_prompts else splits:
+                if _num_cut(task, split):
+                    yield from _check(task, split)
+
+
+def _num_cut(task: TaskData, split: str) -> int:
+    of_split, _, prompts = split.partition("-")
+    return task.report(of_split)["num_prompts_cut" if prompts else "num_cut"]
+
+
+def _check(task: TaskData, split: str) -> Iterator[Found]:
+    whole = [one for of_split in SPLITS for one, is_full in _contexts(task, of_split) if not is_full]
+    cut = [one for one, is_full in _contexts(task, split) if is_full]
+    if not cut or len(whole) < ROWS_TO_KNOW_A_CUE:
+        return
+    cue = common_end(whole)
+    lost = sum(not _ends_with(one, cue) for one in cut)
+    if lost:
+        num_rows = len(task.rows(split))
+        yield Found("threat" if lost > TOLERATED_SHARE * num_rows else "warning",
+                    f"{lost} of {num_rows} prompts of {task.use.name} ({split}) are cut to {task.max_tokens} tokens and "
+                    "have lost the end that all others have: the model is not asked for the answer; raise max_tokens, "
+                    "or let the document be cut instead of the prompt", f"tasks.{task.use.name}.max_tokens")
+
+
+def _contexts(task: TaskData, split: str) -> list[tuple[Tokens, bool]]:
+    """Each prompt of more than a token, and whether its row, or the prompt itself, is as long as it may be."""
+    rows = task.rows(split)
+    is_prompt = split.endswith("-prompts")
+    room = int(task.stage.spec.get("max_new_tokens", 0)) if is_prompt and not task.is_encoder_decoder else 0
+    offsets = rows.offsets if rows.source_offsets is None else rows.source_offsets
+    full = np.diff(offsets) >= task.max_tokens - room
+    contexts = (context(rows, row) for row in range(len(rows)))
+    return [(one, bool(is_full)) for one, is_full in zip(contexts, full, strict=True) if len(one) > 1]
+
+
+def common_end(rows: Sequence[Tokens]) -> Tokens:
+    """The longest run of tokens with which all rows end."""
+    length = min(LONGEST_CUE_TOKENS, *(len(row) for row in rows))
+    ends = np.stack([row[len(row) - length:] for row in rows])
+    same = (ends == ends[0]).all(axis=0)[::-1]
+    count = int(np.argmin(same)) if not same.all() else length
+    return np.asarray(ends[0][length - count:], np.int32)
+
+
+def _ends_with(row: Tokens, end: Tokens) -> bool:
+    return len(row) >= len(end) and bool((row[len(row) - len(end):] == end).all())

@@ -1,0 +1,186 @@
+"""Rules that look at what a run has recorded: synthetic tables with planted faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from audit_designs import HERE, fair_content, fired, recorded
+from synthetic import make_table
+
+from finetrial.analysis.analyse import analyse
+from finetrial.plan.audit import audit_records
+from finetrial.plan.bases import BUNDLED
+from finetrial.plan.plan import Plan
+from finetrial.records.record import Environment
+from finetrial.records.results import Cost, Finding, Point, Results, Selection
+from finetrial.records.table import CellKey, Items, ItemScores, Metric, Outputs, Table
+from finetrial.spec import Study
+from finetrial.spec.io import parse_study
+from finetrial.stages.base import Stage, StageInput
+
+NOTHING = Plan((), ())
+STUDY = parse_study(fair_content(), "study")
+EMPTY = Table((), {})
+METRIC = Metric("chrf", 1, "", True, lambda sums: sums[..., 0] / sums[..., 1])
+
+
+def results(**parts: Any) -> Results:
+    return Results(study="s", scale="custom", size="standard", status="complete", **parts)
+
+
+def found(table: Table = EMPTY, plan: Plan = NOTHING, study: Study = STUDY, told: Results | None = None,
+          lookup: Callable[[str], StageInput | None] = lambda stage: None) -> set[tuple[str, str]]:
+    return fired(audit_records(study, plan, lookup, table, told or results()))
+
+
+@cache
+def finished(case: str) -> tuple[Study, Table, Results]:
+    study, table = make_table(case)
+    return study, table, analyse(study, table)
+
+
+@pytest.mark.parametrize("case", ["supported", "refuted", "equivalent", "missing-cells", "oom-arm", "two-seeds",
+                                  "base-only", "nothing"])
+def test_records_without_a_fault_raise_nothing(case: str) -> None:
+    study, table, told = finished(case)
+    assert found(table, study=study, told=told) == set()
+
+
+def chosen(at_edge: bool) -> Selection:
+    return Selection(base="b", arm="full", sequence="new", phase=1, task="new", seed=0, at_edge=at_edge,
+                     learning_rates=(1e-4, 3e-4, 1e-3), validation=(None, None, None), chosen=1e-3)
+
+
+def test_a_best_rate_at_the_edge() -> None:
+    assert found(told=results(tuning=(chosen(True), chosen(False)))) == {("best-rate-at-edge", "warning")}
+    assert found(told=results(tuning=(chosen(False),))) == set()
+
+
+def test_the_analysis_that_finds_an_edge_is_told() -> None:
+    study, table, told = finished("best-at-edge")
+    assert ("best-rate-at-edge", "warning") in found(table, study=study, told=told)
+
+
+def finding(**values: Any) -> Finding:
+    fields = {"hypothesis": "H1", "contrast": "full - lora", "verdict": "INCONCLUSIVE", "margin": 0.02,
+              "detectable": 0.05, "n_seeds": 3, "n_clusters": 60, "unit": "nats/token"}
+    return Finding(**{**fields, **values})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("values", "is_out"), [
+    ({}, True), ({"detectable": 0.019}, False), ({"verdict": "SUPPORTED"}, False), ({"margin": None}, False),
+    ({"contrast": ""}, False), ({"unit": "ratio", "margin": 0.1, "detectable": 1.2}, True),
+    ({"unit": "ratio", "margin": 0.1, "detectable": 1.05}, False)])
+def test_a_margin_out_of_reach(values: dict[str, Any], is_out: bool) -> None:
+    told = results(findings=(finding(**values),))
+    assert found(told=told) == ({("margin-out-of-reach", "warning")} if is_out else set())
+
+
+def scores(arm: str, values: Sequence[float], *, task: str = "new", items: Items | None = None,
+           split: str = "test") -> ItemScores:
+    named = items or Items(tuple(f"i{at}" for at in range(len(values))), tuple(f"c{at}" for at in range(len(values))))
+    rows = np.stack([np.asarray(values, float), np.ones(len(values))], axis=1)
+    return ItemScores(CellKey("b", arm, "new", 0, Point(learning_rate=1e-3)), 1, task, split, "chrf", named, rows)
+
+
+def table(*rows: ItemScores, **more: Any) -> Table:
+    return Table(rows, {"chrf": METRIC}, **more)
+
+
+def some(count: int = 200, missing: int = 0, level: float = 0.5) -> list[float]:
+    values = np.linspace(0.1, level, count)
+    values[:missing] = np.nan
+    return values.tolist()
+
+
+def test_items_that_could_not_be_scored() -> None:
+    assert found(table(scores("full", some()), scores("lora", some(missing=30)))) == {("scorer-failures", "threat")}
+    assert found(table(scores("full", some(missing=5)), scores("lora", some(missing=6)))) == {
+        ("scorer-failures", "warning")}
+    assert found(table(scores("full", some()), scores("lora", some(missing=1)))) == set()
+    assert found(table(scores("full", some(missing=30), split="val"))) == set()  # validation chooses by losses
+
+
+def test_a_metric_that_says_the_same_of_everything() -> None:
+    zero = [0.0] * 60
+    same = table(scores("full", zero, task="old"), scores("lora", zero, task="old"))
+    assert found(same) == set()  # a hard metric may be 0 everywhere: a note
+    elsewhere = table(*same.scores, scores("full", some()), scores("lora", some()))
+    assert found(elsewhere) == {("scorer-failures", "warning")}
+    one_arm = table(scores("full", zero, task="old"), scores("lora", some(60), task="old"))
+    assert found(one_arm) == set()
+
+
+def test_arms_scored_on_different_items() -> None:
+    other = Items(tuple(f"i{at + 5}" for at in range(60)), tuple(f"c{at}" for at in range(60)))
+    assert found(table(scores("full", some(60)), scores("lora", some(60), items=other))) == {
+        ("unequal-items", "threat")}
+    assert found(table(scores("full", some(60)), scores("lora", some(60), items=other, split="val"))) == set()
+    assert found(table(scores("full", some(60)), scores("lora", some(60), items=other, task="old"))) == set()
+
+
+def stages(*names: str) -> Plan:
+    return Plan([Stage(name, name.partition("/")[0], 1, {}, exclusive=name.startswith("profile")) for name in names], ())
+
+
+def test_records_of_two_environments() -> None:
+    plan = stages("train/a", "predict/a", "data/a")
+    elsewhere = Environment(**{**HERE.model_dump(), "torch": "2.1"})
+    by_id = {stage.id: stage for stage in plan.stages}
+
+    def mixed(kind: str) -> Callable[[str], StageInput | None]:
+        return lambda stage: recorded(by_id[stage], environment=elsewhere if stage.startswith(kind) else HERE)
+
+    assert found(plan=plan, lookup=mixed("predict")) == {("mixed-environments", "threat")}
+    assert found(plan=plan, lookup=mixed("nothing")) == set()
+    assert found(plan=plan, lookup=mixed("data")) == set()  # encoded rows are the same everywhere
+
+
+def test_profiles_that_began_in_a_used_process() -> None:
+    plan = replace(stages("profile/full", "profile/lora"), profiles={
+        ("b", "full", "new"): ["profile/full"], ("b", "lora", "new"): ["profile/lora"]})
+    by_id = {stage.id: stage for stage in plan.stages}
+
+    def begun(full: int, lora: int) -> Callable[[str], StageInput | None]:
+        held = {"profile/full": full << 20, "profile/lora": lora << 20}
+        return lambda stage: recorded(by_id[stage], {"baseline_host_bytes": held[stage]})
+
+    assert found(plan=plan, lookup=begun(400, 1_700)) == {("shared-process-memory", "threat")}
+    assert found(plan=plan, lookup=begun(400, 430)) == set()
+
+
+def test_trained_parameters_that_are_not_those_of_the_targets() -> None:
+    count = STUDY.arm("lora").components["*"][0].method.count_trainable(_config())  # type: ignore[union-attr]
+    assert count is not None
+    plan = Plan([Stage("data/tiny-gpt/new", "data", 1, {}, locations={"base": str(BUNDLED / "tiny-gpt")})], (),
+                data={("tiny-gpt", "new"): "data/tiny-gpt/new"})
+
+    def trained(number: int) -> Table:
+        return Table((), {}, costs=[Cost(base="tiny-gpt", arm="lora", task="new", params_trainable=number)])
+
+    assert found(trained(count), plan) == set()
+    assert found(trained(count // 2), plan) == {("target-patterns", "threat")}
+
+
+def _config() -> dict[str, Any]:
+    import json
+
+    config: dict[str, Any] = json.loads((BUNDLED / "tiny-gpt" / "config.json").read_text())
+    return config
+
+
+def outputs(written: Callable[[str], str]) -> Outputs:
+    inputs = [f"the whole input number {at}" for at in range(20)]
+    return Outputs(CellKey("b", "full", "new", 0), 1, "new", Items(tuple(inputs), tuple(inputs)), inputs, inputs,
+                   [written(text) for text in inputs])
+
+
+def test_outputs_that_begin_with_their_prompt() -> None:
+    assert found(Table((), {}, outputs=[outputs(lambda text: f"{text} and an answer")])) == {
+        ("prompt-in-scored-text", "threat")}
+    assert found(Table((), {}, outputs=[outputs(lambda text: f"an answer to {text}")])) == set()
