@@ -36,7 +36,7 @@ _REFUSED: Mapping[str, str] = {
 _RESIDUAL = ("pissa", "olora")  # initialisations that take their share out of the base
 _PLAIN = (True, False, "gaussian", "orthogonal")
 _EXACT = ("lora", "adalora", "delora", "glora", "gralora", "hira", "ia3", "loha", "lokr", "miss", "oft", "peanut", "psoft",
-          "pvera", "randlora", "shira", "supertuning", "vera")
+          "pvera", "randlora", "supertuning", "vera")
 _ROUNDING = ("deft", "hra", "osf")  # they start from the base up to rounding
 TYPES = (*_EXACT, *_ROUNDING, "fourierft")
 _CONV1D = ("lora", "adalora", "deft", "fourierft", "gralora", "hira", "ia3", "pvera", "randlora", "vera")  # GPT-2's layers

@@ -35,7 +35,7 @@ def data(study: Study, base: ResolvedBase, use: TaskUse, relative_to: Path | Non
             "num_val": use.num_val, "num_test": use.num_test}
     if base.config.get("is_encoder_decoder"):
         spec["form"] = "encoder-decoder"
-    if type(task).generates:
+    if output_metrics(use):
         spec["max_new_tokens"] = use.max_new_tokens
     return spec, json.dumps(written)
 
@@ -92,7 +92,7 @@ def scored(use: TaskUse) -> list[dict[str, Any]]:
         scorer = catalog.find("scorer", name)
         row = {"kind": name, "version": scorer.version}  # type: ignore[attr-defined]
         if "language" in scorer.model_fields:  # type: ignore[attr-defined]
-            row["language"] = type(use.task).language
+            row["language"] = use.task.target_language
         found.append(row)
     return found
 
@@ -110,10 +110,15 @@ def loss_metrics(use: TaskUse) -> list[str]:
 
 
 def metrics(use: TaskUse) -> list[str]:
-    """Every metric of a task: its primary one first, then those the study names, else the task's own."""
+    """Every metric of a task: its primary one first, then those the study names, else the task's own.
+
+    Raises UserError for a metric that does not fit the task.
+    """
     primary = type(use.task).primary_metric
     named = use.metrics or type(use.task).metrics
     wanted = dict.fromkeys(catalog.registered_name(name) for name in (primary, *named, "nats-per-token"))
+    for name in wanted:
+        catalog.find("scorer", name).check(use.task)  # type: ignore[attr-defined]
     return list(wanted)
 
 

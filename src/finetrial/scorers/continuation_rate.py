@@ -49,8 +49,8 @@ class ContinuationRate(OutputScorer):
         """Raise UserError if the task generates nothing, or code."""
         super().check(task)
         if task.language != "text":
-            raise UserError(f"the metric continuation-rate reads summaries, and the task {name_of(type(task))} "
-                            f"generates {task.language}", "leave it out; repetition and length-ratio see outputs that run on",
+            raise UserError(f"the metric {name_of(cls)} reads summaries, and the task {name_of(type(task))} generates "
+                            f"{task.language}", "leave it out; repetition and length-ratio see outputs that run on",
                             code="metric")
 
     def statistics(self, predictions: Columns) -> Floats:

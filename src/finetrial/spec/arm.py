@@ -7,6 +7,7 @@ slot holds already.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
@@ -27,7 +28,8 @@ class Component(Frozen):
     @model_validator(mode="before")
     @classmethod
     def _short_form(cls, value: Any) -> Any:
-        return {"method": value} if isinstance(value, (str, Method)) else value
+        is_method = isinstance(value, (str, Method)) or (isinstance(value, Mapping) and "kind" in value)
+        return {"method": value} if is_method else value
 
     @field_validator("method", mode="before")
     @classmethod
@@ -52,6 +54,10 @@ class Component(Frozen):
         return {"slot": self.slot, "carry": self.carry.value, "method": method}
 
 
+def _listed(components: Any) -> Any:
+    return tuple(components) if isinstance(components, (list, tuple)) else (components,)
+
+
 class Arm(Frozen):
     """One way to adapt the base."""
 
@@ -68,9 +74,10 @@ class Arm(Frozen):
     @field_validator("components", mode="before")
     @classmethod
     def _for_every_task(cls, value: Any) -> Any:
-        if isinstance(value, (str, Method, Component)):
-            value = (value,)
-        return {"*": tuple(value)} if isinstance(value, (list, tuple)) else value
+        """One component, a list of them, or either by task."""
+        if isinstance(value, Mapping) and not {"kind", "method"} & set(value):
+            return {task: _listed(components) for task, components in value.items()}
+        return {"*": _listed(value)}
 
     @field_validator("num_train", mode="before")
     @classmethod

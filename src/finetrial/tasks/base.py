@@ -82,6 +82,11 @@ class Task(BaseModel):
     language: ClassVar[str] = "text"  # of the target: "text", "python", "javascript"; metrics of code read it
     path_options: ClassVar[tuple[str, ...]] = ()  # options that are paths: not identity (`source_digest` is)
 
+    @property
+    def target_language(self) -> str:
+        """The language of the target, which metrics of code read: the task's, unless an option says otherwise."""
+        return self.language
+
     def located(self, folder: Path | None) -> Self:
         """The same task with relative paths made absolute: from `folder` (a study file's) where the file is there."""
         found: dict[str, str] = {}

@@ -2,13 +2,14 @@
 
 One object a line with `prompt` and `completion`, and perhaps `cluster` (rows that must stay in one split) and `id`.
 The prompt and the completion are used as written: put the space or line break between them where the model wants it.
-A prompt that is too long loses its right end; a completion that does not fit drops the row. Both are counted.
+A prompt that is too long loses its right end; a completion that does not fit drops the row. Both are counted. Outputs are
+generated where the study names a metric that reads them (`metrics: [rouge-l, exact-match]`).
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from finetrial.errors import DataError
 from finetrial.tasks.base import Example, Examples, Segment
@@ -20,7 +21,15 @@ class PromptCompletion(LocalTask):
     """Prompt -> completion pairs of local files."""
 
     version: ClassVar[int] = 1
+    generates: ClassVar[bool] = True
     summary: ClassVar[str] = "your own pairs: .jsonl with `prompt` and `completion` (completion tokens only)"
+
+    target: Literal["text", "python", "javascript"] = "text"  # what a completion is, for metrics of code
+
+    @property
+    def target_language(self) -> str:
+        """As the study says."""
+        return self.target
 
     def load(self) -> Examples:
         """Raises DataError for a file that is missing, empty, not UTF-8 or has a bad row (file and line named)."""

@@ -56,6 +56,6 @@ def _panel(facts: Facts, path: Path, task: str, metric: str, rows: Rows) -> Pane
             alt.Tooltip("n:Q", title="values"), alt.Tooltip("missing:Q", title="unscored")]
     chart = alt.Chart().encode(y=y, color=colour(arms))
     return panel(facts.path_label(path), rows, [
-        chart.mark_rule(strokeWidth=1.5).encode(x=alt.X("lowest:Q"), x2="highest:Q"),
-        chart.mark_rule(strokeWidth=7, opacity=0.45).encode(x=alt.X("lower:Q"), x2="upper:Q", tooltip=tips),
+        chart.mark_rule(strokeWidth=1.5).encode(x=alt.X("lowest:Q"), x2=alt.X2("highest:Q")),
+        chart.mark_rule(strokeWidth=7, opacity=0.45).encode(x=alt.X("lower:Q"), x2=alt.X2("upper:Q"), tooltip=tips),
         chart.mark_point(filled=True, size=70, opacity=1).encode(x=x, tooltip=tips)], _LINE * len(rows) + 20)

@@ -75,5 +75,5 @@ def _panel(facts: Facts, path: Path, rows: Rows, factors: tuple[str, str]) -> Pa
     return panel(where, cells, [
         chart.mark_rect(color=_SHADE).encode(opacity=strength, tooltip=tips),
         chart.transform_filter("datum.best").mark_rect(filled=False, stroke=_SHADE, strokeWidth=2),
-        chart.mark_text(dy=-6, fontWeight="bold", fontSize=12).encode(text="text:N"),
-        chart.mark_text(dy=9, fontSize=10).encode(text="interval:N")], _ROW * len(lines) + 20)
+        chart.mark_text(dy=-6, fontWeight="bold", fontSize=12).encode(text=alt.Text("text:N")),
+        chart.mark_text(dy=9, fontSize=10).encode(text=alt.Text("interval:N"))], _ROW * len(lines) + 20)

@@ -82,10 +82,10 @@ def _panel(rows: Rows, unit: str, ratio: bool, name: str) -> Panel:
     down, up = height / 2 - 13, 4 - height / 2  # from the middle of a line to its interval, and to its text
     return panel(name, [*placed, {"kind": "null", "estimate": null}], [
         chart.transform_filter("isValid(datum.band_low)").mark_rule(strokeWidth=14, opacity=0.22, yOffset=down).encode(
-            x=alt.X("band_low:Q"), x2="band_high:Q"),
+            x=alt.X("band_low:Q"), x2=alt.X2("band_high:Q")),
         of_kind("null").mark_rule(strokeDash=[3, 3], color=NEUTRAL).encode(x=x),
-        chart.mark_rule(strokeWidth=2.5, yOffset=down).encode(x=alt.X("low:Q"), x2="high:Q", color=colour,
+        chart.mark_rule(strokeWidth=2.5, yOffset=down).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=colour,
                                                               tooltip=tips),
         chart.mark_point(filled=True, size=90, opacity=1, yOffset=down).encode(x=x, color=colour, tooltip=tips),
-        chart.mark_text(align="left", baseline="top", dy=up, lineHeight=_TEXT).encode(x=alt.value(0), text="label:N")],
+        chart.mark_text(align="left", baseline="top", dy=up, lineHeight=_TEXT).encode(x=alt.XValue(0), text=alt.Text("label:N"))],
         height * len(rows))

@@ -86,7 +86,7 @@ def _panel(facts: Facts, contrast: Contrast, rows: Rows, name: str) -> Panel:
     chart = alt.Chart().encode(x=x, y=y, color=tint)
     return panel(name, rows, [
         chart.mark_line(strokeWidth=2.5).encode(strokeDash=dash),
-        chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2="high:Q"),
+        chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
         chart.mark_point(filled=True, size=110, opacity=1).encode(tooltip=tips),
-        *(chart.transform_filter(f"datum.at === {at}").mark_text(align=align, dx=shift, fontSize=12).encode(text="arm:N")
+        *(chart.transform_filter(f"datum.at === {at}").mark_text(align=align, dx=shift, fontSize=12).encode(text=alt.Text("arm:N"))
           for at, align, shift in ((0, "right", -11), (1, "left", 11)))])

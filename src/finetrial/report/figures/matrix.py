@@ -92,5 +92,5 @@ def _panel(rows: Rows, name: str) -> Panel:
              for row in rows]
     return panel(name, cells, [
         chart.mark_rect().encode(color=fill, opacity=strength, tooltip=tips),
-        chart.mark_text(dy=-6, fontWeight="bold", fontSize=12).encode(text="text:N"),
-        chart.mark_text(dy=9, fontSize=10).encode(text="interval:N")], _ROW * len(phases) + 30)
+        chart.mark_text(dy=-6, fontWeight="bold", fontSize=12).encode(text=alt.Text("text:N")),
+        chart.mark_text(dy=9, fontSize=10).encode(text=alt.Text("interval:N"))], _ROW * len(phases) + 30)

@@ -178,17 +178,17 @@ def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: 
     tint, form = colour(arms), shape(arms)
     mean, mark = of_kind("mean").encode(x=x, y=y, color=tint), of_kind("mark").encode(x=x, y=y, color=tint)
     return panel(name, rows, [
-        of_kind("floor").mark_rect(color=NEUTRAL, opacity=0.28, clip=True).encode(x=x, x2="x2:Q", y=y, y2="y2:Q"),
+        of_kind("floor").mark_rect(color=NEUTRAL, opacity=0.28, clip=True).encode(x=x, x2=alt.X2("x2:Q"), y=y, y2=alt.Y2("y2:Q")),
         of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(x=x),
         of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(y=y),
         of_kind("seed").mark_circle(size=9, opacity=0.35, clip=True).encode(x=x, y=y, color=tint),
-        mean.mark_line(strokeWidth=1, opacity=0.6, clip=True).encode(order="rate:Q"),
+        mean.mark_line(strokeWidth=1, opacity=0.6, clip=True).encode(order=alt.Order("rate:Q")),
         mean.mark_point(size=22, filled=True, opacity=0.7, clip=True).encode(
             shape=form, tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("at:N", title="learning rate")]),
         mark.transform_filter("isValid(datum.x1)").mark_rule(strokeWidth=2, clip=True).encode(
-            x=alt.X("x1:Q"), x2="x2:Q"),
+            x=alt.X("x1:Q"), x2=alt.X2("x2:Q")),
         mark.transform_filter("isValid(datum.y1)").mark_rule(strokeWidth=2, clip=True).encode(
-            y=alt.Y("y1:Q"), y2="y2:Q"),
+            y=alt.Y("y1:Q"), y2=alt.Y2("y2:Q")),
         mark.mark_point(size=130, filled=True, opacity=1).encode(
             shape=form, tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("learned:N"), alt.Tooltip("forgotten:N")])])
 

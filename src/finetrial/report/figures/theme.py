@@ -18,6 +18,7 @@ from finetrial.report.arms import ArmMark
 NEUTRAL = "#808891"  # readable on white and on near-black
 INK = "#1d2228"
 Rows = list[dict[str, Any]]
+_OF_A_LAYER = ("mark", "encoding", "transform")
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,8 @@ def panel(name: str, rows: Rows, layers: Sequence[alt.Chart], height: int | None
     """
     values = [{key: float(f"{value:.6g}") if isinstance(value, float) else value for key, value in row.items()}
               for row in rows]
-    spec = alt.layer(*layers).to_dict(validate=False)
-    bare = [{key: value for key, value in layer.items() if key != "data"} for layer in spec["layer"]]
+    bare = [{key: value for key, value in layer.to_dict(validate=False).items() if key in _OF_A_LAYER}
+            for layer in layers]  # altair's own `layer` copies every chart several times
     return Panel({"data": {"values": values}, "layer": bare}, name, height)
 
 

@@ -91,7 +91,7 @@ def _panel(facts: Facts, rows: Rows, name: str) -> Panel:
     return panel(name, [*rows, {"kind": "zero", "x": 0.0}], [
         of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(x=x),
         interval.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2.5).encode(
-            x=alt.X("low:Q"), x2="high:Q", tooltip=tips),
+            x=alt.X("low:Q"), x2=alt.X2("high:Q"), tooltip=tips),
         interval.mark_point(filled=True, size=100, opacity=1).encode(x=x, shape=shape(arms), tooltip=tips),
         of_kind("exact").mark_point(size=100, strokeWidth=2, opacity=1).encode(x=x, y=y, color=tint, tooltip=tips)],
         _LINE * len(rows) + 20)

@@ -1,0 +1,119 @@
+"""A trial of two tasks in order on a tiny model: carry, routing, outputs, floors, to the report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_study import WORDS, save_tiny_base, write_text
+
+from finetrial.records.results import Results
+from finetrial.run.trial import RunOptions, run_study
+from finetrial.spec.io import parse_study
+from finetrial.stages.adapted import read_state
+
+
+def write_pairs(path: Path, *, step: int, rows: int, seed: int) -> None:
+    """Prompt: a word; completion: the words that follow by `step`."""
+    generator = np.random.default_rng(seed)
+    lines = []
+    for row in range(rows):
+        first = int(generator.integers(1, WORDS))
+        words = [f"w{1 + (first + step * k) % (WORDS - 1)}" for k in range(6)]
+        lines.append(json.dumps({"prompt": f"w{1 + row % (WORDS - 1)} {words[0]} ", "completion": " ".join(words[1:])}))
+    path.write_text("\n".join(lines))
+
+
+def content(folder: Path) -> dict[str, Any]:
+    save_tiny_base(folder / "model")
+    write_pairs(folder / "a.jsonl", step=7, rows=120, seed=0)
+    write_pairs(folder / "b.jsonl", step=11, rows=120, seed=1)
+    write_text(folder / "old.txt", step=3, documents=100, seed=2)
+    use = {"num_val": 3, "num_test": 6, "max_new_tokens": 5, "metrics": ["chrf", "exact-match"]}
+    lora = {"kind": "lora", "rank": 2}
+    return {
+        "name": "two", "question": "What is left of a?", "bases": [{"name": "mine", "source": "./model"}],
+        "tasks": [{"name": "a", "task": {"kind": "prompt-completion", "path": "a.jsonl"}, **use},
+                  {"name": "b", "task": {"kind": "prompt-completion", "path": "b.jsonl"}, **use},
+                  {"name": "old", "task": {"kind": "text", "path": "old.txt"}, "role": "outside", "num_val": 3,
+                   "num_test": 4}],
+        "sequences": [{"name": "a-b", "tasks": ["a", "b"]}],
+        "arms": [{"name": "full", "components": "full", "learning_rates": [0.001, 0.01]},
+                 {"name": "fresh", "components": [{"method": lora, "carry": "fresh"}], "learning_rates": [0.01, 0.1]},
+                 {"name": "stack", "components": [{"method": lora, "carry": "stack"}], "learning_rates": [0.01, 0.1]},
+                 {"name": "merged", "components": {"a": lora, "b": [{"method": "full", "carry": "merge"}]},
+                  "learning_rates": [0.01, 0.1], "learning_rates_for": {"b": [0.001, 0.01]}},
+                 {"name": "layer", "components": {"a": [{"method": "layer", "slot": "block"}, lora],
+                                                  "b": [{"method": "layer", "slot": "block", "carry": "freeze"},
+                                                        {"method": lora, "carry": "fresh"}]},
+                  "learning_rates": [0.01, 0.1]}],
+        "controls": {"reference": "full", "joint": True, "single_task": True},
+        "evaluation": {"routings": ["latest", "oracle"]},
+        "hypotheses": [{"name": "H1", "statement": "Fresh forgets less than full.",
+                        "contrast": {"left": "fresh", "right": "full", "quantity": "forgetting", "task": "a",
+                                     "expect": "less"}},
+                       {"name": "H2", "statement": "Full beats copying.",
+                        "contrast": {"left": "full", "right": "floor:copy", "task": "b", "metric": "chrf",
+                                     "expect": "greater"}}],
+        "training": {"budget": "4 steps", "sequence_length": 32, "batch_sequences": 4, "evaluations": 1},
+        "factors": ["method", "rank", "path"], "seeds": 3}
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    folder = tmp_path_factory.mktemp("sequences")
+    study = parse_study(content(folder), "two")
+    return run_study(study, RunOptions(runs=folder / "runs", view=False, figures=False), relative_to=folder)
+
+
+@pytest.mark.xdist_group("sequences")
+def test_every_stage_is_done_and_every_score_is_there(trial: Any) -> None:
+    results: Results = trial.results
+    assert results.status == "complete"
+    phases = {(row.sequence, row.phase) for row in results.scores if row.arm == "fresh" and row.step is None}
+    assert {("a-b", 1), ("a-b", 2), ("only-b", 1), ("joint-a-b", 1)} <= phases
+    chrf = [row for row in results.scores if row.metric == "chrf"]
+    assert {row.arm for row in chrf} >= {"base", "full", "fresh", "stack", "merged", "layer", "full-aa", "floor:copy",
+                                         "floor:constant"}
+    assert all(0 <= row.value <= 1 and row.n == 6 for row in chrf if row.value is not None)
+    assert [finding.hypothesis for finding in results.findings if finding.contrast == ""] == [] or results.findings
+
+
+@pytest.mark.xdist_group("sequences")
+def test_the_old_adapter_answers_unchanged_under_oracle(trial: Any) -> None:
+    """Zero by construction: the adapter of task a is the same after phase 2, byte for byte, and so are its answers."""
+    def losses(arm: str, phase: int, routing: str) -> list[float]:
+        table = pq.read_table(trial.folder / "records.parquet").to_pylist()
+        found = [row for row in table if (row["arm"], row["phase"], row["task"], row["split"], row["routing"],
+                                          row["sequence"], row["metric"]) ==
+                 (arm, phase, "a", "test", routing, "a-b", "nats-per-token")]
+        return sorted({row["value"] for row in found if row["seed"] == 0})
+
+    assert set(losses("fresh", 2, "oracle")) <= set(losses("fresh", 1, "latest"))
+    assert not set(losses("fresh", 2, "latest")) <= set(losses("fresh", 1, "latest"))
+    assert not set(losses("full", 2, "oracle")) <= set(losses("full", 1, "latest"))
+
+
+@pytest.mark.xdist_group("sequences")
+def test_artifacts_say_what_the_model_holds(trial: Any) -> None:
+    state = {arm: read_state(next((trial.folder / "artifacts").glob(f"mine/{arm}/a-b/seed-0/phase-2-b")))
+             for arm in ("full", "fresh", "stack", "merged", "layer")}
+    places = {arm: [(instance.name, instance.place.value) for instance in found.instances]
+              for arm, found in state.items()}
+    assert places == {
+        "full": [("main@1", "newest")], "fresh": [("main@1", "unloaded"), ("main@2", "newest")],
+        "stack": [("main@1", "below"), ("main@2", "newest")], "merged": [("main@1", "merged"), ("main@2", "newest")],
+        "layer": [("block@1", "newest"), ("main@1", "unloaded"), ("main@2", "newest")]}
+
+
+@pytest.mark.xdist_group("sequences")
+def test_a_second_run_computes_nothing(trial: Any) -> None:
+    folder = trial.folder.parent.parent
+    study = parse_study(content(folder), "two")
+    before = (trial.folder / "results.json").stat().st_mtime_ns
+    run_study(study, RunOptions(runs=folder / "runs", view=False, figures=False), relative_to=folder)
+    assert (trial.folder / "results.json").stat().st_mtime_ns == before
