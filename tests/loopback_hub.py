@@ -102,9 +102,11 @@ class LoopbackHub:
 
         The library reads its settings from the environment once, at import; so they are set where it keeps them.
         """
-        from huggingface_hub import constants
+        from huggingface_hub import close_session, constants
         from huggingface_hub.utils import _http
 
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        close_session()  # connections are made anew, without a proxy
         monkeypatch.setattr(constants, "ENDPOINT", self.endpoint)
         monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE",
                             self.endpoint + "/{repo_id}/resolve/{revision}/{filename}")

@@ -240,7 +240,7 @@ def _curves(study: Study) -> Iterator[CurvePoint]:
         for arm, rates in RATES.items():
             for seed in study.seeds:
                 for phase, task in enumerate(path.tasks, start=1):
-                    cell = CellKey("tiny", arm, path.name, seed, Point(learning_rate=rates[-1]))
+                    cell = CellKey("tiny", arm, path.name, seed, Point(learning_rate=rates[BEST]))
                     last = loss(arm, path.tasks, phase, task)
                     for step in (20, 40, 60, 80):
                         value = last + (BASE[task] - last) * float(np.exp(-step / 20))

@@ -42,22 +42,21 @@ def content(folder: Path) -> dict[str, Any]:
                   {"name": "old", "task": {"kind": "text", "path": "old.txt"}, "role": "outside", "num_val": 3,
                    "num_test": 4}],
         "sequences": [{"name": "a-b", "tasks": ["a", "b"]}],
-        "arms": [{"name": "full", "components": "full", "learning_rates": [0.001, 0.01]},
-                 {"name": "fresh", "components": [{"method": lora, "carry": "fresh"}], "learning_rates": [0.01, 0.1]},
-                 {"name": "stack", "components": [{"method": lora, "carry": "stack"}], "learning_rates": [0.01, 0.1]},
+        "arms": [{"name": "fresh", "components": [{"method": lora, "carry": "fresh"}], "learning_rates": [0.01, 0.1]},
                  {"name": "merged", "components": {"a": lora, "b": [{"method": "full", "carry": "merge"}]},
-                  "learning_rates": [0.01, 0.1], "learning_rates_for": {"b": [0.001, 0.01]}},
+                  "learning_rates": [0.1], "learning_rates_for": {"b": [0.01]}},
                  {"name": "layer", "components": {"a": [{"method": "layer", "slot": "block"}, lora],
                                                   "b": [{"method": "layer", "slot": "block", "carry": "freeze"},
-                                                        {"method": lora, "carry": "fresh"}]},
-                  "learning_rates": [0.01, 0.1]}],
-        "controls": {"reference": "full", "joint": True, "single_task": True},
+                                                        {"method": lora, "carry": "stack"}]},
+                  "learning_rates": [0.1]}],
+        "controls": {"reference": "merged", "joint": True},
+        "accept_threats": ["unequal-tuning", "method-tied-to-position"],
         "evaluation": {"routings": ["latest", "oracle"]},
-        "hypotheses": [{"name": "H1", "statement": "Fresh forgets less than full.",
-                        "contrast": {"left": "fresh", "right": "full", "quantity": "forgetting", "task": "a",
+        "hypotheses": [{"name": "H1", "statement": "Fresh forgets less than full after LoRA.",
+                        "contrast": {"left": "fresh", "right": "merged", "quantity": "forgetting", "task": "a",
                                      "expect": "less"}},
                        {"name": "H2", "statement": "Full beats copying.",
-                        "contrast": {"left": "full", "right": "floor:copy", "task": "b", "metric": "chrf",
+                        "contrast": {"left": "merged", "right": "floor:copy", "task": "b", "metric": "chrf",
                                      "expect": "greater"}}],
         "training": {"budget": "4 steps", "sequence_length": 32, "batch_sequences": 4, "evaluations": 1},
         "factors": ["method", "rank", "path"], "seeds": 3}
@@ -75,12 +74,12 @@ def test_every_stage_is_done_and_every_score_is_there(trial: Any) -> None:
     results: Results = trial.results
     assert results.status == "complete"
     phases = {(row.sequence, row.phase) for row in results.scores if row.arm == "fresh" and row.step is None}
-    assert {("a-b", 1), ("a-b", 2), ("only-b", 1), ("joint-a-b", 1)} <= phases
+    assert {("a-b", 1), ("a-b", 2), ("joint-a-b", 1)} <= phases
     chrf = [row for row in results.scores if row.metric == "chrf"]
-    assert {row.arm for row in chrf} >= {"base", "full", "fresh", "stack", "merged", "layer", "full-aa", "floor:copy",
+    assert {row.arm for row in chrf} >= {"base", "fresh", "merged", "layer", "merged-aa", "floor:copy",
                                          "floor:constant"}
     assert all(0 <= row.value <= 1 and row.n == 6 for row in chrf if row.value is not None)
-    assert [finding.hypothesis for finding in results.findings if finding.contrast == ""] == [] or results.findings
+    assert {finding.hypothesis for finding in results.findings if finding.estimate is not None} == {"H1", "H2"}
 
 
 @pytest.mark.xdist_group("sequences")
@@ -95,19 +94,19 @@ def test_the_old_adapter_answers_unchanged_under_oracle(trial: Any) -> None:
 
     assert set(losses("fresh", 2, "oracle")) <= set(losses("fresh", 1, "latest"))
     assert not set(losses("fresh", 2, "latest")) <= set(losses("fresh", 1, "latest"))
-    assert not set(losses("full", 2, "oracle")) <= set(losses("full", 1, "latest"))
+    assert not set(losses("merged", 2, "oracle")) <= set(losses("merged", 1, "latest"))
 
 
 @pytest.mark.xdist_group("sequences")
 def test_artifacts_say_what_the_model_holds(trial: Any) -> None:
     state = {arm: read_state(next((trial.folder / "artifacts").glob(f"mine/{arm}/a-b/seed-0/phase-2-b")))
-             for arm in ("full", "fresh", "stack", "merged", "layer")}
+             for arm in ("fresh", "merged", "layer")}
     places = {arm: [(instance.name, instance.place.value) for instance in found.instances]
               for arm, found in state.items()}
     assert places == {
-        "full": [("main@1", "newest")], "fresh": [("main@1", "unloaded"), ("main@2", "newest")],
-        "stack": [("main@1", "below"), ("main@2", "newest")], "merged": [("main@1", "merged"), ("main@2", "newest")],
-        "layer": [("block@1", "newest"), ("main@1", "unloaded"), ("main@2", "newest")]}
+        "fresh": [("main@1", "unloaded"), ("main@2", "newest")],
+        "merged": [("main@1", "merged"), ("main@2", "newest")],
+        "layer": [("block@1", "newest"), ("main@1", "below"), ("main@2", "newest")]}
 
 
 @pytest.mark.xdist_group("sequences")

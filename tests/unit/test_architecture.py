@@ -15,11 +15,12 @@ MOST_LINES = 300
 # From the ground up. A name is a module or a package right below finetrial; a longer name wins over a shorter one.
 TIERS: tuple[tuple[str, ...], ...] = (
     ("errors", "fingerprint", "catalog", "streams", "records", "__init__"),
-    ("models", "train", "generate", "tasks", "scorers"),
+    ("models", "train", "generate", "tasks", "scorers", "sandbox"),
     ("methods", "measures", "spec", "analysis"),
     ("stages", "plan", "report"),
     ("studies",),
     ("run", "models.bundled"),  # making a base trains with a method, so it stands above both
+    ("compare",),
     ("cli",),
 )
 TIER_OF = {name: tier for tier, names in enumerate(TIERS) for name in names}

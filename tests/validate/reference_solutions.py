@@ -1,11 +1,11 @@
-"""Do the reference solutions of HumanEval, MBPP and HumanEval-X (JavaScript) pass in the sandbox, and how long do they take?
+"""Do the reference solutions of HumanEval, MBPP and HumanEval-X (JavaScript) pass in the sandbox, and how fast?
 
     python tests/validate/reference_solutions.py [--processes 1] [--only mbpp]
 
 Reads FINETRIAL_REAL_DATA (see that folder's README); a set that is not there is left out, with the reason. Expected:
-164/164, 974/974, and of HumanEval-X all but the two whose published solution is wrong (WRONG_REFERENCES), as it is by the
-publisher's own rule that nothing may be printed. By exit code alone, which failed assertions of `console.assert` do not
-change, those two pass as well. JavaScript/162 needs the npm package js-md5, which is fetched for this check only.
+164/164, 974/974, and of HumanEval-X all but the two whose published solution is wrong (WRONG_REFERENCES), as it is by
+the publisher's own rule that nothing may be printed. By exit code alone, which failed assertions of `console.assert` do
+not change, those two pass as well. JavaScript/162 needs the npm package js-md5, fetched for this check only.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Collection:
 
     def problems(self) -> list[Problem]:
         """Every row with its reference solution."""
-        text = gzip.open(self.file, "rt", encoding="utf-8") if self.file.suffix == ".gz" else self.file.open(encoding="utf-8")
-        with text as lines:
-            return [self.solved(json.loads(line)) for line in lines]
+        content = self.file.read_bytes()
+        text = (gzip.decompress(content) if self.file.suffix == ".gz" else content).decode()
+        return [self.solved(json.loads(line)) for line in text.split("\n") if line]
 
 
 COLLECTIONS = (
@@ -91,11 +91,11 @@ def check(collection: Collection, processes: int) -> int:
     elapsed, cpu = time.monotonic() - started, os.times()
     cpu_seconds = sum(cpu[:4]) - sum(cpu_before[:4])
     walls = sorted(outcome.wall_seconds for outcome in outcomes)
-    print(f"{collection.name}: {sum(outcome.passed for outcome in outcomes)}/{len(outcomes)} passed in {elapsed:.1f} s with "
-          f"{processes} process(es): {1000 * elapsed * processes / len(outcomes):.0f} ms a program "
-          f"({1000 * cpu_seconds / len(outcomes):.0f} ms of CPU), without set-up median {1000 * statistics.median(walls):.0f} "
-          f"ms, longest {walls[-1]:.2f} s; most CPU {max(outcome.cpu_seconds for outcome in outcomes):.2f} s; layers: "
-          f"{', '.join(outcomes[0].layers)}")
+    print(f"{collection.name}: {sum(outcome.passed for outcome in outcomes)}/{len(outcomes)} passed in {elapsed:.1f} s "
+          f"with {processes} process(es): {1000 * elapsed * processes / len(outcomes):.0f} ms a program "
+          f"({1000 * cpu_seconds / len(outcomes):.0f} ms of CPU), without set-up median "
+          f"{1000 * statistics.median(walls):.0f} ms, longest {walls[-1]:.2f} s; most CPU "
+          f"{max(outcome.cpu_seconds for outcome in outcomes):.2f} s; layers: {', '.join(outcomes[0].layers)}")
     unexpected = 0
     for problem, outcome in zip(runnable, outcomes, strict=True):
         wrong = WRONG_REFERENCES.get(problem.name)
@@ -122,9 +122,8 @@ def with_package(problem: Problem) -> Problem | None:
             file = archive.extractfile("package/src/md5.js")
             assert file is not None
             source = file.read().decode()
-    prelude = (f"const md5Module = {{ exports: {{}} }};\n(function (module, exports) {{\n{source}\n}})(md5Module, "
-               "md5Module.exports);\nrequire = ((before) => (name) => name === 'js-md5' ? md5Module.exports : before(name))"
-               "(require);\n")
+    prelude = (f"const md5 = {{ exports: {{}} }};\n(function (module, exports) {{\n{source}\n}})(md5, md5.exports);\n"
+               "require = ((before) => (name) => name === 'js-md5' ? md5.exports : before(name))(require);\n")
     return dataclasses.replace(problem, code=prelude + problem.code)
 
 

@@ -90,8 +90,8 @@ def _examples(trial: Trial, page: _Page, written: _Arms) -> Iterator[Example]:
         difference = differences[place] if differences is not None else np.nan
         yield Example(
             base=page.base, sequence=page.sequence, phase=page.phase, task=page.task, item=item, chosen=chosen,
-            left=left, right=right, metric=metric, difference=float(difference) if np.isfinite(difference) else None, input=shown.inputs[place],
-            reference=shown.references[place],
+            left=left, right=right, metric=metric, difference=float(difference) if np.isfinite(difference) else None,
+            input=shown.inputs[place], reference=shown.references[place],
             written=tuple(_written(arm, of_seeds, item, metric) for arm, of_seeds in written.items()))
 
 

@@ -54,4 +54,5 @@ def titles(study: Study, recorded: Collection[str] = ()) -> dict[str, str]:
 
 def _floors(recorded: Collection[str]) -> list[str]:
     """Copying first, then by name."""
-    return sorted((name for name in recorded if name.startswith(FLOOR)), key=lambda name: (name != f"{FLOOR}copy", name))
+    found = (name for name in recorded if name.startswith(FLOOR))
+    return sorted(found, key=lambda name: (name != f"{FLOOR}copy", name))

@@ -48,6 +48,29 @@ def seeds_needed(effect: float, components: Components, num_clusters: int, alpha
     return None
 
 
+def detectable_with(components: Components, num_seeds: int, num_clusters: int, alpha: float = 0.05,
+                    wanted: float = POWER) -> float:
+    """The smallest effect that so many seeds and clusters are expected to find with power `wanted`."""
+    return detectable_effect(*_expected(components, num_seeds, num_clusters), alpha, wanted)
+
+
+def seeds_for_equivalence(margin: float, components: Components, num_clusters: int, alpha: float = 0.05,
+                          wanted: float = POWER, most: int = 200) -> int | None:
+    """The fewest seeds (at least 3) at which two arms that do not differ are found equivalent with power `wanted`.
+
+    Two one-sided tests at `alpha` (Phillips 1990, J. Pharmacokinet. Biopharm. 18(2), eq. 4 at a true difference of 0,
+    with the central t): 2 P(T < margin / SE - t) - 1. None where even `most` seeds are too few.
+    """
+    for num_seeds in range(MIN_SEEDS, most + 1):
+        standard_error, freedom = _expected(components, num_seeds, num_clusters)
+        if standard_error == 0:
+            return num_seeds
+        room = margin / standard_error - float(special.stdtrit(freedom, 1 - alpha))
+        if 2 * float(special.stdtr(freedom, room)) - 1 >= wanted:
+            return num_seeds
+    return None
+
+
 def _rejection(noncentrality: float, degrees_of_freedom: float, critical: float) -> float:
     """P(|T| > critical). The far tail is below P(Z < -noncentrality): left out where that is under 1e-9."""
     noncentrality = min(noncentrality, LARGEST)

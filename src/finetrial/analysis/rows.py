@@ -62,8 +62,9 @@ def arm_branches(trial: Trial, names: Collection[str] | None = None) -> Iterator
     own = [arm.name for arm in trial.study.arms]
     for base in trial.study.bases:
         for path in trial.paths:
+            along = [arm.name for arm in trial.study.arms_along(path)]
             for name in own if names is None else names:
-                if name in own or path in trial.study.paths:
+                if (name in along) if name in own else path in trial.study.paths:
                     yield Branch(base.name, name, path.name)
 
 

@@ -13,7 +13,8 @@ _COMPARED = {SCORE: ("scores better than {right}{on}", "scores worse than {right
              "forgetting": ("forgets more{of} than {right}", "forgets less{of} than {right}"),
              MATCHED: ("forgets more{of} than {right} once both have learned as much of {learned}",
                        "forgets less{of} than {right} once both have learned as much of {learned}"),
-             RATE_RATIO: ("has a higher best learning rate than {right}", "has a lower best learning rate than {right}"),
+             RATE_RATIO: ("has a higher best learning rate than {right}",
+                          "has a lower best learning rate than {right}"),
              COST: ("costs more {cost} than {right}", "costs less {cost} than {right}")}
 _OTHER = ("has more {quantity}{on} than {right}", "has less {quantity}{on} than {right}")
 

@@ -141,7 +141,8 @@ class Trial:
             return runs[int(np.argmax(scores))]
         branch, entry = loading.branch, loading.entry
         if branch in self._several:
-            raise NotMeasured(f"has runs at {self._several[branch]}; make each an arm of its own", self.label(branch.arm))
+            raise NotMeasured(f"has runs at {self._several[branch]}; make each an arm of its own",
+                              self.label(branch.arm))
         rate = None if branch.is_fixed else loading.rate or self._chosen_rate(branch, entry.phase, seed)
         where = "" if rate is None else f" at learning rate {rate:g}"
         found = self.grid(branch, entry).get((None if branch.is_fixed else seed, rate))

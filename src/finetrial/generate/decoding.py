@@ -25,7 +25,7 @@ from finetrial.train.precision import autocast
 
 BATCH_TOKENS = 1 << 15  # places in all slots together
 REFILL_SHARE = 0.25  # of the slots are empty before prompts are admitted between rows that go on
-WIDTH_RATIO = 2  # prompts share slots with others of at least half their width
+ENOUGH_SLOTS = 32  # beyond which more rows make a step hardly cheaper by the row
 
 
 @dataclass(frozen=True)
@@ -61,18 +61,24 @@ def decode(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_
     model.eval()
     try:
         with torch.no_grad(), autocast(next(model.parameters()).device, precision):
-            for group in groups([len(prompt) for prompt in prompts], task.room):
+            for group in groups([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
                 _decode_group(task, group, batch_tokens)
     finally:
         model.train(training)
     return [task.done[number] for number in range(len(prompts))]
 
 
-def groups(lengths: Sequence[int], room: int) -> list[list[int]]:
-    """Numbers of prompts, longest first, in groups within which no slot is wider than twice what a prompt needs."""
+def groups(lengths: Sequence[int], room: int, batch_tokens: int) -> list[list[int]]:
+    """Numbers of prompts, longest first, in groups that share slots as wide as the longest of them needs.
+
+    One group as long as its slots are ENOUGH_SLOTS: few and long batches waste less than narrow ones save. Where the
+    longest prompts leave fewer, those that need less than half their width get narrower slots, and more of them.
+    """
     found: list[list[int]] = []
     for number in sorted(range(len(lengths)), key=lambda number: -lengths[number]):
-        if not found or (lengths[number] + room) * WIDTH_RATIO < lengths[found[-1][0]] + room:
+        width = lengths[found[-1][0]] + room if found else 0
+        few = width * ENOUGH_SLOTS > batch_tokens
+        if not found or (few and (lengths[number] + room) * 2 < width):
             found.append([])
         found[-1].append(number)
     return found

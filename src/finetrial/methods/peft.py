@@ -38,6 +38,7 @@ _PLAIN = (True, False, "gaussian", "orthogonal")
 _EXACT = ("lora", "adalora", "delora", "glora", "gralora", "hira", "ia3", "loha", "lokr", "miss", "oft", "peanut", "psoft",
           "pvera", "randlora", "supertuning", "vera")
 _ROUNDING = ("deft", "hra", "osf")  # they start from the base up to rounding
+_READS = ("glora", "hira", "osf", "supertuning")  # they compute with the base's weights, as use_dora does
 TYPES = (*_EXACT, *_ROUNDING, "fourierft")
 _CONV1D = ("lora", "adalora", "deft", "fourierft", "gralora", "hira", "ia3", "pvera", "randlora", "vera")  # GPT-2's layers
 # Keys, values and the second matrix of the MLP, as in the paper (Liu et al. 2022, arXiv 2205.05638) and in peft
@@ -115,10 +116,11 @@ class Peft(Method):
         adapted = chosen(self._targets(kind), kind, layers, self.type)
         config = self._config(model, {layer: layers[layer] for layer in adapted}, layers)
         residual = str(self.options.get("init_lora_weights")).startswith(_RESIDUAL)
-        alone = self.type != "lora" or bool(self.options.get("use_dora"))
+        dora = bool(self.options.get("use_dora"))
         with streams.torch_fork(stream_of(slot, instance)):
             adapter = (ResidualAdapter(model, config, name, adapted) if residual
-                       else Adapter(model, config, name, adapted, alone=alone))
+                       else Adapter(model, config, name, adapted, alone=dora or self.type != "lora",
+                                    reads=dora or self.type in _READS))
         made = {"adalora": _AdaLoraComponent}.get(self.type, _Component)
         return made(slot, instance, adapter)
 

@@ -24,16 +24,20 @@ from finetrial.models.params import fill
 PREFIX = "base_model.model."  # of keys in peft's files
 WEIGHTS = "adapter_model.safetensors"
 _ALONE = "finetrial_alone"  # on peft's layer: whether its adapter tolerates no other
+_READ = "finetrial_weight_read"  # on the base's layer: an adapter computes with its weight, not only its product
 
 
 class Adapter:
     """One adapter on the layers `chosen` (names in the base's numbering).
 
-    `config` is peft's, as it would be written for the base by itself. Draws from torch's global generator. Raises
-    ModelError where peft refuses, or where a layer already holds an adapter and one of the two must be alone.
+    `config` is peft's, as it would be written for the base by itself. `reads` says that the adapter computes with the
+    base's weights themselves (as DoRA does with their norms), so that they must stay in fp32 in mixed precision. Draws
+    from torch's global generator. Raises ModelError where peft refuses, or where a layer already holds an adapter and
+    one of the two must be alone.
     """
 
-    def __init__(self, model: Any, config: Any, name: str, chosen: Sequence[str], *, alone: bool) -> None:
+    def __init__(self, model: Any, config: Any, name: str, chosen: Sequence[str], *, alone: bool,
+                 reads: bool = False) -> None:
         if "." in name:
             raise ModelError(f"the slot {name!r} has a dot, which the name of an adapter must not have",
                              "rename the slot")
@@ -44,6 +48,7 @@ class Adapter:
         self.tuner = _inject(model, _placed(model, config, paths.values()), self.name)
         for layer in self._layers():
             setattr(layer, _ALONE, alone)
+            setattr(layer.get_base_layer(), _READ, reads)
         names = BaseNames(model)
         self._trained = {names(path) for path, parameter in self._tensors(model.named_parameters())
                          if parameter.requires_grad}
@@ -107,6 +112,7 @@ class Adapter:
             with _same_gradients(layer):
                 layer.delete_adapter(self.name)
             if getattr(layer, _ALONE) or not _adapters_on(layer):
+                delattr(layer.get_base_layer(), _READ)
                 parent, _, last = path.rpartition(".")
                 setattr(self.model.get_submodule(parent), last, layer.get_base_layer())
 
@@ -124,6 +130,11 @@ class Adapter:
     def _tensors(self, named: Any) -> Iterator[tuple[str, Any]]:
         """Those that carry the adapter's name as a step of their path."""
         return ((path, tensor) for path, tensor in named if self.name in path.split("."))
+
+
+def weight_is_read(layer: nn.Module) -> bool:
+    """Whether an adapter computes with a base layer's weight itself, so that its type must not change."""
+    return bool(getattr(layer, _READ, False))
 
 
 def write(folder: Path, weights: Mapping[str, Tensor], config: Any) -> None:

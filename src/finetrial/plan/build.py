@@ -9,23 +9,20 @@ Stages of equal content are one stage.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetrial import catalog
-from finetrial.analysis.naming import aa_name, positive_control_name
 from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase, resolve_base
-from finetrial.plan.check import can_go, check_arm, states
+from finetrial.plan.check import check_arm
+from finetrial.plan.lines import ArmRun, Builder, Line, arm_runs, runs_along
 from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PredictionOf, deduplicate
 from finetrial.plan.specs import Resolved
-from finetrial.records.results import Point
 from finetrial.records.table import CellKey
 from finetrial.spec.arm import Arm
-from finetrial.spec.slots import Routing, State, answering
-from finetrial.spec.study import BASE_ARM, Sequence, Study, joined_tasks
-from finetrial.stages.base import Chosen, Source, Stage
+from finetrial.spec.slots import State
+from finetrial.spec.study import BASE_ARM, Sequence, Study, joined_tasks, slot_states
+from finetrial.stages.base import Source
 
 __all__ = ["ArmRun", "Resolved", "arm_runs", "build"]
 
@@ -34,112 +31,9 @@ PROFILE_REPEATS_DEMO = 3
 FLOORS = "floors"  # in the place of an arm, until a record names each
 
 
-@dataclass(frozen=True)
-class ArmRun:
-    """An arm as it is run: one of the study's, or a control made from one, at `factor` times its centre rates."""
-
-    name: str
-    arm: Arm
-    role: str = "arm"
-    replicate: str = ""
-    factor: float | None = None  # None: the whole grid
-
-    def rates(self, phase: str) -> tuple[float, ...]:
-        """The learning rates of the phase that trains on a task."""
-        if self.factor is None:
-            return self.arm.rates(phase)
-        return (float(f"{self.arm.centre_rate(phase) * self.factor:.12g}"),)
-
-    def options(self, phase: str) -> dict[str, float]:
-        """The rates by the names that a `select` stage gives them."""
-        return {f"{rate:g}": rate for rate in self.rates(phase)}
-
-
-@dataclass
-class _Builder:
-    study: Study
-    resolved: Resolved
-    stages: list[Stage] = field(default_factory=list)
-    cells: list[PlannedCell] = field(default_factory=list)
-    profiles: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
-    outputs: list[PlannedOutputs] = field(default_factory=list)
-    data: dict[tuple[str, str], str] = field(default_factory=dict)
-    versions: dict[str, int] = field(default_factory=dict)
-
-    def add(self, kind: str, name: str, spec: Mapping[str, Any], inputs: Mapping[str, Source] | None = None,
-            **more: Any) -> str:
-        """Append a stage and return its id."""
-        if kind not in self.versions:
-            self.versions[kind] = catalog.find("stage", kind).version  # type: ignore[attr-defined]
-        identifier = f"{kind}/{name}"
-        self.stages.append(Stage(identifier, kind, self.versions[kind], spec, inputs or {}, **more))
-        return identifier
-
-
-@dataclass(frozen=True)
-class _Line:
-    """One arm along one sequence on one base: what its phases have in common."""
-
-    builder: _Builder
-    base: ResolvedBase
-    path: Sequence
-    run: ArmRun
-    states: tuple[State, ...]  # after phase 1, 2, ...
-
-    def owner(self, seed: int, rest: str) -> str:
-        """The readable name of a stage of this line."""
-        return f"{self.base.name}/{self.run.name}/{self.path.name}/seed-{seed}/{rest}"
-
-    def train_id(self, seed: int, option: str, index: int) -> str:
-        """The id of a training stage."""
-        return "train/" + self.owner(seed, f"rate-{option}/phase-{index}-{self.path.tasks[index - 1]}")
-
-    def select_id(self, seed: int, index: int) -> str:
-        """The id of the stage that picks the rate of phase `index`."""
-        return "select/" + self.owner(seed, f"after-phase-{index}")
-
-    def chosen(self, seed: int, index: int) -> Source:
-        """The training stage of phase `index` at the rate that was picked; the only one where there is one rate."""
-        options = self.run.options(self.path.tasks[index - 1])
-        if len(options) == 1:
-            return self.train_id(seed, next(iter(options)), index)
-        among = {option: self.train_id(seed, option, index) for option in options}
-        return Chosen(self.select_id(seed, index), among)
-
-    def before(self, index: int) -> State:
-        """What the slots hold when phase `index` begins."""
-        return self.states[index - 2] if index > 1 else State()
-
-    def point(self, rate: float) -> Point:
-        """Where in the grid a cell of this line lies."""
-        return Point(**specs.as_point(self.builder.study, self.run.arm, rate, self.path.tasks[-1]))
-
-    def routings(self, index: int, task: str) -> list[Routing]:
-        """The routings whose answering instances differ after phase `index`; the first one is `latest`."""
-        found: list[Routing] = ["latest"]
-        state = self.states[index - 1]
-        if "oracle" in self.builder.study.evaluation.routings:
-            if answering(state, "oracle", task) != answering(state, "latest"):
-                found.append("oracle")
-        return found
-
-
-def arm_runs(study: Study) -> list[ArmRun]:
-    """The study's arms, then its controls."""
-    runs = [ArmRun(arm.name, arm) for arm in study.arms]
-    controls = study.controls
-    if controls is None:
-        return runs
-    if controls.positive is not None:
-        runs.append(ArmRun(positive_control_name(controls), study.arm(controls.positive.arm), role="positive control",
-                           factor=controls.positive.rate_factor))
-    runs.append(ArmRun(aa_name(controls), study.arm(controls.reference), role="A/A", replicate="aa/", factor=1.0))
-    return runs
-
-
 def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path | None = None) -> Plan:
     """The plan of a study. Raises UserError where the study cannot be carried out as it is written."""
-    builder = _Builder(study, resolved or Resolved())
+    builder = Builder(study, resolved or Resolved())
     for written in study.bases:
         base = resolve_base(written, relative_to)
         for use in study.tasks:
@@ -151,19 +45,12 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
             check_arm(study, arm, base)
         _untouched(builder, base)
         for path in (*study.paths, *study.control_paths):
-            _along(builder, base, path, _runs_along(study, path))
+            _along(builder, base, path, runs_along(study, path))
         _profiled(builder, base)
     return deduplicate(Plan(builder.stages, builder.cells, builder.profiles, builder.outputs, builder.data))
 
 
-def _runs_along(study: Study, path: Sequence) -> list[ArmRun]:
-    """The runs of one sequence: arms and controls, or for a sequence that the controls add the arms that can."""
-    if path in study.paths:
-        return [run for run in arm_runs(study) if run.arm in study.arms_along(path)]
-    return [ArmRun(arm.name, arm) for arm in study.arms if can_go(arm, path)]
-
-
-def _untouched(builder: _Builder, base: ResolvedBase) -> None:
+def _untouched(builder: Builder, base: ResolvedBase) -> None:
     """The base before any phase, and the floors beside it: outputs that need no model."""
     owner = f"{base.name}/{BASE_ARM}"
     predictions = _predictions(builder, base, owner, {}, owner, base.name, lambda task: ["latest"])
@@ -186,9 +73,9 @@ def _untouched(builder: _Builder, base: ResolvedBase) -> None:
             builder.outputs.append(PlannedOutputs(base.name, FLOORS, path.name, None, 0, of, None, floors))
 
 
-def _along(builder: _Builder, base: ResolvedBase, path: Sequence, runs: list[ArmRun]) -> None:
+def _along(builder: Builder, base: ResolvedBase, path: Sequence, runs: list[ArmRun]) -> None:
     """All arms along one sequence. Seeds outermost: an interrupted run holds whole replicates."""
-    lines = [_Line(builder, base, path, run, tuple(states(run.arm, path))) for run in runs]
+    lines = [Line(builder, base, path, run, tuple(slot_states(run.arm, path))) for run in runs]
     chains: dict[tuple[str, int, float], list[PlannedPhase]] = {}
     generates = any(specs.output_metrics(use) for use in builder.study.tasks)
     for index, task in enumerate(path.tasks, start=1):
@@ -211,7 +98,7 @@ def _along(builder: _Builder, base: ResolvedBase, path: Sequence, runs: list[Arm
                                          line.run.role, chain))
 
 
-def _phase(line: _Line, seed: int, rate: float, index: int) -> PlannedPhase:
+def _phase(line: Line, seed: int, rate: float, index: int) -> PlannedPhase:
     builder, base, run, task = line.builder, line.base, line.run, line.path.tasks[index - 1]
     owner = line.owner(seed, f"rate-{rate:g}/phase-{index}-{task}")
     label = f"{run.arm.title if run.role == 'arm' else run.name} at {rate:g}, seed {seed}"
@@ -230,7 +117,7 @@ def _phase(line: _Line, seed: int, rate: float, index: int) -> PlannedPhase:
     return PlannedPhase(index, task, train, predictions)
 
 
-def _predictions(builder: _Builder, base: ResolvedBase, owner: str, model: Mapping[str, Source], group: str,
+def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mapping[str, Source], group: str,
                  label: str, routings: Any, judged: tuple[str, ...] = ()) -> dict[PredictionOf, str]:
     """The losses on every task that is evaluated; on those in `judged` the validation losses in any case.
 
@@ -255,7 +142,7 @@ def _predictions(builder: _Builder, base: ResolvedBase, owner: str, model: Mappi
     return found
 
 
-def _outputs(line: _Line, seed: int, index: int) -> None:
+def _outputs(line: Line, seed: int, index: int) -> None:
     """What the arm generates after a phase, at the rate that was picked, for every task that generates."""
     builder, base, run = line.builder, line.base, line.run
     model = line.chosen(seed, index)
@@ -281,13 +168,13 @@ def _outputs(line: _Line, seed: int, index: int) -> None:
                                                   select, points))
 
 
-def _score(builder: _Builder, name: str, metrics: list[dict[str, Any]], inputs: Mapping[str, Source],
+def _score(builder: Builder, name: str, metrics: list[dict[str, Any]], inputs: Mapping[str, Source],
            group: str = "") -> str:
     return builder.add("score", name, {"split": "test", "metrics": metrics}, inputs, group=group,
                        label=f"score {name.rpartition('/')[2]}")
 
 
-def _decoding(builder: _Builder, task: str) -> dict[str, Any]:
+def _decoding(builder: Builder, task: str) -> dict[str, Any]:
     return {"split": "test", "precision": builder.study.evaluation.precision,
             "max_new_tokens": builder.study.task(task).max_new_tokens}
 
@@ -296,7 +183,7 @@ def _routed(routing: str, task: str) -> dict[str, Any]:
     return {} if routing == "latest" else {"routing": routing, "task": task}
 
 
-def _select(line: _Line, chains: Mapping[tuple[str, int, float], list[PlannedPhase]], index: int) -> None:
+def _select(line: Line, chains: Mapping[tuple[str, int, float], list[PlannedPhase]], index: int) -> None:
     """One choice for each seed, from the validation predictions of every seed and rate on the task just trained."""
     builder, run = line.builder, line.run
     tasks, options = joined_tasks(line.path.tasks[index - 1]), run.options(line.path.tasks[index - 1])
@@ -312,11 +199,11 @@ def _select(line: _Line, chains: Mapping[tuple[str, int, float], list[PlannedPha
                     label=f"rate of {run.name}, seed {seed}")
 
 
-def _profiled(builder: _Builder, base: ResolvedBase) -> None:
+def _profiled(builder: Builder, base: ResolvedBase) -> None:
     """Cost, measured apart: repeats are the outer loop, so that the arms are interleaved."""
     repeats = PROFILE_REPEATS_DEMO if builder.study.size == "demo" else PROFILE_REPEATS
     for repeat, arm, path, index in _profile_grid(builder.study, repeats):
-        task, held = path.tasks[index], (State(), *states(arm, path))
+        task, held = path.tasks[index], (State(), *slot_states(arm, path))
         spec = {**specs.profiled(specs.training(builder.study, base, arm, task, builder.resolved, held[index])),
                 "repeat": repeat}
         if index:

@@ -8,8 +8,7 @@ from __future__ import annotations
 from finetrial.errors import SpecError
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec.arm import Arm
-from finetrial.spec.slots import State, advance
-from finetrial.spec.study import Sequence, Study
+from finetrial.spec.study import Study, slot_states
 
 
 def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:
@@ -34,24 +33,6 @@ def _lengths(study: Study, arm: Arm, base: ResolvedBase) -> list[str]:
             for name, length in wanted.items() if length > limit]
 
 
-def states(arm: Arm, path: Sequence) -> list[State]:
-    """What the arm's slots hold after each phase of a sequence. Raises ValueError for a broken rule of carry."""
-    state, found = State(), []
-    for phase, task in enumerate(path.tasks, start=1):
-        state, _ = advance(state, phase, task, [component.spec() for component in arm.for_task(task)])
-        found.append(state)
-    return found
-
-
-def can_go(arm: Arm, path: Sequence) -> bool:
-    """Whether the arm's rules of carry hold along a sequence."""
-    try:
-        states(arm, path)
-    except ValueError:
-        return False
-    return True
-
-
 def _slots(study: Study, arm: Arm) -> list[str]:
     problems = []
     for path in study.paths:
@@ -64,7 +45,7 @@ def _slots(study: Study, arm: Arm) -> list[str]:
             problems += [f"slot {name!r} is listed twice for task {task!r}" for name in sorted(set(names))
                          if names.count(name) > 1]
         try:
-            states(arm, path)
+            slot_states(arm, path)
         except ValueError as error:
             problems.append(f"sequence {path.name}: {error}")
     return list(dict.fromkeys(problems))

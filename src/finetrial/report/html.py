@@ -28,10 +28,10 @@ def page(view: View, figures: Sequence[Figure], *, files: bool = True) -> str:
     specs = {f"{figure.name}-{place}": spec for figure in figures for place, spec in enumerate(page_specs(figure))}
     parts = {"claims": view.claims, "sequence": view.sequences or "matrix" in shown, "examples": view.examples}
     anchors = {*shown, *(name for name, part in parts.items() if part), *_ALWAYS}
-    rendered: str = _template().render(view=view, figures=shown, shown=anchors, specs=script_json(specs) if specs else "", files=files,
-                                      config=script_json(PAGE_CONFIG), bundle=_bundle() if specs else "",
-                                      shapes=SHAPE_PATHS, glossary=GLOSSARY, slug=slug,
-                                      many=MANY_PANELS)
+    rendered: str = _template().render(
+        view=view, figures=shown, shown=anchors, files=files, specs=script_json(specs) if specs else "",
+        config=script_json(PAGE_CONFIG), bundle=_bundle() if specs else "", shapes=SHAPE_PATHS, glossary=GLOSSARY,
+        slug=slug, many=MANY_PANELS)
     return rendered
 
 

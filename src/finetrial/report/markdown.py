@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-from finetrial.report.figures import Figure
 from finetrial.report.examples import Page
+from finetrial.report.figures import Figure
 from finetrial.report.model import Answer, Card, View
 from finetrial.report.tabular import Cell, Table
 from finetrial.report.words import GLOSSARY

@@ -1,4 +1,4 @@
-"""Quantities in words: what metrics, units and costs are called, and how a comparison of each is put into a sentence."""
+"""Quantities in words: what metrics, units and costs are called, and the sentence that a comparison of each makes."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def _says_nothing(head: _Head, row: list[Estimate], rows: dict[_Head, list[Estim
 
 def _cell(head: _Head, estimate: Estimate, decimals: int | None, is_of_outputs: bool) -> Cell:
     if head.arm.role == FLOOR and estimate.value is None:
-        return Cell("\N{EN DASH}", help="a floor is an output: it has no loss, and only tasks that generate have floors")
+        return Cell("\N{EN DASH}", help="a floor is an output: it has no loss, and only generating tasks have floors")
     if head.arm.role == POSITIVE_CONTROL and estimate.value is None and not estimate.failures and is_of_outputs:
         return Cell("\N{EN DASH}", help="this control generates nothing: its harm is read in the loss")
     return estimate_cell(estimate, decimals)

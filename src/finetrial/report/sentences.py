@@ -38,8 +38,8 @@ def verdict_sentence(finding: Finding, contrast: Contrast | None, label: Label) 
     if finding.verdict == "ASSAY FAILED":
         return f"No verdict: {MEANINGS['ASSAY FAILED']}."
     if finding.by_construction:
-        return (f"Exactly zero, by construction: {contrast_name(finding, contrast, label)}. The weights that answer are "
-                "untouched, so no data could have shown a difference.")
+        return (f"Exactly zero, by construction: {contrast_name(finding, contrast, label)}. The weights that answer "
+                "are untouched, so no data could have shown a difference.")
     if finding.estimate is None:
         return sentence(finding.reason or MEANINGS[finding.verdict])
     found = _found(finding, contrast, label)

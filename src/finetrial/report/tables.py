@@ -21,10 +21,10 @@ def sequence_table(facts: Facts, path: Path) -> Table | None:
     wanted = [("average-score", "", "average score", "over the tasks learned, after the last phase"),
               *(("retention", task, f"{task} kept", "share of the gain that the last phase left; 1 = all")
                 for task in path.learned if task != path.last_task),
-              ("backward-transfer", "", "backward transfer", "change of earlier tasks since each was trained; "
-                                                             "positive = later phases helped"),
-              ("forward-transfer", "", "forward transfer", "gain on later tasks from the phases before their own; "
-                                                           "positive = they helped"),
+              ("backward-transfer", "", "backward transfer",
+               "change of earlier tasks since each was trained; positive = later phases helped"),
+              ("forward-transfer", "", "forward transfer",
+               "gain on later tasks from the phases before their own; positive = they helped"),
               ("drift", "", "drift", "loss on texts never trained on, since the untouched base; positive = worse")]
     found = {name: _over_sequence(facts, path, name[0], name[1]) for name in wanted}
     found = {name: rows for name, rows in found.items() if rows}
@@ -70,8 +70,8 @@ def storage_table(facts: Facts, path: Path) -> Table | None:
         kept = [cost.stored_bytes if (cost := facts.cost(path, arm.name, task)) else None for task in path.learned]
         known = [number for number in kept if number is not None]
         total = sum(known) if len(known) == len(kept) else None
-        rows.append(TableRow((Cell(arm.label), *(known_or_not(numbers.bytes_text(number)) for number in (*kept, total))),
-                             arm))
+        cells = (known_or_not(numbers.bytes_text(number)) for number in (*kept, total))
+        rows.append(TableRow((Cell(arm.label), *cells), arm))
     columns = (Column("arm"), *(Column(task, "first task" if place == 0 else "one more task")
                                 for place, task in enumerate(path.learned)), Column("all tasks", "beside the base"))
     name = facts.path_label(path)
@@ -161,7 +161,7 @@ def _votes(rates: list[float | None]) -> str:
 
 
 def _over_sequence(facts: Facts, path: Path, measure: str, task: str) -> dict[tuple[str, str], Measure]:
-    """(arm, routing) -> the measure after the last phase: in the metric that the tasks share, else in nats per token."""
+    """(arm, routing) -> the measure after the last phase: in the metric its tasks share, else in nats per token."""
     found: dict[tuple[str, str], Measure] = {}
     for row in facts.results.measures:
         place = (row.measure, row.base, row.sequence, row.phase, row.task)

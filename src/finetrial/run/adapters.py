@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from finetrial.errors import UserError, unknown
 from finetrial.plan.bases import ResolvedBase, resolve_base
-from finetrial.plan.specs import attention
 from finetrial.plan.build import Resolved
+from finetrial.plan.specs import attention
 from finetrial.spec.io import read_study
 from finetrial.spec.slots import Routing
 from finetrial.spec.study import BASE_ARM, Study

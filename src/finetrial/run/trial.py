@@ -32,8 +32,8 @@ from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.spec.io import read_study, write_study
 from finetrial.spec.study import Study
-from finetrial.stages.base import Stage, StageInput
 from finetrial.stages.adapted import STATE, WEIGHTS, link_tree
+from finetrial.stages.base import Stage, StageInput
 
 STUDY_FILE, PLAN_FILE, RESULTS_FILE, RUN_FILE = "study.yaml", "plan.json", "results.json", "run.json"
 REPORT_FILE = "report.html"

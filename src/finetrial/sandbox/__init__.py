@@ -10,7 +10,7 @@ outcome names them; where one that is needed is missing, `run` refuses. docs/san
 from finetrial.sandbox.languages import Language
 from finetrial.sandbox.layers import Layer, Layers, SandboxError, doctor_lines, probe
 from finetrial.sandbox.outcome import Limits, Outcome, Status
-from finetrial.sandbox.run import Program, run, run_many
+from finetrial.sandbox.runner import Program, run, run_many
 
 __all__ = ["Language", "Layer", "Layers", "Limits", "Outcome", "Program", "SandboxError", "Status", "doctor_lines",
            "probe", "run", "run_many"]

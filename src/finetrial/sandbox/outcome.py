@@ -51,7 +51,7 @@ class Outcome:
     """What became of a program. Times are seconds; a stream holds at most `Limits.output_bytes`."""
 
     status: Status
-    exit_code: int | None  # minus the signal's number if a signal ended it; None if it was stopped at a limit
+    exit_code: int | None  # minus a signal's number; None if finetrial stopped it at a limit
     stdout: str
     stderr: str
     wall_seconds: float  # from the program's start; setting the sandbox up is not in it

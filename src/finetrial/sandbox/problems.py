@@ -16,12 +16,13 @@ from finetrial.errors import DataError
 from finetrial.sandbox.languages import Language
 from finetrial.sandbox.layers import Layers
 from finetrial.sandbox.outcome import Limits, Outcome, Status
-from finetrial.sandbox.run import DEFAULT_LIMITS, Program, run_many
+from finetrial.sandbox.runner import DEFAULT_LIMITS, Program, run_many
 
 ENDED_EARLY = "finetrial: the program ended before its tests did"
 THROWING_ASSERT = ("console.assert = (condition, ...said) => "
                    "{ if (!condition) throw new Error(['assertion failed', ...said].join(' ')); };")
-LAST_LINE = {"python": '\n\n__import__("os").write(1, b"{}")\n', "javascript": '\n\nglobalThis.process.stdout.write("{}");\n'}
+LAST_LINE = {"python": '\n\n__import__("os").write(1, b"{}")\n',
+             "javascript": '\n\nglobalThis.process.stdout.write("{}");\n'}
 
 
 @dataclass(frozen=True)

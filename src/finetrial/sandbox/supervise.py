@@ -17,10 +17,7 @@ from finetrial.sandbox.start import kill
 TICK_SECONDS = 0.05  # how often limits are looked at that the kernel does not keep
 CHUNK_BYTES = 1 << 16
 MOST_FILES = 10_000
-OUT_OF_MEMORY = {  # what interpreters say last, or before they abort
-    "python": ("MemoryError",),
-    "javascript": ("heap out of memory", "process out of memory", "allocation failed", "could not allocate memory"),
-}
+NODE_OUT_OF_MEMORY = ("heap out of memory", "process out of memory", "allocation failed", "could not allocate memory")
 
 
 class Interrupted(Exception):
@@ -48,7 +45,8 @@ class Watch:
         try:
             stopped_at = self._wait()
         finally:
-            kill(self.process)
+            if self.process.returncode is None or "seccomp" not in self.layers:  # nobody else can be in its group
+                kill(self.process)
             self._reap(blocking=True)
             for stream in self.written:
                 stream.close()
@@ -117,10 +115,16 @@ class Watch:
             return Status.TIMEOUT
         if exit_code == -signal.SIGXFSZ:
             return Status.FILES
-        last = stderr.rstrip().rpartition("\n")[2] if self.language == "python" else stderr
-        if exit_code == -signal.SIGKILL or any(sign in last for sign in OUT_OF_MEMORY[self.language]):
-            return Status.MEMORY  # a program cannot kill itself by accident: the kernel was short of memory
+        if exit_code == -signal.SIGKILL or _out_of_memory(self.language, stderr):
+            return Status.MEMORY  # a program does not kill itself by accident: the kernel was short of memory
         return Status.FAILED
+
+
+def _out_of_memory(language: str, stderr: str) -> bool:
+    """Python's last words are the exception; Node prints where it was after saying so."""
+    if language == "python":
+        return stderr.rstrip().rpartition("\n")[2].startswith("MemoryError")
+    return any(said in stderr for said in NODE_OUT_OF_MEMORY)
 
 
 def _is_larger(folder: Path, most_bytes: int) -> bool:

@@ -14,6 +14,7 @@ from finetrial.errors import unknown
 from finetrial.spec.arm import Arm, Controls
 from finetrial.spec.hypothesis import FLOOR, Contrast, Hypothesis
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
+from finetrial.spec.slots import State, advance
 from finetrial.tasks.base import Task
 from finetrial.train.config import Training
 
@@ -71,6 +72,23 @@ class Sequence(Frozen):
 
     name: str = Field(pattern=NAME)
     tasks: tuple[str, ...] = Field(min_length=1)
+
+
+def slot_states(arm: Arm, path: Sequence) -> list[State]:
+    """What the arm's slots hold after each phase of a sequence. Raises ValueError for a broken rule of carry."""
+    state, found = State(), []
+    for phase, task in enumerate(path.tasks, start=1):
+        state, _ = advance(state, phase, task, [component.spec() for component in arm.for_task(task)])
+        found.append(state)
+    return found
+
+
+def _can_go(arm: Arm, path: Sequence) -> bool:
+    try:
+        slot_states(arm, path)
+    except ValueError:
+        return False
+    return True
 
 
 class Evaluation(Frozen):
@@ -159,8 +177,10 @@ class Study(Frozen):
         return (Sequence(name="-".join(learned), tasks=learned),)
 
     def arms_along(self, path: Sequence) -> tuple[Arm, ...]:
-        """The arms that go along a sequence of the study."""
-        return tuple(arm for arm in self.arms if not arm.sequences or path.name in arm.sequences)
+        """The arms that go along a sequence; along one that the controls add, those whose rules of carry allow it."""
+        if path in self.paths:
+            return tuple(arm for arm in self.arms if not arm.sequences or path.name in arm.sequences)
+        return tuple(arm for arm in self.arms if not arm.sequences and _can_go(arm, path))
 
     def task(self, name: str) -> TaskUse:
         """The task called `name`."""

@@ -2,7 +2,7 @@
 
     finetrial run hybrid --size demo      the 2 x 2 of LoRA and layer, three seeds
     finetrial run hybrid                  seven arms, five seeds
-    finetrial run hybrid --size thorough  also tiny-t5, joint training and JavaScript alone
+    finetrial run hybrid --size thorough  also joint training and JavaScript alone
 
 Python (`pycode`), then JavaScript (`jscode`). Experiment 1, task-specific: LoRA and layer are new for each task.
 Experiment 2, shared layer: LoRA is new, the layer of the first task is used again, frozen or trained on.
@@ -46,7 +46,7 @@ class Hybrid(BuiltIn):
     def make(self, scale: str, size: str) -> Study:
         """The embedded study at one of three sizes."""
         demo, thorough = size == "demo", size == "thorough"
-        bases = (Base(name="tiny-gpt"), Base(name="tiny-t5")) if thorough else (Base(name="tiny-gpt"),)
+        bases = (Base(name="tiny-gpt"),)
         return Study(
             name="hybrid", scale="embedded", size=size,
             question="How do LoRA and a new layer interact, and does sharing the layer between tasks help or hurt?",

@@ -2,7 +2,7 @@
 
     finetrial run lora-vs-layer --size demo      LoRA r=8, LoRA at the layer's parameters, layer; three seeds
     finetrial run lora-vs-layer                  five arms, five seeds, both routings
-    finetrial run lora-vs-layer --size thorough  also interleaved and random layers, and tiny-t5
+    finetrial run lora-vs-layer --size thorough  also interleaved and random layers
 
 `pycode` (description -> Python body), then `jscode` (comment -> JavaScript function). Parts are swapped per task: the
 second task starts a fresh one beside the base. Under LATEST the newest part answers for both tasks, which is where
@@ -50,7 +50,7 @@ class LoraVsLayer(BuiltIn):
     def make(self, scale: str, size: str) -> Study:
         """The embedded study at one of three sizes."""
         demo = size == "demo"
-        bases = (Base(name="tiny-gpt"), Base(name="tiny-t5")) if size == "thorough" else (Base(name="tiny-gpt"),)
+        bases = (Base(name="tiny-gpt"),)
         return Study(
             name="lora-vs-layer", scale="embedded", size=size,
             question="Frozen base plus swappable LoRA adapters, or frozen base plus swappable new layers?",

@@ -15,7 +15,18 @@ from __future__ import annotations
 from typing import ClassVar
 
 from finetrial.methods.full import Full
-from finetrial.spec import Arm, Base, Component, Contrast, Controls, Hypothesis, PositiveControl, Sequence, Study, TaskUse
+from finetrial.spec import (
+    Arm,
+    Base,
+    Component,
+    Contrast,
+    Controls,
+    Hypothesis,
+    PositiveControl,
+    Sequence,
+    Study,
+    TaskUse,
+)
 from finetrial.studies.arms import FULL_RATES, LORA_RATES, lora
 from finetrial.studies.base import BuiltIn
 from finetrial.tasks.pydoc_chat import PydocChat

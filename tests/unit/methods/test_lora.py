@@ -95,7 +95,7 @@ def test_saved_adapter_loads_in_plain_peft(tiny_model: Any, architecture: str, t
     other.load(tmp_path)
     assert other.trainable_digest() == component.trainable_digest()
     smaller = Lora(rank=1, targets=targets).attach(tiny_model(architecture), Streams(5), "adapter")
-    with pytest.raises(ModelError, match="does not fit this adapter"):
+    with pytest.raises(ModelError, match=r"(?s)does not fit .*with the options"):
         smaller.load(tmp_path)
 
 

@@ -14,7 +14,7 @@ IDS = torch.arange(24).reshape(2, 12)
 SMALL: dict[str, dict[str, Any]] = {
     "adalora": {"init_r": 4, "target_r": 2, "total_step": 20, "tinit": 1, "tfinal": 2},
     "fourierft": {"n_frequency": 10}, "oft": {"r": 0, "oft_block_size": 4},
-    **{name: {"r": 4} for name in ("loha", "lokr", "delora", "glora", "gralora", "hira", "hra", "miss", "psoft", "shira")}}
+    **{name: {"r": 4} for name in ("loha", "lokr", "delora", "glora", "gralora", "hira", "hra", "miss", "psoft")}}
 VARIANTS = [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"},
             {"init_lora_weights": "orthogonal"}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"},
             {"init_lora_weights": "pissa_niter_4", "use_rslora": True}, {"init_lora_weights": False}]

@@ -128,6 +128,13 @@ def test_one_path_ties_the_method_to_the_position() -> None:
     assert "x trains a by full and b by lora" in said(made, "method-tied-to-position")
 
 
+def test_a_method_that_another_sequence_begins_with_is_not_tied() -> None:
+    """As where one sequence instructs the base before it learns the task, and another does not."""
+    made = study([path_arm("x", "full", "lora")], tasks=TWO_TASKS,
+                 sequences=[{"name": "plain", "tasks": ["b"]}, {"name": "after", "tasks": ["a", "b"]}])
+    assert not said(made, "method-tied-to-position")
+
+
 @pytest.mark.parametrize("arms", [
     [path_arm("x", "full", "lora"), path_arm("y", "full", "full", "continue")],
     [path_arm("x", "full", "lora"), path_arm("y", "full", "lora:rank=2")],

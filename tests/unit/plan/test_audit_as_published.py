@@ -47,10 +47,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for part, (suffix, count) in enumerate(counts.items()):
             texts = documents(count, seed=700 + 10 * number + part)
             write_rows(folder / f"{name}{suffix}.jsonl", [{"prompt": text, "completion": text} for text in texts])
-    replies = pairs(140, seed=800, prompt="User: {}\nAssistant:")
+    replies = pairs(140, seed=800, prompt="User: {}\nAssistant:", length=15)
     write_rows(folder / "replies.jsonl", replies)
     write_rows(folder / "replies-head.jsonl", replies[:60])  # held out: the first rows of the training set
-    write_rows(folder / "replies-val.jsonl", pairs(20, seed=801, prompt="User: {}\nAssistant:"))
+    write_rows(folder / "replies-val.jsonl", pairs(20, seed=801, prompt="User: {}\nAssistant:", length=15))
     return folder
 
 

@@ -3,11 +3,12 @@
     python driver.py USER LEFT_OUT      USER: root or plain; LEFT_OUT: layers, separated by commas, or "control"
 
 Prints JSON: the outcome of each program, and `effects`, what could be seen outside (there should be nothing). It is a
-process of its own because a plain user stays one, and because orphans then become its children (PR_SET_CHILD_SUBREAPER).
+process of its own because a plain user stays one, and because orphans become its children (PR_SET_CHILD_SUBREAPER).
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -72,7 +73,8 @@ class Setting:
         self.sockets = (self.tcp, self.udp, self.abstract, self.datagrams, self.socket)
         for one in self.sockets:
             one.setblocking(False)
-        self.victim = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE, process_group=0)
+        self.victim = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE,
+                                       process_group=0)
         self.buffer = ctypes.create_string_buffer(b"hunter2")
 
     @staticmethod
@@ -108,10 +110,8 @@ class Setting:
         """What was done outside."""
         found = []
         for name, one in zip(("tcp", "udp", "abstract", "datagrams", "socket"), self.sockets, strict=True):
-            try:
-                found.append(f"{name} was reached: {one.accept() if one.type == socket.SOCK_STREAM else one.recv(99)!r}")
-            except BlockingIOError:
-                pass
+            with contextlib.suppress(BlockingIOError):
+                found.append(f"{name}: {one.accept() if one.type == socket.SOCK_STREAM else one.recv(99)!r}")
         now = self.secret.stat() if self.secret.exists() else None
         same = now and all(getattr(now, name) == getattr(self.status, name)
                            for name in ("st_ino", "st_mode", "st_nlink", "st_size", "st_mtime_ns", "st_ctime_ns"))

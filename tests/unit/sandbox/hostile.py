@@ -48,7 +48,8 @@ else:
 
 JAVASCRIPT = """\
 const SETTING = %(setting)s;
-(async () => { %(body)s })().then(() => console.log("ESCAPED"), (error) => console.log("contained:", String(error)));
+(async () => { %(body)s })().then(() => { console.log("ESCAPED"); process.exit() },
+                               (error) => console.log("contained:", String(error)));
 """
 
 NETWORK = [
@@ -127,12 +128,13 @@ PROCESSES = [
 
 USE = [
     Hostile("10 GB", "x = bytearray(10 << 30)\nos._exit(0 if x[-1] else 1)"),
-    Hostile("10 GB, uncaught", "try:\n    x = []\n    while True:\n        x.append(bytearray(1 << 24))\n"
+    Hostile("10 GB, bit by bit", "try:\n    x = []\n    while True:\n        x.append(bytearray(1 << 24))\n"
             "except ZeroDivisionError:\n    pass\nexcept MemoryError:\n    x.clear()\n    sys.stdout.flush()\n"
             "    sys.stderr.write('MemoryError\\n')\n    os._exit(1)", ends=("memory",)),
     Hostile("10 GB, shared", "import mmap\nm = mmap.mmap(-1, 10 << 30)"),
     Hostile("memory file", "fd = os.memfd_create('x')\nfor _ in range(64):\n    os.write(fd, bytes(1 << 20))"),
-    Hostile("shared memory of System V", "call({'x86_64': 29, 'aarch64': 194}[os.uname().machine], 0, 1 << 20, 0o1600)"),
+    Hostile("shared memory of System V", 
+            "call({'x86_64': 29, 'aarch64': 194}[os.uname().machine], 0, 1 << 20, 0o1600)"),
     Hostile("zip bomb", """
         import gzip
         bomb = gzip.compress(bytes(1 << 24)) * 640
@@ -223,29 +225,34 @@ FILES = [
 ]
 
 NODE = [
-    Hostile(f"javascript: {name}", code, "javascript", *rest) for name, code, *rest in (
-        ("tcp", "await new Promise((yes, no) => require('net').connect(SETTING.tcp, '127.0.0.1', yes).on('error', no))",
-         ("passed", "failed"), {}, True),
-        ("udp", "await new Promise((yes, no) => { const s = require('dgram').createSocket('udp4'); s.on('error', no);"
-         "s.send('x', SETTING.udp, '127.0.0.1', (e) => { s.close(); e ? no(e) : yes() }) })", ("passed", "failed"), {}, True),
-        ("fetch", "await fetch(`http://127.0.0.1:${SETTING.tcp}/`)", ("passed", "failed")),
-        ("reads home", "require('fs').readFileSync(SETTING.secret)", ("passed",), {}, True),
-        ("writes to /tmp", "require('fs').writeFileSync(SETTING.litter, 'x')", ("passed",), {}, True),
-        ("environment", "if (!JSON.stringify(process.env).includes('hunter2')) throw 'clean'"),
-        ("child process", "require('child_process').execFileSync('/bin/true')", ("passed",), {}, True),
-        ("kills a neighbour", "process.kill(SETTING.victim, 'SIGCONT')", ("passed",), {}, True),
-        ("endless loop", "for (;;);", ("timeout",), {"cpu_seconds": 1}),
-        ("waits past the wall time", "await new Promise((yes) => setTimeout(yes, 60000))", ("timeout",),
-         {"wall_seconds": 0.6}),
-        ("10 GB", "const a = []; for (;;) a.push(new Array(100000).fill(1.5))", ("memory",),
-         {"memory_bytes": 128 << 20}),
-        ("10 GB of buffers", "const a = []; for (;;) a.push(Buffer.alloc(1 << 24, 1))", ("passed", "memory", "failed")),
-        ("floods stdout", "for (;;) require('fs').writeSync(1, 'x'.repeat(65536))", ("output",)),
-        ("worker bomb", "const { Worker } = require('worker_threads'); const all = [];"
-         "for (let i = 0; i < 500; i++) all.push(new Worker('setTimeout(() => 0, 60000)', { eval: true }));"
-         "await Promise.all(all.map((w) => new Promise((yes, no) => w.on('online', yes).on('error', no))))",
-         ("passed", "failed", "memory", "timeout"), {"cpu_seconds": 2}),
-    )
+    Hostile("javascript: tcp", "await new Promise((yes, no) => require('net').connect(SETTING.tcp, '127.0.0.1', yes)"
+            ".on('error', no))", "javascript", control=True),
+    Hostile("javascript: udp", "await new Promise((yes, no) => { const s = require('dgram').createSocket('udp4');"
+            "s.on('error', no); s.send('x', SETTING.udp, '127.0.0.1', (e) => { s.close(); e ? no(e) : yes() }) })",
+            "javascript", control=True),
+    Hostile("javascript: fetch", "await fetch(`http://127.0.0.1:${SETTING.tcp}/`)", "javascript", ("passed", "failed")),
+    Hostile("javascript: reads home", "require('fs').readFileSync(SETTING.secret)", "javascript", control=True),
+    Hostile("javascript: writes to /tmp", "require('fs').writeFileSync(SETTING.litter, 'x')", "javascript",
+            control=True),
+    Hostile("javascript: environment", "if (!JSON.stringify(process.env).includes('hunter2')) throw 'clean'",
+            "javascript"),
+    Hostile("javascript: child process", "require('child_process').execFileSync('/bin/true')", "javascript",
+            control=True),
+    Hostile("javascript: kills a neighbour", "process.kill(SETTING.victim, 'SIGCONT')", "javascript", control=True),
+    Hostile("javascript: endless loop", "for (;;);", "javascript", ("timeout",), {"cpu_seconds": 1}),
+    Hostile("javascript: waits past the wall time", "await new Promise((yes) => setTimeout(yes, 60000))", "javascript",
+            ("timeout",), {"wall_seconds": 0.6}),
+    Hostile("javascript: 10 GB", "const a = []; for (;;) a.push(new Array(100000).fill(1.5))", "javascript",
+            ("memory",), {"memory_bytes": 128 << 20}),
+    Hostile("javascript: 10 GB of buffers", "const a = []; for (;;) a.push(Buffer.alloc(1 << 24, 1))", "javascript",
+            ("passed", "memory", "failed")),
+    Hostile("javascript: floods stdout", "for (;;) require('fs').writeSync(1, 'x'.repeat(65536))", "javascript",
+            ("output",)),
+    Hostile("javascript: worker bomb", """
+        const { Worker } = require('worker_threads'); const all = [];
+        for (let i = 0; i < 500; i++) all.push(new Worker('setTimeout(() => 0, 60000)', { eval: true }));
+        await Promise.all(all.map((w) => new Promise((yes, no) => w.on('online', yes).on('error', no))))
+        """, "javascript", ("passed", "failed", "memory", "timeout"), {"cpu_seconds": 2}),
 ]
 
 ALL = [*NETWORK, *PROCESSES, *USE, *FILES, *NODE]

@@ -228,7 +228,7 @@ def _five_gram_bits(model: ngram.NgramModel, pairs: Sequence[Pair]) -> float:
 
 
 TINY_T5 = T5Recipe(
-    "tiny-t5", encoder_layers=3, decoder_layers=3, width=256, heads=4, inner=1024, activation="relu", vocabulary=8224,
+    "tiny-t5", encoder_layers=2, decoder_layers=2, width=256, heads=4, inner=1024, activation="relu", vocabulary=8224,
     embedding_std=0.05, block_scale=0.3, prefix_share=0.75, source_tokens=(64, 384), target_tokens=(32, 160),
-    noise_density=0.15, mean_span_tokens=3.0, learning_rate=0.006, batch_sequences=32, micro_batch=4, tokens=5_000_000,
+    noise_density=0.15, mean_span_tokens=3.0, learning_rate=0.006, batch_sequences=32, micro_batch=4, tokens=5_500_000,
     weight_decay=0.1, warmup=0.03, final=0.02)

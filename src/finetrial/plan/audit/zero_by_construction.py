@@ -10,10 +10,9 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from finetrial.plan.audit.base import Found, Rule
-from finetrial.plan.check import states
 from finetrial.spec.hypothesis import MATCHED, Contrast, Side
 from finetrial.spec.slots import Place, State, answering
-from finetrial.spec.study import Sequence, Study, joined_tasks
+from finetrial.spec.study import Sequence, Study, joined_tasks, slot_states
 
 FORGETTING = ("forgetting", "forgetting-max", MATCHED)
 
@@ -53,7 +52,7 @@ def _is_zero(study: Study, contrast: Contrast, side: Side) -> bool:
     if trained in (0, last):
         return False
     try:
-        reached = states(arm, path)
+        reached = slot_states(arm, path)
     except ValueError:  # the carries contradict each other: planning says so, with the mend
         return False
     return _answer(reached[trained - 1], contrast) == _answer(reached[last - 1], contrast)

@@ -74,6 +74,7 @@ def _panel(facts: Facts, task: str, metric: str, rows: Rows, name: str) -> Panel
     tips = [alt.Tooltip("arm:N"), alt.Tooltip("step:Q"), alt.Tooltip("value:Q", format=".4g"),
             alt.Tooltip("n:Q", title="seeds")]
     return panel(name, rows, [
-        chart.mark_area(opacity=0.14, line=False).encode(y=alt.Y("low:Q", scale=scale, title=None), y2=alt.Y2("high:Q")),
+        chart.mark_area(opacity=0.14, line=False).encode(y=alt.Y("low:Q", scale=scale, title=None),
+                                                         y2=alt.Y2("high:Q")),
         chart.mark_line(strokeWidth=2).encode(y=y),
         chart.mark_point(size=40, opacity=0).encode(y=y, tooltip=tips)])

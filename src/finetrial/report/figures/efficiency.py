@@ -83,7 +83,8 @@ def _panel(facts: Facts, path: Path, axis: str, rows: Rows, name: str) -> Panel:
     return panel(name, [*rows, *line], [
         of_kind("base").mark_rule(strokeDash=[3, 3]).encode(y=y),
         of_kind("floor").mark_rule(strokeDash=[1, 3], strokeWidth=1.5).encode(y=y, tooltip=[alt.Tooltip("arm:N")]),
-        chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
+        chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"),
+                                                                                     y2=alt.Y2("high:Q")),
         chart.mark_point(size=120, filled=True, opacity=1).encode(shape=shape(arms), tooltip=tips)])
 
 

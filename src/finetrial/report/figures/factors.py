@@ -28,8 +28,9 @@ def figure(facts: Facts) -> Figure | None:
             texts += [f"{down} {row['y']}, {across} {row['x']}: {row['text']} ({row['interval']})" for row in rows]
     if not panels:
         return None
-    return Figure("factors", "Two factors", "Test score of the arm at each pair of levels, at its chosen learning rate, "
-                  "with its interval. The stronger the blue, the better the score; the best is framed.",
+    return Figure("factors", "Two factors",
+                  "Test score of the arm at each pair of levels, at its chosen learning rate, with its interval. The "
+                  "stronger the blue, the better the score; the best is framed.",
                   f"Heat maps of scores over two factors. {'; '.join(texts)}.", tuple(panels), 2, 200)
 
 
@@ -64,7 +65,8 @@ def _panel(facts: Facts, path: Path, rows: Rows, factors: tuple[str, str]) -> Pa
     columns, lines = (sorted({row[key] for row in rows}) for key in ("x", "y"))
     x = alt.X("x:O", sort=columns, title=NAMES.get(factors[0], factors[0]),
               axis=alt.Axis(labelAngle=0, domain=False, ticks=False))
-    y = alt.Y("y:O", sort=lines[::-1], title=NAMES.get(factors[1], factors[1]), axis=alt.Axis(domain=False, ticks=False))
+    y = alt.Y("y:O", sort=lines[::-1], title=NAMES.get(factors[1], factors[1]),
+              axis=alt.Axis(domain=False, ticks=False))
     lowest, highest = min(row["signed"] for row in rows), max(row["signed"] for row in rows)
     width = (highest - lowest) or 1.0
     cells = [row | {"strength": (row["signed"] - lowest) / width, "best": row["signed"] == highest} for row in rows]

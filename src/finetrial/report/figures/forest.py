@@ -12,6 +12,7 @@ from finetrial.records.results import Finding
 from finetrial.report import sentences
 from finetrial.report.facts import Facts
 from finetrial.report.figures.theme import NEUTRAL, Figure, Panel, Rows, of_kind, panel, span
+from finetrial.report.quantities import unit_name
 from finetrial.spec import Contrast
 
 # Dark enough on white, light enough on near-black; the word stands beside the mark, so colour is not needed to read it.
@@ -57,7 +58,7 @@ def _row(facts: Facts, finding: Finding, contrast: Contrast | None, ratio: bool)
     estimate, interval = numbers.with_interval(finding.estimate or 0.0, finding.low, finding.high)
     row = {"text": name, "estimate": finding.estimate, "low": finding.low, "high": finding.high,
            "verdict": finding.verdict, "found": f"{estimate} ({interval})",
-           "unit": "ratio" if ratio else sentences.unit_name(finding.unit) or "difference"}
+           "unit": "ratio" if ratio else unit_name(finding.unit) or "difference"}
     band = sentences.band(finding, contrast)
     return row | ({"band_low": band[0], "band_high": band[1]} if band else {})
 
@@ -87,5 +88,6 @@ def _panel(rows: Rows, unit: str, ratio: bool, name: str) -> Panel:
         chart.mark_rule(strokeWidth=2.5, yOffset=down).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=colour,
                                                               tooltip=tips),
         chart.mark_point(filled=True, size=90, opacity=1, yOffset=down).encode(x=x, color=colour, tooltip=tips),
-        chart.mark_text(align="left", baseline="top", dy=up, lineHeight=_TEXT).encode(x=alt.XValue(0), text=alt.Text("label:N"))],
+        chart.mark_text(align="left", baseline="top", dy=up, lineHeight=_TEXT).encode(x=alt.value(0),
+                                                                                     text=alt.Text("label:N"))],
         height * len(rows))

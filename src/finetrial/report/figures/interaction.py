@@ -34,10 +34,10 @@ def figure(facts: Facts) -> Figure | None:
     if not panels:
         return None
     return Figure("interaction", "Interaction",
-                  "Scores of the four arms of a factorial, with intervals. From left to right one factor is added, from "
-                  "the dashed to the solid line the other. Parallel lines: their effects add up. The interaction, above "
-                  "each panel, is the rise of the solid line less the rise of the dashed one, signed so that above zero "
-                  "the two together do better than they promise alone.",
+                  "Scores of the four arms of a factorial, with intervals. From left to right one factor is added, "
+                  "from the dashed to the solid line the other. Parallel lines: their effects add up. The interaction, "
+                  "above each panel, is the rise of the solid line less the rise of the dashed one, signed so that "
+                  "above zero the two together do better than they promise alone.",
                   f"Interaction plots. {'; '.join(texts)}.", tuple(panels), 2, 280)
 
 
@@ -84,9 +84,11 @@ def _panel(facts: Facts, contrast: Contrast, rows: Rows, name: str) -> Panel:
     dash = alt.StrokeDash("line:N", legend=None, scale=alt.Scale(domain=["with", "without"], range=[[1, 0], [5, 4]]))
     tips = [alt.Tooltip("arm:N"), alt.Tooltip("found:N", title="score")]
     chart = alt.Chart().encode(x=x, y=y, color=tint)
+    at_start, at_end = (chart.transform_filter(f"datum.at === {at}") for at in (0, 1))
     return panel(name, rows, [
         chart.mark_line(strokeWidth=2.5).encode(strokeDash=dash),
-        chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"), y2=alt.Y2("high:Q")),
+        chart.transform_filter("isValid(datum.low)").mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q"),
+                                                                                     y2=alt.Y2("high:Q")),
         chart.mark_point(filled=True, size=110, opacity=1).encode(tooltip=tips),
-        *(chart.transform_filter(f"datum.at === {at}").mark_text(align=align, dx=shift, fontSize=12).encode(text=alt.Text("arm:N"))
-          for at, align, shift in ((0, "right", -11), (1, "left", 11)))])
+        at_start.mark_text(align="right", dx=-11, fontSize=12).encode(text=alt.Text("arm:N")),
+        at_end.mark_text(align="left", dx=11, fontSize=12).encode(text=alt.Text("arm:N"))])

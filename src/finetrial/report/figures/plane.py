@@ -178,7 +178,8 @@ def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: 
     tint, form = colour(arms), shape(arms)
     mean, mark = of_kind("mean").encode(x=x, y=y, color=tint), of_kind("mark").encode(x=x, y=y, color=tint)
     return panel(name, rows, [
-        of_kind("floor").mark_rect(color=NEUTRAL, opacity=0.28, clip=True).encode(x=x, x2=alt.X2("x2:Q"), y=y, y2=alt.Y2("y2:Q")),
+        of_kind("floor").mark_rect(color=NEUTRAL, opacity=0.28, clip=True).encode(x=x, x2=alt.X2("x2:Q"), y=y,
+                                                                                  y2=alt.Y2("y2:Q")),
         of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(x=x),
         of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(y=y),
         of_kind("seed").mark_circle(size=9, opacity=0.35, clip=True).encode(x=x, y=y, color=tint),

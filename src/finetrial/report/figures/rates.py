@@ -96,7 +96,7 @@ def _panel(facts: Facts, task: str, arm: ArmMark, rows: Rows, domain: list[float
         of_kind("chosen").mark_point(size=90, strokeWidth=1.8, opacity=1, color=tint).encode(x=x, y=y, tooltip=seed),
         of_kind(TEST).mark_point(size=60, opacity=0).encode(x=x, y=y, tooltip=n),
         of_kind("failed").mark_text(align="center", baseline="top", fontSize=10).encode(
-            x=x, y=alt.YValue(2), text=alt.Text("word:N"))])
+            x=x, y=alt.value(2), text=alt.Text("word:N"))])
 
 
 def _as_written(rates: list[float]) -> str:

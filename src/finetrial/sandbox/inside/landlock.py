@@ -33,7 +33,7 @@ SCOPES = 0b11  # abstract unix sockets, signals: ABI 6
 
 
 def confine(read: Iterable[str], devices: Iterable[str], write: Iterable[str]) -> None:
-    """Refuse all files but those below `read` (read, run), `devices` (read, write) and `write`. Absent ones are skipped."""
+    """Refuse all files but those below `read` (read, run), `devices` (read, write), `write`; absent ones are skipped."""
     abi = system.syscall("landlock_create_ruleset", CREATE_RULESET, None, 0, ASK_VERSION)
     handled = (1 << NUM_FILE_RIGHTS[min(abi, len(NUM_FILE_RIGHTS)) - 1]) - 1
     attributes = struct.pack("QQQ", handled, TCP, SCOPES)[:8 if abi < 4 else 16 if abi < 6 else 24]

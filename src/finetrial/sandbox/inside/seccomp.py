@@ -64,7 +64,7 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64
     "socketpair": (53, 199), "fcntl": (72, 25), "ioctl": (16, 29), "prctl": (157, 167),
 }
 DECIDED_BY_ARGUMENTS = ("clone", "kill", "tgkill", "prlimit64", "socketpair", "fcntl", "ioctl", "prctl")
-NEVER_HEARD_OF = ("clone3", "pidfd_open", "io_uring_setup", "io_uring_enter", "io_uring_register")  # libraries fall back
+NEVER_HEARD_OF = ("clone3", "pidfd_open", "io_uring_setup", "io_uring_enter", "io_uring_register")  # so fall back
 NEWEST = 462  # mseal, Linux 6.10. The numbers of the x32 ABI are greater, too
 
 LOAD, EQUAL, GREATER, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x25, 0x45, 0x54, 0x06

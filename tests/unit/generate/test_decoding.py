@@ -10,7 +10,7 @@ import torch
 from finetrial.errors import DataError, ModelError, UserError
 from finetrial.generate import Sampling, decode
 from finetrial.generate import live as live_file
-from finetrial.generate.decode import groups
+from finetrial.generate.decoding import groups
 from finetrial.methods.lora import Lora
 from finetrial.models import blocks
 from finetrial.streams import Streams
@@ -226,13 +226,11 @@ def _encoder_only() -> Any:
     return T5EncoderModel(T5Config(vocab_size=97, d_model=16, d_kv=4, d_ff=16, num_layers=1, num_heads=2))
 
 
-def test_groups_hold_prompts_of_like_width() -> None:
-    assert groups([3, 90, 50, 2, 45], room=10) == [[1, 2, 4], [0, 3]]
-    assert groups([], room=10) == []
-    assert decode_nothing() == []
+def test_long_prompts_do_not_narrow_the_batch_of_short_ones() -> None:
+    assert groups([3, 90, 50, 2, 45], room=10, batch_tokens=1000) == [[1, 2, 4], [0, 3]]
+    assert groups([3, 90, 50, 2, 45], room=10, batch_tokens=4000) == [[1, 2, 4, 0, 3]]
+    assert groups([], room=10, batch_tokens=1000) == []
 
 
-def decode_nothing() -> list[Any]:
-    from conftest import make_tiny_model
-
-    return decode(make_tiny_model("gpt2"), Words(), [], max_new_tokens=3)
+def test_nothing_to_answer(tiny_model: Any) -> None:
+    assert decode(tiny_model("gpt2"), Words(), [], max_new_tokens=3) == []

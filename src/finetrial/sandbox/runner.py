@@ -70,8 +70,8 @@ def _prove(language: Language, layers: Layers) -> None:
     outcome = _run(Program(runtime(language).proof, language), DEFAULT_LIMITS, layers)
     if not outcome.passed or outcome.stdout.strip() != PROVEN:
         said = outcome.stderr.strip().splitlines()[-1:] or [f"exit code {outcome.exit_code}"]
-        raise SandboxError(f"{runtime(language).executable} does not start in the sandbox ({outcome.status}: {said[0]})",
-                           "install it below /usr or /opt with the libraries it needs, or see: finetrial doctor")
+        raise SandboxError(f"{runtime(language).executable} does not start in the sandbox ({outcome.status}: "
+                           f"{said[0]})", "install it below /usr, with its libraries in /usr/lib; see: finetrial doctor")
 
 
 def _run(program: Program, limits: Limits, layers: Layers, stop: threading.Event | None = None) -> Outcome:
@@ -83,7 +83,8 @@ def _run(program: Program, limits: Limits, layers: Layers, stop: threading.Event
         try:
             process = start(folder, layers=applied, command=interpreter.command(folder.program, limits),
                             read=(*interpreter.read, str(folder.program)), environment=interpreter.environment,
-                            limits=_resource_limits(limits, interpreter), scratch_bytes=limits.folder_bytes, stdin=stdin)
+                            limits=_resource_limits(limits, interpreter), scratch_bytes=limits.folder_bytes,
+                            stdin=stdin)
         except NotLaunched as error:
             raise SandboxError(f"the sandbox cannot be set up: {error}", "see: finetrial doctor") from error
         finally:

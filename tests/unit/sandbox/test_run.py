@@ -1,0 +1,194 @@
+"""Well-meant programs: what they see, how they end, and what is asked for where the sandbox is not complete."""
+
+from __future__ import annotations
+
+import signal
+import tempfile
+import threading
+from pathlib import Path
+
+import pytest
+
+from finetrial.errors import UserError
+from finetrial.sandbox import Limits, Program, SandboxError, Status, doctor_lines, probe, run, run_many, runner
+from finetrial.sandbox import layers as layers_module
+from finetrial.sandbox.languages import find_node, runtime
+from finetrial.sandbox.layers import Layer, Layers
+
+needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
+needs_node = pytest.mark.skipif(find_node() is None, reason="needs Node: pip install 'finetrial[javascript]'")
+SLOW_MACHINE = 120.0
+
+
+@pytest.fixture(autouse=True)
+def folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the sandboxes are made."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    return tmp_path
+
+
+@needs_sandbox
+class TestPython:
+    def test_a_program(self, folder_of_its_own: Path) -> None:
+        outcome = run("import sys\nprint(sys.stdin.read().upper())\nprint('é', file=sys.stderr)", "python",
+                      stdin="straße")
+        assert (outcome.status, outcome.exit_code) == (Status.PASSED, 0)
+        assert (outcome.stdout, outcome.stderr) == ("STRASSE\n", "é\n")
+        assert outcome.passed
+        assert 0 < outcome.cpu_seconds < 10
+        assert set(outcome.layers) >= {"limits", "seccomp"}
+        assert list(folder_of_its_own.iterdir()) == []
+
+    def test_what_it_finds(self) -> None:
+        """An empty folder it can write to, its own; no packages, no environment of ours."""
+        outcome = run("""
+import os, sys, tempfile
+assert os.listdir() == []
+os.mkdir("new")
+with open("new/file", "w") as file:
+    file.write("text")
+os.rename("new/file", "new/other")
+assert open("new/other").read() == "text"
+assert tempfile.gettempdir() == os.getcwd() == os.environ["HOME"]
+assert set(os.environ) <= {"HOME", "TMPDIR", "PYTHONHASHSEED", "LC_CTYPE"}, os.environ
+assert not any("site-packages" in path for path in sys.path)
+""", "python")
+        assert outcome.passed, outcome.stderr
+
+    def test_threads_and_event_loops_work(self) -> None:
+        outcome = run("""
+import asyncio, threading
+async def main():
+    await asyncio.gather(*(asyncio.sleep(0) for _ in range(3)), asyncio.to_thread(int))
+asyncio.run(main())
+threading.Thread(target=print, args=("done",)).start()
+""", "python")
+        assert (outcome.status, outcome.stdout) == (Status.PASSED, "done\n"), outcome.stderr
+
+    def test_sets_have_one_order(self) -> None:
+        texts = {run("print({str(x) for x in range(50)})", "python").stdout for _ in range(2)}
+        assert len(texts) == 1
+
+    @pytest.mark.parametrize(("code", "status", "exit_code"), [
+        ("raise SystemExit(3)", Status.FAILED, 3),
+        ("def f(:", Status.FAILED, 1),
+        ("import numpy", Status.FAILED, 1),
+        ("import os; os.abort()", Status.FAILED, -signal.SIGABRT),
+        ("x = [0] * 10 ** 12", Status.MEMORY, 1),
+        ("x = '\ud800'", Status.FAILED, 1),
+    ])
+    def test_how_it_ends(self, code: str, status: Status, exit_code: int) -> None:
+        outcome = run(code, "python")
+        assert (outcome.status, outcome.exit_code) == (status, exit_code)
+
+    def test_output_is_cut_at_the_limit(self) -> None:
+        outcome = run("print('x' * 5000)", "python", limits=Limits(output_bytes=1000))
+        assert outcome.status is Status.OUTPUT
+        assert outcome.stdout == "x" * 1000
+
+    def test_without_namespaces_all_files_together_are_limited(self) -> None:
+        layers = probe().without("namespaces")
+        if layers.missing:
+            pytest.skip("needs Landlock")
+        code = "import time\nfor i in range(20000):\n    open(str(i), 'wb').write(bytes(1 << 16)); time.sleep(0.001)"
+        assert run(code, "python", limits=Limits(folder_bytes=1 << 20), layers=layers).status is Status.FILES
+
+
+@needs_sandbox
+@needs_node
+class TestJavaScript:
+    def test_a_program(self) -> None:
+        outcome = run("const fs = require('fs'); fs.writeFileSync('a', 'b'); console.log(fs.readdirSync('.').join(), "
+                      "fs.readFileSync(0, 'utf8'))", "javascript", stdin="in")
+        assert (outcome.status, outcome.stdout) == (Status.PASSED, "a in\n"), outcome.stderr
+
+    def test_an_error(self) -> None:
+        outcome = run("Promise.reject(new Error('no'))", "javascript")
+        assert (outcome.status, outcome.exit_code) == (Status.FAILED, 1)
+        assert "Error: no" in outcome.stderr
+
+
+@needs_sandbox
+class TestMany:
+    def test_outcomes_are_in_order(self) -> None:
+        programs = [Program(f"import time; time.sleep({(5 - i) / 50}); print({i})", "python") for i in range(5)]
+        assert [outcome.stdout for outcome in run_many(programs, 3)] == [f"{i}\n" for i in range(5)]
+
+    def test_an_interruption_ends_the_programs(self, monkeypatch: pytest.MonkeyPatch, folder_of_its_own: Path) -> None:
+        """As Ctrl-C does: one program fails to be run, the one beside it sleeps."""
+        running = threading.Event()
+        original = runner._run
+
+        def fails(program: Program, *arguments: object) -> object:
+            if program.code == "fails":
+                running.wait(SLOW_MACHINE)
+                raise KeyboardInterrupt
+            running.set()
+            return original(program, *arguments)  # type: ignore[arg-type]
+
+        run("", "python")  # so that nothing is left to prove
+        monkeypatch.setattr(runner, "_run", fails)
+        programs = [Program("fails", "python"), Program("import time; time.sleep(3600)", "python")]
+        with pytest.raises(KeyboardInterrupt):
+            run_many(programs, 2, limits=Limits(wall_seconds=3600.0))
+        assert list(folder_of_its_own.iterdir()) == []
+
+
+class TestRefusal:
+    @pytest.mark.parametrize("absent", [("seccomp",), ("landlock", "namespaces"), ("limits",)])
+    def test_a_missing_wall_is_named(self, absent: tuple[str, ...]) -> None:
+        with pytest.raises(SandboxError, match="generated code is not run") as caught:
+            run("print()", "python", layers=probe().without(*absent))
+        assert all(f"{name}: left out" in caught.value.problem for name in absent)
+        assert "--allow-unsandboxed" in caught.value.mend
+
+    def test_one_wall_around_the_files_is_enough(self) -> None:
+        everything = Layers(tuple(Layer(name) for name in ("limits", "seccomp", "landlock", "namespaces", "uid")))
+        assert everything.missing == everything.without("landlock", "uid").missing == ()
+        assert everything.without("namespaces").missing == ()
+        assert everything.without("namespaces", "landlock").missing == ("no files but its own",)
+
+    def test_it_can_be_allowed(self) -> None:
+        outcome = run("print(1)", "python", layers=probe().without("seccomp", "landlock", "namespaces", "uid"),
+                      allow_unsandboxed=True)
+        assert (outcome.stdout, outcome.layers) == ("1\n", ("limits",))
+
+    @needs_sandbox
+    def test_an_interpreter_that_does_not_start_is_no_outcome(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Otherwise every program would count as wrong."""
+        monkeypatch.setattr(runner, "PROVEN", "something else")
+        runner._prove.cache_clear()
+        with pytest.raises(SandboxError, match="does not start in the sandbox"):
+            run("print(1)", "python")
+        runner._prove.cache_clear()
+
+    def test_a_layer_that_fails_stops_all(self, monkeypatch: pytest.MonkeyPatch, folder_of_its_own: Path) -> None:
+        """It is there when probed, and then it is not: nothing runs."""
+        monkeypatch.setattr(runner, "_resource_limits", lambda *_: {"NONSENSE": 1})
+        with pytest.raises(SandboxError, match="cannot be set up: AttributeError.*RLIMIT_NONSENSE"):
+            runner._run(Program("print(1)", "python"), Limits(), probe())
+        assert list(folder_of_its_own.iterdir()) == []
+
+    def test_languages(self) -> None:
+        with pytest.raises(UserError, match="unknown language 'pyton'; did you mean 'python'"):
+            runtime("pyton")
+
+    @pytest.mark.parametrize(("name", "value"), [("cpu_seconds", 0), ("cpu_seconds", 1.5), ("wall_seconds", -1.0),
+                                                 ("threads", True), ("memory_bytes", "1 GB")])
+    def test_limits(self, name: str, value: object) -> None:
+        with pytest.raises(UserError, match=f"sandbox limit {name}: {value!r}, expected a positive number"):
+            Limits(**{name: value})  # type: ignore[arg-type]
+
+
+class TestDoctor:
+    def test_every_layer_has_a_line(self) -> None:
+        lines = doctor_lines()
+        assert [line[0] for line in lines][1:-1] == [f"sandbox: {layer.name}" for layer in probe().layers]
+        assert lines[0][1] == (not probe().missing)
+        assert all(found and (well or mend) for _, well, found, mend in lines)
+
+    def test_what_is_missing_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(layers_module, "probe", lambda: probe().without("seccomp"))
+        name, well, found, _ = doctor_lines()[0]
+        assert (name, well) == ("sandbox", False)
+        assert "no network" in found

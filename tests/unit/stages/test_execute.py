@@ -1,0 +1,72 @@
+"""Execute: outputs become programs, programs become counts."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from finetrial.errors import DataError
+from finetrial.sandbox import probe
+from finetrial.scorers.pass_at_k import PassAtK
+from finetrial.stages.base import StageContext, StageTimeout
+from finetrial.stages.execute import Execute, body
+from finetrial.stages.score import read_columns
+
+needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
+TEXTS = {"item": ["a", "b", "c"], "cluster": ["1", "2", "3"], "input": ["", "", ""], "reference": ["", "", ""],
+         "prompt": ["def f(x):\n", "", "def f(x):\n"], "test": ["\nassert f(2) == 4", "\nassert g(2) == 4", "\n"]}
+OUTPUTS = {"item": ["a", "a", "b", "b"], "sample": [0, 1, 0, 1],
+           "output": ["    return 2 * x\n\ndef another(", "    return x", "def g(x):\n    return 4\n", "exit()"]}
+
+
+def context(folder: Path, texts: dict[str, Any], outputs: dict[str, Any], **changes: Any) -> StageContext:
+    for name, columns in (("data/test-texts", texts), ("outputs/outputs", outputs)):
+        (folder / name).parent.mkdir()
+        pq.write_table(pa.table(columns), folder / f"{name}.parquet")
+    (folder / "own").mkdir()
+    inputs: Any = {name: SimpleNamespace(folder=folder / name) for name in ("data", "outputs")}
+    return StageContext("execute", {"split": "test", "language": "python"}, inputs, folder / "own", folder / "checkpoint",
+                        "cpu", None, logging.getLogger(), lambda _: None, {}, **changes)
+
+
+@needs_sandbox
+def test_counts(tmp_path: Path) -> None:
+    values = Execute().run(context(tmp_path, TEXTS, OUTPUTS))
+    passed = read_columns(tmp_path / "own" / "passed.parquet")
+    assert passed == {"item": ["a", "b", "c"], "cluster": ["1", "2", "3"], "num_samples": [2, 2, 0],
+                      "num_passed": [1, 1, 0]}
+    assert read_columns(tmp_path / "own" / "outcomes.parquet")["status"] == ["passed", "failed", "passed", "failed"]
+    assert (values["num_programs"], values["num_passed"], values["statuses"]) == (4, 2, {"failed": 2, "passed": 2})
+    assert "seccomp" in values["layers"]
+    scorer = PassAtK(k=1)
+    statistics = scorer.statistics(passed)
+    assert scorer.aggregate(statistics[:2].sum(axis=0)) == 0.5
+    assert statistics[2, 0] != statistics[2, 0]  # no sample: missing, not zero
+
+
+def test_a_task_without_tests(tmp_path: Path) -> None:
+    texts = {name: column for name, column in TEXTS.items() if name != "test"}
+    with pytest.raises(DataError, match="have no 'test': its outputs cannot be run"):
+        Execute().run(context(tmp_path, texts, OUTPUTS))
+
+
+def test_out_of_time(tmp_path: Path) -> None:
+    with pytest.raises(StageTimeout):
+        Execute().run(context(tmp_path, TEXTS, OUTPUTS, deadline=time.monotonic() - 1.0))
+
+
+@pytest.mark.parametrize(("output", "expected"), [
+    ("    return 1\n", "    return 1\n"),
+    ("    if x:\n        return 1\n\n    # done\n    return 2\n\nprint(f(1))\n",
+     "    if x:\n        return 1\n\n    # done\n    return 2\n"),
+    ("    return 1\n# next\nclass A:", "    return 1"),
+])
+def test_body(output: str, expected: str) -> None:
+    assert body(output) == expected
