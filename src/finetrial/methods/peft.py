@@ -37,8 +37,8 @@ _RESIDUAL = ("pissa", "olora")  # initialisations that take their share out of t
 _PLAIN = (True, False, "gaussian", "orthogonal")
 _EXACT = ("lora", "adalora", "delora", "glora", "gralora", "hira", "ia3", "loha", "lokr", "miss", "oft", "peanut", "psoft",
           "pvera", "randlora", "supertuning", "vera")
-_ROUNDING = ("deft", "hra", "osf")  # they start from the base up to rounding
-_READS = ("glora", "hira", "osf", "supertuning")  # they compute with the base's weights, as use_dora does
+_ROUNDING = ("deft", "hra")  # they start from the base up to rounding
+_READS = ("glora", "hira", "supertuning")  # they compute with the base's weights, as use_dora does
 TYPES = (*_EXACT, *_ROUNDING, "fourierft")
 _CONV1D = ("lora", "adalora", "deft", "fourierft", "gralora", "hira", "ia3", "pvera", "randlora", "vera")  # GPT-2's layers
 # Keys, values and the second matrix of the MLP, as in the paper (Liu et al. 2022, arXiv 2205.05638) and in peft

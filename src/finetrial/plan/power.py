@@ -13,6 +13,7 @@ procedure, the strictest; the error rate is divided by the declared looks.
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -21,11 +22,11 @@ from rich.console import Group, RenderableType
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from finetrial import catalog
 from finetrial.analysis.contrasts import answer, estimate_loadings
-from finetrial.analysis.estimate import MIN_SEEDS, Components, Estimate
+from finetrial.analysis.estimate import MIN_SEEDS, Components
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.looks import MOST_SEEDS
-from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.naming import aa_name
 from finetrial.analysis.numbers import plain
 from finetrial.analysis.power import detectable_with, seeds_for_equivalence, seeds_needed
@@ -96,13 +97,7 @@ def stated_noise(text: str) -> Noise:
 
 def known_noise(study: Study, table: Table, contrast: Contrast) -> Noise | None:
     """The noise of a contrast as the records show it, from at least three seeds; None if they do not."""
-    seeds = _recorded_seeds(study, table, contrast)
-    if len(seeds) < MIN_SEEDS:
-        return _aa_noise(study, table, contrast)
-    found = answer(Trial(study.model_copy(update={"seeds": seeds}), table), contrast).estimate
-    if found is None or found.components is None:
-        return _aa_noise(study, table, contrast)
-    return _noise(found, f"{len(seeds)} seeds recorded")
+    return _Records(study, table).noise(contrast)
 
 
 def forecast_power(study: Study, table: Table | None = None, *, expected: Noise | None = None,
@@ -111,12 +106,12 @@ def forecast_power(study: Study, table: Table | None = None, *, expected: Noise 
     family = sum(contrast.quantity != COST for hypothesis in study.hypotheses if hypothesis.primary
                  for contrast in hypothesis.contrasts)
     whole = (1 - study.evaluation.confidence) / num_looks
-    rows = []
+    records, rows = _Records(study, table) if table is not None else None, []
     for hypothesis in study.hypotheses:
         alpha = whole / family if hypothesis.primary and family else whole
         for contrast in hypothesis.contrasts:
             if contrast.quantity != COST:
-                noise = known_noise(study, table, contrast) if table is not None else None
+                noise = records.noise(contrast) if records is not None else None
                 rows.append(_forecast(study, hypothesis.name, contrast, noise or expected, alpha))
     return tuple(rows)
 
@@ -151,8 +146,8 @@ def _forecast(study: Study, hypothesis: str, contrast: Contrast, noise: Noise | 
         return replace(bare, reason=f"{num_seeds} seeds give no interval")
     if noise is None:
         return bare
-    components, clusters = noise.components, noise.num_clusters or study.task(contrast.task).num_test \
-        if contrast.task else noise.num_clusters or 1
+    components = noise.components
+    clusters = noise.num_clusters or (study.task(contrast.task).num_test if contrast.task else 1)
     if contrast.quantity in PER_SEED:
         components, clusters = Components(components.seeds + components.residual, 0.0, 0.0), 1
     effect = detectable_with(components, num_seeds, clusters, alpha)
@@ -164,37 +159,49 @@ def _forecast(study: Study, hypothesis: str, contrast: Contrast, noise: Noise | 
                    seeds_for_margin=count(wanted, components, clusters, alpha) if wanted else None)
 
 
-def _recorded_seeds(study: Study, table: Table, contrast: Contrast) -> tuple[int, ...]:
-    """The study's seeds with test scores of every arm of a contrast."""
-    arms = {side.arm for side in contrast.sides if side.arm in {arm.name for arm in study.arms}}
-    seeds = {arm: {row.cell.seed for row in table.scores if row.cell.arm == arm and row.split == "test"} for arm in arms}
-    return tuple(seed for seed in study.seeds if all(seed in found for found in seeds.values()))
+class _Records:
+    """A table, asked for the noise of contrasts; trials over the same seeds are made once."""
 
+    def __init__(self, study: Study, table: Table) -> None:
+        self._study, self._table = study, table
+        self._trials: dict[tuple[int, ...], Trial] = {}
+        self._seeds: dict[str, set[int | None]] = defaultdict(set)
+        for row in table.scores:
+            if row.split == "test":
+                self._seeds[row.cell.arm].add(row.cell.seed)
 
-def _aa_noise(study: Study, table: Table, contrast: Contrast) -> Noise | None:
-    """The spread of the reference arm against itself on the contrast's task. Two arms differ by more than that."""
-    if study.controls is None or not contrast.task or contrast.quantity in PER_SEED:
-        return None
-    trial = Trial(study, table)
-    path = study.paths[0]
-    entry = Entry(len(path.tasks), contrast.task, _metric(study, contrast))
-    arm = Branch(study.bases[0].name, study.controls.reference, path.name)
-    rate = study.arm(study.controls.reference).centre_rate(path.tasks[-1])
-    loadings = [Loading(1.0, arm, entry, rate=rate),
-                Loading(-1.0, replace(arm, arm=aa_name(study.controls)), entry, rate=rate)]
-    seeds, _ = trial.measured_seeds(loadings)
-    try:
-        found = estimate_loadings(trial, loadings, seeds)[0] if len(seeds) >= MIN_SEEDS else None
-    except NotMeasured:
-        return None
-    if found is None or found.components is None:
-        return None
-    return replace(_noise(found, f"A/A control, {len(seeds)} seeds"), at_least=True)
+    def noise(self, contrast: Contrast) -> Noise | None:
+        """From the contrast itself, else from the A/A control."""
+        arms = {arm.name for arm in self._study.arms} & {side.arm for side in contrast.sides}
+        seeds = tuple(seed for seed in self._study.seeds if all(seed in self._seeds[arm] for arm in arms))
+        found = answer(self._trial(seeds), contrast).estimate if len(seeds) >= MIN_SEEDS else None
+        if found is None or found.components is None:
+            return self._aa_noise(contrast)
+        return Noise(found.components, found.num_clusters, f"{len(seeds)} seeds recorded")
 
+    def _aa_noise(self, contrast: Contrast) -> Noise | None:
+        """The spread of the reference arm against itself on the contrast's task. Two arms differ by more than that."""
+        study, controls = self._study, self._study.controls
+        if controls is None or not contrast.task or contrast.quantity in PER_SEED:
+            return None
+        trial, path = self._trial(study.seeds), study.paths[0]
+        entry = Entry(len(path.tasks), contrast.task, _metric(study, contrast))
+        arm = Branch(study.bases[0].name, controls.reference, path.name)
+        rate = study.arm(controls.reference).centre_rate(path.tasks[-1])
+        loadings = [Loading(1.0, arm, entry, rate=rate),
+                    Loading(-1.0, replace(arm, arm=aa_name(controls)), entry, rate=rate)]
+        seeds, _ = trial.measured_seeds(loadings)
+        if len(seeds) < MIN_SEEDS:
+            return None
+        found, _ = estimate_loadings(trial, loadings, seeds)
+        if found.components is None:
+            return None
+        return Noise(found.components, found.num_clusters, f"A/A control, {len(seeds)} seeds", at_least=True)
 
-def _noise(found: Estimate, source: str) -> Noise:
-    assert found.components is not None
-    return Noise(found.components, found.num_clusters, source)
+    def _trial(self, seeds: tuple[int, ...]) -> Trial:
+        if seeds not in self._trials:
+            self._trials[seeds] = Trial(self._study.model_copy(update={"seeds": seeds}), self._table)
+        return self._trials[seeds]
 
 
 def _metric(study: Study, contrast: Contrast) -> str:
@@ -208,8 +215,6 @@ def _metric(study: Study, contrast: Contrast) -> str:
 
 def _unit(metric: str) -> str:
     """The unit of a metric by its name."""
-    from finetrial import catalog
-
     return str(catalog.find("scorer", metric).unit) if metric else ""  # type: ignore[attr-defined]
 
 

@@ -15,6 +15,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "adalora": {"init_r": 4, "target_r": 2, "total_step": 20, "tinit": 1, "tfinal": 2},
     "fourierft": {"n_frequency": 10}, "oft": {"r": 0, "oft_block_size": 4},
     **{name: {"r": 4} for name in ("loha", "lokr", "delora", "glora", "gralora", "hira", "hra", "miss", "psoft")}}
+ON_GPT2 = ("deft", "fourierft", "gralora", "hira", "pvera", "randlora")  # besides the examples of the conformance tests
 VARIANTS = [{"use_dora": True}, {"use_rslora": True}, {"init_lora_weights": "gaussian"},
             {"init_lora_weights": "orthogonal"}, {"init_lora_weights": "pissa"}, {"init_lora_weights": "olora"},
             {"init_lora_weights": "pissa_niter_4", "use_rslora": True}, {"init_lora_weights": False}]
@@ -44,11 +45,14 @@ def in_plain_peft(model: Any, folder: Path) -> torch.Tensor:
 
 
 @pytest.mark.filterwarnings("ignore:.*vera_A and vera_B.*", "ignore:.*vera_A.*", "ignore:.*PRNG.*")
-@pytest.mark.parametrize("method", [*(Peft(type=name, options=SMALL.get(name, {})) for name in TYPES),
-                                    *(Peft(options={"r": 4, **variant}) for variant in VARIANTS)],
-                         ids=lambda method: f"{method.type}-{method.options}")
-def test_trained_and_stored_it_is_the_same_in_plain_peft(tiny_model: Any, method: Peft, tmp_path: Path) -> None:
-    base, model = tiny_model("llama"), tiny_model("llama")
+@pytest.mark.parametrize(("family", "method"), [
+    *(("llama", Peft(type=name, options=SMALL.get(name, {}))) for name in TYPES),
+    *(("gpt2", Peft(type=name, options=SMALL.get(name, {}))) for name in ON_GPT2),
+    *(("llama", Peft(options={"r": 4, **variant})) for variant in VARIANTS)],
+                         ids=lambda value: value if isinstance(value, str) else f"{value.type}-{value.options}")
+def test_trained_and_stored_it_is_the_same_in_plain_peft(tiny_model: Any, family: str, method: Peft, tmp_path: Path,
+                                                         ) -> None:
+    base, model = tiny_model(family), tiny_model(family)
     component = method.attach(model, Streams(0), "lora")
     difference = (logits(model) - logits(base)).abs().max()
     assert (difference == 0) == (method.step_0 == "exact") and (difference < 1e-5) == (method.step_0 != "other")
@@ -61,8 +65,8 @@ def test_trained_and_stored_it_is_the_same_in_plain_peft(tiny_model: Any, method
     trained = logits(model)
     assert not torch.equal(trained, start)
     component.save(tmp_path)
-    torch.testing.assert_close(in_plain_peft(tiny_model("llama"), tmp_path), trained, rtol=1e-5, atol=1e-5)
-    again = tiny_model("llama")
+    torch.testing.assert_close(in_plain_peft(tiny_model(family), tmp_path), trained, rtol=1e-5, atol=1e-5)
+    again = tiny_model(family)
     method.attach(again, Streams(0), "other", "2").load(tmp_path)
     assert torch.equal(logits(again), trained)
     component.merge()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import replace
 from functools import cache
 
@@ -105,7 +106,7 @@ def test_without_seeds_or_noise_it_says_so() -> None:
 
 
 def text(study: Study, table: Table) -> str:
-    console = Console(width=160, file=None, record=True, quiet=True)
+    console = Console(width=160, file=io.StringIO(), record=True)
     console.print(render_power(forecast_power(study, table)))
     return console.export_text()
 
