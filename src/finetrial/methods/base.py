@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from finetrial.errors import ModelError
 from finetrial.streams import Streams
 
 if TYPE_CHECKING:
@@ -62,21 +63,25 @@ class Component(ABC):
     def load(self, folder: Path) -> None:
         """Read weights written by `save` into the attached model. Raises ModelError if they do not fit."""
 
-    @abstractmethod
     def merge(self) -> None:
         """Fold the weights into the base, in place and in fp32, and take everything else out.
 
         Afterwards the model is a plain transformers model that computes the same, up to rounding. Raises ModelError
-        where the method cannot be folded.
+        where the method cannot be folded, as one that does not define this.
         """
+        raise self._cannot("be merged into the base", "merge")
 
-    @abstractmethod
     def unload(self) -> None:
         """Take everything out: the base is bit for bit what it was before attaching."""
+        raise self._cannot("be taken out of the model", "unload")
 
-    @abstractmethod
     def set_active(self, active: bool) -> None:
         """Switch the effect off or on again, exactly. Switched off, the model computes what it would without."""
+        raise self._cannot("be switched off", "set_active")
+
+    def _cannot(self, what: str, method: str) -> ModelError:
+        return ModelError(f"the method in slot {self.slot!r} ({type(self).__module__.rpartition('.')[2]}) cannot {what}",
+                          f"define {method} on its component")
 
     def remember(self) -> None:  # noqa: B027 (only methods that train the base's own weights need it)
         """Keep a copy of the base's weights as they are now, if `unload` and `set_active` will need one."""

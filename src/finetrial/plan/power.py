@@ -27,6 +27,7 @@ from finetrial.analysis.contrasts import answer, estimate_loadings
 from finetrial.analysis.estimate import MIN_SEEDS, Components
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.looks import MOST_SEEDS
+from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.naming import aa_name
 from finetrial.analysis.numbers import plain
 from finetrial.analysis.power import detectable_with, seeds_for_equivalence, seeds_needed
@@ -191,10 +192,11 @@ class _Records:
         loadings = [Loading(1.0, arm, entry, rate=rate),
                     Loading(-1.0, replace(arm, arm=aa_name(controls)), entry, rate=rate)]
         seeds, _ = trial.measured_seeds(loadings)
-        if len(seeds) < MIN_SEEDS:
+        try:
+            found = estimate_loadings(trial, loadings, seeds)[0] if len(seeds) >= MIN_SEEDS else None
+        except NotMeasured:  # no item has a score in every run: nothing is known
             return None
-        found, _ = estimate_loadings(trial, loadings, seeds)
-        if found.components is None:
+        if found is None or found.components is None:
             return None
         return Noise(found.components, found.num_clusters, f"A/A control, {len(seeds)} seeds", at_least=True)
 

@@ -28,8 +28,8 @@ class Limits:
     Raises UserError for a limit that is not positive.
     """
 
-    cpu_seconds: int = 10
-    wall_seconds: float = 30.0
+    cpu_seconds: int = 15
+    wall_seconds: float = 60.0
     memory_bytes: int = 1024 * MEGABYTE
     output_bytes: int = MEGABYTE  # of stdout, and as much of stderr
     file_bytes: int = 16 * MEGABYTE  # one file
