@@ -8,6 +8,7 @@ do not depend on what else is attached.
 
 from __future__ import annotations
 
+import functools
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,8 @@ from finetrial.streams import Streams
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedModel
+
+    from finetrial.models.swap import Swap
 
 
 def component_name(slot: str, instance: str = "") -> str:
@@ -101,6 +104,28 @@ class Component(ABC):
         from finetrial.models.params import digest
 
         return digest(self.parameters())
+
+
+class InPlace(Component):
+    """A component that trains weights which the base has already; subclasses say which, and how they are stored."""
+
+    def merge(self) -> None:
+        """Nothing to do: the weights are the base's."""
+
+    def remember(self) -> None:
+        self._swap.remember(self.parameters())
+
+    def unload(self) -> None:
+        self._swap.restore(self.parameters())
+
+    def set_active(self, active: bool) -> None:
+        self._swap.set_active(self.parameters(), active)
+
+    @functools.cached_property
+    def _swap(self) -> Swap:
+        from finetrial.models.swap import Swap
+
+        return Swap(self.name)
 
 
 class Method(BaseModel, ABC):

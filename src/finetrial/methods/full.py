@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetrial.errors import ModelError
-from finetrial.methods.base import Component, Method
+from finetrial.methods.base import Component, InPlace, Method
 from finetrial.streams import Streams
 
 if TYPE_CHECKING:
@@ -31,12 +31,10 @@ class Full(Method):
         return count_parameters(config)
 
 
-class _Component(Component):
+class _Component(InPlace):
     def __init__(self, slot: str, instance: str, model: PreTrainedModel) -> None:
-        from finetrial.models.swap import Swap
-
         super().__init__(slot, instance)
-        self._model, self._swap = model, Swap(self.name)
+        self._model = model
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         from finetrial.models.origin import base_parameters
@@ -70,15 +68,3 @@ class _Component(Component):
         with torch.no_grad():
             for name, tensor in weights.items():
                 own[name].copy_(tensor)
-
-    def merge(self) -> None:
-        """Nothing to do: the weights are the base's."""
-
-    def remember(self) -> None:
-        self._swap.remember(self.parameters())
-
-    def unload(self) -> None:
-        self._swap.restore(self.parameters())
-
-    def set_active(self, active: bool) -> None:
-        self._swap.set_active(self.parameters(), active)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, model_validator
 
 from finetrial.errors import ModelError
-from finetrial.methods.base import Component, Method
+from finetrial.methods.base import Component, InPlace, Method
 from finetrial.models import block_sizes
 from finetrial.models.block_sizes import StackName
 from finetrial.streams import Streams
@@ -101,12 +101,10 @@ class Unfreeze(Method):
         return [name for name in base_parameters(model) if name.startswith(tuple(parts))]
 
 
-class _Component(Component):
+class _Component(InPlace):
     def __init__(self, slot: str, instance: str, model: PreTrainedModel, method: Unfreeze, names: list[str]) -> None:
-        from finetrial.models.swap import Swap
-
         super().__init__(slot, instance)
-        self._model, self._method, self._names, self._swap = model, method, names, Swap(self.name)
+        self._model, self._method, self._names = model, method, names
 
     def parameters(self) -> Mapping[str, nn.Parameter]:
         from finetrial.models.origin import base_parameters
@@ -128,15 +126,3 @@ class _Component(Component):
         from finetrial.models.params import fill
 
         fill(self.parameters(), folder / _WEIGHTS, "load it with the blocks that it was trained with")
-
-    def merge(self) -> None:
-        """Nothing to do: the weights are the base's."""
-
-    def remember(self) -> None:
-        self._swap.remember(self.parameters())
-
-    def unload(self) -> None:
-        self._swap.restore(self.parameters())
-
-    def set_active(self, active: bool) -> None:
-        self._swap.set_active(self.parameters(), active)

@@ -1,7 +1,8 @@
 """Mixed precision: products in bf16 or fp16, everything that is kept in fp32.
 
 Frozen matrices may be held in the type of the products: autocast would cast them there anyway, so logits and gradients
-are bit-equal, and a step saves the cast. Norms, embeddings and the head stay as they are.
+are bit-equal, and a step saves the cast. Norms, embeddings and the head stay as they are, and so do matrices with whose
+weights an adapter computes itself (DoRA's norm).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import torch
 from torch import nn
 
 from finetrial.models import blocks
+from finetrial.models.adapters import weight_is_read
 from finetrial.train.config import Precision
 
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -38,7 +40,7 @@ class FrozenMatrices:
             return
         for layer in blocks.linears(model).values():
             parameters = list(layer.parameters(recurse=False))
-            if not any(parameter.requires_grad for parameter in parameters):
+            if not any(parameter.requires_grad for parameter in parameters) and not weight_is_read(layer):
                 self._swaps += [(p, p.data, p.data.to(DTYPES[precision])) for p in parameters]
 
     def __enter__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -192,3 +193,10 @@ def test_one_file_for_two_splits() -> None:
 def test_an_unknown_threat_cannot_be_accepted() -> None:
     with pytest.raises(UserError, match="did you mean 'unequal-tuning'"):
         audit(study([arm("a", 1e-3)]), ["unequal-tunning"])
+
+
+def test_the_docs_list_every_rule_with_its_moments() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
+    for name in catalog.names("rule"):
+        moments = ", ".join(catalog.find("rule", name).looks_at())  # type: ignore[attr-defined]
+        assert f"| `{name}` | {moments} |" in page

@@ -1,9 +1,11 @@
+import contextlib
 from typing import Any
 
 import pytest
 import torch
 
 from finetrial.methods.lora import Lora
+from finetrial.methods.peft import Peft
 from finetrial.models import params
 from finetrial.streams import Streams
 from finetrial.train.batch import make_batch
@@ -30,6 +32,20 @@ def test_frozen_matrices_in_bf16_change_no_bit(tiny_model: Any, tiny_documents: 
         found = loss_and_gradients()
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     assert params.frozen_digest(model) == before
+
+
+@pytest.mark.parametrize("method", [Lora(), Peft(options={"r": 4, "use_dora": True}), Peft(type="ia3")])
+def test_frozen_matrices_change_nothing_for_adapters(tiny_model: Any, method: Any) -> None:
+    ids, seen = torch.arange(24).reshape(2, 12), []
+    for held in (False, True):
+        model = tiny_model("llama")
+        parameters = params.own(model, [method.attach(model, Streams(0), "main")])
+        frozen = FrozenMatrices(model, "bf16") if held else contextlib.nullcontext()
+        with frozen, autocast(torch.device("cpu"), "bf16"):
+            loss = model.train()(input_ids=ids, labels=ids).loss
+            loss.backward()
+        seen.append([loss.detach(), *(p.grad for p in parameters.values())])
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
 
 
 def test_originals_come_back_after_an_error(tiny_model: Any) -> None:
