@@ -56,8 +56,9 @@ test: install
 studies: install
 	@for study in $(STUDIES); do $(BIN)/finetrial run $$study --size standard || exit; done
 
-# The claims about the statistics, by simulation.
+# The claims about the statistics, by simulation, and the tests that take minutes.
 validate: install
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup -m slow
 	@for script in tests/validate/*.py; do $(BIN)/python $$script || exit; done
 
 lint: install

@@ -91,6 +91,13 @@ def make_documents(num: int = 20, *, shortest: int = 4, longest: int = 30, seed:
                         [f"item-{index}" for index in range(num)], [f"cluster-{index // 2}" for index in range(num)])
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Slow tests run where they are asked for: `pytest -m slow`."""
+    if "slow" not in config.getoption("-m"):
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
 @pytest.fixture(autouse=True)
 def _catalog_of_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
     """A plug-in that a test registers is gone after it."""

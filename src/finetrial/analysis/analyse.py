@@ -63,18 +63,17 @@ def _is_complete(trial: Trial) -> bool:
 def _gaps(trial: Trial) -> Iterator[bool]:
     """Losses are known at every rate; a primary metric that reads outputs only where validation chose."""
     study = trial.study
-    tasks = [use for use in study.tasks if use.evaluate]
     for base in study.bases:
-        for use in tasks:
-            for metric in {VALIDATION_METRIC, trial.primary(use.name)}:
-                yield (None, None) not in trial.grid(Branch(base.name, BASE_ARM, ""), Entry(0, use.name, metric))
+        for task in trial.tasks:
+            for metric in {VALIDATION_METRIC, trial.primary(task)}:
+                yield (None, None) not in trial.grid(Branch(base.name, BASE_ARM, ""), Entry(0, task, metric))
     for branch in arm_branches(trial):
         for phase in range(1, len(trial.order(branch.sequence)) + 1):
             rates = trial.rates(branch, phase)
-            for use in tasks:
-                losses = trial.grid(branch, Entry(phase, use.name, VALIDATION_METRIC))
+            for task in trial.tasks:
+                losses = trial.grid(branch, Entry(phase, task, VALIDATION_METRIC))
                 yield any((seed, rate) not in losses for seed in study.seeds for rate in rates)
-                if (primary := trial.primary(use.name)) != VALIDATION_METRIC:
+                if (primary := trial.primary(task)) != VALIDATION_METRIC:
                     chosen = {seed: choice.rate for seed, choice in trial.choices(branch, phase).items()}
-                    scored = trial.grid(branch, Entry(phase, use.name, primary))
+                    scored = trial.grid(branch, Entry(phase, task, primary))
                     yield any(rate is not None and (seed, rate) not in scored for seed, rate in chosen.items())

@@ -17,7 +17,7 @@ from finetrial.analysis.contrasts import estimate_loadings
 from finetrial.analysis.estimate import MIN_SEEDS, Estimate
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.missing import NotMeasured
-from finetrial.analysis.naming import aa_name, positive_control_name
+from finetrial.analysis.naming import aa_name, positive_control_name, runs_along
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Assay
 from finetrial.spec.study import joined_tasks
@@ -108,4 +108,5 @@ def _what(trial: Trial, where: Branch, control: str, task: str) -> str:
 def _branches(trial: Trial, arm: str) -> Iterator[Branch]:
     for base in trial.study.bases:
         for path in trial.study.paths:
-            yield Branch(base.name, arm, path.name)
+            if arm in runs_along(trial.study, path):
+                yield Branch(base.name, arm, path.name)

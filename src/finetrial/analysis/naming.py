@@ -9,7 +9,7 @@ from collections.abc import Collection
 
 from finetrial.spec.arm import Controls
 from finetrial.spec.hypothesis import FLOOR
-from finetrial.spec.study import BASE_ARM, Study
+from finetrial.spec.study import BASE_ARM, Sequence, Study
 
 FLOOR_TITLES = {"copy": "the input copied (floor)", "lead-1": "first sentence of the input (floor)",
                 "lead-3": "first three sentences of the input (floor)", "constant": "one answer for all (floor)"}
@@ -25,6 +25,18 @@ def positive_control_name(controls: Controls) -> str:
 def aa_name(controls: Controls) -> str:
     """`<reference>-aa`: the reference arm again, with every random stream drawn anew."""
     return f"{controls.reference}-aa"
+
+
+def runs_along(study: Study, path: Sequence) -> list[str]:
+    """The names of the arms that go along a sequence, controls included where it is the study's own."""
+    along = [arm.name for arm in study.arms_along(path)]
+    controls = study.controls
+    if controls is None or path not in study.paths:
+        return along
+    made = {aa_name(controls): controls.reference}
+    if controls.positive is not None:
+        made[positive_control_name(controls)] = controls.positive.arm
+    return [*along, *(name for name, arm in made.items() if arm in along)]
 
 
 def roles(study: Study, recorded: Collection[str] = ()) -> dict[str, str]:

@@ -36,9 +36,9 @@ def measure_rows(trial: Trial, roles: Mapping[str, str]) -> Iterator[Measure]:
 
 
 def _fixed_scores(trial: Trial, branch: Branch) -> Iterator[Measure]:
-    for use in trial.study.tasks:
-        for metric in trial.metrics_of(use.name):
-            entry = Entry(0, use.name, metric)
+    for task in trial.tasks:
+        for metric in trial.metrics_of(task):
+            entry = Entry(0, task, metric)
             if branch == branch.origin or trial.grid(branch, entry):
                 yield _measured(trial, _row(trial, SCORE, branch, entry, is_level=True), [Loading(1.0, branch, entry)],
                                 is_level=True)
@@ -46,10 +46,10 @@ def _fixed_scores(trial: Trial, branch: Branch) -> Iterator[Measure]:
 
 def _scores_of(trial: Trial, branch: Branch, is_control: bool) -> Iterator[Measure]:
     for phase in range(1, len(trial.order(branch.sequence)) + 1):
-        for use in trial.study.tasks:
-            for metric in trial.metrics_of(use.name):
+        for task in trial.tasks:
+            for metric in trial.metrics_of(task):
                 for routing in trial.routings(branch):
-                    entry = Entry(phase, use.name, metric, routing=routing)
+                    entry = Entry(phase, task, metric, routing=routing)
                     if (is_control or routing != "latest") and not trial.grid(branch, entry):
                         continue
                     yield _measured(trial, _row(trial, SCORE, branch, entry, is_level=True),
@@ -59,7 +59,7 @@ def _scores_of(trial: Trial, branch: Branch, is_control: bool) -> Iterator[Measu
 def _readings_of(trial: Trial, name: str, branch: Branch, routing: str) -> Iterator[Measure]:
     """In the primary metric that the reading's tasks share, if they do, and in nats per token."""
     plugin = catalog.find("measure", name)()
-    for reading in plugin.readings(trial.order(branch.sequence), [use.name for use in trial.study.tasks]):
+    for reading in plugin.readings(trial.order(branch.sequence), trial.tasks):
         for metric in _metrics_of(trial, reading):
             entry = Entry(reading.phase, reading.task, metric, routing=routing)
             row = _row(trial, name, branch, entry, is_level=plugin.is_level, higher_is_better=plugin.higher_is_better)

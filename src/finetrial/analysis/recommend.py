@@ -41,7 +41,7 @@ def _recommend(trial: Trial) -> Recommendation:
     base, path = trial.study.bases[0].name, trial.study.paths[0]
     task = joined_tasks(path.tasks[-1])[-1]
     entry = Entry(len(path.tasks), task, trial.primary(task))
-    readings = {arm.name: Loading(1.0, Branch(base, arm.name, path.name), entry) for arm in trial.study.arms}
+    readings = {arm.name: Loading(1.0, Branch(base, arm.name, path.name), entry) for arm in trial.study.arms_along(path)}
     excluded = {name: word for name, loading in readings.items() if (word := _failed_everywhere(trial, loading))}
     readings = {name: loading for name, loading in readings.items() if name not in excluded}
     if not readings:

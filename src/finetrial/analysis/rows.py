@@ -8,6 +8,7 @@ from typing import cast
 import numpy as np
 
 from finetrial.analysis.loading import Branch, address
+from finetrial.analysis.naming import runs_along
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial, value_of
 from finetrial.records.results import Routing, Score, Selection, Split
 from finetrial.records.table import ItemScores
@@ -58,13 +59,12 @@ def selection_rows(trial: Trial) -> Iterator[Selection]:
 
 
 def arm_branches(trial: Trial, names: Collection[str] | None = None) -> Iterator[Branch]:
-    """The branches of some arms (None: the study's), along every sequence; control arms only along the study's own."""
-    own = [arm.name for arm in trial.study.arms]
+    """The branches of some arms (None: the study's), along every sequence that they go along."""
+    wanted = {arm.name for arm in trial.study.arms} if names is None else set(names)
     for base in trial.study.bases:
         for path in trial.paths:
-            along = [arm.name for arm in trial.study.arms_along(path)]
-            for name in own if names is None else names:
-                if (name in along) if name in own else path in trial.study.paths:
+            for name in runs_along(trial.study, path):
+                if name in wanted:
                     yield Branch(base.name, name, path.name)
 
 

@@ -60,6 +60,11 @@ class Trial:
         """The study's sequences, then those that its controls add."""
         return (*self.study.paths, *self.study.control_paths)
 
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        """The tasks that are evaluated."""
+        return tuple(use.name for use in self.study.tasks if use.evaluate)
+
     def label(self, arm: str) -> str:
         """What people read for an arm."""
         return self.titles.get(arm, arm)

@@ -19,7 +19,7 @@ class Plasticity(Measure):
     summary: ClassVar[str] = "gain on the task just trained, over the untouched base"
 
     def readings(self, order: Sequence[str], tasks: Sequence[str]) -> Iterable[Reading]:
-        """One reading per phase and task that it trained."""
+        """One reading per phase and task that it trained, if the task is scored."""
         for phase, name in enumerate(order, start=1):
-            for task in joined_tasks(name):
+            for task in (task for task in joined_tasks(name) if task in tasks):
                 yield Reading(phase, task, (Term(1.0, phase, task), Term(-1.0, 0, task)))

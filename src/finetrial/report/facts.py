@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from finetrial.analysis.naming import roles, runs_along
 from finetrial.records.record import Outcome
 from finetrial.records.results import Cost, Finding, Measure, Results, Score, Selection
 from finetrial.report.arms import BASE, FLOOR, ArmMark, arm_marks
@@ -109,8 +110,9 @@ class Facts:
 
     @cached_property
     def tested_tasks(self) -> tuple[TaskUse, ...]:
-        """The study's tasks, those that are learned first."""
-        return tuple(sorted(self.study.tasks, key=lambda use: use.role != "learn"))
+        """The tasks that are evaluated, those that are learned first."""
+        scored = (use for use in self.study.tasks if use.evaluate)
+        return tuple(sorted(scored, key=lambda use: use.role != "learn"))
 
     @cached_property
     def floors(self) -> tuple[ArmMark, ...]:
@@ -127,6 +129,12 @@ class Facts:
         for row in self.results.measures:
             index[row.base, row.sequence, row.arm].add(row.routing)
         return index
+
+    def along(self, path: Path) -> tuple[ArmMark, ...]:
+        """What is shown of a sequence: base, floors, the arms that go along it, and on the study's own their controls."""
+        written = next(one for one in (*self.study.paths, *self.study.control_paths) if one.name == path.sequence)
+        elsewhere = set(roles(self.study)) - set(runs_along(self.study, written))
+        return tuple(arm for arm in self.arms if arm.is_fixed or arm.name not in elsewhere)
 
     def arm(self, name: str) -> ArmMark | None:
         """The arm called `name`, if the results know it."""

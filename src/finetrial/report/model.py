@@ -174,7 +174,7 @@ def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
     metric, name = facts.tuning_metric(task), facts.path_label(path)
     where = f" ({name})" if name else ""
     beside = (BASE, FLOOR, POSITIVE_CONTROL, AA) if path.is_control else (FLOOR,)
-    for arm in (arm for arm in facts.arms if arm.role not in beside):
+    for arm in (arm for arm in facts.along(path) if arm.role not in beside):
         rows = facts.rows(path, arm.name, 0 if arm.role == BASE else path.last_phase, task, "test", metric)
         planned = _planned(facts, path, arm)
         absent = planned - len({(row.seed, row.point) for row in rows})

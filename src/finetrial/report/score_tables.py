@@ -76,8 +76,7 @@ def _columns(facts: Facts, task: str, metric: str) -> list[_Shown]:
 
 def _heads(facts: Facts, path: Path) -> list[_Head]:
     """Base and floors once; every other arm after each phase, under each routing."""
-    arms = [arm for arm in facts.arms if not (path.is_control and arm.is_control)]
-    return [_Head(arm, phase, routing) for arm in arms
+    return [_Head(arm, phase, routing) for arm in facts.along(path)
             for phase in ([0] if arm.is_fixed else range(1, path.last_phase + 1))
             for routing in ([LATEST] if arm.is_fixed else facts.routings(path, arm.name))]
 

@@ -44,7 +44,7 @@ def sequence_table(facts: Facts, path: Path) -> Table | None:
 
 def cost_table(facts: Facts, path: Path) -> Table | None:
     """What each arm costs; "unknown" where it was not measured. None without any cost row."""
-    rows = [(arm, cost) for arm in facts.arms if arm.role == ARM and (cost := facts.cost(path, arm.name))]
+    rows = [(arm, cost) for arm in facts.along(path) if arm.role == ARM and (cost := facts.cost(path, arm.name))]
     if not rows:
         return None
     columns = (Column("arm"), Column("trainable", "parameters"), Column("of all", "parameters"),
@@ -62,7 +62,7 @@ def cost_table(facts: Facts, path: Path) -> Table | None:
 
 def storage_table(facts: Facts, path: Path) -> Table | None:
     """What must be kept for each task, and beside the base for all of them; None for a single task."""
-    arms = [arm for arm in facts.arms if arm.role == ARM and facts.cost(path, arm.name)]
+    arms = [arm for arm in facts.along(path) if arm.role == ARM and facts.cost(path, arm.name)]
     if len(path.learned) < 2 or not arms:
         return None
     rows = []

@@ -41,6 +41,11 @@ def test_max_positions(tiny_model: Any) -> None:
     assert blocks.max_positions(_model("t5", tiny_model).config) is None
 
 
+def test_a_model_without_a_head_is_refused(tiny_model: Any) -> None:
+    with pytest.raises(ModelError, match=r"GPT2Model has no output head \(lm_head\)"):
+        blocks.head(blocks.backbone(tiny_model("gpt2")))
+
+
 def test_unknown_architecture() -> None:
     with pytest.raises(ModelError, match="unknown model architecture 'lama'; did you mean 'llama'"):
         architecture("lama")

@@ -38,6 +38,25 @@ def test_loads_what_was_saved(saved: Path, tiny_model: Any, architecture: str) -
     assert base.config._attn_implementation == "sdpa"
 
 
+def test_an_encoder_decoder(tmp_path: Path, tiny_model: Any, encoder_decoder: str) -> None:
+    """Tied or not, the same logits after saving and loading; attention is eager whatever is asked for."""
+    from transformers import AutoModelForSeq2SeqLM
+
+    model = tiny_model(encoder_decoder)
+    model.save_pretrained(tmp_path)
+    _tokenizer().save_pretrained(tmp_path)
+    base = load_base(tmp_path, attention="sdpa")
+    assert base.config._attn_implementation == "eager"
+    assert (base.model.lm_head.weight is base.model.shared.weight) == (encoder_decoder == "t5")
+    plain = AutoModelForSeq2SeqLM.from_pretrained(tmp_path, dtype=torch.float32).eval()
+    ids, start = torch.arange(2, 20)[None], torch.tensor([[0, 4, 9]])
+    with torch.no_grad():
+        expected = model(input_ids=ids, decoder_input_ids=start).logits
+        for loaded in (base.model, plain):
+            torch.testing.assert_close(loaded(input_ids=ids, decoder_input_ids=start).logits, expected, rtol=1e-5,
+                                       atol=1e-5)
+
+
 def test_stored_in_bf16_is_loaded_in_fp32(tmp_path: Path, tiny_model: Any) -> None:
     tiny_model("gpt2").to(torch.bfloat16).save_pretrained(tmp_path)
     _tokenizer().save_pretrained(tmp_path)

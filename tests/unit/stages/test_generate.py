@@ -176,7 +176,7 @@ def test_a_phase_teaches_and_answers_from_files_equal_live_ones(bench: Bench) ->
         assert read(live) == read(again)
         assert live.record.values["answer_digest"] == again.record.values["answer_digest"]
     assert losses["after"] < losses["before"]
-    assert read(live) != read(bench.generate("base", data=data))
+    assert read(live) != read(bench.generate("untouched", data=data))
 
 
 def test_samples_repeat_and_follow_the_seed(bench: Bench) -> None:

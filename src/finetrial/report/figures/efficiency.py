@@ -50,7 +50,7 @@ def efficiency_rows(facts: Facts, path: Path, axis: str) -> Rows:
     metric = facts.primary_metric(task)
     _, read, written = AXES[axis]
     rows: Rows = []
-    for arm in facts.arms:
+    for arm in facts.along(path):
         cost = facts.cost(path, arm.name)
         amount = read(cost) if cost else None
         if arm.is_fixed or arm.is_control or not amount:

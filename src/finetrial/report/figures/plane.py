@@ -69,7 +69,7 @@ def figure(facts: Facts) -> Figure | None:
 
 def forgettable(facts: Facts, path: Path) -> list[str]:
     """What can be forgotten after the last phase: texts never trained on, and the tasks learned before."""
-    outside = [use.name for use in facts.study.tasks if use.role == "outside"]
+    outside = [use.name for use in facts.tested_tasks if use.role == "outside"]
     return [*outside, *(task for task in path.learned if task not in joined_tasks(path.tasks[-1]))]
 
 
