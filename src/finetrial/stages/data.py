@@ -88,7 +88,7 @@ def _constant(task: Task, examples: Examples) -> str:
 
 
 def _write_texts(task: Task, rows: Sequence[Example], constant: str, path: Path) -> None:
-    """Item, cluster, input, reference, and a column for each floor."""
+    """Item, cluster, input, reference, what else the task tells of a row (its tests), and a column for each floor."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -97,5 +97,6 @@ def _write_texts(task: Task, rows: Sequence[Example], constant: str, path: Path)
     columns: dict[str, list[str]] = {"item": [row.id for row in rows], "cluster": [row.cluster for row in rows],
                                      "input": [text["input"] for text in texts],
                                      "reference": [text["reference"] for text in texts]}
+    columns |= {name: [text[name] for text in texts] for name in texts[0] if name not in columns}
     columns |= {f"{FLOOR}{name}": [floor[name] for floor in floors] for name in floors[0]}
     pq.write_table(pa.table(columns), path)

@@ -176,6 +176,25 @@ def test_a_missing_output_leaves_the_run_incomplete() -> None:
     assert next(row for row in found.findings if row.hypothesis == "H4" and row.contrast).verdict == "NOT MEASURED"
 
 
+def test_an_arm_that_goes_along_some_sequences_is_not_missed_on_the_others() -> None:
+    study, table = sequences.make_table(num_seeds=3)
+    arms = tuple(arm.model_copy(update={"sequences": (FORTH,)}) if arm.name == "layer" else arm for arm in study.arms)
+    kept = [row for row in table.scores if row.cell.arm != "layer" or row.cell.sequence == FORTH]
+    found = analyse(study.model_copy(update={"arms": arms}), Table(kept, table.metrics, costs=table.costs))
+    assert found.status == "complete"
+    assert {row.sequence for row in found.measures if row.arm == "layer"} == {FORTH}
+
+
+def test_a_task_on_the_way_has_no_scores_and_leaves_no_gap() -> None:
+    study, table = sequences.make_table(num_seeds=3)
+    tasks = tuple(use.model_copy(update={"evaluate": use.name != DOCS}) for use in study.tasks)
+    kept = [row for row in table.scores if row.task != DOCS or row.split == "val"]
+    found = analyse(study.model_copy(update={"tasks": tasks}), Table(kept, table.metrics, costs=table.costs))
+    assert found.status == "complete"
+    assert not [row for row in found.measures if row.task == DOCS]
+    assert next(row for row in found.findings if row.hypothesis == "H4" and row.contrast).verdict == "SUPPORTED"
+
+
 def test_examples_are_chosen_by_rule_and_show_every_arm() -> None:
     rows = [row for row in results().examples if row.sequence == FORTH]
     counts = {kind: sum(row.chosen == kind for row in rows) for kind in ("best", "median", "worst", "random")}

@@ -134,7 +134,7 @@ def test_prompts_of_a_decoder_leave_room_for_the_answer(tokenizer: Any) -> None:
 
 
 def test_a_row_whose_instruction_leaves_no_room_is_dropped(tokenizer: Any) -> None:
-    rows = [*_rows(3), Example("long", "c", "test", {"prompt": "why " * 25, "code": "x", "reply": "so"})]
+    rows = [*_rows(3), Example("long", "c", "test", {"prompt": "why " * 12, "code": "x", "reply": "so"})]
     everything, _ = encode_examples(_Echo(), rows, tokenizer, 40)
     room, report = encode_examples(_Echo(), rows, tokenizer, 40, max_new_tokens=20)
     assert len(everything) == 4 and room.items == ["r0", "r1", "r2"] and report.num_dropped == 1

@@ -7,8 +7,9 @@ the text) tell nothing about a single row and are left out.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,11 +17,12 @@ from numpy.typing import NDArray
 from finetrial.plan.audit.views import Tokens
 from finetrial.tasks.sources.minhash import SHINGLE_TOKENS, THRESHOLD, Hashes, run_hashes
 
-COMMON_SHARE = 0.1  # a run in more than this share of the held-out rows, and in more than ...
-COMMON_ROWS = 2  # ... as many of them, belongs to none in particular
+COMMON_SHARE = 0.1  # a run in more than this share of the held-out rows belongs to none in particular, ...
+COMMON_ROWS = (2, 10)  # ... but never one in so few of them, and always one in more than so many
 MIN_RUNS = 5  # rows with fewer runs of their own are compared exactly only
 ALMOST = 1 - 1e-9  # the most that rows can be alike which are not equal
 FILTER_SIZE = 1 << 22
+PART_RUNS = 1 << 19  # of the training rows looked at together
 
 Places = NDArray[np.int64]
 
@@ -65,19 +67,29 @@ class Index:
         hashes, rows = hashes[telling], rows[telling]
         sizes = np.bincount(rows, minlength=len(held_out))
         best: dict[int, tuple[int, float]] = {}
-        for other, row, count in self._sharing(hashes, rows, sizes):
+        parts = (self._sharing(hashes, rows, sizes, part) for part in self._parts())
+        for other, row, count in chain.from_iterable(parts):
             theirs = np.setdiff1d(run_hashes(self._rows[other].astype(np.uint64), SHINGLE_TOKENS), common)
             resemblance = count / (sizes[row] + len(theirs) - count)
             if resemblance >= THRESHOLD and resemblance > best.get(row, (0, 0.0))[1]:
                 best[row] = (other, min(float(resemblance), ALMOST))
         return best
 
-    def _sharing(self, hashes: Hashes, rows: Places, sizes: Places) -> list[tuple[int, int, int]]:
+    def _parts(self) -> Iterator[slice]:
+        """The runs in parts of bounded size, whole rows each."""
+        start = 0
+        while start < len(self._row_of):
+            last = self._row_of[min(start + PART_RUNS, len(self._row_of)) - 1]
+            stop = int(np.searchsorted(self._row_of, last, side="right"))
+            yield slice(start, stop)
+            start = stop
+
+    def _sharing(self, hashes: Hashes, rows: Places, sizes: Places, part: slice) -> list[tuple[int, int, int]]:
         """(row of this set, held-out row, how many runs they share), where these are enough. `hashes` are sorted."""
         seen = np.zeros(FILTER_SIZE, np.bool_)
         seen[hashes % FILTER_SIZE] = True
-        maybe = np.flatnonzero(seen[self._hashes % FILTER_SIZE])
-        own_hashes, own_rows = _unique(self._hashes[maybe], self._row_of[maybe])
+        maybe = seen[self._hashes[part] % FILTER_SIZE]
+        own_hashes, own_rows = _unique(self._hashes[part][maybe], self._row_of[part][maybe])
         start, stop = (np.searchsorted(hashes, own_hashes, side="left"), np.searchsorted(hashes, own_hashes, side="right"))
         lengths = stop - start
         first = np.cumsum(lengths) - lengths
@@ -112,4 +124,5 @@ def _unique(hashes: Hashes, rows: Places) -> tuple[Hashes, Places]:
 def _common(hashes: Hashes, num_rows: int) -> Hashes:
     """The runs that too many rows have."""
     values, counts = np.unique(hashes, return_counts=True)
-    return values[counts > max(COMMON_ROWS, COMMON_SHARE * num_rows)]
+    fewest, most = COMMON_ROWS
+    return values[counts > max(fewest, min(most, COMMON_SHARE * num_rows))]
