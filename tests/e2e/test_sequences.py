@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-import pytest
 from tiny_study import WORDS, save_tiny_base, write_text
 
 from finetrial.records.results import Results
@@ -62,15 +61,17 @@ def content(folder: Path) -> dict[str, Any]:
         "factors": ["method", "rank", "path"], "seeds": 3}
 
 
-@pytest.fixture(scope="module")
-def trial(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    folder = tmp_path_factory.mktemp("sequences")
-    study = parse_study(content(folder), "two")
-    return run_study(study, RunOptions(runs=folder / "runs", view=False, figures=False), relative_to=folder)
+def test_a_trial_of_two_tasks(tmp_path: Path) -> None:
+    """One run, looked at from four sides: it is the slowest test that there is."""
+    study = parse_study(content(tmp_path), "two")
+    trial = run_study(study, RunOptions(runs=tmp_path / "runs", view=False, figures=False), relative_to=tmp_path)
+    every_stage_is_done_and_every_score_is_there(trial)
+    the_old_adapter_answers_unchanged_under_oracle(trial)
+    artifacts_say_what_the_model_holds(trial)
+    a_second_run_computes_nothing(trial)
 
 
-@pytest.mark.xdist_group("sequences")
-def test_every_stage_is_done_and_every_score_is_there(trial: Any) -> None:
+def every_stage_is_done_and_every_score_is_there(trial: Any) -> None:
     results: Results = trial.results
     assert results.status == "complete"
     phases = {(row.sequence, row.phase) for row in results.scores if row.arm == "fresh" and row.step is None}
@@ -82,8 +83,7 @@ def test_every_stage_is_done_and_every_score_is_there(trial: Any) -> None:
     assert {finding.hypothesis for finding in results.findings if finding.estimate is not None} == {"H1", "H2"}
 
 
-@pytest.mark.xdist_group("sequences")
-def test_the_old_adapter_answers_unchanged_under_oracle(trial: Any) -> None:
+def the_old_adapter_answers_unchanged_under_oracle(trial: Any) -> None:
     """Zero by construction: the adapter of task a is the same after phase 2, byte for byte, and so are its answers."""
     def losses(arm: str, phase: int, routing: str) -> list[float]:
         table = pq.read_table(trial.folder / "records.parquet").to_pylist()
@@ -97,8 +97,7 @@ def test_the_old_adapter_answers_unchanged_under_oracle(trial: Any) -> None:
     assert not set(losses("merged", 2, "oracle")) <= set(losses("merged", 1, "latest"))
 
 
-@pytest.mark.xdist_group("sequences")
-def test_artifacts_say_what_the_model_holds(trial: Any) -> None:
+def artifacts_say_what_the_model_holds(trial: Any) -> None:
     state = {arm: read_state(next((trial.folder / "artifacts").glob(f"mine/{arm}/a-b/seed-0/phase-2-b")))
              for arm in ("fresh", "merged", "layer")}
     places = {arm: [(instance.name, instance.place.value) for instance in found.instances]
@@ -109,8 +108,7 @@ def test_artifacts_say_what_the_model_holds(trial: Any) -> None:
         "layer": [("block@1", "newest"), ("main@1", "below"), ("main@2", "newest")]}
 
 
-@pytest.mark.xdist_group("sequences")
-def test_a_second_run_computes_nothing(trial: Any) -> None:
+def a_second_run_computes_nothing(trial: Any) -> None:
     folder = trial.folder.parent.parent
     study = parse_study(content(folder), "two")
     before = (trial.folder / "results.json").stat().st_mtime_ns

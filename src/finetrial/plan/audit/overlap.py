@@ -63,14 +63,15 @@ class Index:
         """The best near-duplicate of each held-out row: candidates share enough runs, and are then compared."""
         hashes, rows = _unique(*_runs(held_out))
         common = _common(hashes, len(held_out))
-        telling = ~np.isin(hashes, common)
+        telling = ~np.isin(hashes, common, kind="sort")
         hashes, rows = hashes[telling], rows[telling]
         sizes = np.bincount(rows, minlength=len(held_out))
         best: dict[int, tuple[int, float]] = {}
         parts = (self._sharing(hashes, rows, sizes, part) for part in self._parts())
         for other, row, count in chain.from_iterable(parts):
-            theirs = np.setdiff1d(run_hashes(self._rows[other].astype(np.uint64), SHINGLE_TOKENS), common)
-            resemblance = count / (sizes[row] + len(theirs) - count)
+            theirs = np.unique(run_hashes(self._rows[other].astype(np.uint64), SHINGLE_TOKENS))
+            num_theirs = len(theirs) - int(np.isin(theirs, common, kind="sort").sum())
+            resemblance = count / (sizes[row] + num_theirs - count)
             if resemblance >= THRESHOLD and resemblance > best.get(row, (0, 0.0))[1]:
                 best[row] = (other, min(float(resemblance), ALMOST))
         return best
