@@ -48,7 +48,7 @@ def content(folder: Path) -> dict[str, Any]:
                                                   "b": [{"method": "layer", "slot": "block", "carry": "freeze"},
                                                         {"method": lora, "carry": "stack"}]},
                   "learning_rates": [0.1]}],
-        "controls": {"reference": "merged", "joint": True},
+        "controls": {"reference": "merged"},
         "accept_threats": ["unequal-tuning", "method-tied-to-position"],
         "evaluation": {"routings": ["latest", "oracle"]},
         "hypotheses": [{"name": "H1", "statement": "Fresh forgets less than full after LoRA.",
@@ -75,7 +75,7 @@ def every_stage_is_done_and_every_score_is_there(trial: Any) -> None:
     results: Results = trial.results
     assert results.status == "complete"
     phases = {(row.sequence, row.phase) for row in results.scores if row.arm == "fresh" and row.step is None}
-    assert {("a-b", 1), ("a-b", 2), ("joint-a-b", 1)} <= phases
+    assert {("a-b", 1), ("a-b", 2)} <= phases
     chrf = [row for row in results.scores if row.metric == "chrf"]
     assert {row.arm for row in chrf} >= {"base", "fresh", "merged", "layer", "merged-aa", "floor:copy",
                                          "floor:constant"}

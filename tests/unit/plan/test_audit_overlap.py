@@ -27,7 +27,7 @@ def test_it_finds_what_comparing_every_pair_finds(seed: int) -> None:
     training, held_out = rows_of(generator, 80), rows_of(generator, 20)
     for row in range(12):  # more and more of a training row is replaced
         copied = training[row].copy()
-        copied[:row * 2] = 900 + np.arange(len(copied[:row * 2]))
+        copied[:row * 2] = 1_000 * (1 + row) + np.arange(len(copied[:row * 2]))
         held_out.append(copied.astype(np.int32))
     best = {row: max(jaccard(one, other) for other in training) for row, one in enumerate(held_out)}
     found = {twin.held_out: twin for twin in Index(training).twins(held_out)}
