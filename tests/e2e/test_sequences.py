@@ -93,6 +93,9 @@ def the_old_adapter_answers_unchanged_under_oracle(trial: Any) -> None:
         return sorted({row["value"] for row in found if row["seed"] == 0})
 
     assert set(losses("fresh", 2, "oracle")) <= set(losses("fresh", 1, "latest"))
+    zero = [row for row in trial.results.measures if (row.measure, row.arm, row.phase, row.task, row.routing) ==
+            ("forgetting", "fresh", 2, "a", "oracle")]
+    assert zero and all(row.by_construction and row.value == 0 for row in zero)
     assert not set(losses("fresh", 2, "latest")) <= set(losses("fresh", 1, "latest"))
     assert not set(losses("merged", 2, "oracle")) <= set(losses("merged", 1, "latest"))
 

@@ -100,11 +100,12 @@ def _scores(cell: PlannedCell, phase: PlannedPhase, scorers: Mapping[str, Mappin
             continue
         found = reader.lookup(stage)
         predictions = reader.read(found.folder) if found is not None and outcome is Outcome.OK else None
+        answered = found.record.values.get("answer_digest") if found is not None else None
         for metric, scorer in scorers[which.task].items():
             items = Items((), ()) if predictions is None else reader.items_of(cell.key.base, which, predictions)
             statistic = None if predictions is None else np.asarray(scorer.statistics(predictions), np.float64)
             yield ItemScores(cell.key, phase.index, which.task, which.split, metric, items, statistic,
-                             which.routing, outcome)
+                             which.routing, outcome, answered)
 
 
 def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],
@@ -115,12 +116,14 @@ def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mappin
         return
     point = _chosen_point(row, reader.lookup)
     items = reader.output_items(plan, row)
+    generated = reader.lookup(row.generate) if row.generate else None
+    answered = generated.record.values.get("answer_digest") if generated is not None else None
     for who, metrics in read_scores(found.folder).items():
         cell = CellKey(row.base, row.arm if who == MODEL else who, row.sequence, row.seed, point)
         for metric, statistics in metrics.items():
             if metric in scorers[row.of.task]:
                 yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, items, statistics,
-                                 row.of.routing)
+                                 row.of.routing, answer_digest=answered)
 
 
 def _chosen_point(row: PlannedOutputs, lookup: Lookup) -> Point:
