@@ -14,12 +14,12 @@ from finetrial.plan import specs
 from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PredictionOf
 from finetrial.records.record import Outcome, Record
 from finetrial.records.results import Cost, Point
-from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Table
+from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
 from finetrial.scorers.base import Scorer
 from finetrial.spec.study import Study, TaskUse
 from finetrial.stages.base import StageInput
 from finetrial.stages.predict import PREDICTIONS
-from finetrial.stages.score import MODEL, read_scores, read_texts, scorer_of
+from finetrial.stages.score import MODEL, OUTPUTS, joined, read_columns, read_scores, read_texts, scorer_of
 
 Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
 CURVE_METRIC = "nats-per-token"
@@ -68,10 +68,12 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
     scores = [score for cell in plan.cells for phase in cell.phases
               for score in _scores(cell, phase, of_losses, reader)]
     scores += [score for row in plan.outputs for score in _output_scores(plan, row, scorers, reader)]
+    outputs = [one for row in plan.outputs for one in _written(plan, row, scorers, reader)]
     curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
     settled = _settled(plan, lookup)
     done = sum(stage.id in settled or lookup(stage.id) is not None for stage in plan.stages)
-    return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance)
+    return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance,
+                 outputs=outputs)
 
 
 def _settled(plan: Plan, lookup: Lookup) -> set[str]:
@@ -124,6 +126,22 @@ def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mappin
             if metric in scorers[row.of.task]:
                 yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, items, statistics,
                                  row.of.routing, answer_digest=answered)
+
+
+def _written(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],
+             reader: _Reader) -> Iterator[Outputs]:
+    """What a model wrote, with its texts and the value of every metric item by item."""
+    found, generated = reader.lookup(row.score), reader.lookup(row.generate) if row.generate else None
+    if found is None or generated is None or found.record.outcome is not Outcome.OK:
+        return
+    data = reader.lookup(plan.data[row.base, row.of.task])
+    assert data is not None, "outputs without data"
+    columns = joined(read_texts(data.folder, row.of.split), read_columns(generated.folder / OUTPUTS))
+    values = {metric: scorers[row.of.task][metric].aggregate(statistics).tolist()
+              for metric, statistics in read_scores(found.folder)[MODEL].items() if metric in scorers[row.of.task]}
+    cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, reader.lookup))
+    yield Outputs(cell, row.phase, row.of.task, reader.output_items(plan, row), columns["input"],
+                  columns["reference"], columns["output"], values, row.of.routing)
 
 
 def _chosen_point(row: PlannedOutputs, lookup: Lookup) -> Point:
