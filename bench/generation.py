@@ -87,11 +87,12 @@ def _compare(base: Any, prompts: Answers, options: argparse.Namespace, end: int 
                          for answer in _transformers(base, [prompt], options.max_new_tokens, end)]}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     answers: dict[str, Answers] = {}
-    for _ in range(options.rounds):
+    for number in range(options.rounds):
         for name, side in sides.items():
             started = time.process_time()
             answers[name] = side()
             seconds[name].append(time.process_time() - started)
+            print(f"round {number + 1}  {title:<13}  {name:<24}  {seconds[name][-1]:7.2f} s", flush=True)
     lengths = [len(answer) for answer in answers[OURS]]
     print(f"\n{title}: {sum(lengths)} new tokens, {min(lengths)} to {max(lengths)} a row")
     ours = statistics.median(seconds[OURS])
