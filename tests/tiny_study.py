@@ -50,4 +50,4 @@ def tiny_content(folder: Path, architecture: str = "gpt2") -> dict[str, Any]:
         "hypotheses": [{"name": "H1", "statement": "Full learns more.",
                         "contrast": {"left": "full", "right": "lora-r2", "task": "new", "expect": "greater"}}],
         "training": {"budget": "6 steps", "sequence_length": 32, "batch_sequences": 4, "evaluations": 2},
-        "seeds": 2}
+        "seeds": 2, "accept_threats": ["held-out-rows-in-training"]}  # text made by a rule repeats itself

@@ -5,54 +5,48 @@ A pure function of its two arguments: no files, no clock, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from finetrial.analysis.assay import assay
 from finetrial.analysis.examples import distribution_rows, example_rows
 from finetrial.analysis.findings import findings
 from finetrial.analysis.loading import Branch, Entry
+from finetrial.analysis.looks import Look, look_at
 from finetrial.analysis.naming import roles, titles
 from finetrial.analysis.readings import measure_rows
 from finetrial.analysis.recommend import recommend
 from finetrial.analysis.rows import arm_branches, score_rows, selection_rows
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
-from finetrial.records.results import AuditFinding, Results, Selection
+from finetrial.records.results import LookRow, Results
 from finetrial.records.table import Table
 from finetrial.spec.study import BASE_ARM, Study
 
 
-def analyse(study: Study, table: Table) -> Results:
-    """Everything that the records say about the study's question.
+def analyse(study: Study, table: Table, earlier_looks: Sequence[int] = ()) -> Results:
+    """Everything that the records say about the study's question. `earlier_looks`: the numbers of seeds at which complete
+    results of it were seen before.
 
     What is not there yet stays None with its reason: verdicts read NOT MEASURED, status reads partial. Raises
     ValueError if the table holds two rows for one run, or a score of an unknown metric.
     """
     trial = Trial(study, table)
     controls = assay(trial)
+    look = look_at(len(study.seeds), study.looks, earlier_looks, 1 - study.evaluation.confidence)
     recorded = {scores.cell.arm for scores in table.scores}
     shown = roles(study, recorded)
     tuning = tuple(selection_rows(trial))
     return Results(study=study.name, question=study.question, scale=study.scale, size=study.size,
                    status="complete" if _is_complete(trial) else "partial", arms=titles(study, recorded), roles=shown,
                    factors={arm.name: arm.factors for arm in study.arms if arm.factors},
-                   scores=tuple(score_rows(trial)), costs=tuple(table.costs), findings=findings(trial, controls),
-                   measures=tuple(measure_rows(trial, shown)), tuning=tuning, audit=tuple(_edges(trial, tuning)),
-                   assay=controls, recommendation=recommend(trial, controls), examples=tuple(example_rows(trial)),
+                   scores=tuple(score_rows(trial)), costs=tuple(table.costs), findings=findings(trial, controls, look),
+                   measures=tuple(measure_rows(trial, shown)), tuning=tuning,
+                   look=_look_row(look), assay=controls, recommendation=recommend(trial, controls), examples=tuple(example_rows(trial)),
                    distributions=tuple(distribution_rows(trial)), provenance=dict(table.provenance))
 
 
-def _edges(trial: Trial, tuning: tuple[Selection, ...]) -> Iterator[AuditFinding]:
-    """One warning for each arm and phase whose best rate lies at an edge: a better one may lie outside."""
-    seen: dict[tuple[str, str, str, int], list[Selection]] = {}
-    for row in tuning:
-        if row.at_edge:
-            seen.setdefault((row.base, row.arm, row.sequence, row.phase), []).append(row)
-    for (base, arm, sequence, phase), rows in seen.items():
-        rates = ", ".join(f"{rate:g}" for rate in sorted({row.chosen for row in rows if row.chosen is not None}))
-        along = f"/{sequence}" if len(trial.paths) > 1 else ""
-        yield AuditFinding(rule="best-rate-at-edge", severity="warning", where=f"{base}/{arm}{along}/phase {phase}",
-                           message=f"{trial.label(arm)}: the chosen learning rate {rates} lies at the edge of its grid "
-                                   f"for {len(rows)} of the seeds; a better one may lie outside: extend the grid")
+def _look_row(look: Look) -> LookRow:
+    return LookRow(number=look.number, num_looks=look.num_looks, num_seeds=look.num_seeds,
+                   is_declared=look.is_declared, alpha=look.alpha, caveat=look.caveat)
 
 
 def _is_complete(trial: Trial) -> bool:

@@ -13,6 +13,7 @@ from finetrial.analysis import sentences
 from finetrial.analysis.answer import Answer
 from finetrial.analysis.contrasts import answer
 from finetrial.analysis.estimate import Estimate
+from finetrial.analysis.looks import Look, settle
 from finetrial.analysis.multiplicity import Adjusted, holm
 from finetrial.analysis.power import detectable_effect
 from finetrial.analysis.trial import Trial
@@ -23,41 +24,41 @@ from finetrial.spec.hypothesis import COST, Contrast, Hypothesis
 FAMILY = "primary"
 
 
-def findings(trial: Trial, assay: Assay) -> tuple[Finding, ...]:
-    """The findings of a study, in the order of its hypotheses. A failed assay overrides every verdict."""
+def findings(trial: Trial, assay: Assay, look: Look) -> tuple[Finding, ...]:
+    """The findings of a study at one look, in the order of its hypotheses. A failed assay overrides every verdict."""
     every = dict.fromkeys(contrast for hypothesis in trial.study.hypotheses for contrast in hypothesis.contrasts)
     answers = {contrast: answer(trial, contrast) for contrast in every}
-    levels = _levels(trial, answers)
-    rows = (row for hypothesis in trial.study.hypotheses for row in _rows(trial, hypothesis, answers, levels))
+    levels = _levels(trial, answers, look)
+    rows = (row for hypothesis in trial.study.hypotheses for row in _rows(trial, hypothesis, answers, levels, look))
     if assay.positive_control != "not seen":
         return tuple(rows)
     return tuple(row.model_copy(update={"verdict": "ASSAY FAILED", "reason": assay.positive_text}) for row in rows)
 
 
-def _levels(trial: Trial, answers: Mapping[Contrast, Answer]) -> dict[Contrast, Adjusted]:
+def _levels(trial: Trial, answers: Mapping[Contrast, Answer], look: Look) -> dict[Contrast, Adjusted]:
     """The Holm family: adjusted p-value and error rate of each distinct primary contrast."""
     members = list(dict.fromkeys(
         contrast for hypothesis in trial.study.hypotheses if hypothesis.primary for contrast in hypothesis.contrasts
         if not answers[contrast].exact and (contrast.is_ratio or contrast.quantity != COST)))
     adjusted = holm([decision_p_value(contrast, answers[contrast]) for contrast in members],
-                    1 - trial.study.evaluation.confidence)
+                    look.alpha)
     return dict(zip(members, adjusted, strict=True))
 
 
 def _rows(trial: Trial, hypothesis: Hypothesis, answers: Mapping[Contrast, Answer],
-          levels: Mapping[Contrast, Adjusted]) -> Iterator[Finding]:
+          levels: Mapping[Contrast, Adjusted], look: Look) -> Iterator[Finding]:
     parts = [_contrast_row(trial, hypothesis, contrast, answers[contrast],
-                           levels.get(contrast) if hypothesis.primary else None) for contrast in hypothesis.contrasts]
+                           levels.get(contrast) if hypothesis.primary else None, look) for contrast in hypothesis.contrasts]
     verdict = combine(hypothesis, [part.verdict for part in parts])
     reason = "; ".join(dict.fromkeys(part.reason for part in parts if part.reason))
     yield Finding(hypothesis=hypothesis.name, statement=hypothesis.statement, verdict=verdict, reason=reason,
-                  primary=hypothesis.primary)
+                  primary=hypothesis.primary, look=look.number)
     yield from parts
 
 
 def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, found: Answer,
-                  level: Adjusted | None) -> Finding:
-    alpha = level.alpha if level else 1 - trial.study.evaluation.confidence
+                  level: Adjusted | None, look: Look) -> Finding:
+    alpha = level.alpha if level else look.alpha
     metric = found.metric or contrast.metric
     if not metric and contrast.task and contrast.quantity != COST:
         metric = trial.primary(contrast.task)
@@ -65,9 +66,19 @@ def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, foun
     row = Finding(hypothesis=hypothesis.name, statement=sentences.claim(contrast, unit, trial.label),
                   contrast=sentences.key(contrast, metric), verdict=verdict_of(contrast, found, alpha), unit=unit,
                   expect=contrast.expect, margin=contrast.margin, primary=hypothesis.primary,
-                  family=FAMILY if level else None, by_construction=found.by_construction,
+                  family=FAMILY if level else None, by_construction=found.by_construction, look=look.number,
                   reason="; ".join(filter(None, (found.reason, *found.notes))))
-    return row if found.estimate is None else row.model_copy(update=_numbers(contrast, found, level, alpha))
+    if found.estimate is None:
+        return row
+    return row.model_copy(update={**_numbers(contrast, found, level, alpha), **_settling(contrast, found, row, alpha)})
+
+
+def _settling(contrast: Contrast, found: Answer, row: Finding, alpha: float) -> dict[str, str | int | None]:
+    """What would settle an open comparison, where seeds or items can."""
+    if row.verdict != "INCONCLUSIVE" or not found.over_items or found.is_log or found.estimate is None:
+        return {}
+    settling = settle(found.estimate, alpha, margin=contrast.margin, equivalence=contrast.expect == "equal")
+    return {"settling": settling.text, "more_seeds": settling.more_seeds}
 
 
 def _numbers(contrast: Contrast, found: Answer, level: Adjusted | None, alpha: float) -> dict[str, float | int | None]:

@@ -46,7 +46,7 @@ class Look:
     def caveat(self) -> str:
         """What has to be said beside a verdict; '' for the only look."""
         if not self.is_declared:
-            return (f"exploratory: results were seen before, and a look at {self.num_seeds} seeds was not declared; "
+            return (f"exploratory, as results were seen before and a look at {self.num_seeds} seeds was not declared; "
                     "confirm it with new seeds")
         if self.num_looks == 1:
             return ""

@@ -77,8 +77,13 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_show_ve
 def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
+        more_seeds: Annotated[int | None, typer.Option(metavar="N", help="Add N seeds to those of the study's last run; "
+                                                       "only what they need is computed.")] = None,
         timeout: Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this "
                                                       "time; its outcome is TIMEOUT.")] = None,
+        allow_unsandboxed: Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers "
+                                                        "of the sandbox are missing (finetrial doctor): only where "
+                                                        "nothing can be lost.")] = False,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         ) -> None:
     """Run a study, analyse it, report.
@@ -90,22 +95,29 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
                       tuple(accept_threat or ()))
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
-                timeout_minutes=timeout, command=context.obj["command"])
+                timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
+                allow_unsandboxed=allow_unsandboxed)
 
 
 @app.command()
 def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
          device: DeviceOption = Device.AUTO, precision: PrecisionOption = None, runs: Runs = Path("runs"),
-         store: Store = None, accept_threat: AcceptThreat = None, json: Json = False) -> None:
+         store: Store = None, accept_threat: AcceptThreat = None,
+         expect_sd: Annotated[str | None, typer.Option(metavar="SEEDS[,ITEMS]", help="Standard deviations to expect of a "
+                                                       "difference, between seeds and between items, where no record "
+                                                       "shows them: 0.02, or 0.02,0.6.")] = None,
+         json: Json = False) -> None:
     """Show what a run would do, and what is done already.
 
-    Stages by kind, the grid of arms, learning rates and seeds, what each arm trains, threats to validity."""
+    Stages by kind, the grid of arms, learning rates and seeds, what each arm trains, threats to validity, and the
+    differences that the run could find, as far as the noise is known."""
     from finetrial.cli.planning import plan_command
     from finetrial.cli.study import Changes
 
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
                       tuple(accept_threat or ()))
-    plan_command(name, changes, store=store or runs / ".store", device=device.value, as_json=json)
+    plan_command(name, changes, store=store or runs / ".store", device=device.value, as_json=json,
+                 expect_sd=expect_sd)
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -9,25 +10,39 @@ from finetrial.cli.output import print_json, say
 from finetrial.cli.study import Changes, find_study
 from finetrial.plan.build import build
 from finetrial.plan.plan import Plan
+from finetrial.plan.power import Forecast, forecast_power, stated_noise
 from finetrial.plan.show import render, summarise
 from finetrial.records.record import Environment, Record
+from finetrial.run.collect import collect
 from finetrial.run.job import is_final
 from finetrial.run.store import RECORD
+from finetrial.spec.study import Study
+from finetrial.stages.base import StageInput
 
 
-def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_json: bool) -> None:
+def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_json: bool,
+                 expect_sd: str | None = None) -> None:
     """Print the plan's summary. Raises UserError where the study cannot be planned."""
     found = find_study(name, changes)
     plan = build(found.study, relative_to=found.relative_to)
-    summary = summarise(found.study, plan, recorded=recorded(plan, store, device), relative_to=found.relative_to)
+    there = recorded(plan, store, device)
+    summary = summarise(found.study, plan, recorded=set(there), relative_to=found.relative_to,
+                        power=_power(found.study, plan, there, expect_sd))
     if as_json:
         print_json(summary.as_json())
     else:
         say(render(summary))
 
 
-def recorded(plan: Plan, store: Path, device: str) -> set[str]:
-    """The ids of the stages that the store holds for this device and the installed packages. Selections are followed.
+def _power(study: Study, plan: Plan, there: Mapping[str, StageInput], expect_sd: str | None) -> tuple[Forecast, ...]:
+    """What the run could find, by the noise of what is recorded, else by what is expected."""
+    expected = stated_noise(expect_sd) if expect_sd is not None else None
+    table = collect(study, plan, there.get, {}) if there else None
+    return forecast_power(study, table, expected=expected, num_looks=max(1, len(study.looks)))
+
+
+def recorded(plan: Plan, store: Path, device: str) -> Mapping[str, StageInput]:
+    """What the store holds for this device and the installed packages, by stage. Selections are followed.
 
     The instruction set, which belongs to the environment class too, is only known to torch: it is taken to be the same.
     """
@@ -35,21 +50,21 @@ def recorded(plan: Plan, store: Path, device: str) -> set[str]:
 
     def choice(select: str, key: str) -> str | None:
         found = records.get(key)
-        return found.values.get("chosen") if found is not None else None
+        return found.record.values.get("chosen") if found is not None else None
 
-    return {stage for stage, key in plan.keys(choice).items() if key in records}
+    return {stage: records[key] for stage, key in plan.keys(choice).items() if key in records}
 
 
-def _records(store: Path, device: str) -> dict[str, Record]:
+def _records(store: Path, device: str) -> dict[str, StageInput]:
     """The records that a run would not compute again, by key."""
-    found: dict[str, Record] = {}
+    found: dict[str, StageInput] = {}
     for path in store.glob(f"*/??/*/{RECORD}"):
         try:
             record = Record.model_validate_json(path.read_bytes())
         except (OSError, ValueError):
             continue  # damaged, or just being replaced: a run would compute it again, so it is not recorded
         if is_final(record) and _is_ours(record.environment, device):
-            found[record.key] = record
+            found[record.key] = StageInput(record, path.parent)
     return found
 
 

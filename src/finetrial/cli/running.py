@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,25 +12,55 @@ from finetrial.errors import UserError
 
 if TYPE_CHECKING:
     from finetrial.run.trial import Trial
+    from finetrial.spec.study import Study
 
 REPORT_FILE = "report.html"
 
 
 def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str, jobs: int | None,
-                log_level: str, timeout_minutes: float | None, command: str) -> None:
+                log_level: str, timeout_minutes: float | None, command: str, more_seeds: int | None = None,
+                allow_unsandboxed: bool = False) -> None:
     """Run a study and print its answers, the recommendation, and where the report lies."""
     from finetrial.run.machine import unused_accelerator
 
     found = find_study(name, changes)
+    if more_seeds is not None:
+        found = replace(found, study=with_more_seeds(found.study, more_seeds, runs))
     unused = unused_accelerator(device)
     if unused:
         warn(unused)
 
+    if allow_unsandboxed:
+        _warn_of_missing_layers()
+
     from finetrial.run.trial import RunOptions, run_study
 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
-                         timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None)
+                         timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
+                         allow_unsandboxed=allow_unsandboxed)
     _say_ending(run_study(found.study, options, relative_to=found.relative_to, command=command))
+
+
+def _warn_of_missing_layers() -> None:
+    from finetrial.run.programs import missing_layers
+
+    missing = missing_layers()
+    if missing:
+        warn(f"programs that models write are run without: {'; '.join(missing)}")
+
+
+def with_more_seeds(study: Study, more: int, runs: Path) -> Study:
+    """The study with `more` seeds beyond those of its run below `runs`, or beyond its own if it was not run yet.
+
+    Raises UserError unless at least one is asked for.
+    """
+    from finetrial.analysis.looks import extended
+    from finetrial.run.trial import STUDY_FILE, run_folder
+    from finetrial.spec.io import read_study
+
+    before = run_folder(study, runs) / STUDY_FILE
+    seeds = read_study(before).seeds if before.is_file() else study.seeds
+    return study.model_copy(update={"seeds": extended(seeds, more)})
 
 
 def report_command(name: str, runs: Path) -> None:

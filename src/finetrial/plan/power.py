@@ -38,7 +38,7 @@ from finetrial.records.table import Table
 from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO, Contrast
 from finetrial.spec.study import BASE_ARM, Study
 
-UNKNOWN = "the noise is not known: no records of these arms, and no --expect-sd"
+UNKNOWN = "no records of these arms; --expect-sd states a prior"
 PER_SEED = (MATCHED, RATE_RATIO)  # one number a seed: items are no source of variance there
 
 

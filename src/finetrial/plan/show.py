@@ -16,10 +16,11 @@ from rich.table import Table
 from rich.text import Text
 
 from finetrial.analysis.numbers import rate
-from finetrial.plan.audit import audit
+from finetrial.plan.audit import audit, audit_plan
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import ArmRun, arm_runs
 from finetrial.plan.plan import Plan
+from finetrial.plan.power import Forecast, render_power
 from finetrial.records.results import AuditFinding
 from finetrial.spec.slots import Carry
 from finetrial.spec.study import Study
@@ -65,16 +66,18 @@ class PlanSummary:
     kinds: tuple[KindSummary, ...]
     hypotheses: Mapping[str, str]
     audit: tuple[AuditFinding, ...]
+    power: tuple[Forecast, ...]
     notes: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """JSON-like content."""
-        return {**asdict(self), "audit": [finding.model_dump(mode="json") for finding in self.audit]}
+        return {**asdict(self), "audit": [finding.model_dump(mode="json") for finding in self.audit],
+                "power": [row.as_json() for row in self.power]}
 
 
 def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = None,
-              relative_to: Path | None = None) -> PlanSummary:
-    """The summary of a plan. `recorded`: the ids of the stages that the store holds already."""
+              relative_to: Path | None = None, power: tuple[Forecast, ...] = ()) -> PlanSummary:
+    """The summary of a plan. `recorded`: the ids of the stages that the store holds already; `power`: what it could find."""
     bases = [resolve_base(base, relative_to) for base in study.bases]
     return PlanSummary(
         study=study.name, scale=study.scale, size=study.size, question=study.question,
@@ -85,7 +88,7 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         arms=tuple(_arm(study, plan, run, bases) for run in arm_runs(study)),
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
-        audit=audit(study), notes=study.notes)
+        audit=(*audit(study), *audit_plan(study, plan)), power=power, notes=study.notes)
 
 
 def _arm(study: Study, plan: Plan, run: ArmRun, bases: Iterable[ResolvedBase]) -> ArmSummary:
@@ -123,6 +126,8 @@ def render(summary: PlanSummary) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{summary.study}, {summary.scale}, {summary.size}", style="bold"),
                                    Text(summary.question), Text(), _setting(summary), Text(), _arms(summary), Text(),
                                    _stages(summary), Text(), _listed("Hypotheses", summary.hypotheses)]
+    if summary.power:
+        parts += [Text(), render_power(summary.power)]
     parts += [Text(), _audit(summary.audit)]
     if summary.notes:
         parts += [Text(), _listed("Notes", {str(n): text for n, text in enumerate(summary.notes, start=1)})]

@@ -112,6 +112,8 @@ class Finding(Row):
     n_repeats: int | None = None  # of the profile, for measured costs
     detectable: float | None = None  # the effect this comparison would have seen with 80 % power
     by_construction: bool = False  # exactly 0, because the answering weights are untouched
+    settling: str = ""  # what would settle an open comparison, with a power of 80 %
+    more_seeds: int | None = None  # the seeds that would; None = not known, or seeds are not what is missing
     look: int = 1
 
 
@@ -176,6 +178,17 @@ class Assay(Row):
     aa_estimate: float | None = None  # the A/A difference: what no effect looks like here
     aa_low: float | None = None
     aa_high: float | None = None
+
+
+class LookRow(Row):
+    """Which reading of the results this is: each of K looks is judged at the family's error rate over K."""
+
+    number: int
+    num_looks: int
+    num_seeds: int
+    is_declared: bool
+    alpha: float
+    caveat: str = ""
 
 
 class Recommendation(Row):
@@ -268,6 +281,7 @@ class Results(Row):
     measures: tuple[Measure, ...] = ()
     tuning: tuple[Selection, ...] = ()
     audit: tuple[AuditFinding, ...] = ()
+    look: LookRow | None = None
     assay: Assay = Assay()
     recommendation: Recommendation | None = None
     claims: tuple[Claim, ...] = ()

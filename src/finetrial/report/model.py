@@ -138,7 +138,11 @@ def _answer(finding: Finding, contrast: Contrast | None, facts: Facts) -> Answer
     return Answer(finding.verdict, SYMBOLS[finding.verdict], MEANINGS[finding.verdict],
                   sentences.verdict_sentence(finding, contrast, facts.label), sentences.support_facts(finding),
                   sentences.contrast_name(finding, contrast, facts.label), strip(finding, contrast),
-                  "" if finding.estimate is None or finding.by_construction else sentences.sentence(finding.reason))
+                  "" if finding.estimate is None or finding.by_construction else _caveats(finding))
+
+
+def _caveats(finding: Finding) -> str:
+    return " ".join(filter(None, map(sentences.sentence, (finding.reason, finding.settling))))
 
 
 def _whole_answer(whole: Finding | None, parts: list[Finding], hypothesis: Hypothesis) -> Answer:
@@ -205,6 +209,10 @@ def _checks(facts: Facts) -> Iterable[Check]:
     yield Check(f"Replicates: {numbers.counted(seeds, 'seed')}", "good" if seeds >= 3 else "bad",
                 "Intervals cover new seeds and new items." if seeds >= 3
                 else "Below 3 seeds there are no intervals and no verdicts.")
+    if results.look is not None and results.look.caveat:
+        exploratory = not results.look.is_declared
+        yield Check("Look: exploratory" if exploratory else f"Look {results.look.number} of {results.look.num_looks}",
+                    "bad" if exploratory else "good", sentences.sentence(results.look.caveat))
     open_threats = [row for row in results.audit if row.severity == "threat" and not row.accepted]
     counts = Counter(row.severity for row in results.audit)
     words = [numbers.counted(counts[name], name) for name in ("threat", "warning", "note") if counts[name]]

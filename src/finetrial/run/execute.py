@@ -49,7 +49,7 @@ RESUME = "stopped: {done} of {total} stages are recorded; run the same command a
 def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: str, jobs: int,
             environment: Environment, timeout_seconds: float | None = None, listener: Listener | None = None,
             log_level: str = "info", plugins: Sequence[str | Path] = (),
-            preload: Sequence[str] | None = None) -> ExecutionResult:
+            preload: Sequence[str] | None = None, allow_unsandboxed: bool = False) -> ExecutionResult:
     """Run the stages that are not recorded, up to `jobs` at a time, earlier ones first.
 
     `timeout_seconds` is for one stage. `preload` names the modules that every worker finds imported; None = the
@@ -63,7 +63,7 @@ def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: 
     circumstances = Job(number=0, orders=(), store=store.root.resolve(), logs=(run_folder / "logs").resolve(),
                         environment=environment, device=device, since=utc_now(), timeout_seconds=timeout_seconds,
                         plugins=files, preload=default_preload() if preload is None else tuple(preload),
-                        log_level=log_level)
+                        log_level=log_level, allow_unsandboxed=allow_unsandboxed)
     return _Execution(Walk(stages, _tolerates_failures), store, run_folder, circumstances, jobs, listener).go()
 
 

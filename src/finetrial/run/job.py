@@ -51,6 +51,7 @@ class Job(BaseModel):
     device: str
     since: str  # when the run began; UTC, ISO 8601
     timeout_seconds: float | None = None  # for one stage
+    allow_unsandboxed: bool = False  # generated code may be run where layers of the sandbox are missing
     plugins: tuple[Path, ...] = ()
     preload: tuple[str, ...] = ()
     log_level: str = "info"

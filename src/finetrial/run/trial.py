@@ -17,16 +17,18 @@ from typing import Any
 
 from finetrial.analysis.analyse import analyse
 from finetrial.errors import DataError, UserError, unknown
-from finetrial.plan.audit import audit, refuse
+from finetrial.plan.audit import audit, audit_data, audit_plan, audit_records, refuse
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Environment, Outcome
-from finetrial.records.results import Results
+from finetrial.records.results import AuditFinding, Results
 from finetrial.records.table import Table
 from finetrial.report import build as build_report
 from finetrial.run.collect import Lookup, collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.execute import ExecutionResult, execute
+from finetrial.run.looks import Looks
+from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
@@ -52,6 +54,7 @@ class RunOptions:
     accept: tuple[str, ...] = ()
     figures: bool = True
     view: bool = True  # show progress on standard error
+    allow_unsandboxed: bool = False  # run generated code even where layers of the sandbox are missing
 
     def store_folder(self) -> Path:
         """Where the stage store lies."""
@@ -79,6 +82,8 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     refuse(audit(study))
     device = resolve_device(options.device)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
+    refuse(audit_plan(study, plan))
+    check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
     folder = run_folder(study, options.runs)
     store = Store(options.store_folder())
     with explained(folder):
@@ -88,12 +93,13 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=device, environment=here, timeout_seconds=options.timeout_seconds,
                        jobs=options.jobs or default_jobs(device), log_level=options.log_level,
-                       listener=open_view() if options.view else None,
+                       listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
     data = [stage for stage in plan.stages if stage.kind == "data"]
     if any(store.lookup(stage.kind, stage.key({}), here) is None for stage in data):
         _raise_for_data(data, run(data))  # data that cannot be used stops the trial before anything is trained
+    refuse(audit_data(study, plan, lookup_in_store(plan, store, here)))
     result = run(plan.stages)
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures)
     return replace(trial, corrupt=result.corrupt)
@@ -105,9 +111,9 @@ def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions
     folder.mkdir(parents=True, exist_ok=True)
     write_study(study, folder / STUDY_FILE)
     _write_json(folder / PLAN_FILE, plan.describe())
-    _write_json(folder / RUN_FILE, {"device": device, "store": str(options.store_folder().resolve()),
-                                    "command": command,
-                                    "relative_to": str(relative_to.resolve()) if relative_to else None})
+    how = {"device": device, "store": str(options.store_folder().resolve()), "command": command,
+           "relative_to": str(relative_to.resolve()) if relative_to else None}
+    _write_json(folder / RUN_FILE, {**how, **Looks(folder / RUN_FILE, study).as_json()})
 
 
 def rebuild(folder: Path, *, figures: bool = True) -> Trial:
@@ -132,8 +138,11 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
     """
     provenance = {"environment": here.model_dump(), **host_facts(command), "command": command}
     table = collect(study, plan, lookup, provenance)
-    results = analyse(study, table)
-    results = results.model_copy(update={"audit": (*audit(study), *results.audit)})
+    looks = Looks(folder / RUN_FILE, study)
+    results = analyse(study, table, looks.earlier)
+    results = results.model_copy(update={"audit": _audited(study, plan, lookup, table, results)})
+    if results.status == "complete":
+        looks.remember(len(study.seeds))
     text = results.model_dump_json(indent=1) + "\n"
     if not again and _stands(folder, text):
         return Trial(folder, study, results)
@@ -143,6 +152,13 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
     link_artifacts(plan, results, lookup, folder / "artifacts")
     build_report(study, results, folder, figures=figures)  # last: where it is, everything is
     return Trial(folder, study, results)
+
+
+def _audited(study: Study, plan: Plan, lookup: Lookup, table: Table, results: Results) -> tuple[AuditFinding, ...]:
+    """What the rules find at every moment, each thing once."""
+    found = (*audit(study), *audit_plan(study, plan), *audit_data(study, plan, lookup),
+             *audit_records(study, plan, lookup, table, results))
+    return tuple(dict.fromkeys(found))
 
 
 def _stands(folder: Path, results: str) -> bool:

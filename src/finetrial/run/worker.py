@@ -132,7 +132,7 @@ def _context(job: Job, order: Order, store: Store, claim: Claim, shared: dict[st
     return StageContext(
         stage_id=order.stage_id, spec=order.spec, inputs=inputs, folder=claim.folder, checkpoint=claim.checkpoint,
         device=job.device, micro_batch=order.micro_batch, log=_LOG, progress=_Progress(tell), shared=shared,
-        deadline=deadline, locations=order.locations)
+        deadline=deadline, locations=order.locations, allow_unsandboxed=job.allow_unsandboxed)
 
 
 class _Progress:

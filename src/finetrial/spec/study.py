@@ -19,6 +19,7 @@ from finetrial.tasks.base import Task
 from finetrial.train.config import Training
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+FEWEST_SEEDS = 3  # that give an interval
 BASE_ARM = "base"  # the untouched model, phase 0
 
 
@@ -35,6 +36,28 @@ class Base(Frozen):
         return {"name": value} if isinstance(value, str) else value
 
 
+class Sampling(Frozen):
+    """Outputs that are drawn, several an item: `num_samples` from softmax(logits / temperature), kept to the `top_k`
+    likeliest tokens and to the fewest that together have probability `top_p`.
+
+    `pass_at` is the k of pass-at-k. The draws come from a stream of the cell's seed, item by item, so that arms of one
+    seed meet the same random numbers.
+    """
+
+    num_samples: int = Field(default=1, ge=1)
+    temperature: float = Field(default=1.0, gt=0)
+    top_k: int | None = Field(default=None, ge=1)
+    top_p: float | None = Field(default=None, gt=0, le=1)
+    pass_at: int = Field(default=1, ge=1)
+
+    @model_validator(mode="after")
+    def _enough_samples(self) -> Sampling:
+        if self.pass_at > self.num_samples:
+            raise ValueError(f"pass_at is {self.pass_at}, which needs as many samples of an item; num_samples is "
+                             f"{self.num_samples}")
+        return self
+
+
 class TaskUse(Frozen):
     """A task as this study uses it: what it is, whether it is learned, and how many rows are used."""
 
@@ -46,6 +69,7 @@ class TaskUse(Frozen):
     num_test: int = Field(default=200, ge=2)
     max_tokens: int | None = Field(default=None, ge=8)  # None = the training's sequence length
     max_new_tokens: int = Field(default=96, ge=1)  # the longest output of a task that generates
+    sampling: Sampling | None = None  # how outputs are chosen; None = the most likely token each time
     evaluate: bool = True  # False: a step on the way that no score is wanted for
     metrics: tuple[str, ...] = ()  # empty = the task's primary metric and what belongs to it
 
@@ -129,6 +153,7 @@ class Study(Frozen):
     training: Training
     evaluation: Evaluation = Evaluation()
     seeds: tuple[int, ...] = (0, 1, 2)
+    looks: tuple[int, ...] = ()  # numbers of seeds at which results will be read; empty = once
     factors: tuple[str, ...] = ("method",)  # what arms may differ in
     limits: Limits = Limits()  # of the recommendation: they change no result
     accept_threats: tuple[str, ...] = ()
@@ -139,6 +164,14 @@ class Study(Frozen):
     @classmethod
     def _count_or_list(cls, value: Any) -> Any:
         return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("looks")
+    @classmethod
+    def _possible_looks(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(value)) < len(value) or any(seeds < FEWEST_SEEDS for seeds in value):
+            raise ValueError(f"looks {list(value)} are not different numbers of at least {FEWEST_SEEDS} seeds, such as "
+                             "[3, 5, 10]")
+        return tuple(sorted(value))
 
     @field_validator("sequences", mode="before")
     @classmethod

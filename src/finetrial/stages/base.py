@@ -89,6 +89,7 @@ class StageContext:
     shared: dict[str, Any]  # live objects of the group, such as the model just trained
     deadline: float | None = None  # time.monotonic() at which the stage counts as TIMEOUT
     locations: Mapping[str, str] = field(default_factory=dict)  # of the Stage: paths by name, such as "base"
+    allow_unsandboxed: bool = False  # generated code may be run where layers of the sandbox are missing
 
 
 class StageKind(ABC):

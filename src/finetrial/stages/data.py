@@ -13,6 +13,7 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,7 +32,7 @@ class Data(StageKind):
     With `max_new_tokens` in the spec also `{split}-prompts.npz` and `{split}-texts.parquet` of val and test.
     """
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Raises DataError where a split has fewer rows than the study asks for."""
@@ -67,7 +68,7 @@ class Data(StageKind):
                 prompts.save(context.folder / f"{split}-prompts.npz")
                 _write_texts(task, kept, constant, context.folder / f"{split}-texts.parquet")
                 reports[split].update(num_prompts_cut=cut.num_cut, num_prompt_tokens=cut.num_tokens)
-        return {"splits": reports, "content": examples.digest}
+        return {"splits": reports, "content": examples.digest, "mining": asdict(examples.report)}
 
 
 def stable_order(rows: Iterable[Example]) -> list[Example]:

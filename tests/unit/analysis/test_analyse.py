@@ -100,10 +100,9 @@ def test_a_diverged_rate_is_never_chosen() -> None:
     assert "did not finish" in whole("diverged-rate", "H3").reason
 
 
-def test_the_edge_warns() -> None:
-    assert [row.where for row in results("best-at-edge").audit] == [f"tiny/{arm}/phase 1" for arm in GRIDS]
+def test_a_best_rate_at_the_edge_gives_no_ratio_of_rates() -> None:
+    assert {row.arm for row in results("best-at-edge").tuning if row.at_edge} == set(GRIDS)
     assert whole("best-at-edge", "H3").verdict == "NOT MEASURED"
-    assert results("supported").audit == ()
 
 
 def test_controls() -> None:
@@ -187,3 +186,25 @@ def test_analysis_needs_no_torch() -> None:
     done = subprocess.run([sys.executable, "-c", f"import sys; sys.path[:0] = {paths!r}; {code}"], capture_output=True,
                           text=True, check=False)
     assert done.stdout.strip() == "SUPPORTED", done.stderr
+
+
+def test_each_declared_look_is_judged_at_its_share_of_the_error_rate() -> None:
+    study, table = make_table("inconclusive")
+    once = analyse(study, table)
+    twice = analyse(study.model_copy(update={"looks": (3, len(study.seeds))}), table, earlier_looks=(3,))
+    exploratory = analyse(study, table, earlier_looks=(3,))
+    assert once.look is not None and once.look.caveat == "" and once.look.alpha == pytest.approx(0.05)
+    for found, number in ((once, 1), (twice, 2), (exploratory, 2)):
+        assert {row.look for row in found.findings} == {number}
+    widths = [next(row.high - row.low for row in found.findings if row.contrast and row.high is not None)
+              for found in (once, twice, exploratory)]
+    assert widths[0] < widths[1] == pytest.approx(widths[2])
+    assert exploratory.look is not None and exploratory.look.caveat.startswith("exploratory,")
+
+
+def test_an_open_comparison_says_what_would_settle_it() -> None:
+    study, table = make_table("inconclusive")
+    open_rows = [row for row in analyse(study, table).findings if row.contrast and row.verdict == "INCONCLUSIVE"]
+    assert open_rows and all(row.settling for row in open_rows)
+    decided = [row for row in analyse(*make_table("supported")).findings if row.verdict == "SUPPORTED"]
+    assert decided and all(row.settling == "" and row.more_seeds is None for row in decided)

@@ -8,6 +8,7 @@ import pytest
 from synthetic import CASES, make_table
 
 from finetrial.analysis.analyse import analyse
+from finetrial.records.results import AuditFinding, LookRow
 from finetrial.report import View, view
 from finetrial.report.sentences import MEANINGS
 
@@ -81,10 +82,20 @@ def test_what_is_missing_or_failed_is_said_at_the_top(case, alert):
     assert alert in shown(case).alerts
 
 
-def test_too_few_seeds_and_edges_are_reasons_for_less_trust():
+def test_too_few_seeds_and_warnings_are_reasons_for_less_trust(new_study, new_results):
     assert [check.state for check in shown("two-seeds").checks if check.title.startswith("Replicates")] == ["bad"]
-    assert shown("best-at-edge").audit is not None
-    assert any(check.title == "Audit: 3 warnings" for check in shown("best-at-edge").checks)
+    edges = [AuditFinding(rule="best-rate-at-edge", severity="warning", message="extend the grid", where=str(number))
+             for number in range(3)]
+    warned = view(new_study(), new_results(audit=edges))
+    assert warned.audit is not None
+    assert any(check.title == "Audit: 3 warnings" for check in warned.checks)
+
+
+def test_an_undeclared_look_is_called_exploratory(new_study, new_results):
+    look = LookRow(number=2, num_looks=2, num_seeds=5, is_declared=False, alpha=0.025, caveat="exploratory, as seen before")
+    found = view(new_study(), new_results(look=look))
+    assert [(check.state, check.text) for check in found.checks if check.title == "Look: exploratory"] == [
+        ("bad", "Exploratory, as seen before.")]
 
 
 def test_the_scope_names_bases_tasks_and_budget():

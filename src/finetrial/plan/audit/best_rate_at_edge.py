@@ -22,8 +22,10 @@ class BestRateAtEdge(Rule):
         for row in records.results.tuning:
             if row.at_edge:
                 seen.setdefault((row.base, row.arm, row.sequence, row.phase), []).append(row)
-        for (base, arm, _, phase), rows in seen.items():
+        for (base, arm, sequence, phase), rows in seen.items():
             rates = ", ".join(f"{rate:g}" for rate in sorted({row.chosen for row in rows if row.chosen is not None}))
-            yield Found("warning", f"{arm}: the chosen learning rate {rates} lies at the edge of its grid for "
+            title = records.results.arms.get(arm, arm)
+            along = f"/{sequence}" if len(study.paths) > 1 else ""
+            yield Found("warning", f"{title}: the chosen learning rate {rates} lies at the edge of its grid for "
                                    f"{len(rows)} of the seeds; a better one may lie outside: extend the grid",
-                        f"{base}/{arm}/phase {phase}")
+                        f"{base}/{arm}{along}/phase {phase}")
