@@ -1,25 +1,25 @@
 """A user's own files as rows with splits: read strictly, clustered, and never the same prompt on both sides.
 
 Either one `path`, whose clusters are hashed into train 80 / val 10 / test 10 %, or a file for each split (`train`,
-`val`, `test`; any may be left out). Rows that share a `cluster` or a prompt belong together. With files per split a
-prompt that is in several of them stays in test, else val, and is dropped from the others, with a count; a named
-cluster in several files is refused.
+`val`, `test`; any may be left out). Rows that share a `cluster` or a prompt, or that say nearly the same, belong
+together. With files per split a prompt that is in several of them stays in test, else val, and is dropped from the
+others, with a count; a named cluster in several files is refused.
 """
 
 from __future__ import annotations
 
-import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import model_validator
 
 from finetrial.errors import DataError
 from finetrial.fingerprint import file_digest, key_of
 from finetrial.tasks.base import Example, Examples, Split, Task
+from finetrial.tasks.near_duplicates import near_duplicates
 from finetrial.tasks.pieces import USED_SPLITS, content_id, counts
 from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 
@@ -54,6 +54,11 @@ class LocalTask(Task):
             raise ValueError("give either `path` (splits are made) or `train`, `val` and `test` (one file each)")
         return self
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those with a file; all where they are made."""
+        return tuple(split for split in USED_SPLITS if getattr(self, split) is not None) or USED_SPLITS
+
     def files(self) -> dict[Split | None, Path]:
         """The file of each split given, or the one file under None. Raises DataError for a file that is not there."""
         named: dict[Split | None, str] = {split: value for split in USED_SPLITS if (value := getattr(self, split))}
@@ -75,11 +80,15 @@ class LocalTask(Task):
         for split, path in files.items():
             own = read(path)
             if not own:
-                raise DataError(f"{path} has no rows", "expected text, or one JSON object a line")
+                raise DataError(f"{path} has no rows", "expected text, or rows with columns")
             rows += [(split, row) for row in own]
         dropped: Counter[str] = Counter({"exact duplicate": 0, "prompt in a held-out split": 0})
         rows = unique_rows(rows, dropped)
-        examples = hashed([row for _, row in rows]) if None in files else _as_given(rows, dropped)
+        if None in files:
+            own_rows = [row for _, row in rows]
+            examples = hashed(own_rows, near_duplicates(["\n".join(row.fields.values()) for row in own_rows]))
+        else:
+            examples = _as_given(rows, dropped)
         digest = key_of([self.source_digest(), self.version, sorted(example.id for example in examples)])
         return Examples(examples, digest, counts(examples, dict(dropped)))
 
@@ -91,45 +100,16 @@ def read_text(path: Path) -> str:
 
 def decoded(data: bytes, path: Path) -> str:
     """The bytes of `path` as UTF-8 text with \\n line ends. Raises DataError naming the line that is not."""
+    if b"\0" in data:
+        line = data[:data.index(b"\0")].count(b"\n") + 1
+        raise DataError(f"{path}, line {line}: byte 0x00; the file is binary, or text in UTF-16",
+                        "save the file as UTF-8 text")
     try:
         return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         line = data[:error.start].count(b"\n") + 1
         raise DataError(f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8",
                         "save the file as UTF-8") from error
-
-
-def read_json_lines(path: Path, required: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """(line number, object) of each non-blank line; `required` fields are non-empty strings, as are the optional ones.
-
-    Raises DataError naming file, line and what is wrong with it.
-    """
-    for number, line in enumerate(read_text(path).split("\n"), start=1):
-        if line.strip():
-            yield number, _checked(line, required, f"{path}, line {number}")
-
-
-def _checked(line: str, required: Sequence[str], where: str) -> dict[str, str]:
-    expected = "expected an object with " + " and ".join(f'"{name}"' for name in required)
-    try:
-        value: Any = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})",
-                        f"{expected}, one a line") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{where}: a {type(value).__name__}, {expected}", 'for example {"text": "..."}')
-    row = {}
-    for name in (*required, "id", "cluster"):
-        item = value.get(name)
-        if item is None and name not in required:
-            continue
-        if isinstance(item, int) and not isinstance(item, bool) and name not in required:
-            item = str(item)
-        if not isinstance(item, str) or not item.strip():
-            found = "is missing" if name not in value else f"is {item!r}"
-            raise DataError(f'{where}: "{name}" {found}, {expected}', "every value is a non-empty string")
-        row[name] = item
-    return row
 
 
 def unique_rows(rows: Sequence[tuple[Split | None, LocalRow]],
@@ -149,10 +129,10 @@ def unique_rows(rows: Sequence[tuple[Split | None, LocalRow]],
     return [(split, row) for (split, _), row in seen.items()]
 
 
-def hashed(rows: Sequence[LocalRow]) -> list[Example]:
-    """Clusters joined by name or prompt, and hashed into splits."""
+def hashed(rows: Sequence[LocalRow], pairs: Iterable[tuple[int, int]] = ()) -> list[Example]:
+    """Clusters joined by name, prompt or `pairs` of positions, and hashed into splits."""
     marks = [{("prompt", row.prompt)} | ({("cluster", row.cluster)} if row.cluster else set()) for row in rows]
-    clusters = cluster_names([row.id for row in rows], marks)
+    clusters = cluster_names([row.id for row in rows], marks, pairs)
     return [_example(row, cluster, hashed_split(cluster, LOCAL_SHARES))
             for row, cluster in zip(rows, clusters, strict=True)]
 

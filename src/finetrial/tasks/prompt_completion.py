@@ -1,30 +1,47 @@
-"""prompt-completion: a user's pairs from a .jsonl file, completion tokens only.
+"""prompt-completion: a user's pairs or conversations, completion tokens only.
 
-One object a line with `prompt` and `completion`, and perhaps `cluster` (rows that must stay in one split) and `id`.
-The prompt and the completion are used as written: put the space or line break between them where the model wants it.
-A prompt that is too long loses its right end; a completion that does not fit drops the row. Both are counted. Outputs are
-generated where the study names a metric that reads them (`metrics: [rouge-l, exact-match]`).
+A .jsonl, .json, .csv or .parquet with `prompt` and `completion`, or with `messages` (a list of role and content: the
+last assistant message is the completion, what comes before it the prompt), and perhaps `cluster` (rows that must stay
+in one split) and `id`; `columns` says how the file calls them. A prompt and its completion are used as written: put the
+space or line break between them where the model wants it. Messages are written out as `User: ...` and `Assistant:`.
+A prompt that is too long loses its right end (of a conversation the earlier turns do, the last question never); a
+completion that does not fit drops the row. Both are counted. Outputs are generated where the study names a metric that
+reads them (`metrics: [rouge-l, exact-match]`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
-from finetrial.errors import DataError
+from pydantic import Field, field_validator
+
 from finetrial.tasks.base import Example, Examples, Segment
-from finetrial.tasks.local import LocalRow, LocalTask, read_json_lines
+from finetrial.tasks.local import LocalRow, LocalTask
 from finetrial.tasks.pieces import content_id
+
+if TYPE_CHECKING:
+    from finetrial.tasks.sources.records import Record
 
 
 class PromptCompletion(LocalTask):
     """Prompt -> completion pairs of local files."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     generates: ClassVar[bool] = True
-    summary: ClassVar[str] = "your own pairs: .jsonl with `prompt` and `completion` (completion tokens only)"
+    summary: ClassVar[str] = "your own pairs (`prompt`, `completion`) or conversations (`messages`), completion tokens only"
 
     target: Literal["text", "python", "javascript"] = "text"  # what a completion is, for metrics of code
+    columns: dict[str, str] = Field(default_factory=dict)  # our name: the file's
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        from finetrial.tasks.user_rows import check_columns
+
+        check_columns(value, ("pairs", "messages"))
+        return value
 
     @property
     def target_language(self) -> str:
@@ -33,18 +50,46 @@ class PromptCompletion(LocalTask):
 
     def load(self) -> Examples:
         """Raises DataError for a file that is missing, empty, not UTF-8 or has a bad row (file and line named)."""
-        return self.examples_from(_read)
+        return self.examples_from(self._read)
 
     def render(self, example: Example) -> tuple[Segment, ...]:
-        """The prompt is what may be cut."""
-        return (Segment(example.fields["prompt"], cuttable=True), Segment(example.fields["completion"], loss=True))
+        """The prompt is what may be cut; of a conversation, the turns before the last question."""
+        prompt, history = example.fields["prompt"], example.fields.get("history")
+        completion = Segment(example.fields["completion"], loss=True)
+        if history is None:
+            return (Segment(prompt, cuttable=True), completion)
+        earlier = (Segment(history, cuttable=True),) if history else ()
+        return (*earlier, Segment(prompt), completion)
+
+    def texts(self, example: Example) -> Mapping[str, str]:
+        """A person reads the whole prompt."""
+        return {"input": example.fields.get("history", "") + example.fields["prompt"],
+                "reference": example.fields["completion"]}
+
+    def _read(self, path: Path) -> list[LocalRow]:
+        from finetrial.tasks.user_rows import kind_of, read_rows
+
+        kind = kind_of(path, self.columns)
+        if kind == "messages":
+            return [_conversation(record) for record in read_rows(path, kind, self.columns)]
+        return [_pair(record) for record in read_rows(path, "pairs", self.columns)]
 
 
-def _read(path: Path) -> list[LocalRow]:
-    if path.suffix != ".jsonl":
-        raise DataError(f"{path}: prompts and completions come in a .jsonl file, not {path.suffix or 'nothing'!r}",
-                        'one object a line: {"prompt": "...", "completion": "..."}')
-    return [LocalRow(item.get("id") or content_id(item["prompt"], item["completion"]), item.get("cluster", ""),
-                     item["prompt"], {"prompt": item["prompt"], "completion": item["completion"]},
-                     f"{path}, line {number}")
-            for number, item in read_json_lines(path, ("prompt", "completion"))]
+def _pair(record: Record) -> LocalRow:
+    prompt, completion = record.text("prompt"), record.text("completion")
+    return _row(record, prompt, {"prompt": prompt, "completion": completion})
+
+
+def _conversation(record: Record) -> LocalRow:
+    from finetrial.tasks.user_rows import turns_of
+
+    turns = turns_of(record)
+    return _row(record, turns.history + turns.prompt,
+                {"history": turns.history, "prompt": turns.prompt, "completion": turns.reply})
+
+
+def _row(record: Record, prompt: str, fields: Mapping[str, str]) -> LocalRow:
+    from finetrial.tasks.user_rows import row_cluster, row_id
+
+    return LocalRow(row_id(record) or content_id(prompt, fields["completion"]), row_cluster(record), prompt, dict(fields),
+                    record.where)

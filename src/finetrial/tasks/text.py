@@ -1,8 +1,9 @@
-"""text: a user's plain text from a .txt or .jsonl file, every token scored but a row's first.
+"""text: a user's plain text, every token scored but a row's first.
 
 A .txt is cut at `<|endoftext|>`, else at blank lines into pieces of at least 500 characters; each piece is a cluster.
-A .jsonl has one object a line with `text`, and perhaps `cluster` and `id`. Whatever is longer than 2,000 characters
-becomes several rows of one cluster, cut at line ends.
+A .jsonl, .json, .csv or .parquet has a document a row in its column `text`, and perhaps `cluster` and `id`; `columns`
+says how the file calls them. Whatever is longer than 2,000 characters becomes several rows of one cluster, cut at line
+ends.
 """
 
 from __future__ import annotations
@@ -10,35 +11,45 @@ from __future__ import annotations
 from pathlib import Path
 from typing import ClassVar
 
-from finetrial.errors import DataError
+from pydantic import Field, field_validator
+
 from finetrial.tasks.base import Example, Examples, Segment
-from finetrial.tasks.local import LocalRow, LocalTask, read_json_lines, read_text
+from finetrial.tasks.local import LocalRow, LocalTask, read_text
 from finetrial.tasks.pieces import content_id, cut_at_lines, text_documents
 
 
 class Text(LocalTask):
     """Plain text of local files."""
 
-    version: ClassVar[int] = 1
-    summary: ClassVar[str] = "your own plain text: .txt, or .jsonl with `text`"
+    version: ClassVar[int] = 2
+    summary: ClassVar[str] = "your own plain text: .txt, or .jsonl, .json, .csv, .parquet with `text`"
+
+    columns: dict[str, str] = Field(default_factory=dict)  # our name: the file's
+
+    @field_validator("columns")
+    @classmethod
+    def _known_columns(cls, value: dict[str, str]) -> dict[str, str]:
+        from finetrial.tasks.user_rows import check_columns
+
+        check_columns(value, ("text",))
+        return value
 
     def load(self) -> Examples:
         """Raises DataError for a file that is missing, empty, not UTF-8 or has a bad row (file and line named)."""
-        return self.examples_from(_read)
+        return self.examples_from(self._read)
 
     def render(self, example: Example) -> tuple[Segment, ...]:
         """One target; what exceeds the sequence length is cut off and counted as lost."""
         return (Segment(example.fields["text"], loss=True, cuttable=True),)
 
+    def _read(self, path: Path) -> list[LocalRow]:
+        if path.suffix == ".txt":
+            return [row for number, document in enumerate(text_documents(read_text(path)), start=1)
+                    for row in _rows(document, "", "", f"{path}, piece {number}")]
+        from finetrial.tasks.user_rows import read_rows, row_cluster, row_id
 
-def _read(path: Path) -> list[LocalRow]:
-    if path.suffix == ".txt":
-        return [row for number, document in enumerate(text_documents(read_text(path)), start=1)
-                for row in _rows(document, "", "", f"{path}, piece {number}")]
-    if path.suffix == ".jsonl":
-        return [row for number, item in read_json_lines(path, ("text",))
-                for row in _rows(item["text"], item.get("id", ""), item.get("cluster", ""), f"{path}, line {number}")]
-    raise DataError(f"{path}: a text file ends in .txt or .jsonl, not {path.suffix or 'nothing'!r}", "rename it")
+        return [row for record in read_rows(path, "text", self.columns)
+                for row in _rows(record.text("text"), row_id(record), row_cluster(record), record.where)]
 
 
 def _rows(document: str, name: str, cluster: str, source: str) -> list[LocalRow]:

@@ -84,7 +84,7 @@ def test_the_digest_follows_content_not_names(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("row", "message"), [
     ('{"prompt": "a", "completion": ', "not JSON"), ("[1, 2]", "a list, expected an object"), ('"text"', "a str"),
-    ({"prompt": "a"}, '"completion" is missing'), ({"prompt": "a", "completion": 3}, '"completion" is 3'),
+    ({"prompt": "a"}, "no column 'completion'; there are 'prompt'"), ({"prompt": "a", "completion": 3}, '"completion" is 3'),
     ({"prompt": "", "completion": "b"}, "\"prompt\" is ''"), ({"prompt": "a", "completion": None}, "is None"),
     ({"prompt": "a", "completion": "b", "cluster": ["x"]}, '"cluster" is')])
 def test_bad_rows_name_file_and_line(row: object, message: str, tmp_path: Path) -> None:
@@ -104,12 +104,13 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n\n")
     (tmp_path / "latin.txt").write_bytes(b"fine\nna\xefve\n")
     (tmp_path / "table.csv").write_text("a,b\n")
+    (tmp_path / "page.html").write_text("<p>")
     for name, message in (("empty.txt", "has no rows"), ("latin.txt", "line 2: byte 0xef is not UTF-8"),
-                          ("table.csv", "ends in .txt or .jsonl"), ("none.txt", "does not exist"),
+                          ("table.csv", "has no rows"), ("page.html", "a data file is"), ("none.txt", "does not exist"),
                           (".", "is a folder")):
         with pytest.raises(DataError, match=message):
             Text(path=str(tmp_path / name)).load()
-    with pytest.raises(DataError, match=r"in a \.jsonl file"):
+    with pytest.raises(DataError, match=r"a data file is \.jsonl"):
         PromptCompletion(path=str(tmp_path / "empty.txt")).load()
 
 

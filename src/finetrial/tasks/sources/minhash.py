@@ -55,8 +55,8 @@ def signatures(shingles: list[Hashes]) -> NDArray[np.uint32]:
     return rows
 
 
-def similar_pairs(rows: NDArray[np.uint32]) -> NDArray[np.int64]:
-    """Pairs (i, j) whose signatures agree in at least 70 % of places, found by banding. -> [P, 2], sorted, unique"""
+def similar_pairs(rows: NDArray[np.uint32], threshold: float = THRESHOLD) -> NDArray[np.int64]:
+    """Pairs (i, j) whose signatures agree in at least this share of places, found by banding. -> [P, 2], sorted, unique"""
     width = NUM_HASHES // NUM_BANDS
     found = [np.empty((0, 2), dtype=np.int64)]
     for band in range(NUM_BANDS):
@@ -68,7 +68,7 @@ def similar_pairs(rows: NDArray[np.uint32]) -> NDArray[np.int64]:
             if not len(same):
                 break
             left, right = order[same], order[same + step]
-            close = (rows[left] == rows[right]).mean(axis=1) >= THRESHOLD
+            close = (rows[left] == rows[right]).mean(axis=1) >= threshold
             pairs = np.stack([np.minimum(left, right), np.maximum(left, right)], axis=1)
             found.append(pairs[close])
     return np.unique(np.concatenate(found), axis=0)

@@ -11,7 +11,7 @@ import gzip
 import io
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,10 +27,11 @@ BATCH_ROWS = 1_000
 
 @dataclass(frozen=True)
 class Record:
-    """One row: `values` by column, and where a person finds it."""
+    """One row: `values` by column, where a person finds it, and every column that the file has there."""
 
     values: Mapping[str, Any]
     where: str
+    there: Collection[str] = ()
 
     def text(self, column: str) -> str:
         """A text that must be there. Raises DataError otherwise."""
@@ -80,24 +81,33 @@ def read_records(path: Path, required: Sequence[str], optional: Sequence[str] = 
     Raises DataError for an unknown format, a damaged file, a row that cannot be read, and a missing column (with the
     columns that are there).
     """
+    named = {column: (names or {}).get(column, column) for column in (*required, *optional)}
+    records = []
+    for values, where in _found(path, list(named.values())):
+        for column in required:
+            if named[column] not in values:
+                raise missing_column(column, named[column], values, where)
+        records.append(Record({column: values.get(name) for column, name in named.items()}, where, values.keys()))
+    if not records:
+        raise DataError(f"{path} has no rows", f"expected the columns {', '.join(named[name] for name in required or named)}")
+    return records
+
+
+def columns_of(path: Path) -> tuple[Collection[str], str]:
+    """The columns of a file's first row, and where it is. Raises DataError for a file without rows."""
+    for values, where in _found(path, []):
+        return values.keys(), where
+    raise DataError(f"{path} has no rows", "it is empty, or holds a header only")
+
+
+def _found(path: Path, wanted: Sequence[str]) -> Iterable[tuple[dict[str, Any], str]]:
+    """(row, where it is) one after the other; of a parquet file only the columns that are wanted have values."""
     suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
     if suffix not in FORMATS or path.name.endswith(".parquet.gz"):
         raise DataError(f"{path}: a data file is {FORMATS_TOLD}, not {path.suffix or 'nothing'!r}", "rename or convert it")
-    named = {column: (names or {}).get(column, column) for column in (*required, *optional)}
-    found: Iterable[tuple[dict[str, Any], str]]
     if suffix == ".parquet":
-        found = _parquet(path, list(named.values()))
-    else:
-        found = {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv}[suffix](_text(path), path)
-    records = []
-    for values, where in found:
-        for column in required:
-            if named[column] not in values:
-                raise _missing_column(column, named[column], values, where)
-        records.append(Record({column: values.get(name) for column, name in named.items()}, where))
-    if not records:
-        raise DataError(f"{path} has no rows", f"expected the columns {', '.join(named[name] for name in required)}")
-    return records
+        return _parquet(path, wanted)
+    return {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv}[suffix](_text(path), path)
 
 
 def _text(path: Path) -> str:
@@ -175,7 +185,8 @@ def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[tuple[dict[str, Any]
         raise DataError(f"{path} is no intact parquet file: {error}", "fetch or make it again") from error
 
 
-def _missing_column(column: str, name: str, there: Iterable[str], where: str) -> DataError:
+def missing_column(column: str, name: str, there: Iterable[str], where: str) -> DataError:
+    """The error for a column that a row lacks, with those that it has."""
     names = sorted(there)
     its_name = (nearest(name, names) or ["its name in the file"])[0]
     return DataError(f"{where}: no column {name!r}; there are {', '.join(map(repr, names)) or 'none'}",

@@ -1,0 +1,161 @@
+"""Rows of a user's data file, known by its columns: plain text, prompts with completions, or conversations.
+
+    text                    plain text, one document a row
+    prompt, completion      the completion, given the prompt
+    messages                a list of {role, content}: the last assistant message, given those before it
+
+Any of them may have `id`, and `cluster` for what must stay in one split. A file holds one kind of rows. `columns` says
+how the file calls a column: {prompt: question, completion: answer}.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from finetrial.errors import DataError, unknown
+from finetrial.tasks.sources.records import Record, columns_of, missing_column, read_records
+
+Kind = Literal["text", "pairs", "messages"]
+COLUMNS: Mapping[Kind, tuple[str, ...]] = {"pairs": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
+BESIDE = ("id", "cluster")
+EXPECTED = '"text", or "prompt" and "completion", or "messages"'
+ROLES = {"system": "System: ", "user": "User: ", "assistant": "Assistant:\n"}
+REPLY = "assistant"
+CUE = f"\n\n{ROLES[REPLY]}"
+
+
+@dataclass(frozen=True)
+class Turns:
+    """A conversation: what was said before, the last message before the reply, and the reply."""
+
+    history: str
+    prompt: str
+    reply: str
+
+
+def kind_of(path: Path, columns: Mapping[str, str]) -> Kind:
+    """What a file's first row holds. Raises DataError, with the columns that are there, for one that nothing reads."""
+    there, where = columns_of(path)
+    found = _kind_in(there, columns)
+    if found is not None:
+        return found
+    for kind in _meant(there, columns):
+        lacking = next(name for name in COLUMNS[kind] if columns.get(name, name) not in there)
+        wanted = " and ".join(f'"{name}"' for name in COLUMNS[kind])
+        raise DataError(missing_column(lacking, columns.get(lacking, lacking), there, where).problem,
+                        f"expected {wanted}; say what it is called: --columns {lacking}=NAME")
+    raise DataError(f"{where} has {_listed(there)}; expected {EXPECTED}",
+                    "rename the columns, or say what they are called: --columns prompt=question,completion=answer")
+
+
+def check_columns(columns: Mapping[str, str], kinds: Sequence[Kind]) -> None:
+    """Raises ValueError for a mapping of a column that these kinds of rows do not have."""
+    known = [*(name for kind in kinds for name in COLUMNS[kind]), *BESIDE]
+    for name in columns:
+        if name not in known:
+            raise ValueError(unknown("column", name, known))
+
+
+def read_rows(path: Path, kind: Kind, columns: Mapping[str, str]) -> Iterator[Record]:
+    """Every row, with the columns of its kind. Raises DataError for a row of another kind, or without its columns."""
+    named = {name: columns.get(name, name) for name in COLUMNS[kind]}
+    for record in read_records(path, (), (*COLUMNS[kind], *BESIDE), columns):
+        for column, name in named.items():
+            if name not in record.there:
+                other = _kind_in(record.there, columns)
+                if other is not None:
+                    raise DataError(f"{record.where} has {_listed(record.there)}, and the rows before it "
+                                    f"{_listed(named.values())}: mixed kinds of rows", "a file holds one kind; make two")
+                raise missing_column(column, name, record.there, record.where)
+        yield record
+
+
+def row_id(record: Record) -> str:
+    """The row's own id, or ''."""
+    return _name(record, "id")
+
+
+def row_cluster(record: Record) -> str:
+    """The name of what must stay in one split, or ''."""
+    return _name(record, "cluster")
+
+
+def turns_of(record: Record) -> Turns:
+    """The last assistant message of a conversation, and what came before it; what comes after is not used.
+
+    Raises DataError for messages that are none, and for a conversation without a reply or without a question.
+    """
+    messages = [_message(value, number, record.where) for number, value in enumerate(_messages(record), start=1)]
+    replies = [place for place, (role, _) in enumerate(messages) if role == REPLY]
+    if not replies:
+        raise DataError(f"{record.where}: no message has the role {REPLY!r}, so there is nothing to learn",
+                        "leave the row out, or add the reply")
+    last = replies[-1]
+    if last == 0:
+        raise DataError(f"{record.where}: the reply is the first message, so nothing asks for it",
+                        "leave the row out, or add the question")
+    history = "".join(f"{ROLES[role]}{content}\n\n" for role, content in messages[:last - 1])
+    role, content = messages[last - 1]
+    return Turns(history, f"{ROLES[role]}{content}{CUE}", messages[last][1])
+
+
+def _kind_in(there: Collection[str], columns: Mapping[str, str]) -> Kind | None:
+    """The first kind all of whose columns are there; one that the mapping speaks of comes before the others."""
+    mapped = [kind for kind, wanted in COLUMNS.items() if any(name in columns for name in wanted)]
+    for kind in mapped or COLUMNS:
+        if all(columns.get(name, name) in there for name in COLUMNS[kind]):
+            return kind
+    return None
+
+
+def _meant(there: Collection[str], columns: Mapping[str, str]) -> list[Kind]:
+    """The kinds that the mapping speaks of, or of which some columns are there."""
+    return [kind for kind, wanted in COLUMNS.items() if any(name in columns or name in there for name in wanted)]
+
+
+def _messages(record: Record) -> list[Any]:
+    value = record.values["messages"]
+    if isinstance(value, str):  # as a .csv has it
+        try:
+            value = json.loads(value)
+        except ValueError as error:
+            raise DataError(f'{record.where}: "messages" is a text that is not JSON', _MESSAGE_FORM) from error
+    if not isinstance(value, list) or not value:
+        raise DataError(f'{record.where}: "messages" is {_short(value)}, expected a list of messages', _MESSAGE_FORM)
+    return value
+
+
+def _message(value: Any, number: int, where: str) -> tuple[str, str]:
+    if not isinstance(value, Mapping) or "role" not in value or "content" not in value:
+        raise DataError(f'{where}: message {number} is {_short(value)}, expected "role" and "content"', _MESSAGE_FORM)
+    role, content = value["role"], value["content"]
+    if role not in ROLES:
+        raise DataError(f"{where}: message {number} has " + unknown("role", str(role), ROLES), "rename the role")
+    if not isinstance(content, str) or not content.strip():
+        raise DataError(f'{where}: message {number}: "content" is {_short(content)}, expected a text', _MESSAGE_FORM)
+    return role, content.replace("\r\n", "\n").strip()
+
+
+def _name(record: Record, column: str) -> str:
+    value = record.values.get(column)
+    if value is None or value == "":
+        return ""
+    if isinstance(value, bool) or not isinstance(value, (str, int)):
+        raise DataError(f'{record.where}: "{column}" is {_short(value)}, expected a text or a whole number', "mend the row")
+    return str(value)
+
+
+def _listed(names: Collection[str]) -> str:
+    return ", ".join(map(repr, sorted(names))) or "no columns"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+_MESSAGE_FORM = 'for example {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'
