@@ -21,7 +21,6 @@ from finetrial.tasks.base import Examples, MiningReport, Split
 
 OPEN, CLOSE = "\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}", "\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
 SCORED = "black on green"
-USED: tuple[Split, ...] = ("train", "val", "test")
 COLUMNS = {"num_rows": "rows", "num_cut": "of these cut", "num_dropped": "too long",
            "num_target_tokens": "scored tokens", "num_lost_target_tokens": "lost"}
 
@@ -68,15 +67,16 @@ def encoded(study: Study, use: TaskUse, examples: Examples, base: str, tokenizer
     max_tokens = use.max_tokens or study.training.sequence_length
     limits: Mapping[str, int] = {"val": use.num_val, "test": use.num_test}
     table = _table("split", *COLUMNS.values())
-    for split in USED:
+    for split in use.task.splits:
         rows = stable_order(examples.split(split))
         _, report = encode_examples(use.task, rows, tokenizer, max_tokens, limit=limits.get(split))
         counts = report.as_dict()
         table.add_row(split, *(f"{counts[column]:,}" for column in COLUMNS))
     yield from (Text(), indented(Text(f"As tokens of {base}, at most {max_tokens} a row:")), indented(table))
-    first = preview(use.task, stable_order(examples.split("train")), tokenizer, max_tokens, num_rows)
+    shown: Split = "train" if "train" in use.task.splits else "test"
+    first = preview(use.task, stable_order(examples.split(shown)), tokenizer, max_tokens, num_rows)
     for number, tokens in enumerate(first, start=1):
-        yield heading(f"  {use.name}, training row {number} of {len(first)}; scored text is "
+        yield heading(f"  {use.name}, {'training' if shown == 'train' else 'test'} row {number} of {len(first)}; scored text is "
                       + ("green" if console().is_terminal else f"between {OPEN} and {CLOSE}"))
         yield indented(marked(tokens, colour=console().is_terminal), 4)
 

@@ -29,7 +29,7 @@ def doctor_command(store: Path, network: bool) -> None:
 def _line(check: Check) -> Table:
     line = Table.grid(padding=(0, 2, 0, 0))
     line.add_column(width=4)
-    line.add_column(width=9)
+    line.add_column(width=10)
     line.add_column(overflow="fold")
     line.add_row(Text(check.state, style=STYLES[check.state]), Text(check.name, style="bold"), check.text)
     if check.mend:

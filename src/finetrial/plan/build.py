@@ -14,25 +14,27 @@ from typing import Any
 
 from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase, resolve_base
-from finetrial.plan.check import check_arm
+from finetrial.plan.check import check_arm, check_tasks
 from finetrial.plan.lines import ArmRun, Builder, Line, arm_runs, runs_along
 from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PredictionOf, deduplicate
 from finetrial.plan.specs import Resolved
 from finetrial.records.table import CellKey
 from finetrial.spec.arm import Arm
 from finetrial.spec.slots import State
-from finetrial.spec.study import BASE_ARM, Sequence, Study, joined_tasks, slot_states
+from finetrial.spec.study import BASE_ARM, Sequence, Study, TaskUse, joined_tasks, slot_states
 from finetrial.stages.base import Source
 
 __all__ = ["ArmRun", "Resolved", "arm_runs", "build"]
 
 PROFILE_REPEATS = 5
-PROFILE_REPEATS_DEMO = 3
+PROFILE_REPEATS_OF = {"demo": 3, "compare": 1}  # by size, where it is not the usual
 FLOORS = "floors"  # in the place of an arm, until a record names each
+BASE_SEED = 0  # of the untouched base, where its outputs are sampled
 
 
 def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path | None = None) -> Plan:
     """The plan of a study. Raises UserError where the study cannot be carried out as it is written."""
+    check_tasks(study)
     builder = Builder(study, resolved or Resolved())
     for written in study.bases:
         base = resolve_base(written, relative_to)
@@ -58,16 +60,15 @@ def _untouched(builder: Builder, base: ResolvedBase) -> None:
         key = CellKey(base.name, BASE_ARM, path.name, None)
         builder.cells.append(PlannedCell(key, "base", [PlannedPhase(0, "", None, predictions)]))
     for use in builder.study.tasks:
-        metrics = specs.scored(use)
-        if not metrics or not use.evaluate:
+        if not specs.output_metrics(use) or not use.evaluate:
             continue
         data = builder.data[base.name, use.name]
         of = PredictionOf(use.name, "test")
-        spec = {**specs.model(base, builder.resolved), **_decoding(builder, use.name)}
+        spec = {**specs.model(base, builder.resolved), **specs.decoding(builder.study, use, BASE_SEED)}
         generate = builder.add("generate", f"{owner}/{use.name}-test", spec, {"data": data}, group=f"{owner}/outputs",
                                label=f"{base.name} answers {use.name}", locations={"base": str(base.folder)})
-        score = _score(builder, f"{owner}/{use.name}-test", metrics, {"outputs": generate, "data": data})
-        floors = _score(builder, f"{base.name}/{FLOORS}/{use.name}-test", metrics, {"data": data})
+        score = _score(builder, f"{owner}/{use.name}-test", use, {"outputs": generate, "data": data})
+        floors = _score(builder, f"{base.name}/{FLOORS}/{use.name}-test", use, {"data": data})
         for path in (*builder.study.paths, *builder.study.control_paths):
             builder.outputs.append(PlannedOutputs(base.name, BASE_ARM, path.name, None, 0, of, generate, score))
             builder.outputs.append(PlannedOutputs(base.name, FLOORS, path.name, None, 0, of, None, floors))
@@ -126,6 +127,8 @@ def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mappin
     evaluation, found = builder.study.evaluation, {}
     for use in builder.study.tasks:
         for split in evaluation.splits:
+            if split not in use.task.splits:
+                continue
             if not use.evaluate and (use.name not in judged or split != "val"):
                 continue
             for routing in routings(use.name):
@@ -149,34 +152,32 @@ def _outputs(line: Line, seed: int, index: int) -> None:
     points = {option: line.point(rate) for option, rate in run.options(line.path.tasks[index - 1]).items()}
     group = line.owner(seed, f"phase-{index}-outputs")
     for use in builder.study.tasks:
-        metrics = specs.scored(use)
-        if not metrics or not use.evaluate:
+        if not specs.output_metrics(use) or not use.evaluate:
             continue
         data, latest = builder.data[base.name, use.name], None
         for routing in builder.study.evaluation.routings:
             if routing in line.routings(index, use.name) or latest is None:
                 name = f"{group}/{use.name}-test{'' if routing == 'latest' else '-' + routing}"
-                spec = {**specs.model(base, builder.resolved), **_decoding(builder, use.name),
-                        **_routed(routing, use.name)}
+                spec = {**specs.model(base, builder.resolved), **_routed(routing, use.name),
+                        **specs.decoding(builder.study, use, seed, run.replicate)}
                 generate = builder.add("generate", name, spec, {"model": model, "data": data}, group=group,
                                        label=f"{run.arm.title}, seed {seed}, answers {use.name}",
                                        locations={"base": str(base.folder)})
-                latest = generate, _score(builder, name, metrics, {"outputs": generate, "data": data}, group)
+                latest = generate, _score(builder, name, use, {"outputs": generate, "data": data}, group)
             of = PredictionOf(use.name, "test", routing)
             select = line.select_id(seed, index) if len(points) > 1 else None
             builder.outputs.append(PlannedOutputs(base.name, run.name, line.path.name, seed, index, of, *latest,
                                                   select, points))
 
 
-def _score(builder: Builder, name: str, metrics: list[dict[str, Any]], inputs: Mapping[str, Source],
-           group: str = "") -> str:
-    return builder.add("score", name, {"split": "test", "metrics": metrics}, inputs, group=group,
-                       label=f"score {name.rpartition('/')[2]}")
-
-
-def _decoding(builder: Builder, task: str) -> dict[str, Any]:
-    return {"split": "test", "precision": builder.study.evaluation.precision,
-            "max_new_tokens": builder.study.task(task).max_new_tokens}
+def _score(builder: Builder, name: str, use: TaskUse, inputs: dict[str, Source], group: str = "") -> str:
+    """Score outputs, or without them the floors. Programs are run first, in a process that holds no model."""
+    label = name.rpartition("/")[2]
+    if specs.executes(use):
+        spec = {"split": "test", "language": use.task.target_language}
+        inputs, group = {**inputs, "executed": builder.add("execute", name, spec, inputs, label=f"run {label}")}, ""
+    return builder.add("score", name, {"split": "test", "metrics": specs.scored(use)}, inputs, group=group,
+                       label=f"score {label}")
 
 
 def _routed(routing: str, task: str) -> dict[str, Any]:
@@ -201,7 +202,7 @@ def _select(line: Line, chains: Mapping[tuple[str, int, float], list[PlannedPhas
 
 def _profiled(builder: Builder, base: ResolvedBase) -> None:
     """Cost, measured apart: repeats are the outer loop, so that the arms are interleaved."""
-    repeats = PROFILE_REPEATS_DEMO if builder.study.size == "demo" else PROFILE_REPEATS
+    repeats = PROFILE_REPEATS_OF.get(builder.study.size, PROFILE_REPEATS)
     for repeat, arm, path, index in _profile_grid(builder.study, repeats):
         task, held = path.tasks[index], (State(), *slot_states(arm, path))
         spec = {**specs.profiled(specs.training(builder.study, base, arm, task, builder.resolved, held[index])),

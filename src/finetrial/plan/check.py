@@ -5,10 +5,31 @@ Counting trainable parameters from the configuration alone also finds target nam
 
 from __future__ import annotations
 
+from finetrial.catalog import name_of
 from finetrial.errors import SpecError
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec.arm import Arm
-from finetrial.spec.study import Study, slot_states
+from finetrial.spec.study import Study, joined_tasks, slot_states
+
+
+def check_tasks(study: Study) -> None:
+    """Raise SpecError for tasks without the rows that the study needs of them: test rows of all, train and val rows of
+    those that a phase trains on."""
+    learned = {task: path.name for path in (*study.control_paths, *study.paths)
+               for phase in path.tasks for task in joined_tasks(phase)}
+    problems = []
+    for use in study.tasks:
+        kind, there = name_of(type(use.task)), " and ".join(use.task.splits)
+        missing = [split for split in ("train", "val") if split not in use.task.splits]
+        if use.name in learned and missing:
+            problems.append(f"tasks.{use.name}: {kind} has {there} rows only, no {' and '.join(missing)} rows, and "
+                            f"sequence {learned[use.name]} trains on it; write role: outside (only scored), or give "
+                            "files with such rows")
+        if "test" not in use.task.splits:
+            problems.append(f"tasks.{use.name}: {kind} has {there} rows only; a task needs test rows: give a file for "
+                            "them, or one `path`")
+    if problems:
+        raise SpecError(f"study {study.name}", problems)
 
 
 def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:

@@ -14,6 +14,7 @@ from finetrial.spec.arm import Arm
 from finetrial.spec.model import plugin_identity
 from finetrial.spec.slots import Carry, State
 from finetrial.spec.study import Study, TaskUse, joined_tasks
+from finetrial.tasks.base import SPLITS
 from finetrial.train.config import Budget, Training
 
 
@@ -33,6 +34,8 @@ def data(study: Study, base: ResolvedBase, use: TaskUse, relative_to: Path | Non
     spec = {"task": {**identity, "version": type(task).version}, "source": task.source_digest(),
             "tokenizer": base.tokenizer_digest, "max_tokens": use.max_tokens or study.training.sequence_length,
             "num_val": use.num_val, "num_test": use.num_test}
+    if set(use.task.splits) != set(SPLITS[1:]):
+        spec["splits"] = list(use.task.splits)
     if base.config.get("is_encoder_decoder"):
         spec["form"] = "encoder-decoder"
     if output_metrics(use):
@@ -93,8 +96,25 @@ def scored(use: TaskUse) -> list[dict[str, Any]]:
         row = {"kind": name, "version": scorer.version}  # type: ignore[attr-defined]
         if "language" in scorer.model_fields:  # type: ignore[attr-defined]
             row["language"] = use.task.target_language
+        if scorer.executes and use.sampling is not None and use.sampling.pass_at != 1:  # type: ignore[attr-defined]
+            row["k"] = use.sampling.pass_at
         found.append(row)
     return found
+
+
+def executes(use: TaskUse) -> bool:
+    """Whether a task's outputs are run as programs."""
+    return any(catalog.find("scorer", name).executes for name in output_metrics(use))  # type: ignore[attr-defined]
+
+
+def decoding(study: Study, use: TaskUse, seed: int, replicate: str = "") -> dict[str, Any]:
+    """How the outputs of one task are made. Greedy decoding draws nothing: no seed is in it."""
+    spec = {"split": "test", "precision": study.evaluation.precision, "max_new_tokens": use.max_new_tokens}
+    if use.sampling is None:
+        return spec
+    drawn = {name: value for name, value in use.sampling.identity().items() if name != "pass_at"}
+    stream = {"seed": seed, "replicate": replicate} if replicate else {"seed": seed}
+    return {**spec, "decoding": {"do_sample": True, **drawn, **stream}}
 
 
 def output_metrics(use: TaskUse) -> list[str]:

@@ -44,8 +44,8 @@ def examine(store: Path, *, network: bool = False) -> Iterator[Check]:
 
     checks: list[tuple[str, Callable[[], Iterator[Check]]]] = [
         ("python", _python), ("packages", _packages), ("memory", _memory), ("devices", _devices),
-        ("disk", lambda: _disk(store)), ("store", lambda: _store(store)), ("corpus", _corpus), ("workers", _workers),
-        ("training", training_checks)]
+        ("disk", lambda: _disk(store)), ("store", lambda: _store(store)), ("corpus", _corpus), ("sandbox", _sandbox),
+        ("workers", _workers), ("training", training_checks)]
     if network:
         checks.append(("hub", _hub))
     for name, check in checks:
@@ -205,6 +205,14 @@ def _corpus() -> Iterator[Check]:
                     "to fetch them now: finetrial data perplexity")
     else:
         yield Check("corpus", "ok", f"all {len(locked_wheels())} packages are here; mined when first used")
+
+
+def _sandbox() -> Iterator[Check]:
+    """What stands around generated code; missing, it is a warning: most studies run none."""
+    from finetrial.sandbox import doctor_lines
+
+    for name, is_well, text, mend in doctor_lines():
+        yield Check(name.removeprefix("sandbox: "), "ok" if is_well else "warn", text, mend)
 
 
 def _workers() -> Iterator[Check]:

@@ -7,7 +7,8 @@ a row of NaN: missing, never zero.
 
 Predictions of losses have the columns `item`, `cluster`, `nll` (nats, summed over the item's target tokens),
 `num_tokens` (target tokens) and `num_bytes` (UTF-8 bytes of the target text). Generated outputs have `item`,
-`cluster`, `sample`, `input`, `reference`, `output`, `num_new_tokens` and `finished` (`scorers/outputs.py`).
+`cluster`, `sample`, `input`, `reference`, `output`, `num_new_tokens` and `finished` (`scorers/outputs.py`). Programs that
+were run have `item`, `cluster`, `num_samples` and `num_passed`.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Scorer(BaseModel, ABC):
     best: ClassVar[float]
     worst: ClassVar[float]
     needs: ClassVar[Literal["losses", "outputs"]] = "losses"
+    executes: ClassVar[bool] = False  # True: it reads what became of the outputs as programs (`stages/execute.py`)
     summary: ClassVar[str] = ""
 
     @abstractmethod
@@ -61,6 +63,10 @@ class Scorer(BaseModel, ABC):
             raise UserError(f"the metric {name_of(cls)} reads generated outputs, and the task {name_of(type(task))} "
                             "generates none", "name a metric of losses (nats-per-token, perplexity, bits-per-byte), or "
                             "a task that generates", code="metric")
+        if cls.executes and not task.has_tests:
+            raise UserError(f"the metric {name_of(cls)} runs programs with their tests, and the items of the task "
+                            f"{name_of(type(task))} have none", "name another metric, or a task with tests, such as "
+                            "humaneval and mbpp", code="metric")
 
     def metric(self) -> Metric:
         """What the analysis needs to know of this scorer."""

@@ -25,6 +25,7 @@ class PassAtK(Scorer):
     best: ClassVar[float] = 1.0
     worst: ClassVar[float] = 0.0
     needs: ClassVar[Literal["losses", "outputs"]] = "outputs"
+    executes: ClassVar[bool] = True
     summary: ClassVar[str] = "chance that one of k samples passes its tests (unbiased)"
 
     k: int = Field(default=1, ge=1)

@@ -29,7 +29,8 @@ FLOOR = "floor:"  # before a floor's name, in the columns of texts
 class Data(StageKind):
     """Writes `train.npz`, `val.npz` and `test.npz`; returns what was encoded, cut and dropped, per split.
 
-    With `max_new_tokens` in the spec also `{split}-prompts.npz` and `{split}-texts.parquet` of val and test.
+    With `max_new_tokens` in the spec also `{split}-prompts.npz` and `{split}-texts.parquet` of val and test. A task that
+    is only scored may have fewer splits: `splits` in the spec.
     """
 
     version: ClassVar[int] = 3
@@ -46,9 +47,9 @@ class Data(StageKind):
         tokenizer = load_tokenizer(Path(context.locations["base"]))
         limits = {"val": spec["num_val"], "test": spec["num_test"]}
         form, max_new_tokens = spec.get("form", "decoder"), spec.get("max_new_tokens")
-        constant = "" if max_new_tokens is None else _constant(task, examples)
+        constant = None if max_new_tokens is None else _constant(task, examples)
         reports: dict[str, Any] = {}
-        for split in SPLITS[1:]:
+        for split in spec.get("splits", SPLITS[1:]):
             rows = examples.split(split)
             wanted = limits.get(split)
             # a row whose target alone is too long is dropped by the encoder: draw until enough are left
@@ -82,19 +83,23 @@ def _of_items(rows: Sequence[Example], dataset: TokenDataset) -> list[Example]:
     return [by_id[item] for item in dataset.items]
 
 
-def _constant(task: Task, examples: Examples) -> str:
-    """The one answer to everything that may do best: the most frequent reference of train, of equals the shortest."""
+def _constant(task: Task, examples: Examples) -> str | None:
+    """The one answer to everything that may do best: the most frequent reference of train, of equals the shortest.
+
+    None without train rows: test rows must not choose it.
+    """
     counts = Counter(task.texts(row)["reference"] for row in examples.split("train"))
-    return min(counts, key=lambda text: (-counts[text], len(text), text))
+    return min(counts, key=lambda text: (-counts[text], len(text), text), default=None)
 
 
-def _write_texts(task: Task, rows: Sequence[Example], constant: str, path: Path) -> None:
+def _write_texts(task: Task, rows: Sequence[Example], constant: str | None, path: Path) -> None:
     """Item, cluster, input, reference, what else the task tells of a row (its tests), and a column for each floor."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     texts = [task.texts(row) for row in rows]
-    floors = [{**task.floors(row), "constant": constant} for row in rows]
+    everywhere = {} if constant is None else {"constant": constant}
+    floors = [{**task.floors(row), **everywhere} for row in rows]
     columns: dict[str, list[str]] = {"item": [row.id for row in rows], "cluster": [row.cluster for row in rows],
                                      "input": [text["input"] for text in texts],
                                      "reference": [text["reference"] for text in texts]}

@@ -3,6 +3,8 @@
 The program is the item's `prompt`, the output and the item's `test`, all from the texts of the data stage. An output that
 goes on after the function it was asked for is cut there, as Chen et al. 2021 do: a program that merely stops in the
 middle of a further function would fail for that.
+
+With the input `outputs` the outputs of a model are run; without it the task's floors (copying the input, ...).
 """
 
 from __future__ import annotations
@@ -14,25 +16,26 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetrial.errors import DataError
 from finetrial.stages.base import StageContext, StageKind, StageTimeout
-from finetrial.stages.score import OUTPUTS, read_columns, read_texts
+from finetrial.stages.score import EXECUTED, FLOOR, MODEL, OUTPUTS, read_columns, read_texts
 
 if TYPE_CHECKING:
     from finetrial.sandbox import Outcome
     from finetrial.sandbox.problems import Problem
 
-PASSED, OUTCOMES = "passed.parquet", "outcomes.parquet"
+OUTCOMES = "outcomes.parquet"
 ENDS_OF_A_BODY = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # Chen et al. 2021, section 3
 PROGRAMS_AT_ONCE = 16  # between two looks at the clock
+Columns = dict[str, list[Any]]
 
 
 class Execute(StageKind):
-    """Writes `passed.parquet` (item, cluster, num_samples, num_passed: what `pass-at-k` reads) and `outcomes.parquet`
-    (item, sample, status, cpu_seconds)."""
+    """Writes `executed.parquet` (who, item, cluster, num_samples, num_passed: what `pass-at-k` reads) and
+    `outcomes.parquet` (who, item, sample, status, cpu_seconds); who is "model" or "floor:<name>"."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
-        """The spec has split and language; `limits` where they are not the usual ones, and `allow_unsandboxed`.
+        """The spec has split and language, and `limits` where they are not the usual ones.
 
         Raises SandboxError where generated code must not be run, DataError for a task whose items have no tests,
         StageTimeout.
@@ -41,24 +44,47 @@ class Execute(StageKind):
         import pyarrow.parquet as pq
 
         texts = read_texts(context.inputs["data"].folder, context.spec["split"])
-        outputs = read_columns(context.inputs["outputs"].folder / OUTPUTS)
+        outputs = _model_outputs(context) if "outputs" in context.inputs else _floors(texts)
         outcomes = list(_outcomes(context, _problems(texts, outputs, context.spec["language"])))
-        samples = Counter(outputs["item"])
-        passed = Counter(item for item, outcome in zip(outputs["item"], outcomes, strict=True) if outcome.passed)
+        pq.write_table(pa.table(_counted(texts, outputs, outcomes)), context.folder / EXECUTED)
         pq.write_table(pa.table({
-            "item": texts["item"], "cluster": texts["cluster"],
-            "num_samples": pa.array([samples[item] for item in texts["item"]], pa.int64()),
-            "num_passed": pa.array([passed[item] for item in texts["item"]], pa.int64())}), context.folder / PASSED)
-        pq.write_table(pa.table({
-            "item": outputs["item"], "sample": outputs["sample"],
+            "who": outputs["who"], "item": outputs["item"], "sample": outputs["sample"],
             "status": [str(outcome.status) for outcome in outcomes],
             "cpu_seconds": [outcome.cpu_seconds for outcome in outcomes]}), context.folder / OUTCOMES)
-        return {"num_items": len(texts["item"]), "num_programs": len(outcomes), "num_passed": passed.total(),
+        return {"num_items": len(texts["item"]), "num_programs": len(outcomes),
+                "num_passed": sum(outcome.passed for outcome in outcomes),
                 "statuses": dict(sorted(Counter(str(outcome.status) for outcome in outcomes).items())),
                 "layers": list(outcomes[0].layers) if outcomes else []}
 
 
-def _problems(texts: Mapping[str, Sequence[Any]], outputs: Mapping[str, Sequence[Any]], language: Any) -> list[Problem]:
+def _model_outputs(context: StageContext) -> Columns:
+    """Who, item, sample and output of everything that a model wrote."""
+    written = read_columns(context.inputs["outputs"].folder / OUTPUTS)
+    return {"who": [MODEL] * len(written["item"]), **{name: written[name] for name in ("item", "sample", "output")}}
+
+
+def _floors(texts: Mapping[str, Sequence[Any]]) -> Columns:
+    """The same of the floors, which answer each item once."""
+    names = [name for name in texts if name.startswith(FLOOR)]
+    count = len(texts["item"])
+    return {"who": [name for name in names for _ in range(count)], "item": [*texts["item"]] * len(names),
+            "sample": [0] * (count * len(names)), "output": [text for name in names for text in texts[name]]}
+
+
+def _counted(texts: Mapping[str, Sequence[Any]], outputs: Columns, outcomes: Sequence[Outcome]) -> Columns:
+    """For everyone a row an item: how many samples there are, and how many passed."""
+    keys = list(zip(outputs["who"], outputs["item"], strict=True))
+    samples = Counter(keys)
+    passed = Counter(key for key, outcome in zip(keys, outcomes, strict=True) if outcome.passed)
+    names = list(dict.fromkeys(outputs["who"]))
+    rows = [(who, item, cluster) for who in names for item, cluster in zip(texts["item"], texts["cluster"], strict=True)]
+    return {"who": [who for who, _, _ in rows], "item": [item for _, item, _ in rows],
+            "cluster": [cluster for _, _, cluster in rows],
+            "num_samples": [samples[who, item] for who, item, _ in rows],
+            "num_passed": [passed[who, item] for who, item, _ in rows]}
+
+
+def _problems(texts: Mapping[str, Sequence[Any]], outputs: Columns, language: Any) -> list[Problem]:
     """One program for each output."""
     from finetrial.sandbox.problems import Problem
 
@@ -92,5 +118,5 @@ def _outcomes(context: StageContext, problems: Sequence[Problem]) -> Iterator[Ou
         if context.deadline is not None and time.monotonic() > context.deadline:
             raise StageTimeout(start)
         yield from solve(problems[start:start + PROGRAMS_AT_ONCE], limits=limits,
-                         allow_unsandboxed=context.spec.get("allow_unsandboxed", False))
+                         allow_unsandboxed=context.allow_unsandboxed)
         context.progress({"fraction": min(1.0, (start + PROGRAMS_AT_ONCE) / len(problems))})

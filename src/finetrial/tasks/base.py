@@ -76,6 +76,7 @@ class Task(BaseModel):
 
     version: ClassVar[int] = 1
     generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too
+    has_tests: ClassVar[bool] = False  # True where `texts` tells `prompt` and `test`, which make an output a program
     primary_metric: ClassVar[str] = "nats-per-token"
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "bits-per-byte")  # beside it, unless the study names others
     summary: ClassVar[str] = ""  # one line for `finetrial data` and the docs
@@ -86,6 +87,11 @@ class Task(BaseModel):
     def target_language(self) -> str:
         """The language of the target, which metrics of code read: the task's, unless an option says otherwise."""
         return self.language
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The splits of which there are rows. A task without `train` and `val` is only scored, never trained on."""
+        return SPLITS[1:]
 
     def located(self, folder: Path | None) -> Self:
         """The same task with relative paths made absolute: from `folder` (a study file's) where the file is there."""

@@ -26,6 +26,7 @@ class Humaneval(PublishedTask):
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "Python signature + docstring -> body, with tests (hub: openai/openai_humaneval; test only)"
     generates: ClassVar[bool] = True
+    has_tests: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "pass-at-k"
     metrics: ClassVar[tuple[str, ...]] = ("chrf", "bleu", "syntax-pass-rate", "length-ratio", "repetition")
     language: ClassVar[str] = "python"
@@ -36,6 +37,11 @@ class Humaneval(PublishedTask):
     def hub_files(self) -> Mapping[str, Split]:
         """There is nothing to train on."""
         return {"openai_humaneval/test*.parquet": "test"}
+
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """The problems are `test`; a user's own file may be more."""
+        return super().splits if self.is_local and self.path is None else ("test",)
 
     def split_of(self, row: LocalRow) -> Split | None:
         """A local file holds the problems, which are `test`."""

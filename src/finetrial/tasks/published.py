@@ -79,6 +79,13 @@ class PublishedTask(LocalTask):
         """True if the rows come from the user's files."""
         return any(getattr(self, option) is not None for option in self.path_options)
 
+    @property
+    def splits(self) -> tuple[Split, ...]:
+        """Those of the files, and `val`, which is lent by `train`."""
+        published = super().splits if self.is_local else tuple(self.hub_files().values())
+        return tuple(split for split in USED_SPLITS
+                     if split in published or (split == "val" and "train" in published))
+
     def source_digest(self) -> str:
         """Digest of the files' bytes; of hub data the commit, or, until that is known, the revision (provisional)."""
         if self.is_local:

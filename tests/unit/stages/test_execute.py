@@ -39,8 +39,8 @@ def context(folder: Path, texts: dict[str, Any], outputs: dict[str, Any], **chan
 @needs_sandbox
 def test_counts(tmp_path: Path) -> None:
     values = Execute().run(context(tmp_path, TEXTS, OUTPUTS))
-    passed = read_columns(tmp_path / "own" / "passed.parquet")
-    assert passed == {"item": ["a", "b", "c"], "cluster": ["1", "2", "3"], "num_samples": [2, 2, 0],
+    passed = read_columns(tmp_path / "own" / "executed.parquet")
+    assert passed == {"who": ["model"] * 3, "item": ["a", "b", "c"], "cluster": ["1", "2", "3"], "num_samples": [2, 2, 0],
                       "num_passed": [1, 1, 0]}
     assert read_columns(tmp_path / "own" / "outcomes.parquet")["status"] == ["passed", "failed", "passed", "failed"]
     assert (values["num_programs"], values["num_passed"], values["statuses"]) == (4, 2, {"failed": 2, "passed": 2})

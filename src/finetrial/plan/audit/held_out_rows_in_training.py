@@ -45,7 +45,9 @@ class HeldOutRowsInTraining(Rule):
         for trained in (task for task in data.once if task.is_learned):
             training = Index(sequences(trained.rows("train")))
             for task in data.once:
-                for split in HELD_OUT if task.use.evaluate else ("val",):
+                for split in HELD_OUT:
+                    if split not in task.splits or (split == "test" and not task.use.evaluate):
+                        continue
                     held_out = sequences(task.rows(split))
                     yield from _found(training.twins(held_out), task, split, trained, "train", len(held_out))
 

@@ -32,7 +32,7 @@ class SeenInPretraining(Rule):
             manifest, source = task.base.manifest, task.stage.spec.get("source")
             if manifest is None or CORPUS not in manifest or source not in (here, manifest[CORPUS]):
                 continue
-            for split in ("val", "test"):
+            for split in (split for split in ("val", "test") if split in task.splits):
                 yield from _seen(task, split)
             if source != manifest[CORPUS]:
                 yield Found("warning", f"{task.base.name} was pretrained on another version of the corpus than "

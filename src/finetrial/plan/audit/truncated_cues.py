@@ -18,7 +18,6 @@ from finetrial.spec.study import Study
 LONGEST_CUE_TOKENS = 64
 ROWS_TO_KNOW_A_CUE = 5
 TOLERATED_SHARE = 0.01
-SPLITS = ("train", "val", "test")
 
 
 class TruncatedCues(Rule):
@@ -41,7 +40,7 @@ def _num_cut(task: TaskData, split: str) -> int:
 
 
 def _check(task: TaskData, split: str) -> Iterator[Found]:
-    whole = [one for of_split in SPLITS for one, is_full in _contexts(task, of_split) if not is_full]
+    whole = [one for of_split in task.splits for one, is_full in _contexts(task, of_split) if not is_full]
     cut = [one for one, is_full in _contexts(task, split) if is_full]
     if not cut or len(whole) < ROWS_TO_KNOW_A_CUE:
         return

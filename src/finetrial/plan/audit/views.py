@@ -84,6 +84,11 @@ class TaskData:
         """The longest row."""
         return int(self.stage.spec["max_tokens"])
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of which there are rows: a task that is only scored may have `test` alone."""
+        return tuple(self.values["splits"])
+
     def report(self, split: str) -> Mapping[str, int]:
         """What encoding did to the rows of a split (`EncodingReport`)."""
         report: Mapping[str, int] = self.values["splits"][split]
