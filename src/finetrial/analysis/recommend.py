@@ -1,18 +1,23 @@
-"""The recommendation: the cheapest arm that is not significantly worse than the best on the task learned last.
+"""The recommendation: the cheapest arm within the study's limits that is not significantly worse than the best of them.
 
-Cheap means few trainable parameters. The best arm is the one with the best mean; every other is compared with it by
-the crossed interval, unadjusted: an arm is kept unless its interval shows it to be worse. How much worse it may still
-be is stated, because "not shown to be worse" is not "as good".
+Cheap means few trainable parameters. The best arm is the one with the best mean on the task learned last; every other
+is compared with it by the crossed interval, unadjusted: an arm is kept unless its interval shows it to be worse. How
+much worse it may still be is stated, because "not shown to be worse" is not "as good", and so is why each other arm
+fell. Where the answer depends on an arm of which it is open whether it stays within a limit, it is "cannot tell yet",
+with the seeds that would settle it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 
 from finetrial.analysis import numbers
 from finetrial.analysis.contrasts import estimate_loadings
 from finetrial.analysis.estimate import Estimate
+from finetrial.analysis.limits import Judged, judge, standing, why_not
 from finetrial.analysis.loading import Branch, Entry, Loading
+from finetrial.analysis.looks import settle
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.record import Outcome
@@ -25,6 +30,19 @@ class _Candidate:
     arm: str
     parameters: int
     behind: Estimate | None  # best minus this arm; None for the best itself
+
+
+@dataclass
+class _Choice:
+    """Among some arms: those not shown to be worse than the best, cheapest first, and how far behind the others are."""
+
+    best: str
+    kept: list[_Candidate] = field(default_factory=list)
+    worse: dict[str, Estimate] = field(default_factory=dict)
+
+    @property
+    def chosen(self) -> _Candidate:
+        return self.kept[0]
 
 
 def recommend(trial: Trial, assay: Assay) -> Recommendation:
@@ -42,38 +60,62 @@ def _recommend(trial: Trial) -> Recommendation:
     task = joined_tasks(path.tasks[-1])[-1]
     entry = Entry(len(path.tasks), task, trial.primary(task))
     readings = {arm.name: Loading(1.0, Branch(base, arm.name, path.name), entry) for arm in trial.study.arms_along(path)}
-    excluded = {name: word for name, loading in readings.items() if (word := _failed_everywhere(trial, loading))}
-    readings = {name: loading for name, loading in readings.items() if name not in excluded}
+    failed = {name: word for name, loading in readings.items() if (word := _failed_everywhere(trial, loading))}
+    readings = {name: loading for name, loading in readings.items() if name not in failed}
     if not readings:
-        raise NotMeasured(f"no arm finished ({_listed(trial, excluded)})")
-    candidates = _not_worse(trial, readings)
-    chosen = min(candidates, key=lambda candidate: candidate.parameters)
-    others = sorted((one for one in candidates if one is not chosen), key=lambda one: one.parameters)
-    text = _reason(trial, chosen, candidates, entry)
-    if excluded:
-        text += f" Not considered: {_listed(trial, excluded)}."
-    return Recommendation(arm=chosen.arm, text=text, runners_up=tuple(one.arm for one in others))
+        raise NotMeasured(f"no arm finished ({_listed(trial, failed)})")
+    _complete(trial, readings)
+    judged = {name: judge(trial, loading.branch, task) for name, loading in readings.items()}
+    within = [name for name in readings if standing(judged[name]) == "within"]
+    undecided = [name for name in readings if standing(judged[name]) == "open"]
+    beyond = {name: why_not(judged[name]) for name in readings if standing(judged[name]) == "beyond"}
+    if not within and not undecided:
+        return Recommendation(arm=None, text=f"no arm stays within the limits. {_fallen(trial, beyond)}".strip())
+    choice = _choose(trial, readings, within)
+    if undecided:
+        with_open = _choose(trial, readings, [*within, *undecided])
+        assert with_open is not None
+        if choice is None or with_open.chosen.arm != choice.chosen.arm:
+            return _cannot(_open_text(trial, {name: judged[name] for name in undecided}))
+        beyond |= {name: _open_text(trial, {name: judged[name]}, named=False) for name in undecided}
+    assert choice is not None
+    text = " ".join(filter(None, (_reason(trial, choice, entry), _others(trial, choice, beyond, entry))))
+    if failed:
+        text += f" Not considered: {_listed(trial, failed)}."
+    return Recommendation(arm=choice.chosen.arm, text=text, runners_up=tuple(one.arm for one in choice.kept[1:]))
 
 
-def _not_worse(trial: Trial, readings: dict[str, Loading]) -> list[_Candidate]:
-    """The best arm and those that no interval shows to be worse. Raises NotMeasured while any arm is incomplete."""
+def _complete(trial: Trial, readings: dict[str, Loading]) -> None:
+    """Raises NotMeasured while any arm lacks a seed."""
     seeds = trial.study.seeds
     for name, loading in readings.items():
         complete, reasons = trial.measured_seeds([loading])
         if len(complete) < len(seeds):
             raise NotMeasured(f"{trial.label(name)} has {len(complete)} of {len(seeds)} seeds: {'; '.join(reasons)}")
-    means = {name: float(trial.differences([loading], seeds).values.mean()) for name, loading in readings.items()}
-    best = max(means, key=lambda name: means[name])
-    candidates = [_Candidate(best, _parameters(trial, readings[best]), None)]
-    for name, loading in readings.items():
-        if name == best:
+
+
+def _choose(trial: Trial, readings: dict[str, Loading], names: list[str]) -> _Choice | None:
+    """The best of some arms and those that no interval shows to be worse; None of none. Raises NotMeasured."""
+    if not names:
+        return None
+    seeds = trial.study.seeds
+    means = {name: float(trial.differences([readings[name]], seeds).values.mean()) for name in names}
+    choice = _Choice(max(means, key=lambda name: means[name]))
+    for name in names:
+        parameters = _parameters(trial, readings[name])
+        if name == choice.best:
+            choice.kept.append(_Candidate(name, parameters, None))
             continue
-        behind, _ = estimate_loadings(trial, [readings[best], Loading(-1.0, loading.branch, loading.entry)], seeds)
+        other = readings[name]
+        behind, _ = estimate_loadings(trial, [readings[choice.best], Loading(-1.0, other.branch, other.entry)], seeds)
         if behind.low is None:
-            raise NotMeasured(behind.reason)
+            raise NotMeasured(f"{behind.reason}; {settle(behind, 1 - behind.confidence).text}")
         if behind.low <= 0:
-            candidates.append(_Candidate(name, _parameters(trial, loading), behind))
-    return candidates
+            choice.kept.append(_Candidate(name, parameters, behind))
+        else:
+            choice.worse[name] = behind
+    choice.kept.sort(key=lambda candidate: candidate.parameters)
+    return choice
 
 
 def _failed_everywhere(trial: Trial, loading: Loading) -> str:
@@ -93,17 +135,59 @@ def _parameters(trial: Trial, loading: Loading) -> int:
     raise NotMeasured(f"the trainable parameters of {trial.label(loading.branch.arm)} are not known")
 
 
-def _reason(trial: Trial, chosen: _Candidate, candidates: list[_Candidate], entry: Entry) -> str:
+def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
+    chosen, is_limited = choice.chosen, trial.study.limits != type(trial.study.limits)()
     size = f"{trial.label(chosen.arm)} trains {numbers.short_count(chosen.parameters)} parameters"
+    among = " of the arms within the limits" if is_limited else ""
     if chosen.behind is None:
-        others = "the only arm not shown to be worse than the best" if len(candidates) == 1 else (
+        others = "the only arm not shown to be worse than the best" if len(choice.kept) == 1 else (
             "the cheapest of the arms not shown to be worse than the best")
-        return f"{size} and has the best score on {entry.task}; it is {others}."
+        return f"{size} and has the best score{among} on {entry.task}; it is {others}."
     behind = chosen.behind
+    best = f"the best{among}, {trial.label(choice.best)}, on {entry.task}"
+    return (f"{size} and is the cheapest arm not shown to be worse than {best}: it is behind by "
+            f"{_behind(trial, behind, entry)}.{_doubt(trial, choice, behind, entry)}")
+
+
+def _doubt(trial: Trial, choice: _Choice, behind: Estimate, entry: Entry) -> str:
+    """A caveat where the cheapest arm may be worse by more than a margin that the study states for this task."""
+    margins = [contrast.margin for hypothesis in trial.study.hypotheses for contrast in hypothesis.contrasts
+               if contrast.task == entry.task and contrast.quantity == "score" and contrast.margin is not None]
+    if not margins or behind.high is None or behind.high <= min(margins):
+        return ""
+    settling = settle(behind, 1 - behind.confidence, margin=min(margins), equivalence=True)
+    return (f" That may be more than the margin of {numbers.given(min(margins))} {trial.metric(entry.metric).unit}; "
+            f"{settling.text}.")
+
+
+def _others(trial: Trial, choice: _Choice, fallen: dict[str, str], entry: Entry) -> str:
+    """Why each other arm fell: it costs more, it is worse, or it is beyond a limit."""
+    why = {one.arm: f"it trains more, {numbers.short_count(one.parameters)} parameters" for one in choice.kept[1:]}
+    why |= {name: f"it is behind {trial.label(choice.best)} by {_behind(trial, behind, entry)}"
+            for name, behind in choice.worse.items()}
+    return _fallen(trial, {**why, **fallen})
+
+
+def _behind(trial: Trial, behind: Estimate, entry: Entry) -> str:
     value, interval = numbers.with_interval(behind.mean, behind.low, behind.high)
-    return (f"{size} and is the cheapest arm not shown to be worse than the best, {trial.label(candidates[0].arm)}, "
-            f"on {entry.task}: it is behind by {value} {trial.metric(entry.metric).unit} "
-            f"({numbers.percent(behind.confidence)} interval {interval}).")
+    return (f"{value} {trial.metric(entry.metric).unit} "
+            f"({numbers.percent(behind.confidence)} interval {interval})")
+
+
+def _open_text(trial: Trial, judged: dict[str, list[Judged]], *, named: bool = True) -> str:
+    """What is open about some arms, and what would settle it."""
+    parts = []
+    for name, of_arm in judged.items():
+        for one in (one for one in of_arm if one.standing == "open"):
+            whose = f"{trial.label(name)}: " if named else ""
+            parts.append(f"{whose}{one.why}; which side it is on is open: {one.settling}")
+    return "; ".join(parts)
+
+
+def _fallen(trial: Trial, why: dict[str, str]) -> str:
+    """One sentence an arm, in the order of the study."""
+    ordered: Iterable[str] = (arm.name for arm in trial.study.arms if arm.name in why)
+    return " ".join(f"Not {trial.label(name)}: {why[name]}." for name in ordered)
 
 
 def _cannot(why: str) -> Recommendation:

@@ -1,0 +1,132 @@
+"""What a study allows an arm to cost (`Study.limits`), and whether each arm stays within it.
+
+Parameters and memory are numbers: within or beyond. Forgetting is an estimate: within where its whole interval is,
+beyond where its whole interval is, else open, with the seeds that would settle it. What is not measured is not within.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from finetrial.analysis import numbers
+from finetrial.analysis.contrasts import estimate_loadings
+from finetrial.analysis.estimate import Estimate
+from finetrial.analysis.loading import Branch, Entry, Loading
+from finetrial.analysis.looks import settle
+from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.trial import VALIDATION_METRIC, Trial
+from finetrial.records.results import Cost
+from finetrial.spec.study import Limits
+
+IN_PLACE = ("full", "unfreeze")  # methods that train parameters of the base and add none
+
+Standing = Literal["within", "beyond", "open"]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How an arm stands to one limit, and why in words: `trains 6.9 M parameters; the limit is 1 M`."""
+
+    standing: Standing
+    why: str
+    settling: str = ""  # of an open one: what would settle it
+
+
+def judge(trial: Trial, branch: Branch, task: str) -> list[Judged]:
+    """One entry for each limit of the study that says something about an arm which learned `task` last."""
+    limits = trial.study.limits
+    cost = next((row for row in trial.table.costs
+                 if (row.base, row.arm, row.task) == (branch.base, branch.arm, task)), None)
+    return [*_trainable(trial, limits, branch, cost), *_memory(limits, cost), *_forgetting(trial, limits, branch)]
+
+
+def standing(judged: list[Judged]) -> Standing:
+    """Of an arm as a whole: one limit is enough to be beyond."""
+    found = {one.standing for one in judged}
+    return "beyond" if "beyond" in found else "open" if "open" in found else "within"
+
+
+def why_not(judged: list[Judged]) -> str:
+    """Why an arm that is beyond a limit falls."""
+    return "; ".join(one.why for one in judged if one.standing == "beyond")
+
+
+def _trainable(trial: Trial, limits: Limits, branch: Branch, cost: Cost | None) -> Iterator[Judged]:
+    trained = None if cost is None else cost.params_trainable
+    if limits.max_trainable is not None:
+        yield _number("trains", trained, limits.max_trainable, numbers.short_count, " parameters")
+    if limits.max_trainable_share is not None:
+        base = _base_parameters(trial, branch)
+        share = None if trained is None or base is None else trained / base
+        yield _number("trains", share, limits.max_trainable_share, _share, " of the base's parameters")
+
+
+def _memory(limits: Limits, cost: Cost | None) -> Iterator[Judged]:
+    """The device's peak; the host's where there is no device."""
+    if limits.max_memory_bytes is None:
+        return
+    peak = None if cost is None else cost.peak_device_allocated_bytes or cost.peak_host_bytes
+    yield _number("needs", peak, limits.max_memory_bytes, numbers.bytes_text, " in training")
+
+
+def _number(verb: str, value: float | None, limit: float, shown: Callable[[float], str], unit: str) -> Judged:
+    if value is None:
+        return Judged("beyond", f"what it {verb} is not measured, and there is a limit of {shown(limit)}{unit}")
+    return Judged("beyond" if value > limit else "within", f"it {verb} {shown(value)}{unit}; the limit is {shown(limit)}")
+
+
+def _share(value: float) -> str:
+    return f"{numbers.plain(100 * value)} %"
+
+
+def _base_parameters(trial: Trial, branch: Branch) -> int | None:
+    """Parameters of the base: of an arm that trains them in place its total, else its total without what it added."""
+    methods = {arm.name: {part.method.kind for parts in arm.components.values() for part in parts if part.method}
+               for arm in trial.study.arms}
+    for row in trial.table.costs:
+        if row.base != branch.base or row.params_total is None or row.params_trainable is None or row.arm not in methods:
+            continue
+        in_place = [kind in IN_PLACE for kind in methods[row.arm]]
+        if all(in_place):
+            return row.params_total
+        if not any(in_place):
+            return row.params_total - row.params_trainable
+    return None
+
+
+def _forgetting(trial: Trial, limits: Limits, branch: Branch) -> Iterator[Judged]:
+    """The rise of the loss on every outside task, above the untouched base, in nats per token."""
+    if limits.max_forgetting is None and limits.max_forgetting_share is None:
+        return
+    outside = [use.name for use in trial.study.tasks if use.role == "outside" and use.evaluate]
+    if not outside:
+        raise NotMeasured("there is a limit for forgetting, and no old text to measure it on (a task with role: outside)")
+    for task in outside:
+        last = Loading(-1.0, branch, Entry(len(trial.order(branch.sequence)), task, VALIDATION_METRIC))
+        before = replace(last.at_phase(0), coefficient=1.0)
+        seeds, reasons = trial.measured_seeds([last])
+        if len(seeds) < len(trial.study.seeds):
+            raise NotMeasured(f"forgetting of {task}: {'; '.join(reasons)}")
+        rise, _ = estimate_loadings(trial, [before, last], seeds)
+        if limits.max_forgetting is not None:
+            yield _rise(trial, rise, limits.max_forgetting, task)
+        if limits.max_forgetting_share is not None:
+            base = -float(trial.differences([before], seeds).values.mean())
+            yield _rise(trial, rise, limits.max_forgetting_share * base, task)
+
+
+def _rise(trial: Trial, rise: Estimate, limit: float, task: str) -> Judged:
+    unit = trial.metric(VALIDATION_METRIC).unit
+    value, interval = numbers.with_interval(rise.mean, rise.low, rise.high)
+    measured = f"{value} {unit}" + (f" ({interval})" if interval else "")
+    why = f"it forgets {measured} of {task}; the limit is {numbers.plain(limit)}"
+    if rise.low is None or rise.high is None:
+        return Judged("open", why, settle(rise, 1 - rise.confidence).text)
+    if rise.low > limit:
+        return Judged("beyond", why)
+    if rise.high <= limit:
+        return Judged("within", why)
+    above = replace(rise, mean=rise.mean - limit, low=rise.low - limit, high=rise.high - limit)
+    return Judged("open", why, settle(above, 1 - rise.confidence).text)

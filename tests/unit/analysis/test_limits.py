@@ -1,0 +1,101 @@
+"""Limits of the recommendation: which arm stays, why the others fall, and what is open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from synthetic import make_table
+
+from finetrial.analysis.analyse import analyse
+from finetrial.records.results import Recommendation
+from finetrial.records.table import Table
+from finetrial.spec.study import Limits, Sequence
+
+
+def recommended(case: str, seeds: int | None = None, **limits: Any) -> Recommendation:
+    """The recommendation of a synthetic case under limits, read at its first seeds only if asked."""
+    study, table = make_table(case)
+    study = study.model_copy(update={"limits": Limits(**limits)})
+    if seeds is not None:
+        study = study.model_copy(update={"seeds": tuple(range(seeds))})
+    found = analyse(study, table).recommendation
+    assert found is not None
+    return found
+
+
+def test_without_limits_the_others_are_told_why_they_fell() -> None:
+    found = recommended("supported")
+    assert found.arm == "full"
+    assert "Not LoRA r=8: it is behind full fine-tuning by 0.3" in found.text
+    cheap = recommended("equivalent")
+    assert cheap.arm == "lora-r8"
+    assert "Not full fine-tuning: it trains more, 6.90 M parameters." in cheap.text
+
+
+@pytest.mark.parametrize(("limits", "arm", "told"), [
+    ({"max_trainable": 1_000_000}, "lora-r32", "Not full fine-tuning: it trains 6.90 M parameters; the limit is 1.00 M."),
+    ({"max_trainable": 100_000}, "lora-r8", "it trains 295 k parameters; the limit is 100 k"),
+    ({"max_trainable_share": 0.02}, "lora-r8", "it trains 4.27 % of the base's parameters; the limit is 2.00 %"),
+    ({"max_memory_bytes": 410_000_000}, "lora-r32", "it needs 483 MB in training; the limit is 410 MB"),
+    ({"max_forgetting": 0.45}, "lora-r32", "Not full fine-tuning: it forgets 0.59"),
+    ({"max_forgetting_share": 0.1}, "lora-r8", "it forgets 0.3"),
+    ({"max_forgetting": 0.45, "max_trainable": 100_000}, "lora-r8", "of the arms within the limits")])
+def test_a_limit_takes_arms_out_and_says_why(limits: dict[str, float], arm: str, told: str) -> None:
+    found = recommended("supported", **limits)
+    assert found.arm == arm
+    assert told in found.text
+
+
+def test_no_arm_within_the_limits() -> None:
+    found = recommended("supported", max_trainable=1_000)
+    assert found.arm is None and found.text.startswith("no arm stays within the limits. Not full fine-tuning: it trains")
+    assert found.text.count("the limit is 1.00 k") == 3
+
+
+def test_forgetting_that_straddles_its_limit_is_open_and_says_how_many_seeds() -> None:
+    found = recommended("inconclusive", max_forgetting=0.2)  # planted: 0.2, 0.3 and 0.6, with noise between seeds
+    assert found.arm is None
+    assert found.text.startswith("cannot tell yet: LoRA r=8: it forgets")
+    assert "the limit is 0.200; which side it is on is open: " in found.text and "seeds" in found.text
+
+
+def test_what_is_open_and_changes_nothing_is_told_and_does_not_stop_the_answer() -> None:
+    study, table = make_table("supported")
+    found = analyse(study, table)
+    forgot = next(row.value for row in found.measures
+                  if (row.measure, row.arm, row.task, row.metric) == ("forgetting", "lora-r32", "old", "nats-per-token"))
+    limited = recommended("supported", max_forgetting=forgot)
+    assert limited.arm is None and "LoRA r=32" in limited.text  # r=32 is better than r=8, so it would be chosen
+    both = recommended("refuted", max_forgetting=forgot)  # r=8 is the best there, whatever becomes of r=32
+    assert both.arm == "lora-r8" and "which side it is on is open" in both.text
+
+
+def test_two_seeds_cannot_tell_yet_and_say_how_many_are_needed() -> None:
+    found = recommended("two-seeds")
+    assert found.arm is None and "run at least 3 seeds" in found.text
+
+
+def test_a_margin_that_the_cheapest_arm_may_miss_is_told() -> None:
+    found = recommended("inconclusive")
+    assert found.arm == "lora-r8"
+    assert "That may be more than the margin of 0.05 nats/token; " in found.text
+
+
+def test_a_limit_on_what_is_not_measured_is_not_met() -> None:
+    study, table = make_table("supported")
+    costs = [row.model_copy(update={"peak_host_bytes": None}) for row in table.costs]
+    study = study.model_copy(update={"limits": Limits(max_memory_bytes=10**9)})
+    bare = Table(table.scores, table.metrics, table.curves, costs, num_stages=table.num_stages, num_done=table.num_done)
+    found = analyse(study, bare).recommendation
+    assert found is not None and found.arm is None
+    assert "what it needs is not measured, and there is a limit of 1.00 GB" in found.text
+
+
+def test_a_limit_on_forgetting_without_old_text() -> None:
+    study, table = make_table("supported")
+    tasks = (study.tasks[0], study.tasks[1].model_copy(update={"role": "learn"}))
+    study = study.model_copy(update={"limits": Limits(max_forgetting=0.1), "tasks": tasks,
+                                     "sequences": (Sequence(name="new", tasks=("new",)),)})
+    found = analyse(study, table).recommendation
+    assert found is not None and found.arm is None and "no old text to measure it on" in found.text
