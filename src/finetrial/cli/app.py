@@ -44,6 +44,8 @@ Scale = Annotated[str | None, typer.Option(metavar="SCALE", help="Which models a
 Size = Annotated[str | None, typer.Option(metavar="SIZE", help="How much of it: demo, standard (default), thorough.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the study, such "
                                                "as training.batch_sequences=16. May be repeated.")]
+AsPublished = Annotated[bool, typer.Option("--as-published", help="A built-in study as it was published: flaws and all, "
+                                           "with one flaw mended at a time, and mended.")]
 Seeds = Annotated[str | None, typer.Option(metavar="N|LIST", help="A number of seeds, or the seeds: 5, or 0,1,2.")]
 Arms = Annotated[str | None, typer.Option(metavar="LIST", help="Only these arms: full,lora-r8.")]
 PrecisionOption = Annotated[Precision | None, typer.Option("--precision", help="The arithmetic of training; the "
@@ -77,6 +79,7 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_show_ve
 def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
+        as_published: AsPublished = False,
         more_seeds: Annotated[int | None, typer.Option(metavar="N", help="Add N seeds to those of the study's last run; "
                                                        "only what they need is computed.")] = None,
         timeout: Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this "
@@ -93,7 +96,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
     from finetrial.cli.study import Changes
 
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
-                      tuple(accept_threat or ()))
+                      tuple(accept_threat or ()), as_published)
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
                 timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
                 allow_unsandboxed=allow_unsandboxed)
@@ -102,7 +105,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
 @app.command()
 def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
          device: DeviceOption = Device.AUTO, precision: PrecisionOption = None, runs: Runs = Path("runs"),
-         store: Store = None, accept_threat: AcceptThreat = None,
+         store: Store = None, accept_threat: AcceptThreat = None, as_published: AsPublished = False,
          expect_sd: Annotated[str | None, typer.Option(metavar="SEEDS[,ITEMS]", help="Standard deviations to expect of a "
                                                        "difference, between seeds and between items, where no record "
                                                        "shows them: 0.02, or 0.02,0.6.")] = None,
@@ -115,7 +118,7 @@ def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, s
     from finetrial.cli.study import Changes
 
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
-                      tuple(accept_threat or ()))
+                      tuple(accept_threat or ()), as_published)
     plan_command(name, changes, store=store or runs / ".store", device=device.value, as_json=json,
                  expect_sd=expect_sd)
 
@@ -125,8 +128,8 @@ def compare(
         context: typer.Context,
         model: Annotated[str, typer.Option(metavar="MODEL", help="A folder with the model, a bundled base, or a hub "
                                            "repository.")],
-        learn: Annotated[Path, typer.Option(metavar="FILE", help="What it must learn: .txt, or .jsonl with text, or "
-                                            "with prompt and completion.")],
+        learn: Annotated[Path, typer.Option(metavar="FILE", help="What it must learn: .txt, or .jsonl, .json, .csv, "
+                                            ".parquet with text, with prompt and completion, or with messages.")],
         keep: Annotated[Path | None, typer.Option(metavar="FILE", help="Text that it must not forget. Without it, "
                                                   "forgetting is not measured.")] = None,
         within: Annotated[str, typer.Option(metavar="TIME", help="How long it may take: 30min, 2h, 90s.")] = "30min",
@@ -139,7 +142,11 @@ def compare(
                                                            "base's.")] = None,
         max_trainable: Annotated[str | None, typer.Option(metavar="N|%", help="Recommend nothing that trains more "
                                                           "parameters: 1000000, or 1%.")] = None,
+        columns: Annotated[str | None, typer.Option(metavar="OURS=THEIRS,...", help="What the columns of --learn are "
+                                                    "called: prompt=question,completion=answer.")] = None,
+        keep_columns: Annotated[str | None, typer.Option(metavar="OURS=THEIRS,...", help="The same for --keep.")] = None,
         revision: Annotated[str | None, typer.Option(metavar="REV", help="Of a hub repository.")] = None,
+        accept_threat: AcceptThreat = None,
         jobs: Jobs = None, device: DeviceOption = Device.AUTO, runs: Runs = Path("runs"), store: Store = None,
         ) -> None:
     """Compare ways to adapt your own model, on your own data, within a time.
@@ -148,8 +155,9 @@ def compare(
     on one page. The study that it ran is written as study.yaml."""
     from finetrial.cli.comparing import Asked, compare_command
 
-    compare_command(Asked(model, learn, keep, within, arms, max_memory, max_forgetting, max_trainable, revision),
-                    runs=runs, store=store, device=device.value, jobs=jobs,
+    compare_command(Asked(model, learn, keep, within, arms, max_memory, max_forgetting, max_trainable, revision,
+                          columns, keep_columns),
+                    runs=runs, store=store, device=device.value, jobs=jobs, accept=tuple(accept_threat or ()),
                     command=context.obj["command"])
 
 
@@ -164,11 +172,11 @@ def studies() -> None:
 @app.command()
 def show(name: Annotated[str, typer.Argument(metavar="STUDY|RUN", help="A study to print as YAML, or the folder of a "
                                              "finished run to print its answers.")],
-         size: Size = None, scale: Scale = None, runs: Runs = Path("runs")) -> None:
+         size: Size = None, scale: Scale = None, as_published: AsPublished = False, runs: Runs = Path("runs")) -> None:
     """Print a study as YAML, or the answers of a run."""
     from finetrial.cli.showing import show_command
 
-    show_command(name, scale, size, runs)
+    show_command(name, scale, size, runs, as_published)
 
 
 @app.command()
@@ -254,7 +262,7 @@ def gc(runs: Runs = Path("runs"), store: Store = None,
 
 
 @app.command()
-def data(name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
+def data(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, as_published: AsPublished = False,
          rows: Annotated[int, typer.Option(min=0, max=50, metavar="N", help="Rows shown of each task.")] = 3) -> None:
     """Mine and show the data of a study.
 
@@ -262,7 +270,18 @@ def data(name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
     from finetrial.cli.data import data_command
     from finetrial.cli.study import Changes
 
-    data_command(name, Changes(scale, size, tuple(set_ or ())), rows)
+    data_command(name, Changes(scale, size, tuple(set_ or ()), as_published=as_published), rows)
+
+
+@app.command()
+def fetch(name: Name, size: Size = None, scale: Scale = None, set_: Set = None) -> None:
+    """Bring a study's bases and data from the hub.
+
+    Only that; a run does it, too. Revisions are resolved to commits and kept; run it again to resume."""
+    from finetrial.cli.fetching import fetch_command
+    from finetrial.cli.study import Changes
+
+    fetch_command(name, Changes(scale, size, tuple(set_ or ())))
 
 
 @app.command()

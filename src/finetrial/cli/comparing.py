@@ -1,4 +1,4 @@
-"""`finetrial compare`: units read, the plan said before it starts, one page at the end."""
+"""`finetrial compare`: what is written on the command line, read; what is printed is in `comparison_page`."""
 
 from __future__ import annotations
 
@@ -7,15 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.table import Table
-from rich.text import Text
-
-from finetrial.cli.output import heading, say, say_line, warn
+from finetrial.cli.output import say, say_line, warn
 from finetrial.errors import UserError
 
 if TYPE_CHECKING:
-    from finetrial.compare.compare import Planned
-    from finetrial.run.trial import Trial
     from finetrial.spec.study import Limits
 
 SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
@@ -36,13 +31,18 @@ class Asked:
     max_forgetting: str | None
     max_trainable: str | None
     revision: str | None
+    columns: str | None = None
+    keep_columns: str | None = None
 
 
 def compare_command(asked: Asked, *, runs: Path, store: Path | None, device: str, jobs: int | None,
-                    command: str) -> None:
+                    accept: tuple[str, ...] = (), command: str) -> None:
     """Run the comparison; print the plan before it starts and the answers after."""
     seconds, limits = read_seconds(asked.within), read_limits(asked)
+    columns = read_columns(asked.columns, "--columns")
+    keep_columns = read_columns(asked.keep_columns, "--keep-columns")
 
+    from finetrial.cli.comparison_page import answer_page, plan_page
     from finetrial.compare.compare import Comparison, compare
     from finetrial.run.machine import unused_accelerator
     from finetrial.run.trial import RunOptions
@@ -51,9 +51,26 @@ def compare_command(asked: Asked, *, runs: Path, store: Path | None, device: str
     if unused:
         warn(unused)
     say_line("reading the data and timing a few steps of each arm")
-    wanted = Comparison(asked.model, asked.learn, asked.keep, seconds, asked.arms, limits, asked.revision)
-    options = RunOptions(runs=runs, store=store, device=device, jobs=jobs)
-    _say_answer(compare(wanted, options, say=_say_plan, command=command))
+    wanted = Comparison(asked.model, asked.learn, asked.keep, seconds, asked.arms, limits, asked.revision, columns,
+                        keep_columns)
+    options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, accept=accept)
+    trial = compare(wanted, options, say=lambda planned: say(*plan_page(planned)), command=command)
+    page, lines = answer_page(trial)
+    say(*page)
+    for line in lines:
+        say_line(line)
+
+
+def read_columns(text: str | None, option: str) -> dict[str, str]:
+    """`prompt=question,completion=answer` -> our name: the file's. Raises UserError for what is no mapping."""
+    found: dict[str, str] = {}
+    for part in filter(None, (part.strip() for part in (text or "").split(","))):
+        column, _, name = (piece.strip() for piece in part.partition("="))
+        if not column or not name or column in found:
+            raise UserError(f"{option} {text!r}: {part!r} is not a column's name here = its name in the file",
+                            f"for example {option} prompt=question,completion=answer")
+        found[column] = name
+    return found
 
 
 def read_seconds(text: str) -> float:
@@ -86,7 +103,7 @@ def read_limits(asked: Asked) -> Limits:
             found[f"{name}_share"] = number / 100
         else:
             found[name] = int(number) if name == "max_trainable" else number
-    return Limits(**found)  # type: ignore[arg-type]
+    return Limits.model_validate(found)
 
 
 def _quantity(text: str, option: str, expected: str) -> tuple[float, str]:
@@ -94,44 +111,3 @@ def _quantity(text: str, option: str, expected: str) -> tuple[float, str]:
     if match is None:
         raise UserError(f"{option} {text!r} cannot be read", f"expected {expected}")
     return float(match.group(1)), match.group(2)
-
-
-def _say_plan(planned: Planned) -> None:
-    """What will be run, and how long it is forecast to take."""
-    grid, request, study = planned.grid, planned.request, planned.study
-    table = Table.grid(padding=(0, 2))
-    table.add_column(style="dim", no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("model", f"{request.base.name} ({request.base.folder})")
-    for use, data in zip(study.tasks, (request.learn, request.keep), strict=False):
-        assert data is not None
-        rows = data.rows
-        table.add_row(use.name, f"{rows['train']:,} rows to train on, {use.num_val} of {rows['val']:,} to validate, "
-                                f"{use.num_test} of {rows['test']:,} to test; {data.median_tokens} tokens each "
-                                f"(median)")
-    if request.keep is None:
-        table.add_row("keep", "not given: forgetting is NOT MEASURED")
-    table.add_row("arms", ", ".join(arm.title for arm in study.arms))
-    table.add_row("rates", f"{grid.rates} for each arm")
-    table.add_row("seeds", f"{grid.seeds}")
-    table.add_row("steps", f"{grid.steps} of {study.training.batch_sequences} x {study.training.sequence_length} "
-                           "tokens for each run")
-    table.add_row("forecast", f"{grid.seconds / 60:.1f} minutes")
-    say(heading("The plan"), table)
-    for arm, why in planned.left_out.items():
-        say(Text(f"left out: {arm} ({why})", style="yellow"))
-
-
-def _say_answer(trial: Trial) -> None:
-    from finetrial.cli.answers import short_answers
-    from finetrial.report import view
-
-    say(*short_answers(view(trial.study, trial.results)))
-    recommended = trial.results.recommendation
-    if recommended is not None and recommended.arm is not None:
-        seed = trial.study.seeds[0]
-        base, path = trial.study.bases[0].name, trial.study.paths[0]
-        folder = trial.folder / "artifacts" / base / recommended.arm / path.name / f"seed-{seed}"
-        say_line(f"\nweights: {folder / f'phase-1-{path.tasks[0]}' / 'main'}")
-    say_line(f"study: {trial.folder / 'study.yaml'}")
-    say_line(f"report: {trial.folder / 'report.html'}")

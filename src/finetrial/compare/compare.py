@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetrial.compare import arms, design
-from finetrial.compare.inspect import Inspected, inspect
+from finetrial.compare.inspect import apart, inspect
+from finetrial.compare.timing import Timing, time_arms
 from finetrial.errors import UserError
-from finetrial.plan.allocate import Allocation, Speed
 from finetrial.plan.bases import ResolvedBase, resolve_base
-from finetrial.plan.build import build
-from finetrial.records.record import Outcome
-from finetrial.run.execute import execute
+from finetrial.plan.build import Resolved, build
+from finetrial.plan.power import Forecast, forecast_power
+from finetrial.run.collect import collect
 from finetrial.run.provenance import environment
 from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions, Trial, default_jobs, resolve_device, run_folder, run_study
+from finetrial.run.trial import RunOptions, Trial, lookup_in_store, resolve_device, run_study
 from finetrial.spec.study import Base, Limits, Study
 
 REPORT_SECONDS = 12.0  # collecting, analysing, drawing
@@ -25,7 +25,7 @@ REPORT_SECONDS = 12.0  # collecting, analysing, drawing
 
 @dataclass(frozen=True)
 class Comparison:
-    """What was asked for on the command line."""
+    """What was asked for on the command line. `columns`: our name -> the file's."""
 
     model: str
     learn: Path
@@ -34,6 +34,8 @@ class Comparison:
     arms: str | None
     limits: Limits
     revision: str | None = None
+    columns: Mapping[str, str] = field(default_factory=dict)
+    keep_columns: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,30 +43,29 @@ class Planned:
     """What will be run, said before it starts."""
 
     study: Study
-    grid: Allocation
+    grid: design.Grid
     request: design.Request
     left_out: dict[str, str]  # arm -> why
+    power: tuple[Forecast, ...]
 
 
 def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned], None], command: str) -> Trial:
     """Run the comparison within the time that was given. Raises UserError for what the user can mend."""
     began = time.monotonic()
-    request = look(asked)
-    known, left_out = time_arms(request, options)
-    remaining = asked.seconds - (time.monotonic() - began) - REPORT_SECONDS
-    if len(known) < 2:
-        raise UserError(f"{len(known)} of {len(request.methods)} arms can be run: "
-                        + "; ".join(f"{name}: {why}" for name, why in left_out.items()),
-                        "a comparison needs two; choose smaller arms, or a smaller model")
-    jobs = options.jobs or default_jobs(resolve_device(options.device))
-    request = replace(request, methods={name: request.methods[name] for name in known})
-    grid = design.grid_for(remaining, known, jobs, request)
+    request = look(asked, options.runs)
+    timing = time_arms(request, options)
+    if len(timing.arms) < 2:
+        why = "; ".join(f"{name}: {outcome}" for name, outcome in timing.left_out.items())
+        raise UserError(f"{len(timing.arms)} of {len(request.methods)} arms can be run ({why})",
+                        f"a comparison needs two; {options.runs} holds the logs; choose smaller arms, or a smaller model")
+    request = replace(request, methods={name: request.methods[name] for name in timing.arms})
+    grid = _grid(asked, timing, request, time.monotonic() - began)
     study = design.study_of(request, grid)
-    say(Planned(study, grid, request, left_out))
+    say(Planned(study, grid, request, timing.left_out, _power(study, options)))
     return run_study(study, options, command=command)
 
 
-def look(asked: Comparison) -> design.Request:
+def look(asked: Comparison, runs: Path) -> design.Request:
     """The model and the data, read and measured; arms that the model cannot take are left out."""
     from finetrial.models.load import load_tokenizer
     from finetrial.models.shapes import count_parameters
@@ -72,34 +73,34 @@ def look(asked: Comparison) -> design.Request:
     base = find_base(asked.model, asked.revision)
     methods = arms.fitting(arms.parse_arms(asked.arms or arms.DEFAULT), base.config, asked.arms is not None)
     tokenizer = load_tokenizer(base.folder)
-    learn = inspect(asked.learn, tokenizer)
-    keep: Inspected | None = inspect(asked.keep, tokenizer) if asked.keep is not None else None
-    return design.Request(base, count_parameters(base.config), methods, learn, keep, asked.limits)
+    learn = inspect(asked.learn, tokenizer, asked.columns)
+    name, keep = design.study_name(asked.learn), None
+    if asked.keep is not None:
+        keep = inspect(asked.keep, tokenizer, asked.keep_columns)
+        keep = apart(keep, learn, runs / f"{name}-custom-{design.SIZE}", tokenizer)
+    return design.Request(base, count_parameters(base.config), methods, learn, keep, asked.limits, name)
 
 
 def find_base(model: str, revision: str | None) -> ResolvedBase:
     """A model folder, a bundled base, or a hub repository."""
-    folder = design.as_path(model)
-    if folder is not None:
-        name = "".join(letter if letter.isalnum() or letter in "._-" else "-" for letter in folder.resolve().name)
-        return resolve_base(Base(name=name.lstrip("._-") or "model", source=str(folder.resolve())))
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        folder = folder.resolve()
+        return resolve_base(Base(name=design.as_name(folder.name) or "model", source=str(folder)))
     if "/" in model or revision is not None:
         return resolve_base(Base(name=model.rpartition("/")[2], source=model, revision=revision))
     return resolve_base(Base(name=model))
 
 
-def time_arms(request: design.Request, options: RunOptions) -> tuple[dict[str, Speed], dict[str, str]]:
-    """A few steps of every arm, each alone; what could not be run is left out, with its outcome."""
-    study = design.first_study(request)
-    plan = build(study)
-    wanted = {stages[0] for stages in plan.profiles.values()}
-    stages = [stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted]
-    device = resolve_device(options.device)
-    folder = run_folder(study, options.runs)
-    folder.mkdir(parents=True, exist_ok=True)
-    result = execute(stages, Store(options.store_folder()), folder, device=device, environment=environment(device),
-                     jobs=1, log_level=options.log_level)
-    found = design.speeds(study, plan, result, request)
-    known = {arm: speed for arm, speed in found.items() if isinstance(speed, Speed)}
-    left_out = {arm: outcome.value for arm, outcome in found.items() if isinstance(outcome, Outcome)}
-    return known, left_out
+def _grid(asked: Comparison, timing: Timing, request: design.Request, elapsed: float) -> design.Grid:
+    """The largest grid for what is left of the time."""
+    overhead = timing.startup_seconds + REPORT_SECONDS
+    grid = design.grid_for(asked.seconds - elapsed - overhead, timing.arms, timing.processes, request, elapsed + overhead)
+    return replace(grid, seconds=grid.seconds + overhead)
+
+
+def _power(study: Study, options: RunOptions) -> tuple[Forecast, ...]:
+    """What the run could find, by the noise of earlier records of these arms; unknown without them."""
+    plan = build(study, resolved=Resolved())
+    lookup = lookup_in_store(plan, Store(options.store_folder()), environment(resolve_device(options.device)))
+    return forecast_power(study, collect(study, plan, lookup, {}))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,22 +10,33 @@ from typing import Any
 
 from finetrial.compare.arms import make_arms
 from finetrial.compare.inspect import Inspected
+from finetrial.errors import UserError
 from finetrial.methods.base import Method
 from finetrial.plan.allocate import MIN_STEPS, Allocation, Speed, allocate
 from finetrial.plan.bases import ResolvedBase
-from finetrial.plan.plan import Plan
-from finetrial.records.record import Outcome
-from finetrial.run.execute import ExecutionResult
 from finetrial.spec import Base, Contrast, Controls, Hypothesis, PositiveControl, Study, TaskUse
 from finetrial.spec.study import Limits
 from finetrial.train.config import Budget, Training
 
 LEARN, KEEP = "learn", "keep"
+SIZE = "compare"
 LONGEST, ROUND = 512, 32  # tokens of a row: no longer than most documents, in steps of 32
-BATCH_TOKENS, LARGEST_BATCH = 4096, 16
-MOST_TEST, MOST_VAL = 200, 60
-START_SECONDS = 1.5  # loading a small model, writing weights; larger models are dominated by their steps
+LARGEST_BATCH = 16
+BRACKET = 3  # learning rates: the best one has a neighbour on both sides
 MARGIN = 0.02  # nats per token: a difference of 2 % in perplexity
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How much one run of an arm does: tokens of an optimizer step, rows that are scored, points of its curve."""
+
+    batch_tokens: int
+    num_test: int
+    num_val: int
+    evaluations: int
+
+
+EFFORTS = (Effort(4096, 200, 60, 4), Effort(2048, 120, 40, 2), Effort(1024, 60, 24, 1), Effort(512, 50, 16, 1))
 
 
 @dataclass(frozen=True)
@@ -37,99 +49,149 @@ class Request:
     learn: Inspected
     keep: Inspected | None
     limits: Limits
+    name: str = "compare"
+
+    @property
+    def data(self) -> dict[str, Inspected]:
+        """The data by the name of their task."""
+        return {LEARN: self.learn, **({KEEP: self.keep} if self.keep is not None else {})}
+
+    @property
+    def row_tokens(self) -> int:
+        """The longest row: what 95 % of the data fit into, within what the model has positions for."""
+        longest = max(data.long_tokens for data in self.data.values())
+        limit = min(self.base.max_positions or LONGEST, LONGEST)
+        return min(limit, max(ROUND * 2, -(-longest // ROUND) * ROUND))
 
 
-def first_study(request: Request) -> Study:
-    """The study with the least grid: what is timed."""
-    return study_of(request, Allocation(rates=2, seeds=3, steps=MIN_STEPS, seconds=0.0))
+@dataclass(frozen=True)
+class Timed:
+    """What a few steps of one arm took: tokens per second in training and in scoring, seconds to begin."""
+
+    train_tokens_per_second: float
+    predict_tokens_per_second: float
+    start_seconds: float
 
 
-def study_of(request: Request, grid: Allocation) -> Study:
+@dataclass(frozen=True)
+class Grid:
+    """What is run for every arm, and how much a run does."""
+
+    effort: Effort
+    rates: int
+    seeds: int
+    steps: int
+    seconds: float  # forecast, of everything from now on
+
+
+def study_name(learn: Path) -> str:
+    """`compare-<file>`: names the folder of the run."""
+    return f"compare-{as_name(learn.name.partition('.')[0]) or 'data'}"
+
+
+def as_name(text: str) -> str:
+    """Letters, digits, `.`, `_` and `-` of a text, as names in a study are written; '' if nothing is left."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")
+
+
+def timed_study(request: Request) -> Study:
+    """The study whose profiles are what is timed: the least of everything."""
+    return study_of(request, Grid(EFFORTS[-1], rates=2, seeds=3, steps=MIN_STEPS, seconds=0.0))
+
+
+def study_of(request: Request, grid: Grid) -> Study:
     """The study that is run, and written as study.yaml."""
     arms = make_arms(request.methods, request.base.config, request.parameters, grid.rates)
-    tasks = [_use(LEARN, request.learn, "learn")]
-    if request.keep is not None:
-        tasks.append(_use(KEEP, request.keep, "outside"))
+    roles = {LEARN: "learn", KEEP: "outside"}
     reference = arms[0].name
-    positive = PositiveControl(arm=reference, task=KEEP if request.keep is not None else LEARN)
     return Study(
-        name="compare", scale="custom", size="compare",
+        name=request.name, scale="custom", size=SIZE,
         question=f"Which way of adapting {request.base.name} learns the new data best, and what does it forget?",
-        bases=(Base(name=request.base.name, source=str(request.base.folder)),), tasks=tuple(tasks), arms=arms,
-        controls=Controls(reference=reference, positive=positive), hypotheses=_hypotheses(request, [a.name for a in arms]),
-        training=Training(budget=Budget(amount=grid.steps, unit="steps"), sequence_length=_length(request),
-                          batch_sequences=_batch(request)),
+        bases=(Base(name=request.base.name, source=str(request.base.folder)),),
+        tasks=tuple(_use(name, data, roles[name], grid.effort) for name, data in request.data.items()), arms=arms,
+        controls=Controls(reference=reference, positive=PositiveControl(arm=reference, task=[*request.data][-1])),
+        hypotheses=_hypotheses({arm.name: arm.title for arm in arms}, has_keep=request.keep is not None),
+        training=Training(budget=Budget(amount=grid.steps, unit="steps"), sequence_length=request.row_tokens,
+                          batch_sequences=_batch(request, grid.effort), evaluations=grid.effort.evaluations),
         seeds=tuple(range(grid.seeds)), factors=("method", "rank", "targets"), limits=request.limits)
 
 
-def epoch_steps(request: Request) -> int:
-    """Optimizer steps of one epoch of the new data, packed."""
-    tokens = request.learn.rows["train"] * min(request.learn.mean_tokens, _length(request))
-    return max(1, round(tokens / (_length(request) * _batch(request))))
+def grid_for(seconds: float, timed: Mapping[str, Timed], processes: float, request: Request, spent: float = 0.0) -> Grid:
+    """The grid for the seconds that are left: at the largest effort that leaves time for three learning rates.
 
-
-def speeds(study: Study, plan: Plan, result: ExecutionResult, request: Request) -> dict[str, Speed | Outcome]:
-    """What one phase of each arm costs, from its profile; the outcome where it could not be run."""
-    found: dict[str, Speed | Outcome] = {}
-    tokens = study.training.sequence_length * study.training.batch_sequences
-    scored = _scored_tokens(request)
-    for (_, arm, _), stages in plan.profiles.items():
-        timed = result.found(stages[0])
-        if timed is None or timed.record.outcome is not Outcome.OK:
-            found[arm] = timed.record.outcome if timed is not None else Outcome.FAILED
+    `processes`: how many runs go on at once; a fraction where the machine is busy. `spent`: seconds that are gone, for
+    the message. Raises UserError where even the least does not fit.
+    """
+    first = next(iter(timed))
+    found: Grid | None = None
+    for effort in EFFORTS:
+        speeds = {arm: _speed(one, effort, request) for arm, one in timed.items()}
+        profiles = sum(speed.start_seconds + _PROFILE_STEPS * speed.step_seconds for speed in speeds.values())
+        try:
+            made = allocate(seconds - profiles, speeds, jobs=processes, epoch_steps=epoch_steps(request, effort),
+                            controls=(first, first), spent=spent + profiles)
+        except UserError:
+            if effort is EFFORTS[-1] and found is None:
+                raise
             continue
-        values = timed.record.values
-        evaluations = study.training.evaluations * 32 * request.learn.mean_tokens
-        found[arm] = Speed(tokens / values["tokens_per_second"],
-                           (scored + evaluations) / values["predict_tokens_per_second"], START_SECONDS)
+        grid = _grid(effort, made, profiles)
+        if made.rates >= BRACKET:
+            return grid
+        found = grid
+    assert found is not None
     return found
 
 
-def grid_for(seconds: float, known: Mapping[str, Speed], jobs: int, request: Request) -> Allocation:
-    """The largest grid within the seconds. Raises UserError where the least does not fit."""
-    first = next(iter(known))
-    return allocate(seconds, known, jobs=jobs, epoch_steps=epoch_steps(request), controls=(first, first))
+def epoch_steps(request: Request, effort: Effort) -> int:
+    """Optimizer steps of one epoch of the new data, packed."""
+    tokens = request.learn.rows["train"] * min(request.learn.mean_tokens, request.row_tokens)
+    return max(1, round(tokens / (request.row_tokens * _batch(request, effort))))
 
 
-def _use(name: str, data: Inspected, role: Any) -> TaskUse:
-    return TaskUse(name=name, task=data.task, role=role, num_val=max(2, min(MOST_VAL, data.rows["val"])),
-                   num_test=max(2, min(MOST_TEST, data.rows["test"])), metrics=("nats-per-token", "perplexity",
-                                                                              "bits-per-byte"))
+_PROFILE_STEPS = 8  # of training and scoring together, as the `profile` stage does them
+_CURVE_ROWS = 32  # behind a point of the learning curve (`stages/train.py`)
 
 
-def _length(request: Request) -> int:
-    data = [request.learn, *([request.keep] if request.keep is not None else [])]
-    longest = max(inspected.long_tokens for inspected in data)
-    limit = min(request.base.max_positions or LONGEST, LONGEST)
-    return min(limit, max(ROUND * 2, -(-longest // ROUND) * ROUND))
+def _grid(effort: Effort, made: Allocation, more_seconds: float) -> Grid:
+    return Grid(effort, made.rates, made.seeds, made.steps, made.seconds + more_seconds)
 
 
-def _batch(request: Request) -> int:
-    return max(2, min(LARGEST_BATCH, BATCH_TOKENS // _length(request)))
+def _speed(timed: Timed, effort: Effort, request: Request) -> Speed:
+    """What one phase of an arm costs at an effort."""
+    step_tokens = request.row_tokens * _batch(request, effort)
+    scored = effort.evaluations * _CURVE_ROWS * min(request.learn.mean_tokens, request.row_tokens) + sum(
+        (min(effort.num_val, data.rows["val"]) + min(effort.num_test, data.rows["test"]))
+        * min(data.mean_tokens, request.row_tokens) for data in request.data.values())
+    return Speed(step_tokens / timed.train_tokens_per_second, scored / timed.predict_tokens_per_second,
+                 timed.start_seconds)
 
 
-def _scored_tokens(request: Request) -> float:
-    data = [request.learn, *([request.keep] if request.keep is not None else [])]
-    return sum((min(MOST_VAL, one.rows["val"]) + min(MOST_TEST, one.rows["test"]))
-               * min(one.mean_tokens, _length(request)) for one in data)
+def _batch(request: Request, effort: Effort) -> int:
+    return max(1, min(LARGEST_BATCH, effort.batch_tokens // request.row_tokens))
 
 
-def _hypotheses(request: Request, arms: list[str]) -> tuple[Hypothesis, ...]:
+def _use(name: str, data: Inspected, role: Any, effort: Effort) -> TaskUse:
+    return TaskUse(name=name, task=data.task, role=role, num_val=max(2, min(effort.num_val, data.rows["val"])),
+                   num_test=max(2, min(effort.num_test, data.rows["test"])),
+                   metrics=("nats-per-token", "perplexity", "bits-per-byte"))
+
+
+def _hypotheses(titles: Mapping[str, str], *, has_keep: bool) -> tuple[Hypothesis, ...]:
     """Every arm against the first: on the new data, and in what it forgets at the same plasticity."""
-    first, made = arms[0], []
-    for number, other in enumerate(arms[1:], start=1):
+    first, *others = titles
+    made = []
+    for number, other in enumerate(others, start=1):
         made.append(Hypothesis(
-            name=f"L{number}", statement=f"{first} learns the new data better than {other}.",
+            name=f"L{number}", statement=f"{_capital(titles[first])} learns the new data better than {titles[other]}.",
             contrast=Contrast(left=first, right=other, task=LEARN, expect="greater", margin=MARGIN)))
-        if request.keep is not None:
+        if has_keep:
             made.append(Hypothesis(
-                name=f"F{number}", statement=f"{other} forgets less than {first}, where both have learned as much.",
+                name=f"F{number}", statement=f"{_capital(titles[other])} forgets less than {titles[first]}, where both "
+                                             "have learned as much.",
                 contrast=Contrast(left=other, right=first, quantity="forgetting-at-matched-plasticity", task=KEEP,
                                   learned=LEARN, expect="less", margin=MARGIN)))
     return tuple(made)
 
 
-def as_path(model: str) -> Path | None:
-    """The folder that a model's name stands for, if it is one."""
-    folder = Path(model).expanduser()
-    return folder if folder.is_dir() else None
+def _capital(text: str) -> str:
+    return text[:1].upper() + text[1:]

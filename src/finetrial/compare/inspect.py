@@ -1,22 +1,26 @@
-"""What a user's data file is: which task reads it, how many rows, how long.
+"""What a user's data file is: which task reads it, how many rows it gives, how long they are, and what two files share.
 
-A `.txt` is plain text. A `.jsonl` says by the keys of its first row what it is: `text`; `prompt` and `completion`.
+A `.txt` is plain text. A table (.jsonl, .json, .csv, .parquet) says by the columns of its first row what it is: `text`;
+`prompt` and `completion`; `messages`.
 """
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from finetrial.errors import DataError
-from finetrial.tasks.base import SPLITS, Examples, Split, Task
+from finetrial.tasks.base import Example, Examples, Task
+from finetrial.tasks.pieces import USED_SPLITS
 
 SAMPLE_ROWS = 400
-FORMS = '"text", or "prompt" and "completion"'
+FEWEST_ROWS = 3  # of each split
+LEFT_OUT_FILE = "keep.jsonl"
 
 
 @dataclass(frozen=True)
@@ -24,67 +28,95 @@ class Inspected:
     """A data file as a task, with its rows by split and their lengths in the model's tokens (of a sample)."""
 
     task: Task
-    rows: dict[str, int]
-    num_clusters: dict[str, int]
+    examples: Examples
     median_tokens: int
     long_tokens: int  # 95 % of the rows are no longer
     mean_tokens: float
+    num_shared: int = 0  # rows that were left out because the other file has them too
+
+    @property
+    def rows(self) -> Mapping[str, int]:
+        """How many rows each split has."""
+        return {split: len(self.examples.split(split)) for split in USED_SPLITS}
+
+    @property
+    def dropped(self) -> Mapping[str, int]:
+        """How many rows each rule dropped, without the rules that dropped none."""
+        return {rule: count for rule, count in self.examples.report.dropped.items() if count}
 
 
-def task_for(path: Path) -> Task:
+def task_for(path: Path, columns: Mapping[str, str] | None = None) -> Task:
     """The task that reads a file. Raises DataError, naming what was found, for one that none reads."""
     from finetrial.tasks.prompt_completion import PromptCompletion
     from finetrial.tasks.text import Text
+    from finetrial.tasks.user_rows import kind_of
 
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"data file {path} {reason}", f"paths are relative to {Path.cwd()}")
+    whole = str(path.resolve())
     if path.suffix == ".txt":
-        return Text(path=str(path))
-    if path.suffix != ".jsonl":
-        raise DataError(f"{path}: a data file ends in .txt or .jsonl, not {path.suffix or 'nothing'!r}",
-                        f"one JSON object a line, with {FORMS}")
-    keys = _first_keys(path)
-    if {"prompt", "completion"} <= keys:
-        return PromptCompletion(path=str(path))
-    if "text" in keys:
-        return Text(path=str(path))
-    raise DataError(f"{path}, line 1 has {', '.join(sorted(keys)) or 'no keys'}; expected {FORMS}",
-                    "rename the columns")
+        if columns:
+            raise DataError(f"{path} is plain text and has no columns", "leave out --columns, or give a .jsonl or .csv")
+        return Text(path=whole)
+    named = dict(columns or {})
+    return Text(path=whole, columns=named) if kind_of(path, named) == "text" else PromptCompletion(path=whole,
+                                                                                                 columns=named)
 
 
-def inspect(path: Path, tokenizer: Any) -> Inspected:
-    """Read a file, split it, and measure it. Raises DataError where a split is empty."""
+def inspect(path: Path, tokenizer: Any, columns: Mapping[str, str] | None = None) -> Inspected:
+    """Read a file, split it, and measure it. Raises DataError where a split has fewer than 3 rows."""
+    task = task_for(path, columns)
+    return _measured(task, task.load(), path, tokenizer)
+
+
+def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> Inspected:
+    """What must be kept, without the rows that are in what is learned, exactly or nearly.
+
+    What is trained on cannot show what is forgotten. Where rows are left out, the others are written to `keep.jsonl` in
+    `folder`, which the study then reads. Raises DataError where too few are left.
+    """
+    shared = _shared(keep.examples.rows, learn.examples.rows)
+    if not shared:
+        return keep
+    left = [row for place, row in enumerate(keep.examples.rows) if place not in shared]
+    if len(left) < FEWEST_ROWS * len(USED_SPLITS):
+        raise DataError(f"{len(shared)} of {len(keep.examples.rows)} rows of --keep are in --learn too",
+                        "--keep is text that is not trained on: give another file, or leave --keep out")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / LEFT_OUT_FILE
+    path.write_text("".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in left), encoding="utf-8")
+    return replace(inspect(path, tokenizer), num_shared=len(shared))
+
+
+def _shared(rows: Sequence[Example], others: Sequence[Example]) -> set[int]:
+    """Positions of the rows that are among the others, exactly or nearly."""
+    from finetrial.tasks.near_duplicates import near_duplicates
+
+    texts = ["\n".join(row.fields.values()) for row in (*rows, *others)]
+    exact = set(texts[len(rows):])
+    found = {place for place, text in enumerate(texts[:len(rows)]) if text in exact}
+    return found | {first for first, second in near_duplicates(texts) if first < len(rows) <= second}
+
+
+def _as_line(row: Example) -> dict[str, str]:
+    fields = dict(row.fields)
+    if "history" in fields:  # a conversation
+        fields["prompt"] = fields.pop("history") + fields["prompt"]
+    return {"id": row.id, "cluster": row.cluster, **fields}
+
+
+def _measured(task: Task, examples: Examples, path: Path, tokenizer: Any) -> Inspected:
     from finetrial.tasks.encode import encode_examples
 
-    task = task_for(path)
-    examples = task.load()
-    for split in ("train", "val", "test"):
-        if len(_rows(examples, split)) < 3:
-            raise DataError(f"{path} gives {len(_rows(examples, split))} rows for {split}; at least 3 are needed",
-                            "give more data: 80 % go to train, 10 % to val, 10 % to test, by content")
-    sample = _rows(examples, "train")[:SAMPLE_ROWS]
-    dataset, _ = encode_examples(task, sample, tokenizer, 1 << 20)
+    for split in USED_SPLITS:
+        if len(examples.split(split)) < FEWEST_ROWS:
+            dropped = sum(examples.report.dropped.values())
+            raise DataError(f"{path}: {len(examples.rows)} different rows"
+                            + (f" ({dropped} duplicates were left out)" if dropped else "")
+                            + f" give {len(examples.split(split))} for {split}; at least {FEWEST_ROWS} are needed",
+                            "give more data: 80 % go to train, 10 % to val, 10 % to test; rows that say nearly the "
+                            "same stay in one split")
+    dataset, _ = encode_examples(task, examples.split("train")[:SAMPLE_ROWS], tokenizer, 1 << 20)
     lengths = np.diff(dataset.offsets)
-    return Inspected(task, {split: len(_rows(examples, split)) for split in SPLITS},
-                     {split: len({row.cluster for row in _rows(examples, split)}) for split in SPLITS},
-                     int(np.median(lengths)), int(np.quantile(lengths, 0.95)), float(lengths.mean()))
-
-
-def _rows(examples: Examples, split: Split) -> list[Any]:
-    return examples.split(split)
-
-
-def _first_keys(path: Path) -> set[str]:
-    with path.open(encoding="utf-8-sig") as lines:
-        try:
-            first = next((line for line in lines if line.strip()), "")
-        except UnicodeDecodeError as error:
-            raise DataError(f"{path} is not UTF-8 text", "save the file as UTF-8") from error
-    try:
-        value = json.loads(first)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path}, line 1: not JSON ({error.msg})", f"one JSON object a line, with {FORMS}") from error
-    if not isinstance(value, dict):
-        raise DataError(f"{path}, line 1: a {type(value).__name__}", f"one JSON object a line, with {FORMS}")
-    return set(value)
+    return Inspected(task, examples, int(np.median(lengths)), int(np.quantile(lengths, 0.95)), float(lengths.mean()))

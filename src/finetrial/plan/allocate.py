@@ -8,6 +8,7 @@ a bracket around the rate a comparison of methods is one of tunings, without rep
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -41,11 +42,12 @@ class Allocation:
     seconds: float
 
 
-def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: int, epoch_steps: int,
-             controls: tuple[str, ...] = ()) -> Allocation:
+def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: float, epoch_steps: int,
+             controls: tuple[str, ...] = (), spent: float = 0.0) -> Allocation:
     """The largest grid within `seconds`. `controls` names the arms that are run once more at one rate a seed.
 
-    `epoch_steps`: optimizer steps of one epoch. Raises UserError with the least time that would do.
+    `jobs`: runs at once. `epoch_steps`: optimizer steps of one epoch. `spent`: seconds that go on other things. Raises
+    UserError with the least time that would do, `spent` included.
     """
     def forecast(rates: int, seeds: int, steps: int) -> float:
         work = sum(rates * speed.cell(steps) for speed in speeds.values())
@@ -55,9 +57,10 @@ def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: int, epoch_st
     chosen = (2, 3, MIN_STEPS)
     least = forecast(*chosen)
     if least > seconds:
-        raise UserError(f"{_minutes(seconds)} are left for {len(speeds)} arms; the least that gives a verdict, 2 learning "
-                        f"rates x 3 seeds x {MIN_STEPS} steps, takes about {_minutes(least)}",
-                        "give more time (--within), fewer arms (--arms), or a smaller model")
+        raise UserError(f"{_minutes(max(0.0, seconds))} are left for {len(speeds)} arms; the least that gives a verdict, "
+                        f"2 learning rates x 3 seeds x {MIN_STEPS} steps, takes about {_minutes(least)}",
+                        f"give more time (--within {math.ceil((least + spent) / 60)}min), fewer arms (--arms), or a "
+                        "smaller model")
     one_epoch = max(MIN_STEPS, min(epoch_steps, EPOCH_STEPS))
     three_epochs = max(MIN_STEPS, min(3 * epoch_steps, MOST_STEPS))
     for rates, seeds, steps in ((3, 3, None), (3, 3, one_epoch), (3, 5, None), (3, 5, three_epochs), (5, 5, None),

@@ -1,0 +1,125 @@
+"""What `finetrial compare` prints: the plan before it starts, and one page of answers at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from finetrial.analysis import numbers
+from finetrial.cli.output import facts, heading
+from finetrial.compare.design import KEEP, LEARN
+
+if TYPE_CHECKING:
+    from finetrial.compare.compare import Planned
+    from finetrial.compare.inspect import Inspected
+    from finetrial.records.results import Results
+    from finetrial.run.trial import Trial
+
+METRIC = "nats-per-token"
+FULL_MODEL, ADAPTER = "config.json", "adapter_config.json"
+
+
+def plan_page(planned: Planned) -> Iterable[RenderableType]:
+    """What will be run, how long it is forecast to take, and what it could find."""
+    grid, study = planned.grid, planned.study
+    rows = {"model": f"{planned.request.base.name} ({planned.request.base.folder})"}
+    for use, data in zip(study.tasks, planned.request.data.values(), strict=True):
+        rows[use.name] = _data_text(data, use.num_val, use.num_test, is_learned=use.role == "learn")
+    if planned.request.keep is None:
+        rows[KEEP] = "not given: forgetting is NOT MEASURED"
+    rows["arms"] = ", ".join(arm.title for arm in study.arms)
+    rows["grid"] = f"{grid.rates} learning rates x {grid.seeds} seeds for each arm, and two controls"
+    rows["a run"] = (f"{grid.steps} steps of {study.training.batch_sequences} x {study.training.sequence_length} tokens")
+    rows["forecast"] = numbers.seconds_text(grid.seconds)
+    rows["detectable"] = _power_text(planned)
+    yield heading("The plan")
+    yield facts(rows)
+    for arm, why in planned.left_out.items():
+        yield Text(f"left out: {arm} ({why})", style="yellow")
+
+
+def answer_page(trial: Trial) -> tuple[list[RenderableType], list[str]]:
+    """(the page, lines that must not be wrapped: how to load the weights, where study and report lie)."""
+    from finetrial.cli.answers import short_answers
+    from finetrial.report import view
+
+    page = [*short_answers(view(trial.study, trial.results))]
+    page.insert(1, _arms_table(trial.results))
+    lines = ["", *_loading_lines(trial), f"study: {trial.folder / 'study.yaml'}",
+             f"report: {trial.folder / 'report.html'}"]
+    return page, lines
+
+
+def _data_text(data: Inspected, num_val: int, num_test: int, *, is_learned: bool) -> str:
+    rows = data.rows
+    use = f"{rows['train']:,} rows to train on, " if is_learned else ""
+    text = (f"{use}{num_val} of {rows['val']:,} to validate, {num_test} of {rows['test']:,} to test; "
+            f"{data.median_tokens} tokens each (median)")
+    left_out = [f"{count:,} {rule}" for rule, count in data.dropped.items()]
+    if data.num_shared:
+        left_out.append(f"{data.num_shared:,} that are in the new data too")
+    return text + (f"; left out: {', '.join(left_out)}" if left_out else "")
+
+
+def _power_text(planned: Planned) -> str:
+    """The detectable difference of each comparison, where records of these arms say how noisy they are."""
+    known = [f"{row.hypothesis} {'over ' if row.at_least else ''}{numbers.plain(row.effect)} {row.unit}"
+             for row in planned.power if row.effect is not None]
+    if known:
+        return "; ".join(known)
+    return "unknown: how noisy these arms are is known once they have run; the answers state it"
+
+
+def _arms_table(results: Results) -> Table:
+    """What each arm learned and forgot, with intervals, and what it costs."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("\nArm", overflow="fold")
+    for title in ("Learned\nnats/token", "Forgot\nnats/token", "Trains\nparameters", "Training\npeak memory",
+                  "Training\ntokens/s"):
+        table.add_column(title, justify="right")
+    costs = {cost.arm: cost for cost in results.costs}
+    for arm, role in results.roles.items():
+        if role != "arm":
+            continue
+        cost = costs.get(arm)
+        peak = None if cost is None else cost.peak_device_allocated_bytes or cost.peak_host_bytes
+        table.add_row(results.arms[arm], _measured(results, "plasticity", arm, LEARN),
+                      _measured(results, "forgetting", arm, KEEP),
+                      numbers.short_count(cost.params_trainable if cost else None), numbers.bytes_text(peak),
+                      numbers.short_count(cost.tokens_per_second if cost else None))
+    return table
+
+
+def _measured(results: Results, measure: str, arm: str, task: str) -> str:
+    for row in results.measures:
+        if (row.measure, row.arm, row.task, row.metric, row.routing) == (measure, arm, task, METRIC, "latest"):
+            if row.value is None:
+                break
+            return "\n".join(filter(None, numbers.with_interval(row.value, row.low, row.high)))
+    return "NOT\nMEASURED"
+
+
+def _loading_lines(trial: Trial) -> list[str]:
+    """How to load the recommended arm's weights; without a recommendation, where those of every arm lie."""
+    found = trial.results.recommendation
+    base, path = trial.study.bases[0], trial.study.paths[0]
+    artifacts = trial.folder / "artifacts" / base.name
+    if found is None or found.arm is None:
+        return [f"weights: {artifacts}"]
+    folder = artifacts / found.arm / path.name / f"seed-{trial.study.seeds[0]}" / f"phase-1-{path.tasks[0]}" / "main"
+    return [f"weights: {folder}", f"load it: {_code(folder, base.source or base.name)}",
+            f"as one model: finetrial export {trial.folder} {found.arm} --merge --output DIR"]
+
+
+def _code(folder: Path, base: str) -> str:
+    model = "AutoModelForCausalLM"
+    if (folder / ADAPTER).is_file():
+        return f'PeftModel.from_pretrained({model}.from_pretrained("{base}"), "{folder}")'
+    if (folder / FULL_MODEL).is_file():
+        return f'{model}.from_pretrained("{folder}")'
+    return "export it first"

@@ -1,0 +1,72 @@
+"""A few steps of every arm, each alone, before anything is decided; and how much of the machine is free."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+import psutil
+
+from finetrial.compare import design
+from finetrial.plan.build import build
+from finetrial.records.record import Outcome
+from finetrial.run.execute import execute
+from finetrial.run.provenance import environment
+from finetrial.run.store import Store
+from finetrial.run.trial import RunOptions, default_jobs, resolve_device, run_folder
+from finetrial.stages.base import StageInput
+from finetrial.stages.profile import MEASURED_STEPS, PREDICTED_ROWS, WARMUP_STEPS
+
+LEAST_START_SECONDS = 0.3
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What was timed: arms that run, those that do not with their outcome, runs at once, seconds to start workers."""
+
+    arms: dict[str, design.Timed]
+    left_out: dict[str, str]
+    processes: float
+    startup_seconds: float
+
+
+def time_arms(request: design.Request, options: RunOptions) -> Timing:
+    """Profile every arm once with the smallest batch. Data that cannot be used is an outcome of every arm."""
+    study = design.timed_study(request)
+    plan = build(study)
+    wanted = {stages[0] for stages in plan.profiles.values()}
+    stages = [stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted]
+    device = resolve_device(options.device)
+    folder = run_folder(study, options.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    began, idle = time.monotonic(), psutil.cpu_times().idle
+    result = execute(stages, Store(options.store_folder()), folder, device=device, environment=environment(device),
+                     jobs=1, log_level=options.log_level)
+    elapsed, idle = time.monotonic() - began, psutil.cpu_times().idle - idle
+    arms: dict[str, design.Timed] = {}
+    left_out: dict[str, str] = {}
+    for (_, arm, _), of_arm in plan.profiles.items():
+        found = result.found(of_arm[0])
+        if found is not None and found.record.outcome is Outcome.OK:
+            arms[arm] = _timed(found, request)
+        else:
+            left_out[arm] = found.record.outcome.value if found is not None else Outcome.FAILED.value
+    known = (result.found(stage.id) for stage in stages)
+    worked = sum(found.record.seconds for found in known if found is not None)
+    return Timing(arms, left_out, _processes(options, device, idle / elapsed), max(0.0, elapsed - worked))
+
+
+def _timed(found: StageInput, request: design.Request) -> design.Timed:
+    """Speeds from a profile; what its steps do not account for is the start: loading the model, writing what it made."""
+    values = found.record.values
+    scored = PREDICTED_ROWS * min(request.learn.mean_tokens, request.row_tokens) / values["predict_tokens_per_second"]
+    steps = (WARMUP_STEPS + MEASURED_STEPS) * values["step_seconds"]
+    return design.Timed(values["tokens_per_second"], values["predict_tokens_per_second"],
+                        max(LEAST_START_SECONDS, found.record.seconds - steps - scored))
+
+
+def _processes(options: RunOptions, device: str, idle_cores: float) -> float:
+    """How many runs will go on at once: as many as are allowed, or as there were idle cores beside the one we used."""
+    jobs = options.jobs or default_jobs(device)
+    return float(jobs) if device != "cpu" else max(1.0, min(jobs, 1.0 + idle_cores, os.cpu_count() or 1))
