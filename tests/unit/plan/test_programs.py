@@ -1,0 +1,105 @@
+"""Stages that run programs, and tasks of which there are only test rows, in the plan."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from programs import content_with_problems
+
+from finetrial.errors import SpecError, UserError
+from finetrial.plan.audit import audit_plan
+from finetrial.plan.build import build
+from finetrial.plan.plan import Plan
+from finetrial.sandbox import SandboxError, probe
+from finetrial.sandbox.layers import Layers
+from finetrial.spec.io import parse_study
+
+SAMPLING = {"num_samples": 3, "temperature": 0.8, "pass_at": 2}
+
+
+def plan_of(content: dict[str, Any], folder: Path) -> Plan:
+    return build(parse_study(content, "study"), relative_to=folder)
+
+
+def stages_of(plan: Plan, kind: str) -> dict[str, Any]:
+    return {stage.id: stage for stage in plan.stages if stage.kind == kind}
+
+
+def test_programs_are_run_between_generating_and_scoring(tmp_path: Path) -> None:
+    plan = plan_of(content_with_problems(tmp_path, sampling=SAMPLING), tmp_path)
+    generated, executed, scored = (stages_of(plan, kind) for kind in ("generate", "execute", "score"))
+    assert len(generated) == 2 * 3 + 1 and len(executed) == len(scored) == len(generated) + 1  # the floors
+    for stage in scored.values():
+        program = executed[stage.inputs["executed"]]
+        assert {name: source for name, source in stage.inputs.items() if name != "executed"} == program.inputs
+        assert program.spec == {"split": "test", "language": "python"} and not program.group
+        assert {"kind": "pass-at-k", "version": 1, "k": 2} in stage.spec["metrics"]
+
+
+def test_every_seed_draws_from_a_stream_of_its_own(tmp_path: Path) -> None:
+    content = content_with_problems(tmp_path, sampling=SAMPLING)
+    content["controls"] = {"reference": "full"}
+    plan = plan_of(content, tmp_path)
+    decoding = {stage.id: stage.spec["decoding"] for stage in stages_of(plan, "generate").values()}
+    drawn = {"do_sample": True, "num_samples": 3, "temperature": 0.8}
+    assert decoding["generate/mine/lora-r2/new/seed-2/phase-1-outputs/problems-test"] == {**drawn, "seed": 2}
+    replicate = decoding["generate/mine/full-aa/new/seed-2/phase-1-outputs/problems-test"]
+    assert replicate == {**drawn, "seed": 2, "replicate": "aa/"}
+
+
+def test_greedy_decoding_is_left_out_of_the_key(tmp_path: Path) -> None:
+    plan = plan_of(content_with_problems(tmp_path), tmp_path)
+    assert not any("decoding" in stage.spec for stage in stages_of(plan, "generate").values())
+
+
+def test_one_sample_and_few_seeds_are_a_threat(tmp_path: Path) -> None:
+    def found(**sampling: Any) -> bool:
+        study = parse_study({**content_with_problems(tmp_path, sampling=sampling), "seeds": 2}, "study")
+        return any(row.rule == "sampling-noise" for row in audit_plan(study, build(study, relative_to=tmp_path)))
+
+    assert found(temperature=0.8) and not found(temperature=0.8, num_samples=5)
+
+
+@pytest.mark.parametrize(("sampling", "said"), [
+    ({"num_samples": 2, "pass_at": 5}, "pass_at is 5"), ({"temperature": 0}, "greater than 0"),
+    ({"num_sample": 2}, "num_samples")])
+def test_sampling_that_makes_no_sense(sampling: dict[str, Any], said: str, tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=said):
+        parse_study(content_with_problems(tmp_path, sampling=sampling), "study")
+
+
+def test_only_the_splits_that_there_are(tmp_path: Path) -> None:
+    plan = plan_of(content_with_problems(tmp_path), tmp_path)
+    data = stages_of(plan, "data")
+    assert data["data/mine/problems"].spec["splits"] == ["test"]
+    assert "splits" not in data["data/mine/new"].spec
+    predicted = {name.rpartition("/")[2] for name in stages_of(plan, "predict")}
+    assert predicted == {"new-val", "new-test", "problems-test"}
+
+
+def test_training_on_a_task_without_training_rows(tmp_path: Path) -> None:
+    content = content_with_problems(tmp_path, role="learn")
+    with pytest.raises(SpecError, match=r"humaneval has test rows only, no train and val rows, and\s+sequence new-problems"):
+        plan_of(content, tmp_path)
+
+
+def test_a_metric_of_programs_on_a_task_without_tests(tmp_path: Path) -> None:
+    content = content_with_problems(tmp_path)
+    content["tasks"][1]["task"] = {"kind": "prompt-completion", "path": "pairs.jsonl"}
+    (tmp_path / "pairs.jsonl").write_text('{"prompt": "w1", "completion": "w2"}')
+    with pytest.raises(UserError, match="runs programs with their tests, and the items of the task prompt-completion"):
+        plan_of(content, tmp_path)
+
+
+def test_a_machine_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetrial.run import programs
+
+    plan = plan_of(content_with_problems(tmp_path), tmp_path)
+    bare: Layers = probe().without("landlock", "namespaces")
+    monkeypatch.setattr(programs, "probe", lambda: bare)
+    with pytest.raises(SandboxError, match=r"cannot give: no files but its own(.|\n)*--allow-unsandboxed"):
+        programs.check_programs(plan.stages, allow_unsandboxed=False)
+    programs.check_programs(plan.stages, allow_unsandboxed=True)
+    programs.check_programs([], allow_unsandboxed=False)
