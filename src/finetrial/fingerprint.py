@@ -9,12 +9,15 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 KEY_DIGITS = 32  # 128 bits: no collision to be expected below 10^15 stages
 CHUNK_BYTES = 1 << 20
+MEMO_BYTES = 1 << 20  # smaller files are read again each time
+DIGESTS = "digests"  # the folder of memos in finetrial's cache
 
 
 def canonical(value: Any) -> str:
@@ -34,6 +37,26 @@ def file_digest(path: Path) -> str:
         while chunk := stream.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def remembered_digest(path: Path, memos: Path) -> str:
+    """`file_digest`, remembered for large files in the folder `memos` by path, size and time of modification."""
+    stat = path.stat()
+    if stat.st_size < MEMO_BYTES:
+        return file_digest(path)
+    memo = memos / key_of([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
+    try:
+        return memo.read_text()
+    except OSError:
+        digest = file_digest(path)
+    try:
+        memos.mkdir(parents=True, exist_ok=True)
+        partial = memo.with_suffix(f".{os.getpid()}")
+        partial.write_text(digest)
+        partial.rename(memo)
+    except OSError:
+        return digest  # the memo only saves time; a read-only home is no reason to fail
+    return digest
 
 
 def folder_digests(folder: Path) -> dict[str, str]:

@@ -13,9 +13,10 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from finetrial.cli.output import console, heading, indented, say
+from finetrial.cli.output import console, heading, indented, note, say
 from finetrial.cli.study import Changes, find_study
 from finetrial.plan.bases import resolve_base
+from finetrial.plan.fetch import fetch_study
 from finetrial.spec.study import Study, TaskUse
 from finetrial.tasks.base import Examples, MiningReport, Split
 
@@ -28,6 +29,7 @@ COLUMNS = {"num_rows": "rows", "num_cut": "of these cut", "num_dropped": "too lo
 def data_command(name: str, changes: Changes, num_rows: int) -> None:
     """Print everything about a study's data. Raises DataError where it cannot be used."""
     found = find_study(name, changes)
+    fetch_study(found.study, found.relative_to, say=note)
     from finetrial.models.load import load_tokenizer
 
     tokenizers: dict[str, tuple[str, Any]] = {}

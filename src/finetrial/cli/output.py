@@ -38,6 +38,11 @@ def say_line(text: str) -> None:
     print(text)
 
 
+def note(text: str) -> None:
+    """A line on standard error, such as progress."""
+    print(text, file=sys.stderr)
+
+
 def warn(text: str) -> None:
     """A warning on standard error."""
     print(f"warning: {text}", file=sys.stderr)

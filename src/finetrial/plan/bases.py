@@ -1,26 +1,35 @@
 """Where a base lies, what identifies it, and what its configuration says; read without torch.
 
+A base is bundled, a folder, or a repository of the hub, fetched once: the commit that its revision stood for then is
+recorded and kept (`tasks/sources/hub.py`).
+
 A base is identified by the digest of its weights and configuration, its tokenizer by a digest of its own, so that two
 bases with one tokenizer share their encoded data. Digests of large files are remembered by path, size and time.
 """
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from finetrial.errors import ModelError, unknown
-from finetrial.fingerprint import file_digest, key_of
+from finetrial.errors import DataError, ModelError, unknown
+from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
 from finetrial.spec.study import Base
+
+if TYPE_CHECKING:
+    from finetrial.tasks.sources.hub import Say, Snapshot
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
 WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
              "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja")
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -33,6 +42,7 @@ class ResolvedBase:
     weights_digest: str
     tokenizer_digest: str
     config: Mapping[str, Any]
+    provenance: str = ""  # of one that was fetched: repository and commit
 
     @property
     def max_positions(self) -> int | None:
@@ -48,41 +58,71 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
-def resolve_base(base: Base, relative_to: Path | None = None) -> ResolvedBase:
-    """Find a base and digest it. A relative `source` is looked up from `relative_to` (the study file's folder) first.
+def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None = None) -> ResolvedBase:
+    """Find a base and digest it. A relative `source` is looked up from `relative_to` (the study file's folder) first;
+    one that is no folder here, and written as owner/name, is fetched from the hub (`say` is told of downloads).
 
-    Raises ModelError for an unknown bundled name, a missing folder, or a folder that is no model.
+    Raises ModelError for an unknown bundled name, a missing folder, or a folder that is no model; DataError where the
+    hub cannot give it.
     """
+    snapshot = None
     folder = _folder(base, relative_to)
+    if folder is None:
+        snapshot = _fetched(base, say)
+        folder = snapshot.files["config.json"].parent
     config = _read_config(folder)
-    weights = _matching(folder, WEIGHTS)
+    found = list(snapshot.files.values()) if snapshot else sorted(path for path in folder.iterdir() if path.is_file())
+    weights, tokenizer = _matching(found, WEIGHTS), _matching(found, TOKENIZER)
     if not any(path.suffix == ".safetensors" for path in weights):
-        pickles = _matching(folder, PICKLES)
+        pickles = _matching(found, PICKLES)
         if pickles:
             raise ModelError(f"{folder} holds its weights as pickle ({pickles[0].name}), which can run code when loaded",
                              "convert them once: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)")
         raise ModelError(f"{folder} has no *.safetensors file", "a model folder holds config.json, weights, tokenizer")
-    tokenizer = _matching(folder, TOKENIZER)
     if not tokenizer:
-        raise ModelError(f"{folder} has no tokenizer (looked for {', '.join(TOKENIZER[:2])}, ...)",
+        raise ModelError(f"{snapshot.provenance if snapshot else folder} has no tokenizer (looked for "
+                         f"{', '.join(TOKENIZER[:2])}, ...)",
                          "save the tokenizer beside the model: tokenizer.save_pretrained(folder)")
-    return ResolvedBase(base.name, folder, _digest(weights), _digest(tokenizer), config)
+    return ResolvedBase(base.name, folder, _digest(weights), _digest(tokenizer), config,
+                        snapshot.provenance if snapshot else "")
 
 
-def _folder(base: Base, relative_to: Path | None) -> Path:
+def is_of_the_hub(base: Base, relative_to: Path | None = None) -> bool:
+    """Whether a base is fetched rather than found on this machine. Raises what `resolve_base` raises."""
+    return _folder(base, relative_to) is None
+
+
+def _folder(base: Base, relative_to: Path | None) -> Path | None:
+    """Where a base lies on this machine; None for one of the hub."""
     if not base.source:
         folder = BUNDLED / base.name
         if not (folder / "config.json").is_file():
             raise ModelError(unknown("bundled base", base.name, bundled_names()),
-                             "for a model of your own give its folder: bases: [{name: mine, source: ./folder}]")
+                             "for a model of your own give its folder: bases: [{name: mine, source: ./folder}]; for one "
+                             "of the hub its repository: source: owner/name")
         return folder
     written = Path(base.source).expanduser()
     places = [written] if written.is_absolute() or relative_to is None else [relative_to / written, written]
     for place in places:
-        if place.is_dir():
+        if place.is_dir() and base.revision is None:
             return place.resolve()
-    raise ModelError(f"base {base.name!r}: no folder at {' or '.join(str(place) for place in places)}",
-                     "source is a local folder with config.json, *.safetensors and a tokenizer")
+    if not REPOSITORY.fullmatch(base.source):
+        raise ModelError(f"base {base.name!r}: no folder at {' or '.join(str(place) for place in places)}",
+                         "source is a local folder with config.json, *.safetensors and a tokenizer, or a repository of "
+                         "the hub: owner/name")
+    return None
+
+
+def _fetched(base: Base, say: Say | None) -> Snapshot:
+    """Configuration, weights and tokenizer of a repository of the hub."""
+    from finetrial.tasks.sources.hub import fetch
+
+    try:
+        return fetch(base.source, base.revision or "main", ("config.json", "model*.safetensors"), "model",
+                     optional=("model.safetensors.index.json", "generation_config.json", *TOKENIZER), say=say)
+    except DataError as error:
+        here = f"there is no folder {base.source} here, and " if base.revision is None else ""
+        raise ModelError(f"base {base.name!r}: {here}{error.problem}", error.mend) from error
 
 
 def _read_config(folder: Path) -> Mapping[str, Any]:
@@ -98,32 +138,12 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
     return config
 
 
-def _matching(folder: Path, patterns: Iterable[str]) -> list[Path]:
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
+def _matching(files: Iterable[Path], patterns: Sequence[str]) -> list[Path]:
+    return sorted(path for path in files if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in patterns))
 
 
 def _digest(paths: Iterable[Path]) -> str:
-    return key_of({path.name: _file_digest(path) for path in paths})
-
-
-def _file_digest(path: Path) -> str:
-    """SHA-256 of a file, remembered in the cache by path, size and modification time."""
-    stat = path.stat()
-    memo = cache_folder() / "digests" / key_of([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    if stat.st_size < 1 << 20:
-        return file_digest(path)
-    try:
-        return memo.read_text()
-    except OSError:
-        digest = file_digest(path)
-    try:
-        memo.parent.mkdir(parents=True, exist_ok=True)
-        partial = memo.with_suffix(f".{os.getpid()}")
-        partial.write_text(digest)
-        partial.rename(memo)
-    except OSError:
-        return digest  # the memo only saves time; a read-only home is no reason to fail
-    return digest
+    return key_of({path.name: remembered_digest(path, cache_folder() / DIGESTS) for path in paths})
 
 
 def cache_folder() -> Path:

@@ -38,6 +38,8 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
     builder = Builder(study, resolved or Resolved())
     for written in study.bases:
         base = resolve_base(written, relative_to)
+        if base.provenance:
+            builder.origins[base.name] = base.provenance
         for use in study.tasks:
             spec, task = specs.data(study, base, use, relative_to)
             builder.data[base.name, use.name] = builder.add(
@@ -49,7 +51,8 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
         for path in (*study.paths, *study.control_paths):
             _along(builder, base, path, runs_along(study, path))
         _profiled(builder, base)
-    return deduplicate(Plan(builder.stages, builder.cells, builder.profiles, builder.outputs, builder.data))
+    return deduplicate(Plan(builder.stages, builder.cells, builder.profiles, builder.outputs, builder.data,
+                            builder.origins))
 
 
 def _untouched(builder: Builder, base: ResolvedBase) -> None:

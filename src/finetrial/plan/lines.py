@@ -49,6 +49,7 @@ class Builder:
     profiles: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
     outputs: list[PlannedOutputs] = field(default_factory=list)
     data: dict[tuple[str, str], str] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
     def add(self, kind: str, name: str, spec: Mapping[str, Any], inputs: Mapping[str, Source] | None = None,

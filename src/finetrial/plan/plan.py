@@ -70,6 +70,7 @@ class Plan:
     profiles: Mapping[tuple[str, str, str], Sequence[str]] = field(default_factory=dict)  # (base, arm, task) -> ids
     outputs: Sequence[PlannedOutputs] = ()
     data: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (base, task) -> id
+    origins: Mapping[str, str] = field(default_factory=dict)  # base -> repository and commit, of those of the hub
 
     def keys(self, choice: Choice = lambda select, key: None) -> dict[str, str | None]:
         """The key of every stage; None where it waits for a selection that is not recorded."""
@@ -84,7 +85,8 @@ class Plan:
     def describe(self) -> dict[str, Any]:
         """JSON-like content for plan.json."""
         keys = self.keys()
-        return {"stages": [{"id": stage.id, "kind": stage.kind, "version": stage.version, "key": keys[stage.id],
+        return {"origins": dict(self.origins),
+                "stages": [{"id": stage.id, "kind": stage.kind, "version": stage.version, "key": keys[stage.id],
                             "group": stage.group, "label": stage.label, "spec": dict(stage.spec),
                             "inputs": {name: _describe(source) for name, source in stage.inputs.items()}}
                            for stage in self.stages]}
@@ -105,7 +107,7 @@ def deduplicate(plan: Plan) -> Plan:
     outputs = [replace(row, generate=same[row.generate] if row.generate else None, score=same[row.score],
                        select=same[row.select] if row.select else None) for row in plan.outputs]
     data = {place: same[stage] for place, stage in plan.data.items()}
-    return Plan(kept, cells, profiles, outputs, data)
+    return Plan(kept, cells, profiles, outputs, data, plan.origins)
 
 
 def _resolve(source: Source, keys: Mapping[str, str | None], choice: Choice) -> str | None:

@@ -19,6 +19,7 @@ from finetrial.analysis.analyse import analyse
 from finetrial.errors import DataError, UserError, unknown
 from finetrial.plan.audit import audit, audit_data, audit_plan, audit_records, refuse
 from finetrial.plan.build import Resolved, build
+from finetrial.plan.fetch import fetch_study
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Environment, Outcome
 from finetrial.records.results import AuditFinding, Results
@@ -81,6 +82,7 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     study = study.model_copy(update={"accept_threats": (*study.accept_threats, *options.accept)})
     refuse(audit(study))
     device = resolve_device(options.device)
+    fetch_study(study, relative_to, say=_say if options.view else None)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     refuse(audit_plan(study, plan))
     check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
@@ -103,6 +105,10 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     result = run(plan.stages)
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures)
     return replace(trial, corrupt=result.corrupt)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions, device: str,
@@ -136,7 +142,8 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
 
     Where the results are those that the folder holds already, its report stands, unless it is asked for `again`.
     """
-    provenance = {"environment": here.model_dump(), **host_facts(command), "command": command}
+    provenance = {"environment": here.model_dump(), **host_facts(command), "command": command,
+                  **({"bases": dict(plan.origins)} if plan.origins else {})}
     table = collect(study, plan, lookup, provenance)
     looks = Looks(folder / RUN_FILE, study)
     results = analyse(study, table, looks.earlier)

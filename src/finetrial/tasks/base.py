@@ -11,7 +11,7 @@ Splits: `pretrain` (a bundled base may have seen it), `train`, `val`, `test`. Th
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -35,11 +35,24 @@ class Example:
 
 @dataclass(frozen=True)
 class Segment:
-    """A piece of rendered text. `loss`: its tokens are predicted and scored. `cuttable`: cut at its end if too long."""
+    """A piece of rendered text. `loss`: its tokens are predicted and scored. `cuttable`: cut at its end if too long.
+    `markup`: it may spell special tokens, which text otherwise never makes."""
 
     text: str
     loss: bool = False
     cuttable: bool = False
+    markup: bool = False
+
+
+ASSISTANT = "assistant"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """What one speaker says in a conversation: "system", "user" or "assistant"."""
+
+    role: str
+    segments: tuple[Segment, ...]
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ class Task(BaseModel):
 
     version: ClassVar[int] = 1
     generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too
+    is_chat: ClassVar[bool] = False  # True where rows may be conversations, which `turns` tells
     has_tests: ClassVar[bool] = False  # True where `texts` tells `prompt` and `test`, which make an output a program
     primary_metric: ClassVar[str] = "nats-per-token"
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "bits-per-byte")  # beside it, unless the study names others
@@ -104,6 +118,13 @@ class Task(BaseModel):
                 found[option] = str(folder / path if there and folder is not None else path.absolute())
         return self.model_copy(update=found)
 
+    def fetch(self, say: Callable[[str], None] | None = None) -> str:
+        """Bring data that is not on this machine; returns where it comes from, in a line, or '' if there is none to bring.
+
+        `say` is told, in a line, of each file that is downloaded. Raises DataError where it cannot be had.
+        """
+        return ""
+
     @abstractmethod
     def source_digest(self) -> str:
         """A digest of what `load` reads, without mining: the corpus lock and the miner's version, or the files' bytes.
@@ -118,6 +139,13 @@ class Task(BaseModel):
     @abstractmethod
     def render(self, example: Example) -> tuple[Segment, ...]:
         """The text of one row, in order. Segments with `loss` come last, without a gap."""
+
+    def turns(self, example: Example) -> tuple[Turn, ...]:
+        """The row as a conversation, for models with a chat template; none for a row that is no conversation.
+
+        The last turn is the assistant's, its segments are the target; the others have none with `loss`.
+        """
+        return ()
 
     def texts(self, example: Example) -> Mapping[str, str]:
         """What people and metrics read of a row: `input` (the document, without instruction and cue) and `reference`."""

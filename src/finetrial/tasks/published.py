@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -28,6 +28,7 @@ from finetrial.tasks.pieces import USED_SPLITS, content_id, counts, stable_draw
 from finetrial.tasks.splits import hashed_split
 
 if TYPE_CHECKING:
+    from finetrial.tasks.sources.hub import Snapshot
     from finetrial.tasks.sources.records import Record
 
 LENT_SHARES: Mapping[Split, float] = {"val": 0.05, "train": 0.95}
@@ -95,9 +96,9 @@ class PublishedTask(LocalTask):
         commit = recorded_commit(self.repository, self.revision)
         return key_of(["hub", self.repository, commit or f"revision {self.revision}"])
 
-    def fetch(self) -> str:
-        """Make sure that the data is here and its revision resolved; returns where it comes from, in a line."""
-        return self._parts()[1]
+    def fetch(self, say: Callable[[str], None] | None = None) -> str:
+        """Make sure that data of the hub is here and its revision resolved; returns repository and commit."""
+        return "" if self.is_local else self._snapshot(say).provenance
 
     def load(self) -> Examples:
         """Raises DataError for a repository, file, row or column that cannot be read."""
@@ -127,14 +128,16 @@ class PublishedTask(LocalTask):
             files = self.files()
             told = ", ".join(f"{path} (SHA-256 {file_digest(path)[:12]})" for path in files.values())
             return [_Part(split, [path]) for split, path in files.items()], f"local: {told}"
-        from finetrial.tasks.sources.hub import fetch
-
-        patterns = self.hub_files()
-        snapshot = fetch(self.repository, self.revision, list(patterns))
+        snapshot = self._snapshot()
         names: dict[Split, list[Path]] = {}
-        for pattern, split in patterns.items():
+        for pattern, split in self.hub_files().items():
             names.setdefault(split, []).extend(snapshot.matching(pattern))
         return [_Part(split, paths) for split, paths in names.items()], f"hub: {snapshot.provenance}"
+
+    def _snapshot(self, say: Callable[[str], None] | None = None) -> Snapshot:
+        from finetrial.tasks.sources.hub import fetch
+
+        return fetch(self.repository, self.revision, list(self.hub_files()), say=say)
 
     def _digest(self, examples: Sequence[Example]) -> str:
         options: dict[str, Any] = self.model_dump(mode="json", exclude=set(self.path_options))

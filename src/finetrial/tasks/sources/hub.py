@@ -13,7 +13,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,12 +21,13 @@ from typing import Any, Literal
 from urllib.parse import quote
 
 from finetrial.errors import DataError
-from finetrial.fingerprint import file_digest
-from finetrial.tasks.sources.hub_errors import told
+from finetrial.fingerprint import DIGESTS, remembered_digest
+from finetrial.tasks.sources.hub_errors import own_files, told
 from finetrial.tasks.sources.tables import sole_user
 from finetrial.tasks.sources.wheels import cache_root
 
 Kind = Literal["dataset", "model"]
+Say = Callable[[str], None]
 COMMIT_DIGITS = 40
 
 
@@ -60,8 +61,10 @@ def recorded_commit(repository: str, revision: str, kind: Kind = "dataset") -> s
     return None if record is None else str(record["commit"])
 
 
-def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = "dataset") -> Snapshot:
-    """The files whose names match any of `patterns` (as in a shell; `*` matches `/` too).
+def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = "dataset", *,
+          optional: Sequence[str] = (), say: Say | None = None) -> Snapshot:
+    """The files whose names match any of `patterns` (as in a shell; `*` matches `/` too), and of `optional` those that
+    the repository has. `say` is told, in a line, of each file that is downloaded.
 
     Raises DataError where the repository, the revision or such files do not exist, where access needs a login, where
     the hub cannot be reached, and where a file is not what was recorded.
@@ -70,11 +73,15 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = 
     with sole_user(path):
         record = _read_record(path)
         known = {} if record is None else record["files"]
-        names = _matching(known, patterns)
+        names = _matching(known, [*patterns, *optional])
         if record is None or not all(any(fnmatch.fnmatch(name, pattern) for name in names) for pattern in patterns):
-            record, names = _resolve(kind, repository, revision, patterns, record)
-        files = {name: _download(kind, repository, revision, record["commit"], name) for name in names}
-        digests = {name: file_digest(file) for name, file in files.items()}
+            record, names = _resolve(kind, repository, revision, patterns, optional, record)
+        files = {}
+        for number, name in enumerate(names, start=1):
+            if say is not None and name not in known:
+                say(f"{repository}: {name} ({number} of {len(names)})")
+            files[name] = _download(kind, repository, revision, record["commit"], name)
+        digests = {name: remembered_digest(file, cache_root() / DIGESTS) for name, file in files.items()}
         for name, digest in digests.items():
             expected = record["files"].get(name) or record["announced"].get(name)
             if expected not in (None, digest):
@@ -84,7 +91,7 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = 
     return Snapshot(kind, repository, revision, record["commit"], files, digests)
 
 
-def _resolve(kind: Kind, repository: str, revision: str, patterns: Sequence[str],
+def _resolve(kind: Kind, repository: str, revision: str, patterns: Sequence[str], optional: Sequence[str],
              record: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
     """The commit (the recorded one if there is), and the names of its files that match."""
     from huggingface_hub import HfApi
@@ -97,13 +104,12 @@ def _resolve(kind: Kind, repository: str, revision: str, patterns: Sequence[str]
     except Exception as error:
         raise told(error, kind, repository, revision) from error
     there = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()}
-    names = _matching(there, patterns)
+    names = _matching(there, [*patterns, *optional])
     missing = [pattern for pattern in patterns if not fnmatch.filter(there, pattern)]
     if missing:
         folders = sorted({name.rpartition("/")[0] or "." for name in there})
         raise DataError(f"{kind} {repository} at {info.sha} has no file {' or '.join(missing)}",
-                        f"it has files in: {', '.join(folders[:12])}; name another revision, or give your own files "
-                        "(path:)")
+                        f"it has files in: {', '.join(folders[:12])}; name another revision, {own_files(kind)}")
     resolved = {"kind": kind, "repository": repository, "revision": revision, "commit": info.sha,
                 "resolved": datetime.now(UTC).isoformat(timespec="seconds"), "files": {}, **(record or {})}
     return {**resolved, "announced": {name: there[name] for name in names if there[name]}}, names

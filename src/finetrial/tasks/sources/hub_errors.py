@@ -4,8 +4,14 @@ from __future__ import annotations
 
 from finetrial.errors import DataError
 
-OWN_FILES = "or give the data as your own file (path: file.jsonl)"
+OWN_FILES = {"dataset": "or give the data as your own file (path: file.jsonl)",
+             "model": "or give the model's folder (source: ./folder)"}
 MAX_REASON_CHARACTERS = 200
+
+
+def own_files(kind: str) -> str:
+    """The way without the hub."""
+    return OWN_FILES[kind]
 
 
 def told(error: Exception, kind: str, repository: str, revision: str, name: str = "") -> DataError:
@@ -22,23 +28,23 @@ def told(error: Exception, kind: str, repository: str, revision: str, name: str 
                          f"accept them at {constants.ENDPOINT}/{place}{repository}, then log in: hf auth login")
     if isinstance(cause, errors.RepositoryNotFoundError):
         return DataError(f"{what} is not on the hub, or it is private and you are not logged in",
-                         f"check the name; for a private one log in: hf auth login; {OWN_FILES}")
+                         f"check the name; for a private one log in: hf auth login; {own_files(kind)}")
     if isinstance(cause, errors.RevisionNotFoundError):
         return DataError(f"{what} has no revision {revision!r}", "name a branch, a tag, or a commit of 40 digits")
     if isinstance(cause, errors.OfflineModeIsEnabled) or constants.is_offline_mode():
         return DataError(f"{what} at revision {revision!r} is not in the cache, and HF_HUB_OFFLINE=1 forbids to fetch it",
-                         f"unset HF_HUB_OFFLINE for the first run, {OWN_FILES}")
+                         f"unset HF_HUB_OFFLINE for the first run, {own_files(kind)}")
     if isinstance(cause, errors.RemoteEntryNotFoundError):
         return DataError(f"{what} is listed but not there", "try again later, or name another revision")
     if isinstance(cause, errors.HfHubHTTPError):
-        return _answered(cause, what)
+        return _answered(cause, what, kind)
     if isinstance(cause, OSError) or type(cause).__module__.partition(".")[0].startswith("http"):
         return DataError(f"{what}: the download failed: {_reason(cause)}",
-                         f"check the connection and the space on the disk, and run it again; {OWN_FILES}")
+                         f"check the connection and the space on the disk, and run it again; {own_files(kind)}")
     raise error
 
 
-def _answered(error: Exception, what: str) -> DataError:
+def _answered(error: Exception, what: str, kind: str) -> DataError:
     response = error.response  # type: ignore[attr-defined]
     status = response.status_code
     if status == 429:
@@ -49,7 +55,7 @@ def _answered(error: Exception, what: str) -> DataError:
     if status in (401, 403):
         return DataError(f"{what}: the hub answers {status}, access denied", "log in: hf auth login; the token needs "
                          "the right to read this repository")
-    return DataError(f"{what}: the hub answers {status}", f"try again later, {OWN_FILES}")
+    return DataError(f"{what}: the hub answers {status}", f"try again later, {own_files(kind)}")
 
 
 def _cause(error: Exception) -> Exception:
