@@ -21,7 +21,7 @@ TIERS: tuple[tuple[str, ...], ...] = (
     ("stages", "plan", "report"),
     ("studies",),
     ("run", "models.bundled"),  # making a base trains with a method, so it stands above both
-    ("compare",),
+    ("compare", "api"),
     ("cli",),
 )
 TIER_OF = {name: tier for tier, names in enumerate(TIERS) for name in names}

@@ -30,15 +30,22 @@ CUE = f"\n\n{ROLES[REPLY]}"
 
 @dataclass(frozen=True)
 class Turns:
-    """A conversation: what was said before, the last message before the reply, and the reply."""
+    """A conversation: what was said before, the last message before the reply, and the reply; and who said what."""
 
     history: str
     prompt: str
     reply: str
+    earlier: tuple[tuple[str, str], ...]  # (role, content)
+    role: str  # of the last message before the reply
+    question: str
 
 
 def kind_of(path: Path, columns: Mapping[str, str]) -> Kind:
     """What a file's first row holds. Raises DataError, with the columns that are there, for one that nothing reads."""
+    try:
+        check_columns(columns, tuple(COLUMNS))
+    except ValueError as error:
+        raise DataError(f"{path}: {error}", "for example --columns prompt=question,completion=answer") from error
     there, where = columns_of(path)
     found = _kind_in(there, columns)
     if found is not None:
@@ -100,7 +107,7 @@ def turns_of(record: Record) -> Turns:
                         "leave the row out, or add the question")
     history = "".join(f"{ROLES[role]}{content}\n\n" for role, content in messages[:last - 1])
     role, content = messages[last - 1]
-    return Turns(history, f"{ROLES[role]}{content}{CUE}", messages[last][1])
+    return Turns(history, f"{ROLES[role]}{content}{CUE}", messages[last][1], tuple(messages[:last - 1]), role, content)
 
 
 def _kind_in(there: Collection[str], columns: Mapping[str, str]) -> Kind | None:

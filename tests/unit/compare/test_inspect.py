@@ -1,0 +1,157 @@
+"""Users' files: every format gives the same rows, and every malformed one its own message."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from finetrial.compare.inspect import Inspected, apart, inspect, task_for
+from finetrial.errors import DataError
+from finetrial.tasks.prompt_completion import PromptCompletion
+from finetrial.tasks.text import Text
+
+ROWS = [{"prompt": f"question {number} about the sea?", "completion": f"answer {number}"} for number in range(60)]
+CONVERSATION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
+                {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Bye?"},
+                {"role": "assistant", "content": "Bye."}, {"role": "user", "content": "Wait"}]
+
+
+def lines(*rows: Any) -> bytes:
+    return "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows).encode()
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_bytes(lines(*rows))
+    elif path.suffix == ".json":
+        path.write_text(json.dumps(rows))
+    elif path.suffix == ".csv":
+        with path.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    else:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_every_format_gives_the_same_rows_in_the_same_splits(suffix: str, tmp_path: Path) -> None:
+    task = task_for(write(tmp_path / f"data{suffix}", ROWS))
+    assert isinstance(task, PromptCompletion)
+    found = {row.id: (row.split, dict(row.fields)) for row in task.load().rows}
+    first = {row.id: (row.split, dict(row.fields))
+             for row in PromptCompletion(path=str(write(tmp_path / "first.jsonl", ROWS))).load().rows}
+    assert found == first and len(found) == 60
+
+
+def test_columns_of_other_names(tmp_path: Path) -> None:
+    renamed = [{"question": row["prompt"], "answer": row["completion"]} for row in ROWS]
+    task = task_for(write(tmp_path / "data.csv", renamed), {"prompt": "question", "completion": "answer"})
+    assert {row.fields["prompt"] for row in task.load().rows} == {row["prompt"] for row in ROWS}
+    texts = task_for(write(tmp_path / "t.jsonl", [{"body": "some words", "text": "others"}]), {"text": "body"})
+    assert isinstance(texts, Text) and texts.load().rows[0].fields["text"] == "some words"
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet", ".csv"])
+def test_messages(suffix: str, tmp_path: Path) -> None:
+    value: Any = json.dumps(CONVERSATION) if suffix == ".csv" else CONVERSATION
+    task = task_for(write(tmp_path / f"chat{suffix}", [{"messages": value}]))
+    (row,) = task.load().rows
+    segments = task.render(row)
+    assert [(part.loss, part.cuttable) for part in segments] == [(False, True), (False, False), (True, False)]
+    assert segments[0].text == "System: Be brief.\n\nUser: Hello\n\nAssistant:\nHi\n\n"
+    assert (segments[1].text, segments[2].text) == ("User: Bye?\n\nAssistant:\n", "Bye.")
+    assert task.texts(row)["input"] == segments[0].text + segments[1].text
+
+
+PAIR = {"prompt": "a", "completion": "b"}
+MALFORMED: list[tuple[str, bytes, dict[str, str], str]] = [
+    ("empty.txt", b"", {}, "empty.txt has no rows"),
+    ("blank.txt", b"\n \n\n", {}, "blank.txt has no rows"),
+    ("empty.jsonl", b"", {}, "empty.jsonl has no rows"),
+    ("header.csv", b"prompt,completion\n", {}, "header.csv has no rows"),
+    ("list.json", b"[]", {}, "list.json has no rows"),
+    ("page.html", b"<p>", {}, "a data file is .jsonl, .json or .csv (also with .gz), or .parquet, not '.html'"),
+    ("data", b"text", {}, "not 'nothing'"),
+    ("latin.txt", b"fine\nna\xefve\n", {}, "latin.txt, line 2: byte 0xef is not UTF-8"),
+    ("wide.txt", "fine".encode("utf-16"), {}, "wide.txt, line 1: byte 0x00; the file is binary, or text in UTF-16"),
+    ("model.jsonl", b"\x80\x02}q\x00X\x05\x00", {}, "model.jsonl, line 1: byte 0x00"),
+    ("cut.jsonl", lines(PAIR, '{"prompt": "a", '), {}, "cut.jsonl, line 2: not JSON"),
+    ("lists.jsonl", lines([1, 2]), {}, "lists.jsonl, line 1: a list, expected an object"),
+    ("object.json", b'{"text": "a"}', {}, "object.json holds a dict, expected a list of objects"),
+    ("names.jsonl", lines({"question": "a", "answer": "b"}), {},
+     "line 1 has 'answer', 'question'; expected \"text\", or \"prompt\" and \"completion\", or \"messages\""),
+    ("half.jsonl", lines({"prompt": "a", "reply": "b"}), {}, "no column 'completion'; there are 'prompt', 'reply'"),
+    ("mapped.csv", b"question,answer\na,b\n", {"prompt": "question", "completion": "reply"},
+     "no column 'reply'; there are 'answer', 'question'"),
+    ("strange.jsonl", lines(PAIR), {"promt": "prompt"}, "unknown column 'promt'; did you mean 'prompt'"),
+    ("plain.txt", b"some text", {"text": "body"}, "plain.txt is plain text and has no columns"),
+    ("mixed.jsonl", lines(PAIR, {"text": "c"}), {}, "line 2 has 'text', and the rows before it 'completion', 'prompt'"),
+    ("null.jsonl", lines({"prompt": "a", "completion": None}), {}, 'line 1: "completion" is None, expected a text'),
+    ("number.jsonl", lines({"text": 3}), {}, 'line 1: "text" is 3, expected a text'),
+    ("blank.jsonl", lines({"text": "  "}), {}, "line 1: \"text\" is '  ', expected a text"),
+    ("cells.csv", b"prompt,completion\na,b\nc\n", {}, "cells.csv, line 3: 1 cells, the header has 2"),
+    ("quotes.csv", b'prompt,completion\n"a" b,c\n', {}, "quotes.csv, line 2: "),
+    ("torn.parquet", b"PAR1 and then nothing", {}, "torn.parquet is no intact parquet file"),
+    ("torn.jsonl.gz", b"{}", {}, "torn.jsonl.gz is no intact gzip file"),
+    ("word.jsonl", lines({"messages": "hello"}), {}, '"messages" is a text that is not JSON'),
+    ("none.jsonl", lines({"messages": []}), {}, '"messages" is [], expected a list of messages'),
+    ("roles.jsonl", lines({"messages": [{"role": "human", "content": "a"}]}), {}, "message 1 has unknown role 'human'"),
+    ("keys.jsonl", lines({"messages": [{"from": "user"}]}), {}, "message 1 is {'from': 'user'}, expected \"role\" and"),
+    ("silent.jsonl", lines({"messages": CONVERSATION[:2]}), {}, "no message has the role 'assistant'"),
+    ("alone.jsonl", lines({"messages": CONVERSATION[2:3]}), {}, "the reply is the first message"),
+    ("void.jsonl", lines({"messages": [{"role": "user", "content": ""}]}), {}, "message 1: \"content\" is ''"),
+    ("few.jsonl", lines(PAIR, {"prompt": "c", "completion": "d"}), {}, "2 different rows give"),
+    ("same.jsonl", lines(*[PAIR] * 50), {}, "1 different rows (49 duplicates were left out) give"),
+    ("ids.jsonl", lines({"text": "a", "id": 1}, {"text": "b", "id": 1}), {}, "have the same id '1'"),
+    ("cluster.jsonl", lines({"text": "a", "cluster": ["x"]}), {}, "\"cluster\" is ['x'], expected a text"),
+]
+
+
+@pytest.mark.parametrize(("name", "data", "columns", "message"), MALFORMED, ids=[row[0] for row in MALFORMED])
+def test_malformed(name: str, data: bytes, columns: dict[str, str], message: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    path.write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        inspect(path, None, columns)
+    assert message in caught.value.problem and caught.value.mend
+    assert "\n" not in caught.value.problem
+
+
+def test_rows_that_say_nearly_the_same_stay_in_one_split(tmp_path: Path) -> None:
+    rows = []
+    for number in range(80):
+        words = [f"word{(number * 37 + place * place * 11) % 997}" for place in range(40)]
+        rows += [{"text": " ".join(words)}, {"text": " ".join([*words[:39], "changed"])}]
+    examples = Text(path=str(write(tmp_path / "a.jsonl", rows))).load()
+    clusters: dict[str, set[str]] = {}
+    for row in examples.rows:
+        clusters.setdefault(row.fields["text"].rpartition(" ")[0], set()).add(row.cluster)
+    assert len(clusters) == 80 and all(len(names) == 1 for names in clusters.values())
+
+
+def inspected(path: Path) -> Inspected:
+    task = task_for(path)
+    return Inspected(task, task.load(), 1, 1, 1.0)
+
+
+def test_what_is_in_both_files_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = [" ".join(f"w{(number * 31 + place * place * 7) % 991}" for place in range(30)) for number in range(90)]
+    learn = inspected(write(tmp_path / "learn.jsonl", [{"text": text} for text in texts[:40]]))
+    keep = inspected(write(tmp_path / "keep.jsonl", [{"text": text} for text in texts[35:]]))
+    monkeypatch.setattr("finetrial.compare.inspect.inspect", lambda path, tokenizer: inspected(path))
+    left = apart(keep, learn, tmp_path / "run", None)
+    assert left.num_shared == 5
+    assert {row.fields["text"] for row in left.examples.rows} == set(texts[40:])
+    assert {row.cluster for row in left.examples.rows} <= {row.cluster for row in keep.examples.rows}
+    assert apart(left, learn, tmp_path / "run", None) is left
+    with pytest.raises(DataError, match="40 of 40 rows of --keep are in --learn too"):
+        apart(learn, learn, tmp_path / "run", None)
