@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from finetrial.analysis.assay import assay
+from finetrial.analysis.claims import claim_rows
 from finetrial.analysis.examples import distribution_rows, example_rows
 from finetrial.analysis.findings import findings
 from finetrial.analysis.loading import Branch, Entry
@@ -40,8 +41,9 @@ def analyse(study: Study, table: Table, earlier_looks: Sequence[int] = ()) -> Re
                    factors={arm.name: arm.factors for arm in study.arms if arm.factors},
                    scores=tuple(score_rows(trial)), costs=tuple(table.costs), findings=findings(trial, controls, look),
                    measures=tuple(measure_rows(trial, shown)), tuning=tuning,
-                   look=_look_row(look), assay=controls, recommendation=recommend(trial, controls), examples=tuple(example_rows(trial)),
-                   distributions=tuple(distribution_rows(trial)), provenance=dict(table.provenance))
+                   look=_look_row(look), assay=controls, recommendation=recommend(trial, controls),
+                   claims=tuple(claim_rows(trial, controls)), examples=tuple(example_rows(trial)),
+                   distributions=tuple(distribution_rows(trial)), weight_changes=tuple(table.weight_changes), provenance=dict(table.provenance))
 
 
 def _look_row(look: Look) -> LookRow:

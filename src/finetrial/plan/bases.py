@@ -53,6 +53,18 @@ class ResolvedBase:
         return None
 
 
+    @property
+    def chat_template(self) -> str | None:
+        """The template of its tokenizer for conversations; None if it has none."""
+        own, config = self.folder / "chat_template.jinja", self.folder / "tokenizer_config.json"
+        if own.is_file():
+            return own.read_text(encoding="utf-8")
+        written = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+        if isinstance(written, list):  # several, by name
+            written = next((one["template"] for one in written if one.get("name") == "default"), None)
+        return written or None
+
+
 def bundled_names() -> list[str]:
     """The bundled bases, sorted."""
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))

@@ -16,7 +16,7 @@ from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.check import check_arm, check_tasks
 from finetrial.plan.lines import ArmRun, Builder, Line, arm_runs, runs_along
-from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PredictionOf, deduplicate
+from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PlannedProbe, PredictionOf, deduplicate
 from finetrial.plan.specs import Resolved
 from finetrial.records.table import CellKey
 from finetrial.spec.arm import Arm
@@ -27,7 +27,7 @@ from finetrial.stages.base import Source
 __all__ = ["ArmRun", "Resolved", "arm_runs", "build"]
 
 PROFILE_REPEATS = 5
-PROFILE_REPEATS_OF = {"demo": 3, "compare": 1}  # by size, where it is not the usual
+PROFILE_REPEATS_OF = {"demo": 3, "small": 1, "compare": 1}  # by size, where it is not the usual
 FLOORS = "floors"  # in the place of an arm, until a record names each
 BASE_SEED = 0  # of the untouched base, where its outputs are sampled
 
@@ -52,7 +52,7 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
             _along(builder, base, path, runs_along(study, path))
         _profiled(builder, base)
     return deduplicate(Plan(builder.stages, builder.cells, builder.profiles, builder.outputs, builder.data,
-                            builder.origins))
+                            builder.origins, builder.probes))
 
 
 def _untouched(builder: Builder, base: ResolvedBase) -> None:
@@ -81,14 +81,14 @@ def _along(builder: Builder, base: ResolvedBase, path: Sequence, runs: list[ArmR
     """All arms along one sequence. Seeds outermost: an interrupted run holds whole replicates."""
     lines = [Line(builder, base, path, run, tuple(slot_states(run.arm, path))) for run in runs]
     chains: dict[tuple[str, int, float], list[PlannedPhase]] = {}
-    generates = any(specs.output_metrics(use) for use in builder.study.tasks)
+    chooses = any(specs.output_metrics(use) or specs.probe_metrics(use) for use in builder.study.tasks)
     for index, task in enumerate(path.tasks, start=1):
         for seed in builder.study.seeds:
             for line in lines:
                 for rate in line.run.rates(task):
                     phase = _phase(line, seed, rate, index)
                     chains.setdefault((line.run.name, seed, rate), []).append(phase)
-        if index < len(path.tasks) or generates:
+        if index < len(path.tasks) or chooses:
             for line in lines:
                 if len(line.run.rates(task)) > 1:
                     _select(line, chains, index)
@@ -96,6 +96,7 @@ def _along(builder: Builder, base: ResolvedBase, path: Sequence, runs: list[ArmR
             for line in lines:
                 if line.run.role != "positive control":
                     _outputs(line, seed, index)
+                    _probes(line, seed, index)
     for (name, seed, rate), chain in chains.items():
         line = next(line for line in lines if line.run.name == name)
         builder.cells.append(PlannedCell(CellKey(base.name, name, path.name, seed, line.point(rate)),
@@ -171,6 +172,26 @@ def _outputs(line: Line, seed: int, index: int) -> None:
             select = line.select_id(seed, index) if len(points) > 1 else None
             builder.outputs.append(PlannedOutputs(base.name, run.name, line.path.name, seed, index, of, *latest,
                                                   select, points))
+
+
+def _probes(line: Line, seed: int, index: int) -> None:
+    """How far the arm has moved from its base after a phase, at the rate that was picked: on every task that asks for it.
+
+    The first one looks at the weights too.
+    """
+    builder, base, run = line.builder, line.base, line.run
+    points = {option: line.point(rate) for option, rate in run.options(line.path.tasks[index - 1]).items()}
+    group = line.owner(seed, f"phase-{index}-outputs")
+    asking = [use for use in builder.study.tasks if use.evaluate and specs.probe_metrics(use)]
+    for number, use in enumerate(asking):
+        spec = {**specs.model(base, builder.resolved), "split": "test", **({} if number else {"weights": True})}
+        inputs = {"model": line.chosen(seed, index), "data": builder.data[base.name, use.name]}
+        probe = builder.add("probe", f"{group}/{use.name}", spec, inputs, group=group,
+                            label=f"{run.arm.title}, seed {seed}, against its base on {use.name}",
+                            locations={"base": str(base.folder)})
+        select = line.select_id(seed, index) if len(points) > 1 else None
+        builder.probes.append(PlannedProbe(base.name, run.name, line.path.name, seed, index, use.name, probe, select,
+                                           points))
 
 
 def _score(builder: Builder, name: str, use: TaskUse, inputs: dict[str, Source], group: str = "") -> str:

@@ -10,7 +10,7 @@ from finetrial import catalog
 from finetrial.analysis.naming import aa_name, positive_control_name
 from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase
-from finetrial.plan.plan import PlannedCell, PlannedOutputs
+from finetrial.plan.plan import PlannedCell, PlannedOutputs, PlannedProbe
 from finetrial.plan.specs import Resolved
 from finetrial.records.results import Point
 from finetrial.spec.arm import Arm
@@ -49,6 +49,7 @@ class Builder:
     profiles: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
     outputs: list[PlannedOutputs] = field(default_factory=list)
     data: dict[tuple[str, str], str] = field(default_factory=dict)
+    probes: list[PlannedProbe] = field(default_factory=list)
     origins: dict[str, str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 

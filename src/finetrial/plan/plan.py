@@ -43,6 +43,21 @@ class PlannedOutputs:
 
 
 @dataclass(frozen=True)
+class PlannedProbe:
+    """How far one cell has moved from its base after one phase, on one task: at the rate that validation chose."""
+
+    base: str
+    arm: str
+    sequence: str
+    seed: int
+    phase: int
+    task: str
+    probe: str
+    select: str | None
+    points: Mapping[str, Point]
+
+
+@dataclass(frozen=True)
 class PlannedPhase:
     """One phase of a cell: the training stage (none for the untouched base) and its predictions."""
 
@@ -71,6 +86,7 @@ class Plan:
     outputs: Sequence[PlannedOutputs] = ()
     data: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (base, task) -> id
     origins: Mapping[str, str] = field(default_factory=dict)  # base -> repository and commit, of those of the hub
+    probes: Sequence[PlannedProbe] = ()
 
     def keys(self, choice: Choice = lambda select, key: None) -> dict[str, str | None]:
         """The key of every stage; None where it waits for a selection that is not recorded."""
@@ -107,7 +123,9 @@ def deduplicate(plan: Plan) -> Plan:
     outputs = [replace(row, generate=same[row.generate] if row.generate else None, score=same[row.score],
                        select=same[row.select] if row.select else None) for row in plan.outputs]
     data = {place: same[stage] for place, stage in plan.data.items()}
-    return Plan(kept, cells, profiles, outputs, data, plan.origins)
+    probes = [replace(row, probe=same[row.probe], select=same[row.select] if row.select else None)
+              for row in plan.probes]
+    return Plan(kept, cells, profiles, outputs, data, plan.origins, probes)
 
 
 def _resolve(source: Source, keys: Mapping[str, str | None], choice: Choice) -> str | None:

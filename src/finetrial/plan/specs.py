@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from finetrial import catalog
+from finetrial.fingerprint import key_of
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec.arm import Arm
 from finetrial.spec.model import plugin_identity
 from finetrial.spec.slots import Carry, State
 from finetrial.spec.study import Study, TaskUse, joined_tasks
 from finetrial.tasks.base import SPLITS
+from finetrial.tasks.chat import VERSION as CHAT_VERSION
+from finetrial.tasks.flaws import NO_FLAWS
 from finetrial.train.config import Budget, Training
 
 
@@ -38,8 +41,12 @@ def data(study: Study, base: ResolvedBase, use: TaskUse, relative_to: Path | Non
         spec["splits"] = list(use.task.splits)
     if base.config.get("is_encoder_decoder"):
         spec["form"] = "encoder-decoder"
+    elif type(use.task).is_chat and base.chat_template is not None:
+        spec["chat_template"] = {"digest": key_of(base.chat_template), "version": CHAT_VERSION}
     if output_metrics(use):
         spec["max_new_tokens"] = use.max_new_tokens
+    if use.flaws != NO_FLAWS:
+        spec["flaws"] = use.flaws.model_dump(mode="json", exclude_defaults=True)
     return spec, json.dumps(written)
 
 
@@ -127,6 +134,11 @@ def output_metrics(use: TaskUse) -> list[str]:
 def loss_metrics(use: TaskUse) -> list[str]:
     """The metrics of a task that read losses; nats per token is always among them: rates are chosen by it."""
     return [name for name in metrics(use) if _needs(name) == "losses"]
+
+
+def probe_metrics(use: TaskUse) -> list[str]:
+    """The metrics of a task that compare the model with its base."""
+    return [name for name in metrics(use) if _needs(name) == "probe"]
 
 
 def metrics(use: TaskUse) -> list[str]:

@@ -159,6 +159,18 @@ class Selection(Row):
     chosen_by_primary: float | None = None
 
 
+class WeightChange(Row):
+    """How far the weights of one part of a base have moved in one cell: ||W - W0|| / ||W0|| (Frobenius)."""
+
+    base: str
+    arm: str
+    sequence: str
+    seed: int
+    phase: int
+    part: str  # "whole", a block such as "transformer.h.3", or "outside blocks"
+    relative_change: float
+
+
 class AuditFinding(Row):
     """What a rule found."""
 
@@ -210,15 +222,19 @@ class Quote(Row):
     note: str = ""
 
 
+Standing = Literal["survives", "does not survive", "undecided", "cannot be tested at this scale", "not measured"]
+
+
 class Claim(Row):
-    """A published claim, and what became of it here."""
+    """A published claim, one flaw of the design behind it, and what became of the claim here without that flaw."""
 
     claim: str  # in one sentence
     published: str = "no figure published"  # the figure as it was given
     flaw: str = ""  # of the design that gave it, which `mended` is without
     as_published: Quote | None = None  # ours, with the flaw
     mended: Quote | None = None  # ours, without it
-    standing: Literal["survives", "does not survive", "cannot be tested at this scale", "not measured"]
+    worth: float | None = None  # of the flaw: as published minus mended, where both are in one unit
+    standing: Standing
     note: str = ""
 
 
@@ -284,6 +300,7 @@ class Results(Row):
     look: LookRow | None = None
     assay: Assay = Assay()
     recommendation: Recommendation | None = None
+    weight_changes: tuple[WeightChange, ...] = ()
     claims: tuple[Claim, ...] = ()
     examples: tuple[Example, ...] = ()
     distributions: tuple[Distribution, ...] = ()

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetrial.records.record import Outcome
-from finetrial.records.results import Cost, Point
+from finetrial.records.results import Cost, Point, WeightChange
 
 Floats = NDArray[np.float64]
 
@@ -130,3 +130,4 @@ class Table:
     num_done: int = 0
     provenance: Mapping[str, object] = field(default_factory=dict)
     outputs: Sequence[Outputs] = ()
+    weight_changes: Sequence[WeightChange] = ()

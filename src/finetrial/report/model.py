@@ -17,6 +17,7 @@ from finetrial.report.arms import AA, BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.examples import Page, example_pages
 from finetrial.report.facts import Facts, Path
 from finetrial.report.provenance import command, provenance_rows
+from finetrial.report.movement import movement_table
 from finetrial.report.score_tables import score_tables
 from finetrial.report.sentences import MEANINGS, SYMBOLS
 from finetrial.report.strip import Strip, strip
@@ -106,7 +107,7 @@ def view(study: Study, results: Results) -> View:
         recommendation=sentences.sentence(chosen.text) if chosen else "No arm can be recommended from these results.",
         runners_up=tuple(facts.label(name) for name in chosen.runners_up) if chosen else (),
         checks=tuple(_checks(facts)), scope=_scope(facts), arms=facts.arms, claims=claims_table(facts),
-        scores=score_tables(facts),
+        scores=(*score_tables(facts), *(table for path in facts.paths if (table := movement_table(facts, path)))),
         sequences=tuple(table for path in facts.paths if (table := sequence_table(facts, path))),
         examples=example_pages(facts),
         costs=tuple(table for path in facts.paths for make in (cost_table, storage_table)

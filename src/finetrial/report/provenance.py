@@ -8,6 +8,7 @@ from typing import Any
 from finetrial.analysis.numbers import UNKNOWN
 from finetrial.records.results import Results
 from finetrial.spec import Study
+from finetrial.spec.claims import AS_PUBLISHED
 
 COMMAND = "command"
 
@@ -27,6 +28,8 @@ def command(study: Study, results: Results) -> str:
         return recorded if isinstance(recorded, str) else " ".join(str(word) for word in recorded)
     if study.scale == "custom":
         return "finetrial run study.yaml"
+    if study.name.endswith(AS_PUBLISHED):
+        return f"finetrial run {study.name.removesuffix(AS_PUBLISHED)} --as-published"
     return f"finetrial run {study.name} --scale {results.scale} --size {results.size}"
 
 

@@ -13,7 +13,7 @@ METRICS: Mapping[str, str] = {
     "rouge-2": "ROUGE-2", "rouge-l": "ROUGE-L", "rouge-lsum": "ROUGE-Lsum", "chrf": "chrF", "bleu": "BLEU",
     "meteor": "METEOR", "ast-similarity": "AST similarity", "syntax-pass-rate": "syntax pass rate",
     "exact-match": "exact match", "pass-at-k": "pass@k", "continuation-rate": "continuation rate",
-    "length-ratio": "length ratio"}
+    "length-ratio": "length ratio", "kl-from-base": "KL from the base"}
 UNITS: Mapping[str, str] = {"nats-per-token": "nats/token", "nats per token": "nats/token",
                             "nats per target token": "nats/token", "bits-per-byte": "bits/byte",
                             "bits per byte": "bits/byte"}

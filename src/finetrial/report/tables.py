@@ -84,12 +84,14 @@ def claims_table(facts: Facts) -> Table | None:
     if not facts.results.claims:
         return None
     columns = (Column("claim"), Column("published"), Column("ours", "as published, flaw and all"),
-               Column("ours", "mended", "without the flaw named in the claim's row"), Column("standing"))
+               Column("ours", "mended", "without the flaw named in the claim's row"),
+               Column("worth of the flaw", "as published minus mended"), Column("standing", "without the flaw"))
     rows = [TableRow((Cell(row.claim, f"flaw: {row.flaw}" if row.flaw else "", row.note), Cell(row.published),
-                      _quote_cell(row.as_published), _quote_cell(row.mended), _standing_cell(row)))
+                      _quote_cell(row.as_published), _quote_cell(row.mended), _worth_cell(row), _standing_cell(row)))
             for row in facts.results.claims]
-    return Table("Published claims, repeated here as they were published and with one flaw mended at a time.",
-                 columns, tuple(rows))
+    return Table("Published claims, repeated here as they were published (one seed) and with one flaw mended at a time. "
+                 "Ours are differences, left minus right, above 0 where left is better; a claim is judged by its mended "
+                 "interval, alone.", columns, tuple(rows))
 
 
 def peak_bytes(cost: Cost) -> int | None:
@@ -202,6 +204,12 @@ def _quote_cell(quote: Quote | None) -> Cell:
     seeds = numbers.counted(quote.n_seeds, "seed") if quote.n_seeds else ""
     return Cell(f"{value} {unit_name(quote.unit)}".strip(), ", ".join(filter(None, (interval, seeds))), quote.note,
                 "number")
+
+
+def _worth_cell(row: Claim) -> Cell:
+    if row.worth is None or row.mended is None:
+        return Cell("not told", "", "there are not both figures, in one unit", kind="missing")
+    return Cell(f"{numbers.plain(row.worth)} {unit_name(row.mended.unit)}".strip(), kind="number")
 
 
 def _standing_cell(row: Claim) -> Cell:

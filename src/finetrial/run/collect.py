@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from finetrial.plan import specs
-from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PredictionOf
+from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PlannedProbe, PredictionOf
 from finetrial.records.record import Outcome, Record
-from finetrial.records.results import Cost, Point
+from finetrial.records.results import Cost, Point, WeightChange
 from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
 from finetrial.scorers.base import Scorer
 from finetrial.spec.study import Study, TaskUse
 from finetrial.stages.base import StageInput
 from finetrial.stages.predict import PREDICTIONS
+from finetrial.stages.probe import PROBE
 from finetrial.stages.score import MODEL, OUTPUTS, joined, read_columns, read_scores, read_texts, scorer_of
 
 Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
@@ -69,11 +70,12 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
               for score in _scores(cell, phase, of_losses, reader)]
     scores += [score for row in plan.outputs for score in _output_scores(plan, row, scorers, reader)]
     outputs = [one for row in plan.outputs for one in _written(plan, row, scorers, reader)]
+    scores += [score for row in plan.probes for score in _probe_scores(plan, row, scorers, reader)]
     curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
     settled = _settled(plan, lookup)
     done = sum(stage.id in settled or lookup(stage.id) is not None for stage in plan.stages)
     return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance,
-                 outputs=outputs)
+                 outputs=outputs, weight_changes=[change for row in plan.probes for change in _changes(row, lookup)])
 
 
 def _settled(plan: Plan, lookup: Lookup) -> set[str]:
@@ -86,8 +88,9 @@ def _settled(plan: Plan, lookup: Lookup) -> set[str]:
 def scorers_of(use: TaskUse) -> dict[str, Scorer]:
     """The scorers of a task by name, those of losses and those of outputs."""
     with_options = {row["kind"]: row for row in specs.scored(use)}
+    plain = {*specs.loss_metrics(use), *specs.probe_metrics(use)}
     return {name: scorer_of(with_options.get(name, {"kind": name})) for name in specs.metrics(use)
-            if name in with_options or name in specs.loss_metrics(use)}
+            if name in with_options or name in plain}
 
 
 def _ordered(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
@@ -144,7 +147,35 @@ def _written(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str,
                   columns["reference"], columns["output"], values, row.of.routing)
 
 
-def _chosen_point(row: PlannedOutputs, lookup: Lookup) -> Point:
+def _probe_scores(plan: Plan, row: PlannedProbe, scorers: Mapping[str, Mapping[str, Scorer]],
+                  reader: _Reader) -> Iterator[ItemScores]:
+    """The divergence from the base of the point that was chosen."""
+    import pyarrow.parquet as pq
+
+    found = reader.lookup(row.probe)
+    if found is None or found.record.outcome is not Outcome.OK:
+        return
+    table = pq.read_table(found.folder / PROBE)
+    columns = {name: table[name].to_pylist() for name in table.column_names}
+    cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, reader.lookup))
+    items = reader.items_of(row.base, PredictionOf(row.task, "test"), columns)
+    for metric, scorer in scorers[row.task].items():
+        if scorer.needs == "probe":
+            statistics_ = np.asarray(scorer.statistics(columns), np.float64)
+            yield ItemScores(cell, row.phase, row.task, "test", metric, items, statistics_,
+                             answer_digest=found.record.values["answer_digest"])
+
+
+def _changes(row: PlannedProbe, lookup: Lookup) -> Iterator[WeightChange]:
+    """How far each part of the weights has moved, where the probe looked at them."""
+    found = lookup(row.probe)
+    if found is not None and found.record.outcome is Outcome.OK:
+        for part, change in (found.record.values.get("weight_changes") or {}).items():
+            yield WeightChange(base=row.base, arm=row.arm, sequence=row.sequence, seed=row.seed, phase=row.phase,
+                               part=part, relative_change=change)
+
+
+def _chosen_point(row: PlannedOutputs | PlannedProbe, lookup: Lookup) -> Point:
     """The point at which outputs were generated; an empty one for the base and the floors."""
     select = lookup(row.select) if row.select else None
     if select is not None:

@@ -8,7 +8,7 @@ a row of NaN: missing, never zero.
 Predictions of losses have the columns `item`, `cluster`, `nll` (nats, summed over the item's target tokens),
 `num_tokens` (target tokens) and `num_bytes` (UTF-8 bytes of the target text). Generated outputs have `item`,
 `cluster`, `sample`, `input`, `reference`, `output`, `num_new_tokens` and `finished` (`scorers/outputs.py`). Programs that
-were run have `item`, `cluster`, `num_samples` and `num_passed`.
+were run have `item`, `cluster`, `num_samples` and `num_passed`. Probes have `item`, `cluster`, `kl` and `num_tokens`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Scorer(BaseModel, ABC):
     higher_is_better: ClassVar[bool]
     best: ClassVar[float]
     worst: ClassVar[float]
-    needs: ClassVar[Literal["losses", "outputs"]] = "losses"
+    needs: ClassVar[Literal["losses", "outputs", "probe"]] = "losses"
     executes: ClassVar[bool] = False  # True: it reads what became of the outputs as programs (`stages/execute.py`)
     summary: ClassVar[str] = ""
 

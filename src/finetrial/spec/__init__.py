@@ -1,9 +1,10 @@
 """A study as data: what is asked, of which models, by which arms, at what budget."""
 
 from finetrial.spec.arm import Arm, Component, Controls, PositiveControl
+from finetrial.spec.claims import PublishedClaim
 from finetrial.spec.hypothesis import Contrast, Hypothesis
 from finetrial.spec.slots import Carry
 from finetrial.spec.study import Base, Evaluation, Limits, Sequence, Study, TaskUse
 
 __all__ = ["Arm", "Base", "Carry", "Component", "Contrast", "Controls", "Evaluation", "Hypothesis", "Limits",
-           "PositiveControl", "Sequence", "Study", "TaskUse"]
+           "PositiveControl", "PublishedClaim", "Sequence", "Study", "TaskUse"]

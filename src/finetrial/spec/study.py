@@ -12,10 +12,12 @@ from pydantic import Field, SerializeAsAny, field_serializer, field_validator, m
 
 from finetrial.errors import unknown
 from finetrial.spec.arm import Arm, Controls
+from finetrial.spec.claims import PublishedClaim
 from finetrial.spec.hypothesis import FLOOR, Contrast, Hypothesis
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
 from finetrial.spec.slots import State, advance
 from finetrial.tasks.base import Task
+from finetrial.tasks.flaws import NO_FLAWS, DataFlaws
 from finetrial.train.config import Training
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -72,6 +74,7 @@ class TaskUse(Frozen):
     sampling: Sampling | None = None  # how outputs are chosen; None = the most likely token each time
     evaluate: bool = True  # False: a step on the way that no score is wanted for
     metrics: tuple[str, ...] = ()  # empty = the task's primary metric and what belongs to it
+    flaws: DataFlaws = NO_FLAWS  # of a published design, repeated on purpose
 
     @field_validator("task", mode="before")
     @classmethod
@@ -150,6 +153,7 @@ class Study(Frozen):
     arms: tuple[Arm, ...] = Field(min_length=1)
     controls: Controls | None = None
     hypotheses: tuple[Hypothesis, ...] = ()
+    claims: tuple[PublishedClaim, ...] = ()  # what an earlier report said, tested here; no part of any stage
     training: Training
     evaluation: Evaluation = Evaluation()
     seeds: tuple[int, ...] = (0, 1, 2)
@@ -230,7 +234,7 @@ class Study(Frozen):
     def _duplicates(self) -> Iterable[str]:
         groups = {"base": [b.name for b in self.bases], "task": [t.name for t in self.tasks],
                   "arm": [a.name for a in self.arms], "sequence": [s.name for s in self.sequences],
-                  "hypothesis": [h.name for h in self.hypotheses], "seed": [str(s) for s in self.seeds]}
+                  "hypothesis": [h.name for h in self.hypotheses], "claim": [c.name for c in self.claims], "seed": [str(s) for s in self.seeds]}
         for kind, names in groups.items():
             for name in sorted({name for name in names if names.count(name) > 1}):
                 yield f"{kind} {name!r} is given twice"
@@ -260,6 +264,11 @@ class Study(Frozen):
         for hypothesis in self.hypotheses:
             for contrast in hypothesis.contrasts:
                 yield from (f"hypothesis {hypothesis.name}: {text}" for text in self._unknown_in(contrast))
+        for claim in self.claims:
+            for contrast in claim.contrasts:
+                yield from (f"claim {claim.name}: {text}" for text in self._unknown_in(contrast))
+            if claim.seed is not None and claim.as_published is not None and claim.seed not in self.seeds:
+                yield f"claim {claim.name}: seed {claim.seed} is none of the study's ({', '.join(map(str, self.seeds))})"
 
     def _unknown_in(self, contrast: Contrast) -> Iterable[str]:
         arms = [BASE_ARM, *(arm.name for arm in self.arms)]

@@ -102,6 +102,16 @@ def answering_model(context: StageContext) -> Adapted:
     return adapted
 
 
+def untouched_base(context: StageContext) -> LoadedBase:
+    """A fresh load of the base, without any component."""
+    return _loaded(context.spec, context.locations["base"])
+
+
+def forget_live(context: StageContext) -> None:
+    """Let later stages of this process make their model from files: the one in memory is about to be changed."""
+    context.shared.pop(LIVE, None)
+
+
 def keep(adapted: Adapted, folder: Path, parent: StageInput | None) -> None:
     """Write the state and the weights of every instance: trained ones saved, the others linked from `parent`."""
     assert adapted.active is not None

@@ -22,6 +22,7 @@ from finetrial.spec.model import plugin_from
 from finetrial.stages.base import StageContext, StageKind
 from finetrial.tasks.base import SPLITS, Example, Examples, Task
 from finetrial.tasks.encoded import TokenDataset
+from finetrial.tasks.flaws import DataFlaws, flawed
 
 FLOOR = "floor:"  # before a floor's name, in the columns of texts
 
@@ -38,13 +39,18 @@ class Data(StageKind):
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Raises DataError where a split has fewer rows than the study asks for."""
         from finetrial.models.load import load_tokenizer
+        from finetrial.tasks.chat import in_chat_form
         from finetrial.tasks.encode import encode_examples, encode_prompts
 
         spec = context.spec
+        flaws = DataFlaws.model_validate(spec.get("flaws", {}))
         task: Task = plugin_from("task", json.loads(context.locations["task"]))
+        tokenizer = load_tokenizer(Path(context.locations["base"]))
+        if "chat_template" in spec:
+            task = in_chat_form(task, tokenizer)
+        task = flawed(task, flaws)
         examples = task.load()
         context.progress({"fraction": 0.5})
-        tokenizer = load_tokenizer(Path(context.locations["base"]))
         limits = {"val": spec["num_val"], "test": spec["num_test"]}
         form, max_new_tokens = spec.get("form", "decoder"), spec.get("max_new_tokens")
         constant = None if max_new_tokens is None else _constant(task, examples)
@@ -55,7 +61,7 @@ class Data(StageKind):
             # a row whose target alone is too long is dropped by the encoder: draw until enough are left
             dataset, report = encode_examples(task, stable_order(rows) if wanted else rows, tokenizer,
                                               spec["max_tokens"], limit=wanted, form=form,
-                                              max_new_tokens=max_new_tokens)
+                                              max_new_tokens=max_new_tokens, flaws=flaws)
             if len(dataset) < (wanted or 1):
                 raise DataError(f"split {split!r} has {len(dataset)} usable rows, and {wanted or 1} are asked for "
                                 f"({report.num_dropped} do not fit into {spec['max_tokens']} tokens)",

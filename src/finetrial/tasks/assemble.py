@@ -9,13 +9,14 @@ has no prompt: an encoder-decoder reads its first half and predicts its second.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
 from finetrial.errors import DataError
 from finetrial.tasks.base import Segment
+from finetrial.tasks.flaws import NO_FLAWS, DataFlaws
 
 Form = Literal["decoder", "encoder-decoder"]
 
@@ -58,6 +59,8 @@ class Layout:
     end_token: int | None
     max_tokens: int
     max_prompt: int
+    scores_prompt: bool = False  # a flaw (`tasks/flaws.py`): prompts are targets too
+    fills_rows: bool = False  # a flaw: rows end in end tokens up to `max_tokens`, all of them targets
 
     def row(self, segments: Sequence[Segment], pieces: Sequence[Piece]) -> Encoded:
         """One row. Raises DataError if a reply needs an end token that the tokenizer lacks."""
@@ -65,7 +68,7 @@ class Layout:
         encoded = build(self, segments, pieces)
         if encoded.ids and not segments[0].loss and self._fixed(segments, pieces) > self.max_prompt:
             return _none(segments, pieces, encoded.num_cut_tokens)
-        return encoded
+        return self._filled(encoded) if self.fills_rows and encoded.ids else encoded
 
     def prompt(self, segments: Sequence[Segment], pieces: Sequence[Piece], max_tokens: int) -> tuple[list[int], int]:
         """What a model generates from: everything before the target, and how many of its tokens were cut."""
@@ -82,6 +85,10 @@ class Layout:
                             "set eos_token in its tokenizer_config.json")
         return [self.end_token]
 
+    def _filled(self, encoded: Encoded) -> Encoded:
+        missing = self.max_tokens - len(encoded.ids)
+        return replace(encoded, ids=encoded.ids + self.end() * missing, loss_mask=encoded.loss_mask + [True] * missing)
+
     def _marks(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """What stands around a prompt: an encoder's input is closed, a decoder's is to be gone on with."""
         return self.opening, self.closing if self.form == "encoder-decoder" else ()
@@ -93,11 +100,18 @@ class Layout:
             if not segment.loss and not segment.cuttable)
 
 
-def layout_for(tokenizer: Any, form: Form, max_tokens: int, max_prompt: int | None = None) -> Layout:
-    """The layout for a tokenizer; without `max_prompt` a prompt may fill a row."""
+def layout_for(tokenizer: Any, form: Form, max_tokens: int, max_prompt: int | None = None,
+               flaws: DataFlaws = NO_FLAWS) -> Layout:
+    """The layout for a tokenizer; without `max_prompt` a prompt may fill a row.
+
+    Raises DataError where prompts are to be scored that an encoder reads.
+    """
+    if flaws.prompt_scored and form == "encoder-decoder":
+        raise DataError("an encoder-decoder scores what its decoder writes; its prompt cannot be scored (prompt_scored)",
+                        "take a decoder-only base to repeat this flaw")
     opening, closing = surrounding_ids(tokenizer)
     return Layout(form, tuple(opening), tuple(closing), tokenizer.eos_token_id, max_tokens,
-                  max_tokens if max_prompt is None else max_prompt)
+                  max_tokens if max_prompt is None else max_prompt, flaws.prompt_scored, flaws.padding_scored)
 
 
 def surrounding_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
@@ -111,14 +125,14 @@ def surrounding_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     return [], []
 
 
-def tokenise(texts: Sequence[str], tokenizer: Any) -> list[Piece]:
-    """Each text alone, without marks. Raises DataError for a tokenizer that does not know where its tokens lie."""
+def tokenise(texts: Sequence[str], tokenizer: Any, *, markup: bool = False) -> list[Piece]:
+    """Each text alone, without marks; only `markup` makes special tokens. Raises DataError for a tokenizer that does not know where its tokens lie."""
     if not texts:
         return []
     if not tokenizer.is_fast:
         raise DataError(f"{type(tokenizer).__name__} cannot tell where its tokens lie in the text",
                         "use a base whose folder has a tokenizer.json")
-    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True, verbose=False,
+    encoded = tokenizer(list(texts), add_special_tokens=False, split_special_tokens=not markup, verbose=False,
                         return_offsets_mapping=True)
     return [Piece(list(ids), _byte_ends(text, offsets), len(text.encode("utf-8"))) for text, ids, offsets in
             zip(texts, encoded["input_ids"], encoded["offset_mapping"], strict=True)]
@@ -144,10 +158,11 @@ def _sequence(layout: Layout, segments: Sequence[Segment], pieces: Sequence[Piec
     keep, excess, num_cut = cut(segments, pieces, layout.max_tokens - len(opening) - len(closing))
     ids, mask, num_bytes = opening, [False] * len(opening), 0
     for segment, piece, count in zip(segments, pieces, keep, strict=True):
-        unscored = 1 if segment.loss and not ids and count else 0  # no context: the very first token of the row
+        is_scored = segment.loss or layout.scores_prompt
+        unscored = 1 if is_scored and not ids and count else 0  # no context: the very first token of the row
         ids = ids + piece.ids[:count]
-        mask += [False] * unscored + [segment.loss] * (count - unscored)
-        if segment.loss:
+        mask += [False] * unscored + [is_scored] * (count - unscored)
+        if is_scored:
             num_bytes += _bytes(piece, unscored, count)
     if excess > 0 or not any(mask):
         return _none(segments, pieces, num_cut)

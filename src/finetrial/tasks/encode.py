@@ -9,7 +9,8 @@ Segments are tokenised apart and concatenated, so that the prompt's tokens never
   too: then what is cut off is lost target, and counted.
 - The target of a prompt -> reply row ends with the end-of-text token, which is scored; plain text gets none.
 - For an encoder-decoder the prompt is the encoder's input and the target the decoder's (`tasks/assemble.py`).
-- Text never makes special tokens: a document that spells `<|endoftext|>` is encoded letter by letter.
+- Text never makes special tokens: a document that spells `<|endoftext|>` is encoded letter by letter. The markup of a
+  chat template does (`tasks/chat.py`).
 
 `num_bytes` counts the UTF-8 bytes of exactly the text whose tokens are scored (the end token has none), which is what
 bits per byte divide by.
@@ -28,6 +29,7 @@ from finetrial.errors import DataError
 from finetrial.tasks.assemble import Encoded, Form, Piece, layout_for, surrounding_ids, tokenise
 from finetrial.tasks.base import Example, Segment, Task
 from finetrial.tasks.encoded import TokenDataset
+from finetrial.tasks.flaws import NO_FLAWS, DataFlaws
 
 __all__ = ["Encoded", "EncodingReport", "Form", "TokenDataset", "encode_examples", "encode_prompts", "encode_segments",
            "preview", "surrounding_ids"]
@@ -55,18 +57,18 @@ class EncodingReport:
 
 def encode_segments(segments: Sequence[Segment], tokenizer: Any, max_tokens: int, *, form: Form = "decoder") -> Encoded:
     """One row of at most `max_tokens` tokens. Raises DataError if a reply needs an end token the tokenizer lacks."""
-    return layout_for(tokenizer, form, max_tokens).row(segments, tokenise([s.text for s in segments], tokenizer))
+    return layout_for(tokenizer, form, max_tokens).row(segments, _pieces([segments], tokenizer)[0])
 
 
 def encode_examples(task: Task, examples: Iterable[Example], tokenizer: Any, max_tokens: int, *,
                     limit: int | None = None, form: Form = "decoder", max_new_tokens: int | None = None,
-                    ) -> tuple[TokenDataset, EncodingReport]:
+                    flaws: DataFlaws = NO_FLAWS) -> tuple[TokenDataset, EncodingReport]:
     """Rows encoded in the order given, the first `limit` that fit; rows that don't fit are dropped and counted.
 
     With `max_new_tokens`, so are rows whose instruction and cue leave no room for as many generated tokens.
     """
     examples = list(examples)
-    layout = layout_for(tokenizer, form, max_tokens, _prompt_tokens(form, max_tokens, max_new_tokens))
+    layout = layout_for(tokenizer, form, max_tokens, _prompt_tokens(form, max_tokens, max_new_tokens), flaws)
     kept: list[tuple[Example, Encoded]] = []
     num_dropped = num_lost = 0
     for start in range(0, len(examples), _BATCH_ROWS):
@@ -102,9 +104,9 @@ def encode_prompts(task: Task, examples: Sequence[Example], tokenizer: Any, max_
 
 
 def preview(task: Task, examples: Iterable[Example], tokenizer: Any, max_tokens: int, n: int = 3, *,
-            form: Form = "decoder") -> list[list[tuple[str, bool]]]:
+            form: Form = "decoder", flaws: DataFlaws = NO_FLAWS) -> list[list[tuple[str, bool]]]:
     """For the first `n` rows that fit: the text of each token, and whether it is scored. A source comes first."""
-    dataset, _ = encode_examples(task, examples, tokenizer, max_tokens, limit=n, form=form)
+    dataset, _ = encode_examples(task, examples, tokenizer, max_tokens, limit=n, form=form, flaws=flaws)
     return [[(_token_text(token, tokenizer), False) for token in dataset.source(row)]
             + [(_token_text(token, tokenizer), bool(scored))
                for token, scored in zip(dataset.ids[start:end].tolist(), dataset.loss_mask[start:end], strict=True)]
@@ -125,10 +127,18 @@ def _tokenised(task: Task, examples: Sequence[Example], tokenizer: Any,
                ) -> Iterable[tuple[Example, tuple[Segment, ...], list[Piece]]]:
     """Each example with its segments and their tokens; a text that occurs twice is tokenised once."""
     rendered = [task.render(example) for example in examples]
-    texts = list(dict.fromkeys(segment.text for segments in rendered for segment in segments))
-    piece_of = dict(zip(texts, tokenise(texts, tokenizer), strict=True))
-    for example, segments in zip(examples, rendered, strict=True):
-        yield example, segments, [piece_of[segment.text] for segment in segments]
+    for example, pieces, segments in zip(examples, _pieces(rendered, tokenizer), rendered, strict=True):
+        yield example, segments, pieces
+
+
+def _pieces(rows: Sequence[Sequence[Segment]], tokenizer: Any) -> list[list[Piece]]:
+    """The tokens of every segment of every row."""
+    piece_of: dict[tuple[str, bool], Piece] = {}
+    for markup in (False, True):
+        texts = list(dict.fromkeys(one.text for segments in rows for one in segments if one.markup == markup))
+        found = tokenise(texts, tokenizer, markup=markup)
+        piece_of |= {(text, markup): piece for text, piece in zip(texts, found, strict=True)}
+    return [[piece_of[one.text, one.markup] for one in segments] for segments in rows]
 
 
 def _token_text(token: int, tokenizer: Any) -> str:

@@ -16,7 +16,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from finetrial.tasks.base import Example, Segment, Split
+from finetrial.tasks.base import ASSISTANT, Example, Segment, Split, Turn
+from finetrial.tasks.chat import as_text, conversation
 from finetrial.tasks.local import LocalRow
 from finetrial.tasks.pieces import content_id
 from finetrial.tasks.published import PublishedTask
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 NAMES = {"prompter": "User: ", "assistant": "Assistant:\n"}
 CUE = "\n\nAssistant:\n"
 REPLY, QUESTION = "assistant", "prompter"
+ROLES = {QUESTION: "user", REPLY: ASSISTANT}  # as chat templates call them
 RULES = ("deleted on the path", "path broken", "refused in review", "another language", "blank text",
          "does not follow a prompter", "a sibling ranks higher")
 
@@ -36,6 +38,7 @@ class Oasst1(PublishedTask):
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "conversation -> the assistant's reply (hub: OpenAssistant/oasst1)"
+    is_chat: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]] = ("message_id", "parent_id", "text", "role", "lang", "message_tree_id")
     perhaps: ClassVar[tuple[str, ...]] = ("rank", "review_result", "deleted")
 
@@ -87,6 +90,11 @@ class Oasst1(PublishedTask):
         return (*history, Segment(f"{NAMES[QUESTION]}{example.fields['question']}{CUE}"),
                 Segment(example.fields["reply"], loss=True))
 
+    def turns(self, example: Example) -> tuple[Turn, ...]:
+        """The whole conversation."""
+        fields = example.fields
+        return conversation(fields["earlier"], "user", fields["question"], fields["reply"])
+
     def texts(self, example: Example) -> Mapping[str, str]:
         """A person reads the whole conversation."""
         return {"input": f"{example.fields['history']}{NAMES[QUESTION]}{example.fields['question']}",
@@ -115,7 +123,8 @@ def _best(paths: Sequence[list[Record]]) -> list[list[Record]]:
 
 def _row(path: Sequence[Record]) -> LocalRow:
     history = "".join(f"{NAMES[m.text('role')]}{m.text('text').strip()}\n\n" for m in path[:-2])
+    earlier = as_text([(ROLES[m.text("role")], m.text("text").strip()) for m in path[:-2]])
     question, reply = path[-2].text("text").strip(), path[-1].text("text").strip()
     return LocalRow(content_id(history, question, reply), path[-1].text("message_tree_id"), history + question,
-                    {"history": history, "question": question, "reply": reply},
+                    {"history": history, "question": question, "reply": reply, "earlier": earlier},
                     f"{path[-1].where} {path[-1].text('message_id')}")

@@ -3,7 +3,8 @@
 A .jsonl, .json, .csv or .parquet with `prompt` and `completion`, or with `messages` (a list of role and content: the
 last assistant message is the completion, what comes before it the prompt), and perhaps `cluster` (rows that must stay
 in one split) and `id`; `columns` says how the file calls them. A prompt and its completion are used as written: put the
-space or line break between them where the model wants it. Messages are written out as `User: ...` and `Assistant:`.
+space or line break between them where the model wants it. Messages are written out as `User: ...` and `Assistant:`,
+or as the chat template of the base's tokenizer has it, where there is one.
 A prompt that is too long loses its right end (of a conversation the earlier turns do, the last question never); a
 completion that does not fit drops the row. Both are counted. Outputs are generated where the study names a metric that
 reads them (`metrics: [rouge-l, exact-match]`).
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from finetrial.tasks.base import Example, Examples, Segment
+from finetrial.tasks.base import Example, Examples, Segment, Turn
 from finetrial.tasks.local import LocalRow, LocalTask
 from finetrial.tasks.pieces import content_id
 
@@ -30,6 +31,7 @@ class PromptCompletion(LocalTask):
 
     version: ClassVar[int] = 2
     generates: ClassVar[bool] = True
+    is_chat: ClassVar[bool] = True
     summary: ClassVar[str] = "your own pairs (`prompt`, `completion`) or conversations (`messages`), completion tokens only"
 
     target: Literal["text", "python", "javascript"] = "text"  # what a completion is, for metrics of code
@@ -61,6 +63,15 @@ class PromptCompletion(LocalTask):
         earlier = (Segment(history, cuttable=True),) if history else ()
         return (*earlier, Segment(prompt), completion)
 
+    def turns(self, example: Example) -> tuple[Turn, ...]:
+        """Those of a row of messages."""
+        from finetrial.tasks.chat import conversation
+
+        fields = example.fields
+        if "earlier" not in fields:
+            return ()
+        return conversation(fields["earlier"], fields["role"], fields["question"], fields["completion"])
+
     def texts(self, example: Example) -> Mapping[str, str]:
         """A person reads the whole prompt."""
         return {"input": example.fields.get("history", "") + example.fields["prompt"],
@@ -81,11 +92,13 @@ def _pair(record: Record) -> LocalRow:
 
 
 def _conversation(record: Record) -> LocalRow:
+    from finetrial.tasks.chat import as_text
     from finetrial.tasks.user_rows import turns_of
 
     turns = turns_of(record)
     return _row(record, turns.history + turns.prompt,
-                {"history": turns.history, "prompt": turns.prompt, "completion": turns.reply})
+                {"history": turns.history, "prompt": turns.prompt, "completion": turns.reply,
+                 "earlier": as_text(turns.earlier), "role": turns.role, "question": turns.question})
 
 
 def _row(record: Record, prompt: str, fields: Mapping[str, str]) -> LocalRow:

@@ -14,10 +14,11 @@ from typing import ClassVar
 from pydantic import Field
 
 from finetrial.fingerprint import key_of
-from finetrial.tasks.base import Example, Examples, Segment, Task
+from finetrial.tasks.base import ASSISTANT, Example, Examples, Segment, Task, Turn
 from finetrial.tasks.pieces import USED_SPLITS, counts
 
-INSTRUCTION = "User: What does this Python function do? Answer with its documentation.\n\n"
+QUESTION = "What does this Python function do? Answer with its documentation.\n\n"
+INSTRUCTION = f"User: {QUESTION}"
 CUE = "\n\nAssistant:\n"
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+(?=[A-Z`])")
 
@@ -27,6 +28,8 @@ class PydocChat(Task):
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "instruction + Python function -> its documentation (reply tokens only)"
+
+    is_chat: ClassVar[bool] = True
 
     max_reply_characters: int = Field(default=400, ge=40)
 
@@ -55,6 +58,11 @@ class PydocChat(Task):
         """The function is what may be cut."""
         return (Segment(INSTRUCTION), Segment(example.fields["code"], cuttable=True), Segment(CUE),
                 Segment(example.fields["reply"], loss=True))
+
+    def turns(self, example: Example) -> tuple[Turn, ...]:
+        """Question and reply."""
+        return (Turn("user", (Segment(QUESTION), Segment(example.fields["code"], cuttable=True))),
+                Turn(ASSISTANT, (Segment(example.fields["reply"], loss=True),)))
 
 
 def reply(description: str, prose: str, limit: int) -> str:

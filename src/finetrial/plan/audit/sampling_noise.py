@@ -16,6 +16,15 @@ class SamplingNoise(Rule):
 
     summary: ClassVar[str] = "sampled outputs, one an item, with too few seeds to average over"
 
+    def check(self, study: Study) -> Iterator[Found]:
+        """One threat for each task with such outputs of which a claim is read from a single seed."""
+        read = {claim.as_published.task for claim in study.claims
+                if claim.as_published is not None and claim.seed is not None}
+        for use in study.tasks:
+            if use.name in read and use.sampling is not None and use.sampling.num_samples == 1:
+                yield Found("threat", f"outputs of {use.name} are sampled, one an item, and a published figure is read from "
+                                      "a single seed of them: it can be the sampler's", f"tasks.{use.name}")
+
     def check_plan(self, study: Study, plan: Planned) -> Iterator[Found]:
         """One threat if any outputs are sampled once an item and there are fewer than three seeds."""
         if len(study.seeds) >= SEEDS_FOR_VERDICT:

@@ -24,20 +24,26 @@ class ZeroByConstruction(Rule):
 
     def check(self, study: Study) -> Iterator[Found]:
         """A threat if every side of a contrast is zero by construction; a warning if some are."""
-        for hypothesis in study.hypotheses:
-            for contrast in hypothesis.contrasts:
-                if contrast.quantity not in FORGETTING:
-                    continue
-                zero = [side.arm for side in contrast.sides if _is_zero(study, contrast, side)]
-                where, what = f"hypotheses.{hypothesis.name}", f"forgetting of {contrast.task} under {contrast.routing}"
-                if len(zero) == len(contrast.sides):
-                    yield Found("threat", f"{what} is zero by construction for {' and '.join(zero)}: the weights that "
-                                          "answer are untouched by later phases, so any difference would be noise of "
-                                          "the evaluation; compare under routing latest", where)
-                elif zero:
-                    yield Found("warning", f"{what} is zero by construction for {' and '.join(zero)}: the contrast "
-                                           "tells of the routing, not of the method; compare under routing latest",
-                                where)
+        for where, contrast in _stated(study):
+            zero = [side.arm for side in contrast.sides if _is_zero(study, contrast, side)]
+            what = f"forgetting of {contrast.task} under {contrast.routing}"
+            if len(zero) == len(contrast.sides):
+                yield Found("threat", f"{what} is zero by construction for {' and '.join(zero)}: the weights that answer "
+                                      "are untouched by later phases, so any difference would be noise of the "
+                                      "evaluation; compare under routing latest", where)
+            elif zero:
+                yield Found("warning", f"{what} is zero by construction for {' and '.join(zero)}: the contrast tells of "
+                                       "the routing, not of the method; compare under routing latest", where)
+
+
+def _stated(study: Study) -> Iterator[tuple[str, Contrast]]:
+    """The contrasts of forgetting in hypotheses, and in claims as they were published."""
+    for hypothesis in study.hypotheses:
+        yield from ((f"hypotheses.{hypothesis.name}", contrast) for contrast in hypothesis.contrasts
+                    if contrast.quantity in FORGETTING)
+    for claim in study.claims:
+        if claim.as_published is not None and claim.as_published.quantity in FORGETTING:
+            yield f"claims.{claim.name}", claim.as_published
 
 
 def _is_zero(study: Study, contrast: Contrast, side: Side) -> bool:

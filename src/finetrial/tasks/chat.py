@@ -1,0 +1,126 @@
+"""Conversations in the words of a model: the chat template of its tokenizer, where it has one.
+
+A task of conversations tells its turns (`Task.turns`) beside its plain rendering. What a template writes around them
+becomes segments of their own, whose text may spell special tokens; what people wrote may not, and is cut as in the
+plain form. The prompt ends where the template asks for a reply; the reply ends with the tokenizer's end token, as
+every reply does. A template that writes the date gets always the same one.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from finetrial.errors import DataError
+from finetrial.tasks.assemble import surrounding_ids
+from finetrial.tasks.base import ASSISTANT, Example, Examples, Segment, Task, Turn
+
+VERSION = 1  # of the rules above: part of the key of data that is made by them
+DAY = datetime(2024, 7, 26)  # for templates that write today's date
+CLOCK = ("{%- macro strftime_now(form) -%}{{ form"  # in the place of the function of this name that templates may call
+         + "".join(f" | replace('{part}', '{DAY.strftime(part)}')" for part in ("%Y", "%y", "%m", "%d", "%B", "%b", "%A", "%a",
+                                                                                "%H", "%M", "%S"))
+         + " }}{%- endmacro -%}")
+HOLDER, HOLDERS = "\ue000{}\ue001", re.compile("\ue000(\\d+)\ue001")  # private use: in no template, and no text of it
+
+
+def in_chat_form(task: Task, tokenizer: Any) -> Task:
+    """The task as rendered by the tokenizer's chat template; the task itself where one of them knows no chat."""
+    return TemplatedTask(task=task, tokenizer=tokenizer) if task.is_chat and has_template(tokenizer) else task
+
+
+def has_template(tokenizer: Any) -> bool:
+    """Whether a tokenizer has a template for plain conversations."""
+    template = getattr(tokenizer, "chat_template", None)
+    return "default" in template if isinstance(template, dict) else bool(template)
+
+
+class TemplatedTask(Task):
+    """A task whose conversations are rendered by a chat template; rows that are none, plainly."""
+
+    task: Any  # a Task
+    tokenizer: Any
+
+    def source_digest(self) -> str:
+        """The task's."""
+        digest: str = self.task.source_digest()
+        return digest
+
+    def load(self) -> Examples:
+        """The task's rows."""
+        examples: Examples = self.task.load()
+        return examples
+
+    def render(self, example: Example) -> tuple[Segment, ...]:
+        """Raises DataError for a conversation that the template refuses."""
+        turns = self.task.turns(example)
+        if not turns:
+            plain: tuple[Segment, ...] = self.task.render(example)
+            return plain
+        try:
+            return templated(turns, self.tokenizer)
+        except DataError as error:
+            raise DataError(f"{example.source or example.id}: {error.problem}", error.mend) from error
+
+    def texts(self, example: Example) -> Mapping[str, str]:
+        """The task's: people and metrics read it without markup."""
+        texts: Mapping[str, str] = self.task.texts(example)
+        return texts
+
+    def floors(self, example: Example) -> Mapping[str, str]:
+        """The task's."""
+        floors: Mapping[str, str] = self.task.floors(example)
+        return floors
+
+
+def templated(turns: Sequence[Turn], tokenizer: Any) -> tuple[Segment, ...]:
+    """The prompt as the template writes it, then the segments of the last turn, which is the assistant's.
+
+    Raises DataError for turns that the template refuses or leaves out.
+    """
+    from jinja2 import TemplateError
+
+    assert turns[-1].role == ASSISTANT and all(segment.loss for segment in turns[-1].segments)
+    said: list[Segment] = []
+    messages = []
+    for turn in turns[:-1]:
+        holders = [HOLDER.format(len(said) + number) for number in range(len(turn.segments))]
+        messages.append({"role": turn.role, "content": "".join(holders)})
+        said += turn.segments
+    try:
+        prompt: str = tokenizer.apply_chat_template(messages, CLOCK + tokenizer.get_chat_template(), tokenize=False,
+                                                    add_generation_prompt=True, date_string=DAY.strftime("%d %b %Y"))
+    except TemplateError as error:
+        raise DataError(f"the tokenizer's chat template refuses the turns {', '.join(turn.role for turn in turns)}: "
+                        f"{error}", "leave such rows out, or give prompts and completions instead of messages") from error
+    parts = HOLDERS.split(_without_opening(prompt, tokenizer))  # markup, number, markup, number, ..., markup
+    if [int(number) for number in parts[1::2]] != list(range(len(said))):
+        raise DataError("the tokenizer's chat template leaves out or repeats what was said",
+                        "give prompts and completions instead of messages")
+    written: list[Segment] = []
+    for place, part in enumerate(parts):
+        if place % 2:
+            written.append(said[int(part)])
+        elif part:
+            written.append(Segment(part, markup=True))
+    return (*written, *turns[-1].segments)
+
+
+def _without_opening(prompt: str, tokenizer: Any) -> str:
+    """A template may write the token that opens every text of the tokenizer; the encoder puts it there already."""
+    opening, _ = surrounding_ids(tokenizer)
+    return prompt.removeprefix(tokenizer.bos_token) if opening and tokenizer.bos_token else prompt
+
+
+def as_text(turns: Sequence[tuple[str, str]]) -> str:
+    """(role, what was said) of earlier turns, as a field of an example."""
+    return json.dumps([list(turn) for turn in turns], ensure_ascii=False)
+
+
+def conversation(earlier: str, role: str, question: str, reply: str) -> tuple[Turn, ...]:
+    """The turns of a row: those before, which may be cut (`as_text`), the last question, and the reply."""
+    before = [Turn(name, (Segment(text, cuttable=True),)) for name, text in json.loads(earlier)]
+    return (*before, Turn(role, (Segment(question),)), Turn(ASSISTANT, (Segment(reply, loss=True),)))

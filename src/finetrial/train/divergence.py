@@ -1,0 +1,53 @@
+"""How far an adapted model has moved from its base: the divergence of their next-token distributions.
+
+KL(base || adapted) at each target place, summed over an item's targets, in nats; 0 where both predict alike. Being of
+whole distributions it sees drift that the loss of the one true token does not.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from finetrial.models import blocks
+from finetrial.train.batch import Documents, longest_sides, make_batch, target_counts
+from finetrial.train.loss import CHUNK_LOGITS, length_sorted, target_states
+from finetrial.train.packing import IntArray
+
+
+@torch.no_grad()
+def item_divergences(base: nn.Module, adapted: nn.Module, dataset: Documents, *, batch_tokens: int = 8192,
+                     ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], IntArray]:
+    """Per document: KL(base || adapted) summed over its targets, in nats (float64), and their number (int64).
+
+    Both models are on one device, in evaluation mode, over one vocabulary.
+    """
+    counts, start_id = target_counts(dataset), blocks.start_id(base)
+    sums, device = np.zeros(len(counts)), next(base.parameters()).device
+    for documents in length_sorted(longest_sides(dataset), batch_tokens):
+        documents = documents[counts[documents] > 0]
+        if len(documents) == 0:
+            continue
+        batch = make_batch(dataset, [(int(document),) for document in documents], start_id=start_id).to(device)
+        found = _divergences(target_states(base, batch), _head(base), target_states(adapted, batch), _head(adapted))
+        sums[documents] = np.add.reduceat(found.cpu().double().numpy(), np.cumsum(counts[documents]) - counts[documents])
+    return sums, counts
+
+
+def _head(model: nn.Module) -> Tensor:
+    weight: Tensor = blocks.head(model).weight.float()
+    return weight
+
+
+def _divergences(base: Tensor, base_head: Tensor, adapted: Tensor, adapted_head: Tensor) -> Tensor:
+    """KL of each place, (T,) float32, from hidden states (T, D) and heads (V, D); a chunk of logits at a time."""
+    base, adapted, size = base.float(), adapted.float(), max(1, CHUNK_LOGITS // len(base_head))
+    parts = []
+    for at in range(0, len(base), size):
+        expected = (base[at:at + size] @ base_head.T).log_softmax(-1)  # (C, V)
+        found = (adapted[at:at + size] @ adapted_head.T).log_softmax(-1)
+        parts.append((expected.exp() * (expected - found)).sum(-1))
+    return torch.cat(parts) if parts else base.new_zeros(0)
