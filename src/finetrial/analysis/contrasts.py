@@ -70,6 +70,23 @@ def estimate_loadings(trial: Trial, loadings: list[Loading], seeds: tuple[int, .
     return crossed(differences.values, confidence), differences.num_missing
 
 
+def levels(trial: Trial, contrast: Contrast) -> tuple[tuple[str, float], ...]:
+    """What left and right of a contrast of scores came to, by label, in the metric's own direction.
+
+    Empty for a contrast of anything else. Raises NotMeasured.
+    """
+    if contrast.quantity != SCORE or contrast.interaction is not None:
+        return ()
+    metric = contrast.metric or trial.primary(contrast.task)
+    found = []
+    for side in contrast.sides:
+        terms = _side_terms(trial, contrast, side)
+        loadings = _side_loadings(trial, contrast, replace(side, coefficient=1.0), terms, metric)
+        values = trial.differences(loadings, _all_seeds(trial, loadings)).values
+        found.append((trial.label(side.arm), trial.metric(metric).sign * float(values.mean())))
+    return tuple(found)
+
+
 def _linear(trial: Trial, contrast: Contrast) -> Answer:
     """Scores and measures: left minus right, paired by seed and item."""
     sides = [_side_terms(trial, contrast, side) for side in contrast.sides]

@@ -19,6 +19,7 @@ from finetrial.plan.bases import resolve_base
 from finetrial.plan.fetch import fetch_study
 from finetrial.spec.study import Study, TaskUse
 from finetrial.tasks.base import Examples, MiningReport, Split
+from finetrial.tasks.flaws import flawed
 
 OPEN, CLOSE = "\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}", "\N{MATHEMATICAL RIGHT WHITE SQUARE BRACKET}"
 SCORED = "black on green"
@@ -37,7 +38,7 @@ def data_command(name: str, changes: Changes, num_rows: int) -> None:
         base = resolve_base(written, found.relative_to)
         tokenizers.setdefault(base.tokenizer_digest, (base.name, load_tokenizer(base.folder)))
     for use in found.study.tasks:
-        examples = use.task.load()
+        examples = flawed(use.task, use.flaws).load()
         say(*mined(use, examples.report))
         for base_name, tokenizer in tokenizers.values():
             say(*encoded(found.study, use, examples, base_name, tokenizer, num_rows))
@@ -64,19 +65,20 @@ def encoded(study: Study, use: TaskUse, examples: Examples, base: str, tokenizer
             num_rows: int) -> Iterable[RenderableType]:
     """What a tokenizer and the length limit make of the rows that the study uses, and some training rows."""
     from finetrial.stages.data import stable_order
+    from finetrial.tasks.chat import in_chat_form
     from finetrial.tasks.encode import encode_examples, preview
 
-    max_tokens = use.max_tokens or study.training.sequence_length
+    task, max_tokens = flawed(in_chat_form(use.task, tokenizer), use.flaws), use.max_tokens or study.training.sequence_length
     limits: Mapping[str, int] = {"val": use.num_val, "test": use.num_test}
     table = _table("split", *COLUMNS.values())
     for split in use.task.splits:
         rows = stable_order(examples.split(split))
-        _, report = encode_examples(use.task, rows, tokenizer, max_tokens, limit=limits.get(split))
+        _, report = encode_examples(task, rows, tokenizer, max_tokens, limit=limits.get(split), flaws=use.flaws)
         counts = report.as_dict()
         table.add_row(split, *(f"{counts[column]:,}" for column in COLUMNS))
     yield from (Text(), indented(Text(f"As tokens of {base}, at most {max_tokens} a row:")), indented(table))
     shown: Split = "train" if "train" in use.task.splits else "test"
-    first = preview(use.task, stable_order(examples.split(shown)), tokenizer, max_tokens, num_rows)
+    first = preview(task, stable_order(examples.split(shown)), tokenizer, max_tokens, num_rows, flaws=use.flaws)
     for number, tokens in enumerate(first, start=1):
         yield heading(f"  {use.name}, {'training' if shown == 'train' else 'test'} row {number} of {len(first)}; scored text is "
                       + ("green" if console().is_terminal else f"between {OPEN} and {CLOSE}"))

@@ -18,7 +18,7 @@ def studies_command() -> None:
     say("", "Run one: finetrial run NAME --size demo. Start your own from: finetrial show NAME > study.yaml")
 
 
-def show_command(name: str, scale: str | None, size: str | None, runs: Path) -> None:
+def show_command(name: str, scale: str | None, size: str | None, runs: Path, as_published: bool = False) -> None:
     """A study as YAML, or the answers of a run. A built-in study goes before a run of its name."""
     from finetrial.spec.io import study_yaml
 
@@ -27,7 +27,7 @@ def show_command(name: str, scale: str | None, size: str | None, runs: Path) -> 
         _show_run(folder)
         return
     try:
-        found = find_study(name, Changes(scale=scale, size=size))
+        found = find_study(name, Changes(scale=scale, size=size, as_published=as_published))
     except UserError as error:
         if error.code == "unknown-name" and run_folders(runs):
             error.mend = f"{error.mend}; runs: {', '.join(path.name for path in run_folders(runs))}"

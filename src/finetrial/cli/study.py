@@ -30,6 +30,7 @@ class Changes:
     arms: str | None = None
     precision: str | None = None
     accept: tuple[str, ...] = ()
+    as_published: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,10 +67,17 @@ def _built_in(name: str, changes: Changes) -> Study:
     except UserError as error:
         raise UserError(error.problem, "finetrial studies lists them; a study of your own is a .yaml file",
                         code=error.code) from None
-    return found().study(changes.scale or SCALE, changes.size or SIZE)
+    if not changes.as_published:
+        return found().study(changes.scale or SCALE, changes.size or SIZE)
+    if changes.size is not None:
+        raise UserError(f"--size {changes.size} does not go with --as-published, which has one size", "leave --size out")
+    return found().as_published(changes.scale or SCALE)
 
 
 def _from_file(path: Path, changes: Changes) -> Found:
+    if changes.as_published:
+        raise UserError(f"--as-published does not go with the study file {path}",
+                        "finetrial studies lists the built-in studies, which have published designs")
     for option, value in (("--size", changes.size), ("--scale", changes.scale)):
         if value is not None:
             raise UserError(f"{option} {value} does not go with the study file {path}",
@@ -134,6 +142,7 @@ def _keep_arms(content: dict[str, Any], wanted: list[str]) -> None:
                             f"add it: --arms {','.join([needed, *wanted])}")
     content["arms"] = [arm for arm in content["arms"] if arm["name"] in wanted]
     asked = [hypothesis for hypothesis in content.get("hypotheses", ()) if _arms_of(hypothesis) <= {*wanted, BASE_ARM}]
+    content["claims"] = [claim for claim in content.get("claims", ()) if _arms_of(claim) <= {*wanted, BASE_ARM}]
     dropped = [hypothesis["name"] for hypothesis in content.get("hypotheses", ()) if hypothesis not in asked]
     content["hypotheses"] = asked
     if dropped:
@@ -141,7 +150,8 @@ def _keep_arms(content: dict[str, Any], wanted: list[str]) -> None:
         content["notes"] = [*content.get("notes", ()), f"run with the arms {', '.join(wanted)} only: {asked_not}"]
 
 
-def _arms_of(hypothesis: Mapping[str, Any]) -> set[str]:
-    contrasts = [hypothesis["contrast"]] if hypothesis.get("contrast") else []
-    contrasts += [*hypothesis.get("all_of", ()), *hypothesis.get("any_of", ())]
+def _arms_of(stated: Mapping[str, Any]) -> set[str]:
+    """The arms that a hypothesis or a claim compares."""
+    contrasts = [stated[form] for form in ("contrast", "as_published", "mended") if stated.get(form)]
+    contrasts += [*stated.get("all_of", ()), *stated.get("any_of", ())]
     return {contrast[side] for contrast in contrasts for side in ("left", "right")}

@@ -5,8 +5,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from finetrial.catalog import name_of
 from finetrial.errors import UserError, unknown
 from finetrial.spec.study import Study
+
+AS_PUBLISHED_SCALE = "embedded"  # the only one at which studies are repeated as they were published
 
 
 class BuiltIn(ABC):
@@ -20,6 +23,14 @@ class BuiltIn(ABC):
     def make(self, scale: str, size: str) -> Study:
         """The study, for a scale and a size that exist."""
 
+    def make_as_published(self) -> Study:
+        """The published arms with all their flaws, the same with one flaw mended at a time, and the mended arms, at the
+        embedded scale. `accept_threats` names the threats to validity that the published design has, and no others.
+
+        Raises UserError where nothing was published.
+        """
+        raise UserError(f"{name_of(type(self))} repeats no published study", "run it without --as-published")
+
     def study(self, scale: str = "embedded", size: str = "standard") -> Study:
         """The study at a scale and size. Raises UserError for one that does not exist."""
         if scale not in self.scales:
@@ -27,3 +38,10 @@ class BuiltIn(ABC):
         if size not in self.sizes:
             raise UserError(unknown("size", size, self.sizes))
         return self.make(scale, size)
+
+    def as_published(self, scale: str = AS_PUBLISHED_SCALE) -> Study:
+        """The study repeated as it was published, called `NAME-as-published`. Raises UserError for another scale."""
+        if scale != AS_PUBLISHED_SCALE:
+            raise UserError(f"--as-published is there at the scale {AS_PUBLISHED_SCALE}, not at {scale}",
+                            "leave --scale out")
+        return self.make_as_published()

@@ -17,6 +17,7 @@ from typing import ClassVar
 from finetrial.methods.full import Full
 from finetrial.methods.lora import Lora
 from finetrial.spec import Arm, Base, Component, Contrast, Controls, Hypothesis, PositiveControl, Study, TaskUse
+from finetrial.studies.as_published import perplexity
 from finetrial.studies.base import BuiltIn
 from finetrial.tasks.pydoc_chat import PydocChat
 from finetrial.tasks.python_text import PythonText
@@ -51,6 +52,10 @@ class Perplexity(BuiltIn):
             seeds=tuple(range(3 if size == "demo" else 5)),
             factors=("method", "rank", "targets"),
             notes=("tiny-gpt has 5 million parameters: results on it are results on a tiny model",))
+
+    def make_as_published(self) -> Study:
+        """The published comparison and its five flaws."""
+        return perplexity.study()
 
 
 def _arm(name: str, method: Full | Lora, rates: tuple[float, ...], label: str) -> Arm:

@@ -23,7 +23,8 @@ from finetrial.report.tables import claims_table, cost_table, sequence_table, st
 
 CLAIMS = (Claim(claim="LoRA writes better JavaScript.", published=".2489 against .2147", flaw="inputs equal labels",
                 as_published=Quote(value=0.031, low=0.011, high=0.051, unit="chrF", n_seeds=5),
-                mended=Quote(value=0.020, low=-0.004, high=0.044, unit="chrF", n_seeds=5), standing="does not survive"),
+                mended=Quote(value=0.020, low=-0.004, high=0.044, unit="chrF", n_seeds=5), worth=0.011,
+                standing="does not survive"),
           Claim(claim="The layer does not forget.", standing="cannot be tested at this scale"))
 
 
@@ -151,9 +152,9 @@ def test_claims_name_figure_flaw_and_standing() -> None:
     table = claims_table(facts())
     first, second = table.rows
     assert [cell.text for cell in first.cells] == ["LoRA writes better JavaScript.", ".2489 against .2147",
-                                                   "0.031 chrF", "0.020 chrF", "does not survive"]
-    assert first.cells[0].note == "flaw: inputs equal labels" and first.cells[4].kind == "outcome"
-    assert [cell.text for cell in second.cells[1:4]] == ["no figure published", "not run", "not run"]
+                                                   "0.031 chrF", "0.020 chrF", "0.0110 chrF", "does not survive"]
+    assert first.cells[0].note == "flaw: inputs equal labels" and first.cells[5].kind == "outcome"
+    assert [cell.text for cell in second.cells[1:5]] == ["no figure published", "not run", "not run", "not told"]
 
 
 def test_outputs_are_cut_where_they_leave_the_reference() -> None:
