@@ -91,8 +91,9 @@ def templated(turns: Sequence[Turn], tokenizer: Any) -> tuple[Segment, ...]:
         messages.append({"role": turn.role, "content": "".join(holders)})
         said += turn.segments
     try:
-        prompt: str = tokenizer.apply_chat_template(messages, CLOCK + tokenizer.get_chat_template(), tokenize=False,
-                                                    add_generation_prompt=True, date_string=DAY.strftime("%d %b %Y"))
+        prompt: str = tokenizer.apply_chat_template(
+            messages, chat_template=CLOCK + tokenizer.get_chat_template(), tokenize=False, add_generation_prompt=True,
+            date_string=DAY.strftime("%d %b %Y"))
     except TemplateError as error:
         raise DataError(f"the tokenizer's chat template refuses the turns {', '.join(turn.role for turn in turns)}: "
                         f"{error}", "leave such rows out, or give prompts and completions instead of messages") from error

@@ -1,0 +1,136 @@
+"""Conversations rendered by a tokenizer's chat template: against the library's own rendering and tokenisation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+from finetrial.errors import DataError
+from finetrial.models.load import load_tokenizer
+from finetrial.plan.bases import resolve_base
+from finetrial.plan.build import build
+from finetrial.spec.io import parse_study
+from finetrial.spec.study import Base
+from finetrial.tasks.base import Example, Task
+from finetrial.tasks.chat import DAY, in_chat_form
+from finetrial.tasks.encode import encode_examples, encode_prompts
+from finetrial.tasks.prompt_completion import PromptCompletion
+from finetrial.tasks.pydoc_chat import PydocChat
+
+CHATML = ("{% for message in messages %}{{ '<|start|>' + message['role'] + '\n' + message['content'] | trim + '<|end|>\n' }}"
+          "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}")
+OPENED = "{{ bos_token }}" + CHATML  # as Llama's and Gemma's do
+MESSAGES = [{"role": "system", "content": "w1 w2"}, {"role": "user", "content": "w3"},
+            {"role": "assistant", "content": "w4 <|end|>"}, {"role": "user", "content": "w5 w6"},
+            {"role": "assistant", "content": "w7 w8"}]
+
+
+def chat_tokenizer(template: str | None, *, opens: bool = False) -> Any:
+    words = ["<unk>", "<|start|>", "<|end|>", "<s>", "system", "user", "assistant", "<", "|", "start", "end", ">", "\n",
+             *(f"w{index}" for index in range(1, 60))]
+    core = Tokenizer(models.WordLevel({word: index for index, word in enumerate(words)}, "<unk>"))
+    core.pre_tokenizer = pre_tokenizers.Sequence([
+        pre_tokenizers.Split("\n", "isolated"), pre_tokenizers.Split(" ", "removed"), pre_tokenizers.Punctuation()])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="<|end|>", bos_token="<s>", unk_token="<unk>",
+                                        additional_special_tokens=["<|start|>"])
+    if opens:
+        core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 3)])
+        tokenizer.backend_tokenizer.post_processor = core.post_processor
+    tokenizer.chat_template = template
+    return tokenizer
+
+
+def rows(folder: Path, messages: Any = MESSAGES) -> tuple[Task, list[Example]]:
+    path = folder / "chats.jsonl"
+    path.write_text("\n".join(json.dumps({"messages": messages}) for _ in range(1)))
+    task = PromptCompletion(train=str(path))
+    return task, task.load().split("train")
+
+
+@pytest.mark.parametrize(("template", "opens"), [(CHATML, False), (OPENED, True), (CHATML, True)])
+def test_the_prompt_is_what_the_library_makes(template: str, opens: bool, tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer(template, opens=opens)
+    said = [*MESSAGES[:2], {**MESSAGES[2], "content": "w4"}, *MESSAGES[3:]]
+    task, examples = rows(tmp_path, said)
+    prompts, _ = encode_prompts(in_chat_form(task, tokenizer), examples, tokenizer, 64, max_new_tokens=8)
+    written = tokenizer.apply_chat_template(said[:-1], tokenize=False, add_generation_prompt=True)
+    expected = tokenizer(written.removeprefix("<s>"))["input_ids"]  # the mark that opens a text stands there once
+    assert prompts.row(0) == expected and expected.count(3) == int(opens)
+    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 64)
+    assert dataset.row(0) == [*expected, *tokenizer("w7 w8", add_special_tokens=False)["input_ids"], 2]
+    assert dataset.loss_mask.tolist() == [False] * len(expected) + [True] * 3
+
+
+def test_what_people_wrote_makes_no_special_tokens(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer(CHATML)
+    task, examples = rows(tmp_path)
+    prompts, _ = encode_prompts(in_chat_form(task, tokenizer), examples, tokenizer, 64, max_new_tokens=8)
+    assert prompts.row(0).count(2) == 4  # of the turns; the one that is spelled out is none
+
+
+def test_the_plain_form_without_a_template(tmp_path: Path) -> None:
+    task, _ = rows(tmp_path)
+    assert in_chat_form(task, chat_tokenizer(None)) is task
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"prompt": "w1 ", "completion": "w2"}')
+    task = PromptCompletion(train=str(pairs))
+    example = task.load().rows[0]
+    assert in_chat_form(task, chat_tokenizer(CHATML)).render(example) == task.render(example)
+
+
+def test_earlier_turns_are_cut_not_the_question(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer(CHATML)
+    said = [{"role": "user", "content": " ".join(f"w{number}" for number in range(1, 41))},
+            {"role": "assistant", "content": "w50"}, *MESSAGES[3:]]
+    task, examples = rows(tmp_path, said)
+    dataset, report = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 40)
+    text = tokenizer.decode(dataset.row(0))
+    assert report.num_cut == 1 and len(dataset.row(0)) == 40 and "w5 w6" in text and "w40" not in text
+
+
+def test_a_template_that_writes_the_date() -> None:
+    template = "{{ strftime_now('%Y-%m-%d') }}" + CHATML
+    example = Example("1", "1", "train", {"code": "def f(): pass", "reply": "Does nothing."})
+    first, *_ = in_chat_form(PydocChat(), chat_tokenizer(template)).render(example)
+    assert first.text.startswith(DAY.strftime("%Y-%m-%d") + "<|start|>user") and first.markup
+
+
+@pytest.mark.parametrize(("template", "said"), [
+    ("{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}", "no system role"),
+    ("{{ messages[1]['content'] }}", "leaves out or repeats")])
+def test_a_template_that_refuses(template: str, said: str, tmp_path: Path) -> None:
+    task, examples = rows(tmp_path)
+    with pytest.raises(DataError, match=said) as caught:
+        in_chat_form(task, chat_tokenizer(template)).render(examples[0])
+    assert "chats.jsonl" in caught.value.problem
+
+
+@pytest.mark.parametrize("as_file", [False, True])
+def test_the_template_is_in_the_key(as_file: bool, tmp_path: Path) -> None:
+    from tiny_study import tiny_content
+
+    content = tiny_content(tmp_path)
+    (tmp_path / "chats.jsonl").write_text(json.dumps({"messages": MESSAGES}))
+    content["tasks"][0]["task"] = {"kind": "prompt-completion", "path": "chats.jsonl"}
+
+    def specs() -> dict[str, Any]:
+        plan = build(parse_study(content, "study"), relative_to=tmp_path)
+        return {stage.id: stage.spec for stage in plan.stages if stage.kind == "data"}
+
+    assert "chat_template" not in specs()["data/mine/new"]
+    config = tmp_path / "model" / "tokenizer_config.json"
+    if as_file:
+        (tmp_path / "model" / "chat_template.jinja").write_text(CHATML)
+    else:
+        named = [{"name": "tool_use", "template": "x"}, {"name": "default", "template": CHATML}]
+        config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": named}))
+    made = specs()
+    assert set(made["data/mine/new"]["chat_template"]) == {"digest", "version"}
+    assert "chat_template" not in made["data/mine/old"]
+    assert resolve_base(Base(name="mine", source=str(tmp_path / "model"))).chat_template == CHATML
+    assert in_chat_form(PydocChat(), load_tokenizer(tmp_path / "model")) != PydocChat()  # the library reads it, too
