@@ -55,7 +55,7 @@ class Hybrid(BuiltIn):
             controls=Controls(reference="lora", positive=PositiveControl(arm="lora", task=OLD),
                               single_task=thorough, joint=thorough),
             hypotheses=_hypotheses(size, [base.name for base in bases]),
-            training=Training(budget=Budget(amount=40 if demo else 60, unit="steps"), sequence_length=256,
+            training=Training(budget=Budget(amount=60 if size == "thorough" else 40, unit="steps"), sequence_length=256,
                               batch_sequences=4),
             seeds=tuple(range(3 if demo else 5)), factors=("method", "rank", "targets", "sharing"),
             notes=("tiny models of 5 to 8 million parameters: results on them are results on tiny models",))

@@ -58,7 +58,7 @@ class LoraVsLayer(BuiltIn):
             arms=_arms(size), evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle")),
             controls=Controls(reference="lora-r8", positive=PositiveControl(arm="lora-r8", task=OLD)),
             hypotheses=_hypotheses([base.name for base in bases]),
-            training=Training(budget=Budget(amount=40 if demo else 60, unit="steps"), sequence_length=256,
+            training=Training(budget=Budget(amount=60 if size == "thorough" else 40, unit="steps"), sequence_length=256,
                               batch_sequences=4),
             seeds=tuple(range(3 if demo else 5)), factors=("method", "rank", "targets", "position", "init"),
             notes=("tiny models of 5 to 8 million parameters: results on them are results on tiny models",
@@ -69,7 +69,7 @@ def code_tasks() -> tuple[TaskUse, ...]:
     """Python, then JavaScript, and Python text that is never trained on."""
     return (TaskUse(name=PYTHON, task=Pycode(), num_val=40, num_test=150, max_new_tokens=96),
             TaskUse(name=JAVASCRIPT, task=Jscode(), num_val=40, num_test=150, max_new_tokens=96),
-            TaskUse(name=OLD, task=PythonText(), role="outside", num_val=20, num_test=150, max_tokens=128))
+            TaskUse(name=OLD, task=PythonText(), role="outside", num_val=20, num_test=150, max_tokens=64))
 
 
 def swapped(name: str, label: str, method: Method, carry: Carry = Carry.FRESH) -> Arm:

@@ -43,7 +43,8 @@ class Perplexity(BuiltIn):
                            num_test=150 if size == "demo" else 200,
                            metrics=("nats-per-token", "perplexity", "ppl-document-mean", "bits-per-byte")),
                    TaskUse(name=OLD, task=PythonText(), role="outside", num_val=40, num_test=150,
-                           max_tokens=128, metrics=("nats-per-token", "perplexity", "bits-per-byte"))),
+                           max_tokens=128, metrics=("nats-per-token", "perplexity", "bits-per-byte", *(
+                               () if size == "demo" else ("kl-from-base",))))),
             arms=_arms(size),
             controls=Controls(reference="full", positive=PositiveControl(arm="full", task=OLD)),
             hypotheses=_hypotheses(size),
