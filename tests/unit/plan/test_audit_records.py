@@ -12,6 +12,8 @@ import pytest
 from audit_designs import HERE, fair_content, fired, recorded
 from synthetic import make_table
 
+import sequences
+
 from finetrial.analysis.analyse import analyse
 from finetrial.plan.audit import audit_records
 from finetrial.plan.bases import BUNDLED
@@ -184,3 +186,19 @@ def test_outputs_that_begin_with_their_prompt() -> None:
     assert found(Table((), {}, outputs=[outputs(lambda text: f"{text} and an answer")])) == {
         ("prompt-in-scored-text", "threat")}
     assert found(Table((), {}, outputs=[outputs(lambda text: f"an answer to {text}")])) == set()
+
+
+@cache
+def floored(best: float) -> set[tuple[str, str]]:
+    """What the rules find where copying scores `best` chrF; the best arm scores 0.31."""
+    study, table = sequences.make_table()
+    scale = best / sequences.FLOORS["floor:copy"]
+    scores = [replace(row, statistics=row.statistics * [scale, 1.0])
+              if row.cell.arm == "floor:copy" and row.statistics is not None else row for row in table.scores]
+    raised = replace(table, scores=scores)
+    return found(raised, study=study, told=analyse(study, raised))
+
+
+def test_arms_that_beat_no_floor() -> None:
+    assert ("below-floor", "warning") not in floored(0.16)
+    assert ("below-floor", "warning") in floored(0.45)
