@@ -1,0 +1,55 @@
+"""Arguments and options that several commands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+class Device(StrEnum):
+    """Where a study is computed."""
+
+    AUTO, CPU, CUDA, MPS = "auto", "cpu", "cuda", "mps"
+
+
+class Precision(StrEnum):
+    """The arithmetic of training."""
+
+    FP32, BF16, FP16 = "fp32", "bf16", "fp16"
+
+
+class LogLevel(StrEnum):
+    """How much goes into the logs."""
+
+    INFO, DEBUG = "info", "debug"
+
+
+class Schema(StrEnum):
+    """What has a JSON schema."""
+
+    STUDY, RESULTS = "study", "results"
+
+
+Name = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in study (finetrial studies), or a .yaml file.")]
+Scale = Annotated[str | None, typer.Option(metavar="SCALE", help="Which models and data: embedded (default) or full.")]
+Size = Annotated[str | None, typer.Option(metavar="SIZE", help="How much of it: demo, standard (default), thorough.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the study, such "
+                                               "as training.batch_sequences=16. May be repeated.")]
+AsPublished = Annotated[bool, typer.Option("--as-published", help="A built-in study as it was published: flaws and all, "
+                                           "with one flaw mended at a time, and mended.")]
+Seeds = Annotated[str | None, typer.Option(metavar="N|LIST", help="A number of seeds, or the seeds: 5, or 0,1,2.")]
+Arms = Annotated[str | None, typer.Option(metavar="LIST", help="Only these arms: full,lora-r8.")]
+PrecisionOption = Annotated[Precision | None, typer.Option("--precision", help="The arithmetic of training; the "
+                                                           "study's unless given.")]
+AcceptThreat = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run although the plan has this threat to "
+                                                        "validity; the report says so. May be repeated.")]
+DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+Runs = Annotated[Path, typer.Option(metavar="DIR", help="Where the runs' folders lie.")]
+Store = Annotated[Path | None, typer.Option(metavar="DIR", help="Where finished stages are kept; .store in the runs' "
+                                            "folder unless given.")]
+Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Phases computed at once; one a core, or one on a "
+                                          "GPU, unless given.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
