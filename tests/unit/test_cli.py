@@ -381,7 +381,7 @@ def test_doctor_ends_with_1_if_a_check_fails(capsys, monkeypatch):
     monkeypatch.setattr("finetrial.cli.doctor.examine", lambda store, network: iter(checks))
     assert main(["doctor"]) == 1
     text = capsys.readouterr().out
-    assert "fail  store      no\n                 mend it" in text
+    assert "fail  store       no\n                  mend it" in text
     assert "1 well, 0 with a warning, 1 failed" in text
 
 
