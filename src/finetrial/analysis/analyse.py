@@ -66,7 +66,7 @@ def _gaps(trial: Trial) -> Iterator[bool]:
     for branch in arm_branches(trial):
         for phase in range(1, len(trial.order(branch.sequence)) + 1):
             rates = trial.rates(branch, phase)
-            for task in trial.tasks:
+            for task in trial.tasks_along(branch.sequence):
                 losses = trial.grid(branch, Entry(phase, task, VALIDATION_METRIC))
                 yield any((seed, rate) not in losses for seed in study.seeds for rate in rates)
                 if (primary := trial.primary(task)) != VALIDATION_METRIC:

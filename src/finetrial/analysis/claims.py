@@ -80,7 +80,8 @@ def _levels(trial: Trial, contrast: Contrast) -> list[str]:
 def _worth(claim: PublishedClaim, row: Claim, mended: Quote) -> float | None:
     """As published minus mended; None unless both are differences of one quantity in one unit."""
     before = row.as_published
-    if before is None or before.value is None or mended.value is None or claim.as_published is None or claim.mended is None:
+    if before is None or before.value is None or mended.value is None:
         return None
+    assert claim.as_published is not None and claim.mended is not None
     comparable = (before.unit == mended.unit != "ratio") and claim.as_published.quantity == claim.mended.quantity
     return before.value - mended.value if comparable else None

@@ -43,7 +43,7 @@ def reading_of(trial: Trial, measure: str, branch: Branch, task: str, phase: int
     """The reading of a measure that a contrast is of; without a phase, the latest. Raises NotMeasured."""
     plugin: Measure = catalog.find("measure", measure)()
     order = trial.order(branch.sequence)
-    found = [reading for reading in plugin.readings(order, trial.tasks)
+    found = [reading for reading in plugin.readings(order, trial.tasks_along(branch.sequence))
              if reading.task == task and phase in (None, reading.phase)]
     if not found:
         after = "" if phase is None else f" after phase {phase}"

@@ -46,7 +46,7 @@ def _fixed_scores(trial: Trial, branch: Branch) -> Iterator[Measure]:
 
 def _scores_of(trial: Trial, branch: Branch, is_control: bool) -> Iterator[Measure]:
     for phase in range(1, len(trial.order(branch.sequence)) + 1):
-        for task in trial.tasks:
+        for task in trial.tasks_along(branch.sequence):
             for metric in trial.metrics_of(task):
                 for routing in trial.routings(branch):
                     entry = Entry(phase, task, metric, routing=routing)
@@ -59,7 +59,7 @@ def _scores_of(trial: Trial, branch: Branch, is_control: bool) -> Iterator[Measu
 def _readings_of(trial: Trial, name: str, branch: Branch, routing: str) -> Iterator[Measure]:
     """In the primary metric that the reading's tasks share, if they do, and in nats per token."""
     plugin = catalog.find("measure", name)()
-    for reading in plugin.readings(trial.order(branch.sequence), trial.tasks):
+    for reading in plugin.readings(trial.order(branch.sequence), trial.tasks_along(branch.sequence)):
         for metric in _metrics_of(trial, reading):
             entry = Entry(reading.phase, reading.task, metric, routing=routing)
             row = _row(trial, name, branch, entry, is_level=plugin.is_level, higher_is_better=plugin.higher_is_better)

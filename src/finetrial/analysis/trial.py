@@ -65,6 +65,11 @@ class Trial:
         """The tasks that are evaluated."""
         return tuple(use.name for use in self.study.tasks if use.evaluate)
 
+    def tasks_along(self, sequence: str) -> tuple[str, ...]:
+        """The tasks that are evaluated along a sequence."""
+        path = next(path for path in self.paths if path.name == sequence)
+        return tuple(use.name for use in self.study.evaluated_along(path))
+
     def label(self, arm: str) -> str:
         """What people read for an arm."""
         return self.titles.get(arm, arm)

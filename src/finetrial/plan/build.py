@@ -8,7 +8,7 @@ Stages of equal content are one stage.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,8 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
 def _untouched(builder: Builder, base: ResolvedBase) -> None:
     """The base before any phase, and the floors beside it: outputs that need no model."""
     owner = f"{base.name}/{BASE_ARM}"
-    predictions = _predictions(builder, base, owner, {}, owner, base.name, lambda task: ["latest"])
+    evaluated = {use.name for use in builder.study.tasks if use.evaluate}
+    predictions = _predictions(builder, base, owner, {}, owner, base.name, lambda task: ["latest"], evaluated)
     for path in (*builder.study.paths, *builder.study.control_paths):
         key = CellKey(base.name, BASE_ARM, path.name, None)
         builder.cells.append(PlannedCell(key, "base", [PlannedPhase(0, "", None, predictions)]))
@@ -118,13 +119,15 @@ def _phase(line: Line, seed: int, rate: float, index: int) -> PlannedPhase:
     train = builder.add("train", owner, spec, inputs, group=owner, label=label, locations={"base": str(base.folder)})
     judged = joined_tasks(task) if len(run.rates(task)) > 1 else ()  # validation picks the rate
     predictions = _predictions(builder, base, owner, {"model": train}, owner, label,
-                               lambda scored: line.routings(index, scored), judged)
+                               lambda scored: line.routings(index, scored),
+                               {use.name for use in builder.study.evaluated_along(line.path)}, judged)
     return PlannedPhase(index, task, train, predictions)
 
 
 def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mapping[str, Source], group: str,
-                 label: str, routings: Any, judged: tuple[str, ...] = ()) -> dict[PredictionOf, str]:
-    """The losses on every task that is evaluated; on those in `judged` the validation losses in any case.
+                 label: str, routings: Any, evaluated: Collection[str],
+                 judged: tuple[str, ...] = ()) -> dict[PredictionOf, str]:
+    """The losses on every task in `evaluated`; on those in `judged` the validation losses in any case.
 
     Where both routings take the same instances, one stage stands for both.
     """
@@ -133,7 +136,7 @@ def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mappin
         for split in evaluation.splits:
             if split not in use.task.splits:
                 continue
-            if not use.evaluate and (use.name not in judged or split != "val"):
+            if use.name not in evaluated and (use.name not in judged or split != "val"):
                 continue
             for routing in routings(use.name):
                 spec = {**specs.model(base, builder.resolved), "split": split, "precision": evaluation.precision,
@@ -155,8 +158,8 @@ def _outputs(line: Line, seed: int, index: int) -> None:
     model = line.chosen(seed, index)
     points = {option: line.point(rate) for option, rate in run.options(line.path.tasks[index - 1]).items()}
     group = line.owner(seed, f"phase-{index}-outputs")
-    for use in builder.study.tasks:
-        if not specs.output_metrics(use) or not use.evaluate:
+    for use in builder.study.evaluated_along(line.path):
+        if not specs.output_metrics(use):
             continue
         data, latest = builder.data[base.name, use.name], None
         for routing in builder.study.evaluation.routings:
@@ -182,7 +185,7 @@ def _probes(line: Line, seed: int, index: int) -> None:
     builder, base, run = line.builder, line.base, line.run
     points = {option: line.point(rate) for option, rate in run.options(line.path.tasks[index - 1]).items()}
     group = line.owner(seed, f"phase-{index}-outputs")
-    asking = [use for use in builder.study.tasks if use.evaluate and specs.probe_metrics(use)]
+    asking = [use for use in builder.study.evaluated_along(line.path) if specs.probe_metrics(use)]
     for number, use in enumerate(asking):
         spec = {**specs.model(base, builder.resolved), "split": "test", **({} if number else {"weights": True})}
         inputs = {"model": line.chosen(seed, index), "data": builder.data[base.name, use.name]}

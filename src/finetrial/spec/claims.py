@@ -36,8 +36,8 @@ class PublishedClaim(Frozen):
     @model_validator(mode="after")
     def _one_of(self) -> PublishedClaim:
         if (self.mended is None) == (not self.untestable):
-            raise ValueError(f"claim {self.name}: give `mended`, the contrast that decides it, or say in `untestable` why "
-                             "there is none")
+            raise ValueError(f"claim {self.name}: give `mended`, the contrast that decides it, or say in `untestable` "
+                             "why there is none")
         return self
 
     @property

@@ -99,6 +99,7 @@ class Sequence(Frozen):
 
     name: str = Field(pattern=NAME)
     tasks: tuple[str, ...] = Field(min_length=1)
+    evaluate: tuple[str, ...] = ()  # the tasks that are scored along it; empty = all that are evaluated
 
 
 def slot_states(arm: Arm, path: Sequence) -> list[State]:
@@ -219,6 +220,10 @@ class Study(Frozen):
             return tuple(arm for arm in self.arms if not arm.sequences or path.name in arm.sequences)
         return tuple(arm for arm in self.arms if not arm.sequences and _can_go(arm, path))
 
+    def evaluated_along(self, path: Sequence) -> tuple[TaskUse, ...]:
+        """The tasks that are scored along a sequence."""
+        return tuple(use for use in self.tasks if use.evaluate and (not path.evaluate or use.name in path.evaluate))
+
     def task(self, name: str) -> TaskUse:
         """The task called `name`."""
         return next(use for use in self.tasks if use.name == name)
@@ -250,6 +255,8 @@ class Study(Frozen):
         for path in self.sequences:
             yield from (f"sequence {path.name}: " + unknown("task to learn", name, learned)
                         for phase in path.tasks for name in joined_tasks(phase) if name not in learned)
+            yield from (f"sequence {path.name}: evaluate: " + unknown("task", name, tasks)
+                        for name in path.evaluate if name not in tasks)
         for arm in self.arms:
             yield from (f"arm {arm.name}: components for " + unknown("task", name, tasks)
                         for name in arm.components if name != "*" and name not in learned)

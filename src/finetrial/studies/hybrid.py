@@ -30,6 +30,7 @@ from finetrial.spec import (
 )
 from finetrial.spec.study import BASE_ARM
 from finetrial.studies.arms import LORA_RATES, lora
+from finetrial.studies.as_published import hybrid
 from finetrial.studies.base import BuiltIn
 from finetrial.studies.lora_vs_layer import JAVASCRIPT, OLD, PYTHON, code_tasks, swapped
 from finetrial.train.config import Budget, Training
@@ -59,6 +60,10 @@ class Hybrid(BuiltIn):
                               batch_sequences=4),
             seeds=tuple(range(3 if demo else 5)), factors=("method", "rank", "targets", "sharing"),
             notes=("tiny models of 5 to 8 million parameters: results on them are results on tiny models",))
+
+    def make_as_published(self) -> Study:
+        """The two published experiments, and the same over several seeds and rates."""
+        return hybrid.study()
 
 
 def _both(name: str, label: str, layer: Carry) -> Arm:

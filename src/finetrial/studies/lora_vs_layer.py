@@ -32,6 +32,7 @@ from finetrial.spec import (
     TaskUse,
 )
 from finetrial.studies.arms import grid, lora
+from finetrial.studies.as_published import lora_vs_layer
 from finetrial.studies.base import BuiltIn
 from finetrial.tasks.jscode import Jscode
 from finetrial.tasks.pycode import Pycode
@@ -63,6 +64,10 @@ class LoraVsLayer(BuiltIn):
             seeds=tuple(range(3 if demo else 5)), factors=("method", "rank", "targets", "position", "init"),
             notes=("tiny models of 5 to 8 million parameters: results on them are results on tiny models",
                    "tiny-gpt was pretrained on Python, never on JavaScript"))
+
+    def make_as_published(self) -> Study:
+        """The published comparison of swapped parts and its flaws."""
+        return lora_vs_layer.study()
 
 
 def code_tasks() -> tuple[TaskUse, ...]:

@@ -16,6 +16,7 @@ from typing import ClassVar
 from finetrial.methods.full import Full
 from finetrial.spec import Arm, Base, Carry, Contrast, Controls, Hypothesis, PositiveControl, Sequence, Study, TaskUse
 from finetrial.studies.arms import arm, lora, path_arm
+from finetrial.studies.as_published import plasticity_stability
 from finetrial.studies.base import BuiltIn
 from finetrial.tasks.pycode import Pycode
 from finetrial.tasks.pydoc_chat import PydocChat
@@ -56,6 +57,10 @@ class PlasticityStability(BuiltIn):
             seeds=tuple(range(3 if demo else 5)),
             factors=("method", "rank", "targets", "path"),
             notes=("tiny-gpt has 5 million parameters: results on it are results on a tiny model",))
+
+    def make_as_published(self) -> Study:
+        """The published path, and paths that cross method and position."""
+        return plasticity_stability.study()
 
 
 def _arms(size: str) -> tuple[Arm, ...]:

@@ -28,6 +28,7 @@ from finetrial.spec import (
     TaskUse,
 )
 from finetrial.studies.arms import FULL_RATES, LORA_RATES, lora
+from finetrial.studies.as_published import rank_low_data
 from finetrial.studies.base import BuiltIn
 from finetrial.tasks.pydoc_chat import PydocChat
 from finetrial.tasks.pydoc_summary import PydocSummary
@@ -67,6 +68,10 @@ class RankLowData(BuiltIn):
             seeds=tuple(range(3 if demo else 5)),
             factors=("rank", "num_train"),
             notes=("tiny-gpt has 5 million parameters: results on it are results on a tiny model",))
+
+    def make_as_published(self) -> Study:
+        """The published comparison on ten articles and its flaws."""
+        return rank_low_data.study()
 
 
 def _arm(rank: int, count: int) -> Arm:

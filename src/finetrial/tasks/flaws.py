@@ -44,7 +44,7 @@ def flawed(task: Task, flaws: DataFlaws) -> Task:
 
 
 class FlawedTask(Task):
-    """A task whose rows are drawn, rendered and told as its flaws want it. Scoring prompts and padding is the encoder's."""
+    """A task whose rows are drawn, rendered and told as its flaws want it. The encoder scores prompts and padding."""
 
     task: Any  # a Task
     flaws: DataFlaws
@@ -58,7 +58,9 @@ class FlawedTask(Task):
         """The task's rows; those of the training split cut down, or offered as test rows."""
         found: Examples = self.task.load()
         train = stable_draw(found.split("train"), self.flaws.first_training_rows)
-        test = [replace(row, split="test") for row in train] if self.flaws.test_rows_from_training else found.split("test")
+        test = found.split("test")
+        if self.flaws.test_rows_from_training:
+            test = [replace(row, split="test") for row in train]
         others = [row for row in found.rows if row.split not in ("train", "test")]
         rows = [*train, *others, *test]
         return replace(found, rows=rows, report=counts(rows, found.report.dropped, found.report.notes))
@@ -69,7 +71,7 @@ class FlawedTask(Task):
         prompt = [segment for segment in segments if not segment.loss]
         targets = [segment for segment in segments if segment.loss]
         if self.flaws.target_as_input and prompt:
-            cue = [segment for segment in prompt[-1:] if not segment.cuttable]  # a decoder must see where the input ends
+            cue = [segment for segment in prompt[-1:] if not segment.cuttable]  # where the input ends
             prompt = [Segment("".join(segment.text for segment in targets), cuttable=True), *cue]
         if self.flaws.prompt_cut_on_the_right:
             prompt = [replace(segment, cuttable=True) for segment in prompt]

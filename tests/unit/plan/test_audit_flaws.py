@@ -1,4 +1,4 @@
-"""Every published flaw of data is a threat that the audit sees in the rows, or a warning where nothing more can be said."""
+"""Every published flaw of data is a threat that the audit sees in the rows, or at least a warning."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ SEEN = {"target_as_input": ("target-in-input", "threat"), "padding_scored": ("pa
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = fair_files(tmp_path_factory.mktemp("designs"))
-    for number, (split, count) in enumerate({"train": 120, "val": 20, "test": 60}.items()):  # some too long for 100 tokens
+    # some too long for 100 tokens
+    for number, (split, count) in enumerate({"train": 120, "val": 20, "test": 60}.items()):
         rows = [row for half, length in enumerate((12, 60)) for row in pairs(count // 2, seed=40 + 2 * number + half,
                                                                             length=length)]
         write_rows(folder / f"long-{split}.jsonl", rows)

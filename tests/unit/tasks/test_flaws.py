@@ -23,8 +23,7 @@ class _Summaries(Task):
         return ""
 
     def load(self) -> Examples:
-        return Examples([_row(number, "train") for number in range(40)] + [_row(number, "test") for number in range(40, 44)],
-                        "")
+        return Examples([_row(number, "train" if number < 40 else "test") for number in range(44)], "")
 
     def render(self, example: Example) -> tuple[Segment, ...]:
         return (Segment("Summarize.\n\n"), Segment(example.fields["document"], cuttable=True), Segment(CUE),
@@ -33,7 +32,8 @@ class _Summaries(Task):
 
 def _row(number: int, split: Any, words: int = 12) -> Example:
     return Example(f"row-{number}", f"cluster-{number}", split,
-                   {"document": " ".join(f"word{number}" for _ in range(words)), "summary": f"about word number {number}"})
+                   {"document": " ".join(f"word{number}" for _ in range(words)),
+                    "summary": f"about word number {number}"})
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,8 @@ def tokenizer() -> Any:
 def encoded(tokenizer: Any, max_tokens: int = 100, words: int = 12, **flaws: Any) -> tuple[str, str, int]:
     """The text of a row, what of it is scored, and the bytes that count."""
     wrong = DataFlaws(**flaws)
-    dataset, _ = encode_examples(flawed(_Summaries(), wrong), [_row(7, "train", words)], tokenizer, max_tokens, flaws=wrong)
+    task, rows = flawed(_Summaries(), wrong), [_row(7, "train", words)]
+    dataset, _ = encode_examples(task, rows, tokenizer, max_tokens, flaws=wrong)
     scored = [token for token, mask in zip(dataset.row(0), dataset.loss_mask, strict=True) if mask]
     return tokenizer.decode(dataset.row(0)), tokenizer.decode(scored), int(dataset.num_bytes[0])
 
@@ -93,7 +94,8 @@ def test_the_prompt_loses_its_cue(tokenizer: Any) -> None:
     wrong, scored, _ = encoded(tokenizer, max_tokens=40, words=60, prompt_cut_on_the_right=True)
     assert CUE in right and CUE not in wrong and scored == "about word number 7<|endoftext|>"
     flaws = DataFlaws(prompt_cut_on_the_right=True)
-    prompts, report = encode_prompts(flawed(_Summaries(), flaws), [_row(7, "test", 60)], tokenizer, 40, max_new_tokens=8)
+    task, rows = flawed(_Summaries(), flaws), [_row(7, "test", 60)]
+    prompts, report = encode_prompts(task, rows, tokenizer, 40, max_new_tokens=8)
     assert report.num_cut == 1 and not tokenizer.decode(prompts.row(0)).endswith(CUE)
 
 

@@ -39,7 +39,8 @@ class DoubleWrapping(Rule):
                                       "top of it; merge it into the weights, or give the base without it",
                             f"bases.{base.name}")
         for arm in study.arms:
-            for phase in dict.fromkeys(phase for path in study.paths for phase in path.tasks):
+            for phase in dict.fromkeys(phase for path in study.paths if arm in study.arms_along(path)
+                                       for phase in path.tasks):
                 for first, second in combinations(arm.for_task(phase), 2):
                     shared = _shared_layers(first, second, plan.bases)
                     if shared:

@@ -22,8 +22,8 @@ class SamplingNoise(Rule):
                 if claim.as_published is not None and claim.seed is not None}
         for use in study.tasks:
             if use.name in read and use.sampling is not None and use.sampling.num_samples == 1:
-                yield Found("threat", f"outputs of {use.name} are sampled, one an item, and a published figure is read from "
-                                      "a single seed of them: it can be the sampler's", f"tasks.{use.name}")
+                yield Found("threat", f"outputs of {use.name} are sampled, one an item, and a published figure is read "
+                                      "from a single seed of them: it can be the sampler's", f"tasks.{use.name}")
 
     def check_plan(self, study: Study, plan: Planned) -> Iterator[Found]:
         """One threat if any outputs are sampled once an item and there are fewer than three seeds."""

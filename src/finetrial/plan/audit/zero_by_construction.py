@@ -28,12 +28,12 @@ class ZeroByConstruction(Rule):
             zero = [side.arm for side in contrast.sides if _is_zero(study, contrast, side)]
             what = f"forgetting of {contrast.task} under {contrast.routing}"
             if len(zero) == len(contrast.sides):
-                yield Found("threat", f"{what} is zero by construction for {' and '.join(zero)}: the weights that answer "
-                                      "are untouched by later phases, so any difference would be noise of the "
+                yield Found("threat", f"{what} is zero by construction for {' and '.join(zero)}: the weights that "
+                                      "answer are untouched by later phases, so any difference would be noise of the "
                                       "evaluation; compare under routing latest", where)
             elif zero:
-                yield Found("warning", f"{what} is zero by construction for {' and '.join(zero)}: the contrast tells of "
-                                       "the routing, not of the method; compare under routing latest", where)
+                yield Found("warning", f"{what} is zero by construction for {' and '.join(zero)}: the contrast tells "
+                                       "of the routing, not of the method; compare under routing latest", where)
 
 
 def _stated(study: Study) -> Iterator[tuple[str, Contrast]]:

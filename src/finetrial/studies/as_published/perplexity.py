@@ -11,7 +11,15 @@ from finetrial.methods.base import Method
 from finetrial.methods.full import Full
 from finetrial.methods.lora import Lora
 from finetrial.spec import Arm, Component, Contrast, PublishedClaim, Sequence, Study, TaskUse
-from finetrial.studies.as_published import EVERY_FLAW, arm_along, as_published, claims, difference, refused, small_training
+from finetrial.studies.as_published import (
+    EVERY_FLAW,
+    arm_along,
+    as_published,
+    claims,
+    difference,
+    refused,
+    small_training,
+)
 from finetrial.tasks.flaws import DataFlaws
 from finetrial.tasks.pydoc_chat import PydocChat
 from finetrial.train.config import Training
@@ -19,7 +27,8 @@ from finetrial.train.config import Training
 CHAT = PydocChat(max_reply_characters=240)  # replies that fit into 128 tokens
 NEW, HEAD = "pydoc-chat", "training-rows"
 SHORT, LONG, ROWS = 128, 256, 160
-PADDED_SHORT, PADDED_LONG, PLAIN_SHORT, PLAIN_LONG, MENDED = "padded-128", "padded-256", "plain-128", "plain-256", "mended"
+PADDED_SHORT, PADDED_LONG, PLAIN_SHORT, PLAIN_LONG = "padded-128", "padded-256", "plain-128", "plain-256"
+MENDED = "mended"
 FULL_RATES, LORA_RATES = (3e-4, 1e-3), (1e-3, 3e-3)  # the first of each is the published arm's only one
 PUBLISHED_TARGETS = ("c_attn", "c_proj")  # c_proj names the MLP's projection too
 
@@ -28,23 +37,24 @@ LARGE_BATCH = small_training(length=LONG, batch=16, steps=10, packing=False)
 
 
 def study() -> Study:
-    """Ten arms: three published, four with a flaw mended, three mended."""
+    """Eleven arms: three published, five with a flaw mended, three mended."""
     arms = _arms()
     return as_published(
-        "perplexity", question="How much lower is the perplexity of full fine-tuning than that of LoRA, and of LoRA r=32 "
-                               "than of r=8, as published and without the flaws of that comparison?",
+        "perplexity", question="How much lower is the perplexity of full fine-tuning than that of LoRA, and of LoRA "
+                               "r=32 than of r=8, as published and without the flaws of that comparison?",
         tasks=(TaskUse(name=NEW, task=CHAT, num_val=40, num_test=150, metrics=("perplexity", "ppl-document-mean")),
                *(_training_rows(name, length, padded) for name, length, padded in (
                    (PADDED_SHORT, SHORT, True), (PADDED_LONG, LONG, True), (PLAIN_SHORT, SHORT, False),
                    (PLAIN_LONG, LONG, False))),
                TaskUse(name=HEAD, task=CHAT, role="outside", num_val=2, num_test=100,
                        metrics=("perplexity", "ppl-document-mean"), flaws=DataFlaws(test_rows_from_training=True))),
-        sequences=(*(Sequence(name=name, tasks=(name,)) for name in (PADDED_SHORT, PADDED_LONG, PLAIN_SHORT, PLAIN_LONG)),
-                   Sequence(name=MENDED, tasks=(NEW,))),
+        sequences=(Sequence(name=MENDED, tasks=(NEW,), evaluate=(NEW,)),
+                   *(Sequence(name=name, tasks=(name,), evaluate=(HEAD, NEW)) for name in (PADDED_SHORT, PADDED_LONG)),
+                   *(Sequence(name=name, tasks=(name,), evaluate=(HEAD,)) for name in (PLAIN_SHORT, PLAIN_LONG))),
         arms=arms, claims=_claims(arms), factors=("method", "rank", "targets"),
         accept_threats=("held-out-rows-in-training", "padding-trained-on", "undeclared-difference", "unequal-tuning"),
-        notes=("published: gpt2, 1,000 rows called held out, lengths 256 and 512, batches 16 and 64; here tiny-gpt, 100 rows, "
-               "128 and 256, 4 and 16, each row seen once",
+        notes=(("published: gpt2, 1,000 rows called held out, lengths 256 and 512, batches 16 and 64; here tiny-gpt, "
+               "100, 128 and 256, 4 and 16, each row seen once"),
                "the published learning rates are not known; here one for each method, the lower of its mended grid"))
 
 
@@ -60,7 +70,8 @@ def _arms() -> tuple[Arm, ...]:
     return (_arm("full-published", "full, as published", PADDED_SHORT, full, FULL_RATES[:1], SMALL_BATCH),
             _arm("r8-published", "LoRA r=8, as published", PADDED_LONG, r8, LORA_RATES[:1], LARGE_BATCH),
             _arm("r32-published", "LoRA r=32, as published", PADDED_LONG, r32, LORA_RATES[:1], LARGE_BATCH),
-            _arm("r8-equal-training", "LoRA r=8, full's length and batch", PADDED_SHORT, r8, LORA_RATES[:1], SMALL_BATCH),
+            _arm("r8-equal-training", "LoRA r=8, full's length and batch", PADDED_SHORT, r8, LORA_RATES[:1],
+                 SMALL_BATCH),
             _arm("full-unpadded", "full, padding not trained on", PLAIN_SHORT, full, FULL_RATES[:1], SMALL_BATCH),
             _arm("r8-unpadded", "LoRA r=8, padding not trained on", PLAIN_LONG, r8, LORA_RATES[:1], LARGE_BATCH),
             _arm("full-tuned", "full, rate chosen", PADDED_SHORT, full, FULL_RATES, SMALL_BATCH),
@@ -95,7 +106,7 @@ def _claims(arms: tuple[Arm, ...]) -> tuple[PublishedClaim, ...]:
                 lower("r32-published", "r8-published"),
                 {held_out: lower("r32-published", "r8-published", NEW), EVERY_FLAW: lower("lora-r32", "lora-r8", NEW)}),
         refused("parameters", "LoRA r=8 trains 1-2M parameters, r=32 4-5M.", "1-2M and 4-5M", "parameters were guessed",
-                "of gpt2; finetrial counts them from the configuration: 0.81M and 3.24M, because c_proj names the MLP's "
-                "projection too"),
+                "of gpt2; finetrial counts them from the configuration: 0.81M and 3.24M, because c_proj names the "
+                "MLP's projection too"),
         refused("memory", "Full fine-tuning of gpt2-medium does not fit into 6 GB.", "did not fit", "",
-                "the base of this scale has 5 million parameters; `finetrial plan --device 6GB` forecasts it at full scale"))
+                "this base has 5 million parameters; `finetrial plan --device 6GB` tells it at full scale"))
