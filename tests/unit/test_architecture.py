@@ -148,8 +148,8 @@ def test_every_built_in_study_is_planned_and_shown_without_torch():
 from finetrial.cli import main
 from finetrial.cli.study import built_in_studies
 for name, study in built_in_studies().items():
-    for scale in study.scales:
-        for size in study.sizes:
+    for scale, sizes in study.sizes.items():
+        for size in sizes:
             code = main(["plan", name, "--scale", scale, "--size", size])
             assert code == 0, (name, scale, size)
 """)

@@ -99,7 +99,7 @@ def _compare(trial: Trial, where: Branch, control: str, task: str) -> _Compared:
 
 
 def _what(trial: Trial, where: Branch, control: str, task: str) -> str:
-    """`full fine-tuning minus full fine-tuning, repeated (A/A), on docs`, and where, if there are several."""
+    """`full fine-tuning minus full fine-tuning, repeated, on docs`, and where, if there are several."""
     words = [where.base] if len(trial.study.bases) > 1 else []
     words += [where.sequence] if len(trial.study.paths) > 1 else []
     return f"{trial.label(where.arm)} minus {trial.label(control)}, on {', '.join([task, *words])}"

@@ -20,7 +20,7 @@ import numpy as np
 from finetrial.analysis.loading import is_fixed
 from finetrial.analysis.naming import roles
 from finetrial.analysis.trial import Trial
-from finetrial.records.results import Distribution, Example, Written
+from finetrial.records.outputs import Distribution, Example, Written
 from finetrial.records.table import Floats, Outputs
 from finetrial.spec.hypothesis import SCORE
 from finetrial.spec.study import BASE_ARM

@@ -60,7 +60,7 @@ def titles(study: Study, recorded: Collection[str] = ()) -> dict[str, str]:
         if positive:
             found[positive_control_name(study.controls)] = (
                 f"{study.arm(positive.arm).title} at {positive.rate_factor:g} times its rate")
-        found[aa_name(study.controls)] = f"{study.arm(study.controls.reference).title}, repeated (A/A)"
+        found[aa_name(study.controls)] = f"{study.arm(study.controls.reference).title}, repeated"
     return {name: found[name] for name in roles(study, recorded)}
 
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from finetrial.cli.output import note, print_json, say
+from finetrial.cli.output import print_json, say
 from finetrial.cli.study import Changes, find_study
 from finetrial.plan.build import build
-from finetrial.plan.fetch import fetch_study
 from finetrial.plan.plan import Plan
 from finetrial.plan.power import Forecast, forecast_power, stated_noise
 from finetrial.plan.show import render, summarise
@@ -25,8 +24,7 @@ def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_js
                  expect_sd: str | None = None) -> None:
     """Print the plan's summary. Raises UserError where the study cannot be planned."""
     found = find_study(name, changes)
-    fetch_study(found.study, found.relative_to, say=note)
-    plan = build(found.study, relative_to=found.relative_to)
+    plan = build(found.study, relative_to=found.relative_to, fetch=False)
     there = recorded(plan, store, device)
     summary = summarise(found.study, plan, recorded=set(there), relative_to=found.relative_to,
                         power=_power(found.study, plan, there, expect_sd))

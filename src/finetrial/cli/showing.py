@@ -14,7 +14,7 @@ def studies_command() -> None:
     """Each built-in study: its name, what it asks, at which scales and sizes."""
     for name, study in built_in_studies().items():
         say(heading(name), indented(study.summary),
-            indented(facts({"scales": ", ".join(study.scales), "sizes": ", ".join(study.sizes)})))
+            indented(facts({scale: ", ".join(sizes) for scale, sizes in study.sizes.items()})))
     say("", "Run one: finetrial run NAME --size demo. Start your own from: finetrial show NAME > study.yaml")
 
 

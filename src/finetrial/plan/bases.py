@@ -1,7 +1,8 @@
 """Where a base lies, what identifies it, and what its configuration says; read without torch.
 
 A base is bundled, a folder, or a repository of the hub, fetched once: the commit that its revision stood for then is
-recorded and kept (`tasks/sources/hub.py`).
+recorded and kept (`tasks/sources/hub.py`). Before that, a repository whose configuration ships with finetrial can be
+planned: its digests are of repository and revision, and provisional.
 
 A base is identified by the digest of its weights and configuration, its tokenizer by a digest of its own, so that two
 bases with one tokenizer share their encoded data. Digests of large files are remembered by path, size and time.
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetrial.errors import DataError, ModelError, unknown
 from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
+from finetrial.plan.hub_configs import known_config
 from finetrial.spec.study import Base
 
 if TYPE_CHECKING:
@@ -43,6 +45,7 @@ class ResolvedBase:
     tokenizer_digest: str
     config: Mapping[str, Any]
     provenance: str = ""  # of one that was fetched: repository and commit
+    provisional: bool = False  # not fetched yet: the digests are of repository and revision
 
     @property
     def max_positions(self) -> int | None:
@@ -51,7 +54,6 @@ class ResolvedBase:
             if isinstance(self.config.get(name), int):
                 return int(self.config[name])
         return None
-
 
     @property
     def chat_template(self) -> str | None:
@@ -70,9 +72,11 @@ def bundled_names() -> list[str]:
     return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
 
 
-def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None = None) -> ResolvedBase:
+def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None = None,
+                 fetch: bool = True) -> ResolvedBase:
     """Find a base and digest it. A relative `source` is looked up from `relative_to` (the study file's folder) first;
-    one that is no folder here, and written as owner/name, is fetched from the hub (`say` is told of downloads).
+    one that is no folder here, and written as owner/name, is fetched from the hub (`say` is told of downloads). Without
+    `fetch`, one that was never fetched is provisional, if its configuration ships with finetrial.
 
     Raises ModelError for an unknown bundled name, a missing folder, or a folder that is no model; DataError where the
     hub cannot give it.
@@ -80,6 +84,8 @@ def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None
     snapshot = None
     folder = _folder(base, relative_to)
     if folder is None:
+        if not fetch and (unfetched := _unfetched(base)) is not None:
+            return unfetched
         snapshot = _fetched(base, say)
         folder = snapshot.files["config.json"].parent
     config = _read_config(folder)
@@ -123,6 +129,18 @@ def _folder(base: Base, relative_to: Path | None) -> Path | None:
                          "source is a local folder with config.json, *.safetensors and a tokenizer, or a repository of "
                          "the hub: owner/name")
     return None
+
+
+def _unfetched(base: Base) -> ResolvedBase | None:
+    """A repository by its name alone; None if it was fetched before, or its configuration does not ship."""
+    from finetrial.tasks.sources.hub import recorded_commit
+
+    revision, config = base.revision or "main", known_config(base.source)
+    if config is None or recorded_commit(base.source, revision, "model") is not None:
+        return None
+    digest = key_of(["hub", base.source, f"revision {revision}"])
+    return ResolvedBase(base.name, cache_folder() / "not-fetched" / base.source, digest, digest, config,
+                        f"{base.source} ({revision}, not fetched yet)", provisional=True)
 
 
 def _fetched(base: Base, say: Say | None) -> Snapshot:

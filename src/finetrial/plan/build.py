@@ -32,12 +32,16 @@ FLOORS = "floors"  # in the place of an arm, until a record names each
 BASE_SEED = 0  # of the untouched base, where its outputs are sampled
 
 
-def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path | None = None) -> Plan:
-    """The plan of a study. Raises UserError where the study cannot be carried out as it is written."""
+def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path | None = None,
+          fetch: bool = True) -> Plan:
+    """The plan of a study; without `fetch`, with provisional keys where the hub has not been asked yet (`plan/bases.py`).
+
+    Raises UserError where the study cannot be carried out as it is written.
+    """
     check_tasks(study)
     builder = Builder(study, resolved or Resolved())
     for written in study.bases:
-        base = resolve_base(written, relative_to)
+        base = resolve_base(written, relative_to, fetch=fetch)
         if base.provenance:
             builder.origins[base.name] = base.provenance
         for use in study.tasks:

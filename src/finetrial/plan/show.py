@@ -6,7 +6,7 @@ terminal. No torch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ class PlanSummary:
 def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = None,
               relative_to: Path | None = None, power: tuple[Forecast, ...] = ()) -> PlanSummary:
     """The summary of a plan. `recorded`: the ids of the stages that the store holds already; `power`: what it could find."""
-    bases = [resolve_base(base, relative_to) for base in study.bases]
+    bases = [resolve_base(base, relative_to, fetch=False) for base in study.bases]
     return PlanSummary(
         study=study.name, scale=study.scale, size=study.size, question=study.question,
         bases=tuple(base.name for base in bases),
@@ -88,7 +88,17 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         arms=tuple(_arm(study, plan, run, bases) for run in arm_runs(study)),
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
-        audit=(*audit(study), *audit_plan(study, plan)), power=power, notes=study.notes)
+        audit=(*audit(study), *audit_plan(study, plan)), power=power,
+        notes=(*study.notes, *_unfetched(study, bases)))
+
+
+def _unfetched(study: Study, bases: Iterable[ResolvedBase]) -> Iterator[str]:
+    """What has to be fetched before a run."""
+    names = [base.provenance for base in bases if base.provisional]
+    names += [use.task.origin for use in study.tasks if use.task.origin and not use.task.is_here]
+    if names:
+        yield (f"from the hub, fetched before the run (or by finetrial fetch): {', '.join(dict.fromkeys(names))}; until "
+               "then keys are provisional")
 
 
 def _arm(study: Study, plan: Plan, run: ArmRun, bases: Iterable[ResolvedBase]) -> ArmSummary:

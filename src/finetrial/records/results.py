@@ -9,21 +9,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from finetrial.records.outputs import Distribution, Example
 from finetrial.records.record import Outcome
+from finetrial.records.row import Row
 
 RESULTS_SCHEMA = 1
 
 Routing = Literal["latest", "oracle"]
 Split = Literal["train", "val", "test"]
 Verdict = Literal["SUPPORTED", "REFUTED", "EQUIVALENT", "INCONCLUSIVE", "NOT MEASURED", "ASSAY FAILED"]
-
-
-class Row(BaseModel):
-    """A row of the results: frozen, unknown keys refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Point(Row):
@@ -236,47 +232,6 @@ class Claim(Row):
     worth: float | None = None  # of the flaw: as published minus mended, where both are in one unit
     standing: Standing
     note: str = ""
-
-
-class Written(Row):
-    """What one arm wrote for one item."""
-
-    arm: str
-    seed: int | None  # None: the untouched base or a floor
-    output: str | None  # None = missing
-    score: float | None = None
-
-
-class Example(Row):
-    """One item with what every arm wrote for it, chosen by a rule. The rule compares `left` with `right`."""
-
-    base: str
-    sequence: str
-    phase: int
-    task: str
-    item: str
-    chosen: Literal["best", "median", "worst", "random"]  # by left minus right in `metric`; random: by a digest of id
-    left: str
-    right: str
-    metric: str
-    difference: float | None = None  # left minus right, signed so that higher is better, mean over seeds
-    input: str
-    reference: str
-    written: tuple[Written, ...]
-
-
-class Distribution(Row):
-    """How one metric of one arm is spread over items, all seeds together: quantiles at 0, 5, ..., 100 %."""
-
-    base: str
-    arm: str
-    sequence: str
-    phase: int
-    task: str
-    metric: str
-    n: int
-    n_missing: int = 0
-    quantiles: tuple[float, ...]
 
 
 class Results(Row):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 
 from finetrial.analysis import numbers
-from finetrial.records.results import Example, Written
+from finetrial.records.outputs import Example, Written
 from finetrial.report.arms import ArmMark
 from finetrial.report.facts import Facts, Path
 from finetrial.report.quantities import metric_name

@@ -16,8 +16,8 @@ from finetrial.report import sentences
 from finetrial.report.arms import AA, BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.examples import Page, example_pages
 from finetrial.report.facts import Facts, Path
-from finetrial.report.provenance import command, provenance_rows
 from finetrial.report.movement import movement_table
+from finetrial.report.provenance import command, provenance_rows
 from finetrial.report.score_tables import score_tables
 from finetrial.report.sentences import MEANINGS, SYMBOLS
 from finetrial.report.strip import Strip, strip

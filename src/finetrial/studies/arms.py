@@ -7,38 +7,50 @@ Full fine-tuning ten times lower than LoRA (Biderman et al. 2024, "LoRA Learns L
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from finetrial.methods.base import Method
 from finetrial.methods.full import Full
 from finetrial.methods.lora import Lora
 from finetrial.spec import Arm, Carry, Component
 
-FULL_RATES = (1e-4, 3e-4, 1e-3)
+FULL_RATES = (1e-4, 3e-4, 1e-3)  # of the bundled bases, which are small
 LORA_RATES = (1e-3, 3e-3, 1e-2)
 
 
-def grid(method: Method) -> tuple[float, ...]:
-    """Learning rates for a method: low where base weights move, high for new weights that start at no effect."""
-    return FULL_RATES if isinstance(method, Full) or method.kind == "unfreeze" else LORA_RATES
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates of a scale: low where base weights move, high for new weights that start at no effect."""
+
+    full: tuple[float, ...] = FULL_RATES
+    added: tuple[float, ...] = LORA_RATES
+
+    def of(self, method: Method) -> tuple[float, ...]:
+        """The grid of a method."""
+        return self.full if isinstance(method, Full) or method.kind == "unfreeze" else self.added
 
 
-def arm(name: str, label: str, *methods: Method, **more: object) -> Arm:
+BUNDLED = Rates()
+HUB = Rates((1e-5, 3e-5, 1e-4), (1e-4, 3e-4, 1e-3))  # of hub models from 60M to 7B parameters
+
+
+def arm(name: str, label: str, *methods: Method, rates: Rates = BUNDLED, **more: object) -> Arm:
     """An arm that does the same for every task: slots main, main2, ... with one method each."""
     components = tuple(Component(method=method, slot="main" if number == 1 else f"main{number}")
                        for number, method in enumerate(methods, start=1))
-    return Arm(name=name, label=label, components={"*": components}, learning_rates=grid(methods[0]), **more)
+    return Arm(name=name, label=label, components={"*": components}, learning_rates=rates.of(methods[0]), **more)
 
 
 def path_arm(name: str, label: str, first: Method, then: Method, carry: Carry, tasks: tuple[str, str],
-             slot: str = "main") -> Arm:
+             slot: str = "main", rates: Rates = BUNDLED) -> Arm:
     """An arm with one method for the first task and another for the second: `carry` says what becomes of the first.
 
     With a `slot` of its own the second stands beside the first, which stays as it is.
     """
     components: Mapping[str, tuple[Component, ...]] = {
         tasks[0]: (Component(method=first, carry=carry),), tasks[1]: (Component(method=then, carry=carry, slot=slot),)}
-    return Arm(name=name, label=label, components=dict(components), learning_rates=grid(first),
-               learning_rates_for={tasks[1]: grid(then)})
+    return Arm(name=name, label=label, components=dict(components), learning_rates=rates.of(first),
+               learning_rates_for={tasks[1]: rates.of(then)})
 
 
 def lora(rank: int, targets: str = "attention") -> Lora:

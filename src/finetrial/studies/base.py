@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import ClassVar
 
 from finetrial.catalog import name_of
 from finetrial.errors import UserError, unknown
 from finetrial.spec.study import Study
 
-AS_PUBLISHED_SCALE = "embedded"  # the only one at which studies are repeated as they were published
+EMBEDDED, FULL = "embedded", "full"
+AS_PUBLISHED_SCALE = EMBEDDED  # the only one at which studies are repeated as they were published
 
 
 class BuiltIn(ABC):
     """A study that comes with finetrial. The file name is its registered name."""
 
     summary: ClassVar[str]  # one line
-    scales: ClassVar[tuple[str, ...]] = ("embedded",)
-    sizes: ClassVar[tuple[str, ...]] = ("demo", "standard", "thorough")
+    sizes: ClassVar[Mapping[str, tuple[str, ...]]] = {
+        EMBEDDED: ("demo", "standard", "thorough"), FULL: ("published-budget", "standard", "thorough")}  # of each scale
 
     @abstractmethod
     def make(self, scale: str, size: str) -> Study:
@@ -33,10 +35,10 @@ class BuiltIn(ABC):
 
     def study(self, scale: str = "embedded", size: str = "standard") -> Study:
         """The study at a scale and size. Raises UserError for one that does not exist."""
-        if scale not in self.scales:
-            raise UserError(unknown("scale", scale, self.scales))
-        if size not in self.sizes:
-            raise UserError(unknown("size", size, self.sizes))
+        if scale not in self.sizes:
+            raise UserError(unknown("scale", scale, list(self.sizes)))
+        if size not in self.sizes[scale]:
+            raise UserError(unknown(f"size at the scale {scale}", size, list(self.sizes[scale])))
         return self.make(scale, size)
 
     def as_published(self, scale: str = AS_PUBLISHED_SCALE) -> Study:

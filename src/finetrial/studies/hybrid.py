@@ -3,6 +3,7 @@
     finetrial run hybrid --size demo      the 2 x 2 of LoRA and layer, three seeds
     finetrial run hybrid                  seven arms, five seeds
     finetrial run hybrid --size thorough  also joint training and JavaScript alone
+    finetrial run hybrid --scale full     codet5-small on CodeSearchNet, r=16, a layer at the end of the encoder
 
 Python (`pycode`), then JavaScript (`jscode`). Experiment 1, task-specific: LoRA and layer are new for each task.
 Experiment 2, shared layer: LoRA is new, the layer of the first task is used again, frozen or trained on.
@@ -10,11 +11,13 @@ Experiment 2, shared layer: LoRA is new, the layer of the first task is used aga
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import ClassVar
 
 from finetrial.methods.layer import Layer
+from finetrial.methods.lora import Lora
 from finetrial.methods.unfreeze import Unfreeze
+from finetrial.plan.hub_configs import known_config
 from finetrial.spec import (
     Arm,
     Base,
@@ -29,12 +32,25 @@ from finetrial.spec import (
     Study,
 )
 from finetrial.spec.study import BASE_ARM
-from finetrial.studies.arms import LORA_RATES, lora
+from finetrial.studies.arms import BUNDLED, HUB, Rates, lora
 from finetrial.studies.as_published import hybrid
-from finetrial.studies.base import BuiltIn
-from finetrial.studies.lora_vs_layer import JAVASCRIPT, OLD, PYTHON, code_tasks, swapped
+from finetrial.studies.base import EMBEDDED, FULL, BuiltIn
+from finetrial.studies.lora_vs_layer import (
+    CODET5,
+    EXPOSED,
+    JAVASCRIPT,
+    OLD,
+    PUBLISHED,
+    PYTHON,
+    code_tasks,
+    hub_tasks,
+    hub_training,
+    matched_rank,
+    swapped,
+)
 from finetrial.train.config import Budget, Training
 
+QUESTION = "How do LoRA and a new layer interact, and does sharing the layer between tasks help or hurt?"
 RANK, TARGETS = 8, "all-linear"
 MATCHED_RANK = 56  # 917,504 parameters; LoRA r=8 and one block together 920,832
 
@@ -45,56 +61,89 @@ class Hybrid(BuiltIn):
     summary: ClassVar[str] = "LoRA and a new layer together, task-specific or shared"
 
     def make(self, scale: str, size: str) -> Study:
-        """The embedded study at one of three sizes."""
+        """The study at one of three sizes of a scale."""
+        return _full(size) if scale == FULL else self._embedded(size)
+
+    def _embedded(self, size: str) -> Study:
         demo, thorough = size == "demo", size == "thorough"
-        bases = (Base(name="tiny-gpt"),)
         return Study(
-            name="hybrid", scale="embedded", size=size,
-            question="How do LoRA and a new layer interact, and does sharing the layer between tasks help or hurt?",
-            bases=bases, tasks=code_tasks(), sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
-            arms=_arms(size), evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle")),
+            name="hybrid", scale=EMBEDDED, size=size, question=QUESTION, bases=(Base(name="tiny-gpt"),),
+            tasks=code_tasks(), sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
+            arms=_arms(size, Parts(lora(RANK, TARGETS), Layer(), MATCHED_RANK, BUNDLED)),
+            evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle")),
             controls=Controls(reference="lora", positive=PositiveControl(arm="lora", task=OLD),
                               single_task=thorough, joint=thorough),
-            hypotheses=_hypotheses(size, [base.name for base in bases]),
+            hypotheses=_hypotheses(size),
             training=Training(budget=Budget(amount=60 if size == "thorough" else 40, unit="steps"), sequence_length=256,
                               batch_sequences=4),
             seeds=tuple(range(3 if demo else 5)), factors=("method", "rank", "targets", "sharing"),
-            notes=("tiny models of 5 to 8 million parameters: results on them are results on tiny models",))
+            notes=("tiny-gpt has 5 million parameters: results on it are results on a tiny model",))
 
     def make_as_published(self) -> Study:
         """The two published experiments, and the same over several seeds and rates."""
         return hybrid.study()
 
 
-def _both(name: str, label: str, layer: Carry) -> Arm:
+@dataclass(frozen=True)
+class Parts:
+    """What the arms of a scale are made of; `matched_rank`: of LoRA with as many parameters as LoRA and layer."""
+
+    adapter: Lora
+    layer: Layer
+    matched_rank: int
+    rates: Rates
+
+
+def _full(size: str) -> Study:
+    """codet5-small with the published parts: LoRA r=16 (dropout 0.1) and a layer at the end of the encoder."""
+    published = size == "published-budget"
+    adapter, layer = Lora(rank=16, targets="attention", dropout=0.1), Layer(stack="encoder")
+    config = known_config(CODET5.source)
+    assert config is not None
+    counts = [method.count_trainable(config) or 0 for method in (adapter, layer)]
+    parts = Parts(adapter, layer, matched_rank(sum(counts), config), PUBLISHED if published else HUB)
+    return Study(
+        name="hybrid", scale=FULL, size=size, question=QUESTION, bases=(CODET5,), tasks=hub_tasks(),
+        sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),), arms=_arms(size, parts),
+        evaluation=Evaluation(routings=("latest", "oracle")),
+        controls=Controls(reference="lora", positive=PositiveControl(arm="lora", task=OLD),
+                          single_task=not published, joint=not published),
+        hypotheses=_hypotheses(size), training=hub_training(size), seeds=tuple(range(3 if published else 5)),
+        factors=("method", "rank", "targets", "sharing"),
+        notes=(EXPOSED, *(("the published learning rate, untuned",) if published else ())))
+
+
+def _both(name: str, label: str, layer: Carry, parts: Parts) -> Arm:
     """LoRA, new for each task, and a layer that is carried on in some way."""
-    adapter = Component(method=lora(RANK, TARGETS), slot="adapter", carry=Carry.FRESH)
-    block = Component(method=Layer(), slot="layer")
+    adapter = Component(method=parts.adapter, slot="adapter", carry=Carry.FRESH)
+    block = Component(method=parts.layer, slot="layer")
     later = block.model_copy(update={"carry": layer})
     return Arm(name=name, label=label, components={PYTHON: (block, adapter), JAVASCRIPT: (later, adapter)},
-               learning_rates=LORA_RATES, factors={"lora": 1, "layer": 1})
+               learning_rates=parts.rates.added, factors={"lora": 1, "layer": 1})
 
 
-def _arms(size: str) -> tuple[Arm, ...]:
-    alone = swapped("lora", "LoRA r=8 alone", lora(RANK, TARGETS)).model_copy(update={"factors": {"lora": 1, "layer": 0}})
-    layer = swapped("layer", "new layer alone", Layer()).model_copy(update={"factors": {"lora": 0, "layer": 1}})
-    specific = _both("specific", "LoRA + layer, new for each task", Carry.FRESH)
+def _arms(size: str, parts: Parts) -> tuple[Arm, ...]:
+    rates, rank = parts.rates, parts.adapter.rank
+    alone = swapped("lora", f"LoRA r={rank} alone", parts.adapter, rates=rates)
+    layer = swapped("layer", "new layer alone", parts.layer, rates=rates)
+    few = (alone.model_copy(update={"factors": {"lora": 1, "layer": 0}}),
+           layer.model_copy(update={"factors": {"lora": 0, "layer": 1}}),
+           _both("specific", "LoRA + layer, new for each task", Carry.FRESH, parts))
     if size == "demo":
-        return alone, layer, specific
-    return (alone, layer, specific,
-            _both("shared-frozen", "new LoRA, the first task's layer frozen", Carry.FREEZE),
-            _both("shared-trained", "new LoRA, the first task's layer trained on", Carry.CONTINUE),
-            swapped("lora-matched", f"LoRA r={MATCHED_RANK}: as many parameters as both", lora(MATCHED_RANK, TARGETS)),
-            swapped("unfreeze", "the last old layer unfrozen", Unfreeze(last=1)))
+        return few
+    return (*few, _both("shared-frozen", "new LoRA, the first task's layer frozen", Carry.FREEZE, parts),
+            _both("shared-trained", "new LoRA, the first task's layer trained on", Carry.CONTINUE, parts),
+            swapped("lora-matched", f"LoRA r={parts.matched_rank}: as many parameters as both",
+                    lora(parts.matched_rank, TARGETS), rates=rates),
+            swapped("unfreeze", "the last old layer unfrozen", Unfreeze(last=1), rates=rates))
 
 
-def _hypotheses(size: str, bases: list[str]) -> tuple[Hypothesis, ...]:
-    """Fixed before the run; on the first base, judged by chrF, each task answered by its own parts (ORACLE)."""
-    where = {"base": bases[0]} if len(bases) > 1 else {}
+def _hypotheses(size: str) -> tuple[Hypothesis, ...]:
+    """Fixed before the run; judged by chrF, each task answered by its own parts (ORACLE)."""
     oracle = "latest" if size == "demo" else "oracle"
 
     def better(left: str, right: str, task: str, routing: str = "latest") -> Contrast:
-        return Contrast(left=left, right=right, task=task, routing=routing, expect="greater", margin=0.01, **where)
+        return Contrast(left=left, right=right, task=task, routing=routing, expect="greater", margin=0.01)
 
     beats_parts = Hypothesis(
         name="H3", statement="Task-specific LoRA + layer beats each component alone on JavaScript"
@@ -102,19 +151,19 @@ def _hypotheses(size: str, bases: list[str]) -> tuple[Hypothesis, ...]:
         all_of=tuple(better("specific", other, JAVASCRIPT)
                      for other in ("lora", "layer", *(() if size == "demo" else ("lora-matched",)))))
     if size == "demo":
-        return beats_parts, _interaction(where)
+        return beats_parts, _interaction()
     specific = Hypothesis(
         name="H1", statement="Task-specific beats shared on each task.",
         all_of=tuple(better("specific", "shared-trained", task, oracle) for task in (PYTHON, JAVASCRIPT)))
     transfer = Hypothesis(
         name="H2", statement="A shared layer that is trained on helps JavaScript: it beats the task-specific one there.",
         contrast=better("shared-trained", "specific", JAVASCRIPT), primary=False)
-    return specific, transfer, beats_parts, _interaction(where)
+    return specific, transfer, beats_parts, _interaction()
 
 
-def _interaction(where: Mapping[str, str]) -> Hypothesis:
+def _interaction() -> Hypothesis:
     """(both - layer) - (LoRA - none), none being the untouched base."""
     contrast = Contrast(left="specific", right="layer", interaction=("lora", BASE_ARM), task=JAVASCRIPT,
-                        expect="less", margin=0.01, **where)
+                        expect="less", margin=0.01)
     return Hypothesis(name="H4", statement="LoRA and the layer do not add up: what LoRA gains on JavaScript is less with "
                                            "the layer than without it.", contrast=contrast, primary=False)

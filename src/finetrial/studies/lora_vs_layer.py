@@ -3,6 +3,7 @@
     finetrial run lora-vs-layer --size demo      LoRA r=8, LoRA at the layer's parameters, layer; three seeds
     finetrial run lora-vs-layer                  five arms, five seeds, both routings
     finetrial run lora-vs-layer --size thorough  also interleaved and random layers
+    finetrial run lora-vs-layer --scale full     codet5-small on CodeSearchNet, Python then JavaScript
 
 `pycode` (description -> Python body), then `jscode` (comment -> JavaScript function). Parts are swapped per task: the
 second task starts a fresh one beside the base. Under LATEST the newest part answers for both tasks, which is where
@@ -11,12 +12,15 @@ forgetting can be seen; under ORACLE the old part answers for Python, unchanged:
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from finetrial.methods.base import Method
 from finetrial.methods.full import Full
 from finetrial.methods.layer import Layer
 from finetrial.methods.unfreeze import Unfreeze
+from finetrial.plan.hub_configs import known_config
+from finetrial.plan.match import match
 from finetrial.spec import (
     Arm,
     Base,
@@ -31,15 +35,20 @@ from finetrial.spec import (
     Study,
     TaskUse,
 )
-from finetrial.studies.arms import grid, lora
+from finetrial.studies.arms import BUNDLED, HUB, Rates, lora
 from finetrial.studies.as_published import lora_vs_layer
-from finetrial.studies.base import BuiltIn
+from finetrial.studies.base import EMBEDDED, FULL, BuiltIn
+from finetrial.tasks.code_search_net import CodeSearchNet
 from finetrial.tasks.jscode import Jscode
 from finetrial.tasks.pycode import Pycode
 from finetrial.tasks.python_text import PythonText
 from finetrial.train.config import Budget, Training
 
 PYTHON, JAVASCRIPT, OLD = "pycode", "jscode", "python-text"
+QUESTION = "Frozen base plus swappable LoRA adapters, or frozen base plus swappable new layers?"
+CODET5 = Base(name="codet5-small", source="Salesforce/codet5-small")
+EXPOSED = "codet5 was pretrained on CodeSearchNet: test functions may be among what it has read"
+PUBLISHED = Rates((5e-5,), (5e-4,))  # one each: untuned
 MATCHED_RANK = 48  # all linear layers of tiny-gpt: 786,432 parameters, one new block 789,760
 
 
@@ -49,20 +58,22 @@ class LoraVsLayer(BuiltIn):
     summary: ClassVar[str] = "LoRA or a whole new layer, Python then JavaScript"
 
     def make(self, scale: str, size: str) -> Study:
-        """The embedded study at one of three sizes."""
+        """The study at one of three sizes of a scale."""
+        return _full(size) if scale == FULL else self._embedded(size)
+
+    def _embedded(self, size: str) -> Study:
         demo = size == "demo"
-        bases = (Base(name="tiny-gpt"),)
         return Study(
-            name="lora-vs-layer", scale="embedded", size=size,
-            question="Frozen base plus swappable LoRA adapters, or frozen base plus swappable new layers?",
-            bases=bases, tasks=code_tasks(), sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
-            arms=_arms(size), evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle")),
+            name="lora-vs-layer", scale=EMBEDDED, size=size, question=QUESTION, bases=(Base(name="tiny-gpt"),),
+            tasks=code_tasks(), sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
+            arms=_arms(size, Layer(), MATCHED_RANK, BUNDLED),
+            evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle")),
             controls=Controls(reference="lora-r8", positive=PositiveControl(arm="lora-r8", task=OLD)),
-            hypotheses=_hypotheses([base.name for base in bases]),
+            hypotheses=_hypotheses(),
             training=Training(budget=Budget(amount=60 if size == "thorough" else 40, unit="steps"), sequence_length=256,
                               batch_sequences=4),
             seeds=tuple(range(3 if demo else 5)), factors=("method", "rank", "targets", "position", "init"),
-            notes=("tiny models of 5 to 8 million parameters: results on them are results on tiny models",
+            notes=("tiny-gpt has 5 million parameters: results on it are results on a tiny model",
                    "tiny-gpt was pretrained on Python, never on JavaScript"))
 
     def make_as_published(self) -> Study:
@@ -77,39 +88,76 @@ def code_tasks() -> tuple[TaskUse, ...]:
             TaskUse(name=OLD, task=PythonText(), role="outside", num_val=20, num_test=150, max_tokens=64))
 
 
-def swapped(name: str, label: str, method: Method, carry: Carry = Carry.FRESH) -> Arm:
+def hub_tasks() -> tuple[TaskUse, ...]:
+    """The same of CodeSearchNet, 8,000 functions each."""
+    return (TaskUse(name=PYTHON, task=CodeSearchNet(programming_language="python"), num_train=8_000, num_val=200,
+                    num_test=500, max_new_tokens=192),
+            TaskUse(name=JAVASCRIPT, task=CodeSearchNet(programming_language="javascript"), num_train=8_000, num_val=200,
+                    num_test=500, max_new_tokens=192),
+            TaskUse(name=OLD, task=PythonText(), role="outside", num_val=40, num_test=150, max_tokens=128))
+
+
+def hub_training(size: str) -> Training:
+    """The published budget: two epochs of 8,000, batch 8. In fp32: T5 models overflow in fp16."""
+    return Training(budget=Budget(amount=2 if size == "published-budget" else 1, unit="epochs"), sequence_length=320,
+                    batch_sequences=8)
+
+
+def matched_rank(target: int, config: Mapping[str, Any]) -> int:
+    """The rank at which LoRA on all linear layers trains as many parameters as `target`, or nearly."""
+    return int(match(lora(8, "all-linear"), "rank", target, config)[0].value)
+
+
+def _full(size: str) -> Study:
+    """codet5-small, an encoder-decoder: the new layer stands at the end of the encoder, as in the published study."""
+    published, layer = size == "published-budget", Layer(stack="encoder")
+    config = known_config(CODET5.source)
+    assert config is not None
+    trainable = layer.count_trainable(config)
+    assert trainable is not None
+    return Study(
+        name="lora-vs-layer", scale=FULL, size=size, question=QUESTION, bases=(CODET5,), tasks=hub_tasks(),
+        sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
+        arms=_arms("demo" if published else size, layer, matched_rank(trainable, config),
+                   PUBLISHED if published else HUB),
+        evaluation=Evaluation(routings=("latest", "oracle")),
+        controls=Controls(reference="lora-r8", positive=PositiveControl(arm="lora-r8", task=OLD)),
+        hypotheses=_hypotheses(), training=hub_training(size), seeds=tuple(range(3 if published else 5)),
+        factors=("method", "rank", "targets", "position", "init"),
+        notes=(EXPOSED, *(("the published learning rate, untuned",) if published else ())))
+
+
+def swapped(name: str, label: str, method: Method, carry: Carry = Carry.FRESH, rates: Rates = BUNDLED) -> Arm:
     """A part that the second task starts anew (or goes on with)."""
     return Arm(name=name, label=label, components={"*": (Component(method=method, carry=carry),)},
-               learning_rates=grid(method))
+               learning_rates=rates.of(method))
 
 
-def _arms(size: str) -> tuple[Arm, ...]:
-    few = (swapped("lora-r8", "LoRA r=8, all linear layers", lora(8, "all-linear")),
-           swapped("lora-matched", f"LoRA r={MATCHED_RANK}: as many parameters as the layer",
-                   lora(MATCHED_RANK, "all-linear")),
-           swapped("layer", "new layer at the end, zero output", Layer()))
+def _arms(size: str, layer: Layer, rank: int, rates: Rates) -> tuple[Arm, ...]:
+    few = (swapped("lora-r8", "LoRA r=8, all linear layers", lora(8, "all-linear"), rates=rates),
+           swapped("lora-matched", f"LoRA r={rank}: as many parameters as the layer", lora(rank, "all-linear"),
+                   rates=rates),
+           swapped("layer", "new layer at the end, zero output", layer, rates=rates))
     if size == "demo":
         return few
-    standard = (*few, swapped("full", "full fine-tuning, one model for both", Full(), Carry.CONTINUE),
-                swapped("unfreeze", "the last old layer unfrozen", Unfreeze(last=1)))
+    standard = (*few, swapped("full", "full fine-tuning, one model for both", Full(), Carry.CONTINUE, rates),
+                swapped("unfreeze", "the last old layer unfrozen", Unfreeze(last=1), rates=rates))
     if size == "standard":
         return standard
-    return (*standard, swapped("layer-interleaved", "new layer in the middle, zero output", Layer(position=2)),
+    return (*standard, swapped("layer-interleaved", "new layer in the middle, zero output",
+                               layer.model_copy(update={"position": 2}), rates=rates),
             swapped("layer-random", "new layer at the end, random, output x0.01",
-                    Layer(init="random", output_scale=0.01)))
+                    layer.model_copy(update={"init": "random", "output_scale": 0.01}), rates=rates))
 
 
-def _hypotheses(bases: list[str]) -> tuple[Hypothesis, ...]:
-    """Fixed before the run; on the first base."""
-    where = {"base": bases[0]} if len(bases) > 1 else {}
+def _hypotheses() -> tuple[Hypothesis, ...]:
+    """Fixed before the run."""
     return (
         Hypothesis(name="H1", statement="LoRA r=8 writes better JavaScript (chrF) than the new layer.",
-                   contrast=Contrast(left="lora-r8", right="layer", task=JAVASCRIPT, expect="greater", margin=0.01,
-                                     **where)),
+                   contrast=Contrast(left="lora-r8", right="layer", task=JAVASCRIPT, expect="greater", margin=0.01)),
         Hypothesis(name="H2", statement="Where the newest part answers for both, the layer forgets less Python than "
                                         "LoRA r=8.",
                    contrast=Contrast(left="layer", right="lora-r8", quantity="forgetting", task=PYTHON,
-                                     metric="nats-per-token", expect="less", margin=0.02, **where)),
+                                     metric="nats-per-token", expect="less", margin=0.02)),
         Hypothesis(name="H3", statement="At equal parameters LoRA and the new layer do not differ on JavaScript (chrF).",
-                   contrast=Contrast(left="lora-matched", right="layer", task=JAVASCRIPT, expect="equal", margin=0.01,
-                                     **where)))
+                   contrast=Contrast(left="lora-matched", right="layer", task=JAVASCRIPT, expect="equal", margin=0.01)))

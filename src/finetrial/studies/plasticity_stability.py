@@ -2,7 +2,8 @@
 
     finetrial run plasticity-stability --size demo      three arms, three seeds
     finetrial run plasticity-stability                  five arms, five seeds
-    finetrial run plasticity-stability --size thorough  also B then A, joint training, B alone, and oracle routing
+    finetrial run plasticity-stability --size thorough  also B then A, joint training, B alone
+    finetrial run plasticity-stability --scale full     gpt2: OASST1 replies, then CNN/DailyMail; old text: WikiText-2
 
 A = `pydoc-chat` (function -> documentation), B = `pycode` (description -> function), on `tiny-gpt`; judged under LATEST
 routing. The published design had one path (A by full fine-tuning, then B by LoRA), which ties the method to the
@@ -15,15 +16,22 @@ from typing import ClassVar
 
 from finetrial.methods.full import Full
 from finetrial.spec import Arm, Base, Carry, Contrast, Controls, Hypothesis, PositiveControl, Sequence, Study, TaskUse
-from finetrial.studies.arms import arm, lora, path_arm
+from finetrial.studies.arms import BUNDLED, HUB, Rates, arm, lora, path_arm
 from finetrial.studies.as_published import plasticity_stability
-from finetrial.studies.base import BuiltIn
+from finetrial.studies.base import EMBEDDED, FULL, BuiltIn
+from finetrial.tasks.cnn_dailymail import CnnDailymail
+from finetrial.tasks.oasst1 import Oasst1
 from finetrial.tasks.pycode import Pycode
 from finetrial.tasks.pydoc_chat import PydocChat
 from finetrial.tasks.python_text import PythonText
+from finetrial.tasks.wikitext import Wikitext
 from finetrial.train.config import Budget, Training
 
-A, B, OLD = "pydoc-chat", "pycode", "python-text"
+QUESTION = ("To what extent do full fine-tuning and LoRA demonstrate plasticity-stability trade-offs in language models, "
+            "considering the impact on task performance, model stability, and computational efficiency when adapting "
+            "to new tasks?")
+EMBEDDED_TASKS, HUB_TASKS = ("pydoc-chat", "pycode", "python-text"), ("oasst1", "cnn-dailymail", "wikitext")  # A, B, old
+LOSSES = ("nats-per-token", "bits-per-byte", "kl-from-base")
 FORWARD, BACKWARD = "a-then-b", "b-then-a"
 
 
@@ -33,25 +41,25 @@ class PlasticityStability(BuiltIn):
     summary: ClassVar[str] = "full fine-tuning and LoRA along A then B: plasticity against stability"
 
     def make(self, scale: str, size: str) -> Study:
-        """The embedded study at one of three sizes."""
+        """The study at one of three sizes of a scale."""
+        return _full(size) if scale == FULL else self._embedded(size)
+
+    def _embedded(self, size: str) -> Study:
         demo, thorough = size == "demo", size == "thorough"
         test = 150 if not thorough else 200
+        a, b, old = EMBEDDED_TASKS
         return Study(
-            name="plasticity-stability", scale="embedded", size=size,
-            question="To what extent do full fine-tuning and LoRA demonstrate plasticity-stability trade-offs in "
-                     "language models, considering the impact on task performance, model stability, and "
-                     "computational efficiency when adapting to new tasks?",
-            bases=(Base(name="tiny-gpt"),),
-            tasks=(TaskUse(name=A, task=PydocChat(), num_val=40, num_test=test),
-                   TaskUse(name=B, task=Pycode(), num_val=40, num_test=test),
-                   TaskUse(name=OLD, task=PythonText(), role="outside", num_val=20, num_test=test, max_tokens=128,
-                           metrics=("nats-per-token", "bits-per-byte", "kl-from-base"))),
-            sequences=(Sequence(name=FORWARD, tasks=(A, B)), *((Sequence(name=BACKWARD, tasks=(B, A)),)
+            name="plasticity-stability", scale=EMBEDDED, size=size, question=QUESTION, bases=(Base(name="tiny-gpt"),),
+            tasks=(TaskUse(name=a, task=PydocChat(), num_val=40, num_test=test),
+                   TaskUse(name=b, task=Pycode(), num_val=40, num_test=test),
+                   TaskUse(name=old, task=PythonText(), role="outside", num_val=20, num_test=test, max_tokens=128,
+                           metrics=LOSSES)),
+            sequences=(Sequence(name=FORWARD, tasks=(a, b)), *((Sequence(name=BACKWARD, tasks=(b, a)),)
                                                              if thorough else ())),
-            arms=_arms(size),
-            controls=Controls(reference="full-full", positive=PositiveControl(arm="full-full", task=OLD),
+            arms=_arms(size, BUNDLED, (a, b)),
+            controls=Controls(reference="full-full", positive=PositiveControl(arm="full-full", task=old),
                               single_task=thorough, joint=thorough),
-            hypotheses=_hypotheses(),
+            hypotheses=_hypotheses(a, b),
             training=Training(budget=Budget(amount=60 if size == "thorough" else 40, unit="steps"), sequence_length=256,
                               batch_sequences=4),
             seeds=tuple(range(3 if demo else 5)),
@@ -63,30 +71,52 @@ class PlasticityStability(BuiltIn):
         return plasticity_stability.study()
 
 
-def _arms(size: str) -> tuple[Arm, ...]:
-    full, adapter, tasks = Full(), lora(8), (A, B)
-    arms = (arm("full-full", "full, then full", full),
-            arm("lora-lora", "LoRA r=8, then the same LoRA", adapter),
-            path_arm("full-lora", "full, then LoRA r=8", full, adapter, Carry.MERGE, tasks),
-            path_arm("lora-full", "LoRA r=8 merged, then full", adapter, full, Carry.MERGE, tasks),
-            path_arm("lora-merge-lora", "LoRA r=8 merged, then new LoRA", adapter, adapter, Carry.MERGE, tasks))
+def _full(size: str) -> Study:
+    """gpt2 on conversations, then on summaries."""
+    a, b, old = HUB_TASKS
+    published, thorough = size == "published-budget", size == "thorough"
+    return Study(
+        name="plasticity-stability", scale=FULL, size=size, question=QUESTION,
+        bases=(Base(name="gpt2", source="openai-community/gpt2"),),
+        tasks=(TaskUse(name=a, task=Oasst1(), num_train=4_000, num_val=100, num_test=300),
+               TaskUse(name=b, task=CnnDailymail(), num_train=4_000, num_val=100, num_test=300, max_new_tokens=128),
+               TaskUse(name=old, task=Wikitext(), role="outside", num_val=100, num_test=300, metrics=LOSSES)),
+        sequences=(Sequence(name=FORWARD, tasks=(a, b)), *((Sequence(name=BACKWARD, tasks=(b, a)),) if thorough else ())),
+        arms=_arms(size, Rates((5e-5,), (2e-4,)) if published else HUB, (a, b)),
+        controls=Controls(reference="full-full", positive=PositiveControl(arm="full-full", task=old),
+                          single_task=not published, joint=not published),
+        hypotheses=_hypotheses(a, b),
+        training=Training(budget=Budget(amount=1, unit="epochs"), sequence_length=512, batch_sequences=16,
+                          precision="fp16"),
+        seeds=tuple(range(3 if published else 5)), factors=("method", "rank", "targets", "path"),
+        notes=("no rates were published; one each, untuned: an arm that loses may only have the worse rate",)
+        if published else ())
+
+
+def _arms(size: str, rates: Rates, tasks: tuple[str, str]) -> tuple[Arm, ...]:
+    full, adapter = Full(), lora(8)
+    arms = (arm("full-full", "full, then full", full, rates=rates),
+            arm("lora-lora", "LoRA r=8, then the same LoRA", adapter, rates=rates),
+            path_arm("full-lora", "full, then LoRA r=8", full, adapter, Carry.MERGE, tasks, rates=rates),
+            path_arm("lora-full", "LoRA r=8 merged, then full", adapter, full, Carry.MERGE, tasks, rates=rates),
+            path_arm("lora-merge-lora", "LoRA r=8 merged, then new LoRA", adapter, adapter, Carry.MERGE, tasks, rates=rates))
     return arms[:3] if size == "demo" else arms
 
 
-def _hypotheses() -> tuple[Hypothesis, ...]:
+def _hypotheses(a: str, b: str) -> tuple[Hypothesis, ...]:
     """Fixed before the run; judged after both tasks, under LATEST."""
     full, adapter = "full-full", "lora-lora"
 
     def learns(x: str, y: str) -> Contrast:
-        return Contrast(left=x, right=y, task=B, metric="nats-per-token", sequence=FORWARD, expect="greater",
+        return Contrast(left=x, right=y, task=b, metric="nats-per-token", sequence=FORWARD, expect="greater",
                         margin=0.02)
 
     def forgets(x: str, y: str) -> Contrast:
-        return Contrast(left=x, right=y, quantity="forgetting", task=A, metric="nats-per-token", sequence=FORWARD,
+        return Contrast(left=x, right=y, quantity="forgetting", task=a, metric="nats-per-token", sequence=FORWARD,
                         expect="greater", margin=0.02)
 
     def costs_less(x: str, y: str) -> Contrast:
-        return Contrast(left=x, right=y, quantity="cost", cost="optimizer_bytes", task=B, sequence=FORWARD,
+        return Contrast(left=x, right=y, quantity="cost", cost="optimizer_bytes", task=b, sequence=FORWARD,
                         expect="less")
 
     trade_off = Hypothesis(
@@ -98,11 +128,11 @@ def _hypotheses() -> tuple[Hypothesis, ...]:
     at_matched = Hypothesis(
         name="H2b", statement="At matched plasticity on the new task, LoRA forgets less of the task before than full "
                               "fine-tuning.",
-        contrast=Contrast(left=adapter, right=full, quantity="forgetting-at-matched-plasticity", task=A, learned=B,
+        contrast=Contrast(left=adapter, right=full, quantity="forgetting-at-matched-plasticity", task=a, learned=b,
                           metric="nats-per-token", sequence=FORWARD, expect="less", margin=0.02))
     after_full = Hypothesis(
         name="H2c", statement="After full fine-tuning on the first task, LoRA on the second forgets less of the first "
                               "than full fine-tuning on the second does.",
-        contrast=Contrast(left="full-lora", right=full, quantity="forgetting", task=A, metric="nats-per-token",
+        contrast=Contrast(left="full-lora", right=full, quantity="forgetting", task=a, metric="nats-per-token",
                           sequence=FORWARD, expect="less", margin=0.02))
     return trade_off, at_matched, after_full

@@ -118,6 +118,16 @@ class Task(BaseModel):
                 found[option] = str(folder / path if there and folder is not None else path.absolute())
         return self.model_copy(update=found)
 
+    @property
+    def origin(self) -> str:
+        """The repository of the hub that the rows come from; '' for rows of this machine."""
+        return ""
+
+    @property
+    def is_here(self) -> bool:
+        """False while rows of the hub have not been fetched yet."""
+        return True
+
     def fetch(self, say: Callable[[str], None] | None = None) -> str:
         """Bring data that is not on this machine; returns where it comes from, in a line, or '' if there is none to bring.
 

@@ -81,6 +81,18 @@ class PublishedTask(LocalTask):
         return any(getattr(self, option) is not None for option in self.path_options)
 
     @property
+    def origin(self) -> str:
+        """The repository, unless the rows are the user's."""
+        return "" if self.is_local else self.repository
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the revision has been resolved, which the first fetch does."""
+        from finetrial.tasks.sources.hub import recorded_commit
+
+        return self.is_local or recorded_commit(self.repository, self.revision) is not None
+
+    @property
     def splits(self) -> tuple[Split, ...]:
         """Those of the files, and `val`, which is lent by `train`."""
         published = super().splits if self.is_local else tuple(self.hub_files().values())

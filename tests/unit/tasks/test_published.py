@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,14 +28,6 @@ from finetrial.tasks.published import PublishedTask
 
 REAL = Path(os.environ.get("FINETRIAL_REAL_DATA", Path(__file__).parents[4] / "shared" / "real"))
 Rows = Sequence[dict[str, Any]]
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    monkeypatch.setenv("FINETRIAL_CACHE", str(tmp_path / "finetrial"))
-    with LoopbackHub() as server:
-        server.point_at_it(monkeypatch, tmp_path / "hub")
-        yield server
 
 
 def _parquet(rows: Rows) -> bytes:

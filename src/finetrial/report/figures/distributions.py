@@ -5,7 +5,7 @@ from __future__ import annotations
 import altair as alt
 
 from finetrial.analysis import numbers
-from finetrial.records.results import Distribution
+from finetrial.records.outputs import Distribution
 from finetrial.report.facts import Facts, Path
 from finetrial.report.figures.theme import Figure, Panel, Rows, colour, named, panel, span, title
 from finetrial.report.quantities import metric_on
