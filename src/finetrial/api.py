@@ -147,4 +147,6 @@ def _frame(rows: Sequence[BaseModel]) -> pd.DataFrame:
     import pandas as pd
 
     dumped = [row.model_dump() for row in rows]
-    return pd.DataFrame([{**values, **values.pop(POINT)} if POINT in values else values for values in dumped])
+    for values in dumped:
+        values.update(values.pop(POINT, {}))
+    return pd.DataFrame(dumped)

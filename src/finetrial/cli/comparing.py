@@ -39,6 +39,9 @@ def compare_command(asked: Asked, *, runs: Path, store: Path | None, device: str
                     accept: tuple[str, ...] = (), command: str) -> None:
     """Run the comparison; print the plan before it starts and the answers after."""
     seconds, limits = read_seconds(asked.within), read_limits(asked)
+    if asked.max_forgetting is not None and asked.keep is None:
+        raise UserError("--max-forgetting needs --keep: without old text forgetting is NOT MEASURED",
+                        "give text that must not be forgotten: --keep old.txt")
     columns = read_columns(asked.columns, "--columns")
     keep_columns = read_columns(asked.keep_columns, "--keep-columns")
 

@@ -20,6 +20,7 @@ def export_command(run: str, arm: str, output: Path, merge: bool, seed: int | No
     """Write the weights and say how to load them."""
     from finetrial.run.adapters import export
 
+    _no_progress_bars()
     done = export(find_run(run, runs), arm, output, merged=merge, command=command, seed=seed, phase=phase)
     if done.largest_difference is not None:
         say_line(f"merged; largest difference of a logit from the unmerged model: {done.largest_difference:.2g}")
@@ -44,9 +45,17 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
     for name in chosen:
         if name not in labels:
             raise UserError(unknown("arm", name, labels), f"finetrial show {folder.name} lists them")
+    _no_progress_bars()
     say(heading("Prompt"), indented(Text(prompt)))
     for name, text in ask(folder, chosen, prompt, tokens).items():
         say(heading(labels[name]), indented(Text(text)))
+
+
+def _no_progress_bars() -> None:
+    """Loading a model takes a moment; a bar for each of several models hides what is printed."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
 
 
 def open_command(name: str, runs: Path) -> None:
