@@ -105,9 +105,9 @@ class Line:
         """The routings whose answering instances differ after phase `index`; the first one is `latest`."""
         found: list[Routing] = ["latest"]
         state = self.states[index - 1]
-        if "oracle" in self.builder.study.evaluation.routings:
-            if answering(state, "oracle", task) != answering(state, "latest"):
-                found.append("oracle")
+        asked = "oracle" in self.builder.study.evaluation.routings
+        if asked and answering(state, "oracle", task) != answering(state, "latest"):
+            found.append("oracle")
         return found
 
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from finetrial import catalog
 from finetrial.fingerprint import key_of
@@ -20,12 +20,14 @@ from finetrial.tasks.chat import VERSION as CHAT_VERSION
 from finetrial.tasks.flaws import NO_FLAWS
 from finetrial.train.config import Budget, Training
 
+Attention = Literal["sdpa", "eager"]
+
 
 @dataclass(frozen=True)
 class Resolved:
     """What the machine decides and the key must know: it changes the last bits of the results."""
 
-    attention: str = "sdpa"
+    attention: Attention = "sdpa"
     threads: int = 1
 
 
@@ -55,7 +57,7 @@ def model(base: ResolvedBase, resolved: Resolved) -> dict[str, Any]:
     return {"base": base.weights_digest, "attention": attention(base, resolved), "threads": resolved.threads}
 
 
-def attention(base: ResolvedBase, resolved: Resolved) -> str:
+def attention(base: ResolvedBase, resolved: Resolved) -> Attention:
     """T5 adds its relative bias to the scores: with sdpa the kernel, and so the last bits, would depend on whether the
     bias is trained, and arms would differ in it."""
     return "eager" if base.config.get("is_encoder_decoder") else resolved.attention

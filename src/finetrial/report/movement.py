@@ -85,6 +85,7 @@ def _relation(facts: Facts, path: Path, arms: Sequence[ArmMark], task: str) -> s
         return ""
     from scipy import stats
 
-    found = float(stats.spearmanr(*zip(*pairs, strict=True)).statistic)
+    moved_by, lost_by = zip(*pairs, strict=True)
+    found = float(stats.spearmanr(moved_by, lost_by).statistic)
     return (f"Across {len(pairs)} arms the rank correlation of KL on {task} with what was forgotten of it is "
             f"{found:.2f} (descriptive: arms are few).")

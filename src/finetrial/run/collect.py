@@ -125,9 +125,9 @@ def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mappin
     answered = generated.record.values.get("answer_digest") if generated is not None else None
     for who, metrics in read_scores(found.folder).items():
         cell = CellKey(row.base, row.arm if who == MODEL else who, row.sequence, row.seed, point)
-        for metric, statistics in metrics.items():
+        for metric, columns in metrics.items():
             if metric in scorers[row.of.task]:
-                yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, items, statistics,
+                yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, items, columns,
                                  row.of.routing, answer_digest=answered)
 
 
@@ -161,8 +161,8 @@ def _probe_scores(plan: Plan, row: PlannedProbe, scorers: Mapping[str, Mapping[s
     items = reader.items_of(row.base, PredictionOf(row.task, "test"), columns)
     for metric, scorer in scorers[row.task].items():
         if scorer.needs == "probe":
-            statistics_ = np.asarray(scorer.statistics(columns), np.float64)
-            yield ItemScores(cell, row.phase, row.task, "test", metric, items, statistics_,
+            statistic = np.asarray(scorer.statistics(columns), np.float64)
+            yield ItemScores(cell, row.phase, row.task, "test", metric, items, statistic,
                              answer_digest=found.record.values["answer_digest"])
 
 

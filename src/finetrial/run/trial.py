@@ -260,9 +260,9 @@ def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -
                 continue
             if place in chosen and chosen[place] == cell.key.point.learning_rate:
                 target = folder / cell.key.base / cell.key.arm / cell.key.sequence / f"seed-{cell.key.seed}"
-                place = target / f"phase-{phase.index}-{phase.task}"
-                link_tree(trained.folder / WEIGHTS, place)
-                shutil.copyfile(trained.folder / STATE, place / STATE)
+                kept = target / f"phase-{phase.index}-{phase.task}"
+                link_tree(trained.folder / WEIGHTS, kept)
+                shutil.copyfile(trained.folder / STATE, kept / STATE)
 
 
 def _raise_for_data(stages: Sequence[Stage], result: ExecutionResult) -> None:

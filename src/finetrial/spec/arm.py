@@ -64,11 +64,11 @@ class Arm(Frozen):
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")
     components: dict[str, tuple[Component, ...]]
     learning_rates: tuple[float, ...] = Field(min_length=1)
-    learning_rates_for: dict[str, tuple[float, ...]] = {}  # another grid for the phases of some tasks
+    learning_rates_for: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # another grid for the phases of some tasks
     training: Training | None = None  # None = the study's; anything else must be a declared factor
-    num_train: dict[str, int] = {}  # training rows by task, where they are not as the task says; a factor
+    num_train: dict[str, int] = Field(default_factory=dict)  # training rows by task, where they are not as the task says; a factor
     sequences: tuple[str, ...] = ()  # the study's sequences that this arm goes along; empty = all
-    factors: dict[str, int | float | str] = {}  # levels of crossed factors, for interactions and heat maps
+    factors: dict[str, int | float | str] = Field(default_factory=dict)  # levels of crossed factors, for interactions and heat maps
     label: str = ""
 
     @field_validator("components", mode="before")

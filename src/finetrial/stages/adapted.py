@@ -10,7 +10,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +34,7 @@ class Adapted:
 
     base: LoadedBase
     components: list[Component]
-    state: State = State()
+    state: State = field(default_factory=State)
     active: Mapping[str, Component] | None = None  # every attached instance, by name
 
     @property

@@ -35,8 +35,8 @@ class Probe(StageKind):
         spec = context.spec
         dataset = TokenDataset.load(context.inputs["data"].folder / f"{spec['split']}.npz")
         adapted = answering_model(context)
-        models = [found.model.to(context.device).eval() for found in (untouched_base(context), adapted.base)]
-        kl, num_tokens = item_divergences(*models, dataset)
+        base, model = (found.model.to(context.device).eval() for found in (untouched_base(context), adapted.base))
+        kl, num_tokens = item_divergences(base, model, dataset)
         pq.write_table(pa.table({"item": list(dataset.items), "cluster": list(dataset.clusters), "kl": kl,
                                  "num_tokens": num_tokens}), context.folder / PROBE)
         values = {"num_items": len(dataset), "kl": float(kl.sum()), "num_tokens": int(num_tokens.sum()),
@@ -44,7 +44,7 @@ class Probe(StageKind):
         if not spec.get("weights"):
             return values
         forget_live(context)  # what follows changes the model
-        return {**values, "weight_changes": weight_changes(models[0], models[1]) if _merged(adapted) else None}
+        return {**values, "weight_changes": weight_changes(base, model) if _merged(adapted) else None}
 
 
 def _merged(adapted: Adapted) -> bool:

@@ -55,4 +55,4 @@ def path_arm(name: str, label: str, first: Method, then: Method, carry: Carry, t
 
 def lora(rank: int, targets: str = "attention") -> Lora:
     """LoRA with alpha twice the rank."""
-    return Lora(rank=rank, targets=targets)  # type: ignore[arg-type]
+    return Lora(rank=rank, targets=targets)

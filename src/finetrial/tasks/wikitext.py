@@ -36,8 +36,8 @@ class Wikitext(PublishedTask):
 
     def hub_files(self) -> Mapping[str, Split]:
         """WikiText-2, raw."""
-        return {f"wikitext-2-raw-v1/{name}-*.parquet": split
-                for name, split in (("train", "train"), ("validation", "val"), ("test", "test"))}
+        return {"wikitext-2-raw-v1/train-*.parquet": "train", "wikitext-2-raw-v1/validation-*.parquet": "val",
+                "wikitext-2-raw-v1/test-*.parquet": "test"}
 
     def rows_of(self, records: Sequence[Record], dropped: Counter[str]) -> Iterator[LocalRow]:
         """Pieces of articles, in order."""

@@ -6,8 +6,6 @@ whole distributions it sees drift that the loss of the one true token does not.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn

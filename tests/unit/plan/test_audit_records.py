@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+import sequences
 from audit_designs import HERE, fair_content, fired, recorded
 from synthetic import make_table
-
-import sequences
 
 from finetrial.analysis.analyse import analyse
 from finetrial.plan.audit import audit_records

@@ -18,7 +18,6 @@ from finetrial.run.events import (
     StageNotRun,
     StageProgress,
     StageRetried,
-    StageStarted,
 )
 from finetrial.run.job import is_final
 from finetrial.run.status import read_status
