@@ -17,7 +17,9 @@ from finetrial.cli.options import (
     Json,
     LogLevel,
     Name,
+    PlannedDevice,
     PrecisionOption,
+    Rate,
     Runs,
     Scale,
     Schema,
@@ -77,23 +79,23 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
 
 @app.command()
 def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
-         device: DeviceOption = Device.AUTO, precision: PrecisionOption = None, runs: Runs = Path("runs"),
+         device: PlannedDevice = Device.AUTO.value, precision: PrecisionOption = None, runs: Runs = Path("runs"),
          store: Store = None, accept_threat: AcceptThreat = None, as_published: AsPublished = False,
          expect_sd: Annotated[str | None, typer.Option(metavar="SEEDS[,ITEMS]", help="Standard deviations to expect of a "
                                                        "difference, between seeds and between items, where no record "
                                                        "shows them: 0.02, or 0.02,0.6.")] = None,
-         json: Json = False) -> None:
+         rate: Rate = None, json: Json = False) -> None:
     """Show what a run would do, and what is done already.
 
-    Stages by kind, the grid of arms, learning rates and seeds, what each arm trains, threats to validity, and the
-    differences that the run could find, as far as the noise is known."""
+    Stages by kind, the grid of arms, learning rates and seeds, what each arm trains, the memory, disk and time it needs,
+    threats to validity, and the differences that the run could find, as far as the noise is known."""
     from finetrial.cli.planning import plan_command
     from finetrial.cli.study import Changes
 
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
                       tuple(accept_threat or ()), as_published)
-    plan_command(name, changes, store=store or runs / ".store", device=device.value, as_json=json,
-                 expect_sd=expect_sd)
+    plan_command(name, changes, store=store or runs / ".store", device=device, as_json=json,
+                 expect_sd=expect_sd, rate=rate)
 
 
 @app.command()

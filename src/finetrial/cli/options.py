@@ -47,6 +47,11 @@ PrecisionOption = Annotated[Precision | None, typer.Option("--precision", help="
 AcceptThreat = Annotated[list[str] | None, typer.Option(metavar="NAME", help="Run although the plan has this threat to "
                                                         "validity; the report says so. May be repeated.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where to compute; auto takes a GPU if there is one.")]
+PlannedDevice = Annotated[str, typer.Option("--device", metavar="DEVICE|SIZE", help="Whose records count: auto, cpu, cuda or "
+                                            "mps. Or what has to suffice: 16GB, 6GiB, or this for what this machine "
+                                            "has; the plan then says what fits and what to change.")]
+Rate = Annotated[str | None, typer.Option(metavar="FLOPS", help="What matrix products reach on the device, such as "
+                                          "20TFLOPS, to forecast the time by.")]
 Runs = Annotated[Path, typer.Option(metavar="DIR", help="Where the runs' folders lie.")]
 Store = Annotated[Path | None, typer.Option(metavar="DIR", help="Where finished stages are kept; .store in the runs' "
                                             "folder unless given.")]

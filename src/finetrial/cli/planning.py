@@ -6,13 +6,18 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from finetrial.cli.options import Device
 from finetrial.cli.output import print_json, say
 from finetrial.cli.study import Changes, find_study
 from finetrial.plan.build import build
+from finetrial.plan.forecast.device import device_bytes
+from finetrial.plan.forecast.operations import given_rate
+from finetrial.plan.forecast.study import forecast_study
 from finetrial.plan.plan import Plan
 from finetrial.plan.power import Forecast, forecast_power, stated_noise
 from finetrial.plan.show import render, summarise
 from finetrial.records.record import Environment, Record
+from finetrial.run import machine
 from finetrial.run.collect import collect
 from finetrial.run.job import is_final
 from finetrial.run.store import RECORD
@@ -21,17 +26,32 @@ from finetrial.stages.base import StageInput
 
 
 def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_json: bool,
-                 expect_sd: str | None = None) -> None:
-    """Print the plan's summary. Raises UserError where the study cannot be planned."""
+                 expect_sd: str | None = None, rate: str | None = None) -> None:
+    """Print the plan's summary. `device` may be an amount of memory, or `this` machine's: then the forecast says what
+    fits. Raises UserError where the study cannot be planned."""
+    device, asked, available = _asked(device)
+    given = given_rate(rate) if rate is not None else None
     found = find_study(name, changes)
     plan = build(found.study, relative_to=found.relative_to, fetch=False)
     there = recorded(plan, store, device)
     summary = summarise(found.study, plan, recorded=set(there), relative_to=found.relative_to,
-                        power=_power(found.study, plan, there, expect_sd))
+                        power=_power(found.study, plan, there, expect_sd),
+                        forecast=forecast_study(found.study, plan, recorded=there, relative_to=found.relative_to,
+                                                device=asked, available_bytes=available, rate=given))
     if as_json:
         print_json(summary.as_json())
     else:
         say(render(summary))
+
+
+def _asked(device: str) -> tuple[str, str, int | None]:
+    """(where records are looked up, what was asked about, its bytes) of `--device`; no bytes for a kind of device."""
+    if device in tuple(Device):
+        return device, "", None
+    if device != "this":
+        return "auto", device, device_bytes(device)
+    smallest = min(machine.accelerator_bytes(), default=None)
+    return "auto", "this machine", smallest or machine.memory_bytes()[1]
 
 
 def _power(study: Study, plan: Plan, there: Mapping[str, StageInput], expect_sd: str | None) -> tuple[Forecast, ...]:

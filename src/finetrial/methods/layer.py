@@ -65,7 +65,7 @@ class Layer(Method):
         with streams.torch_fork(stream_of(slot, instance)):
             for number in block_sizes.stack_indices(architecture_of(model).encoder_decoder, self.stack):
                 stack = stacks(model)[number]
-                for gap in self._gaps(len(insert.own_blocks(stack))):
+                for gap in self.gaps(len(insert.own_blocks(stack))):
                     block = new_block.make(model, stack, max(gap - 1, 0), widths, self.init, self.output_scale)
                     placed.append(_Placed(stack, architecture_of(model).stacks[number], gap, block))
         for place in placed:  # once all are drawn: the spread of a random block may depend on the model's depth
@@ -78,13 +78,13 @@ class Layer(Method):
             return None
         try:
             widths = block_sizes.narrow_widths(config, self.inner, self.heads)
-            sizes = [(self._gaps(block_sizes.depth(config, stack)), block_sizes.block_parameters(config, stack, widths))
+            sizes = [(self.gaps(block_sizes.depth(config, stack)), block_sizes.block_parameters(config, stack, widths))
                      for stack in block_sizes.stack_indices(config["model_type"] == "t5", self.stack)]
         except KeyError:
             return None
         return None if any(size is None for _, size in sizes) else sum(len(gaps) * (size or 0) for gaps, size in sizes)
 
-    def _gaps(self, depth: int) -> list[int]:
+    def gaps(self, depth: int) -> list[int]:
         """How many of the base's `depth` blocks lie below each new one. Raises ModelError if they do not fit."""
         if self.position == "end":
             return [depth] * self.count

@@ -65,7 +65,7 @@ class Unfreeze(Method):
     def _count(self, config: Mapping[str, Any]) -> int | None:
         total = block_sizes.embedding_parameters(config) if self.embeddings else 0
         for stack in block_sizes.stack_indices(config["model_type"] == "t5", self.stack):
-            chosen = self._chosen(block_sizes.depth(config, stack))
+            chosen = self.chosen_blocks(block_sizes.depth(config, stack))
             block = block_sizes.block_parameters(config, stack, block_sizes.full_widths(config))
             if block is None:
                 return None
@@ -73,7 +73,7 @@ class Unfreeze(Method):
             total += block_sizes.norm_parameters(config) if self.final_norm else 0
         return total
 
-    def _chosen(self, depth: int) -> list[int]:
+    def chosen_blocks(self, depth: int) -> list[int]:
         """The blocks to train. Raises ModelError for more than there are."""
         wanted = max(self.blocks) + 1 if self.blocks is not None else self.last or self.first or 0
         if wanted > depth:
@@ -93,7 +93,7 @@ class Unfreeze(Method):
 
         parts, kind = [], architecture_of(model)
         for stack in block_sizes.stack_indices(kind.encoder_decoder, self.stack):
-            chosen = self._chosen(len(own_blocks(stacks(model)[stack])))
+            chosen = self.chosen_blocks(len(own_blocks(stacks(model)[stack])))
             parts += [f"{kind.stacks[stack]}.{number}." for number in chosen]
             parts += [f"{kind.norms[stack]}."] if self.final_norm else []
         if self.embeddings:

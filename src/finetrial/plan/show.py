@@ -19,6 +19,8 @@ from finetrial.analysis.numbers import rate
 from finetrial.plan.audit import audit, audit_plan
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import ArmRun, arm_runs
+from finetrial.plan.forecast.show import render_resources
+from finetrial.plan.forecast.study import Resources
 from finetrial.plan.plan import Plan
 from finetrial.plan.power import Forecast, render_power
 from finetrial.records.results import AuditFinding
@@ -68,16 +70,20 @@ class PlanSummary:
     audit: tuple[AuditFinding, ...]
     power: tuple[Forecast, ...]
     notes: tuple[str, ...]
+    forecast: Resources | None = None
 
     def as_json(self) -> dict[str, Any]:
         """JSON-like content."""
         return {**asdict(self), "audit": [finding.model_dump(mode="json") for finding in self.audit],
-                "power": [row.as_json() for row in self.power]}
+                "power": [row.as_json() for row in self.power],
+                "forecast": self.forecast.as_json() if self.forecast else None}
 
 
 def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = None,
-              relative_to: Path | None = None, power: tuple[Forecast, ...] = ()) -> PlanSummary:
-    """The summary of a plan. `recorded`: the ids of the stages that the store holds already; `power`: what it could find."""
+              relative_to: Path | None = None, power: tuple[Forecast, ...] = (),
+              forecast: Resources | None = None) -> PlanSummary:
+    """The summary of a plan. `recorded`: the ids of the stages that the store holds already; `power`: what it could find;
+    `forecast`: what it needs."""
     bases = [resolve_base(base, relative_to, fetch=False) for base in study.bases]
     return PlanSummary(
         study=study.name, scale=study.scale, size=study.size, question=study.question,
@@ -89,7 +95,7 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
         audit=(*audit(study), *audit_plan(study, plan)), power=power,
-        notes=(*study.notes, *_unfetched(study, bases)))
+        notes=(*study.notes, *_unfetched(study, bases)), forecast=forecast)
 
 
 def _unfetched(study: Study, bases: Iterable[ResolvedBase]) -> Iterator[str]:
@@ -136,6 +142,8 @@ def render(summary: PlanSummary) -> RenderableType:
     parts: list[RenderableType] = [Text(f"{summary.study}, {summary.scale}, {summary.size}", style="bold"),
                                    Text(summary.question), Text(), _setting(summary), Text(), _arms(summary), Text(),
                                    _stages(summary), Text(), _listed("Hypotheses", summary.hypotheses)]
+    if summary.forecast:
+        parts += [Text(), render_resources(summary.forecast)]
     if summary.power:
         parts += [Text(), render_power(summary.power)]
     parts += [Text(), _audit(summary.audit)]

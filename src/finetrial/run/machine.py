@@ -7,10 +7,13 @@ import ctypes
 import platform
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+from finetrial.errors import UserError
 
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 CPU_BUILD = "+cpu"
@@ -77,6 +80,22 @@ def memory_bytes() -> tuple[int, int]:
 
     memory = psutil.virtual_memory()
     return int(memory.available), int(memory.total)
+
+
+def accelerator_bytes() -> list[int]:
+    """The memory of each NVIDIA GPU, as its driver states it; empty without one.
+
+    Raises UserError where a GPU is here and the driver does not answer.
+    """
+    if not NVIDIA.is_dir():
+        return []
+    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        answer = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout
+        return [int(line) << 20 for line in answer.splitlines()]
+    except (OSError, subprocess.SubprocessError, ValueError) as error:
+        raise UserError(f"the memory of {', '.join(accelerators())} is not known: {error}",
+                        "name it: --device 16GB") from error
 
 
 def free_bytes(path: Path) -> int:

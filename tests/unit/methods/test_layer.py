@@ -65,7 +65,7 @@ def test_where_the_blocks_go(tiny_model: Any) -> None:
 
     assert gaps() == [2] and gaps(count=3) == [2, 2, 2] and gaps(position="start") == [0]
     assert gaps(position="interleaved", count=2) == [1, 2] and gaps(position=1) == [1]
-    assert Layer(position="interleaved", count=3)._gaps(12) == [4, 8, 12]
+    assert Layer(position="interleaved", count=3).gaps(12) == [4, 8, 12]
     with pytest.raises(ModelError, match="position = 3: the base has 2 blocks"):
         gaps(position=3)
     with pytest.raises(ModelError, match="count = 3 interleaved blocks: the base has only 2"):

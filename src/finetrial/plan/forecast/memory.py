@@ -1,0 +1,132 @@
+"""The memory that each kind of stage needs, in bytes, added up from what `train/`, `generate/` and the stages hold.
+
+    training    weights + what the optimizer keeps + the larger of two moments: the end of the forward pass (everything
+                kept, casts of weights, logits of a chunk) and the end of the backward pass (all gradients)
+    prediction  weights + one block's tensors over a batch + logits of a chunk
+    generation  weights + keys and values of all slots + logits of the slots
+
+Everything is held in fp32; mixed precision adds a 2-byte copy of every matrix inside the blocks: of a frozen one for
+the whole phase (`train/precision.py`), of a trained one from the forward to the backward pass (autocast's cache).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from finetrial.plan.forecast.activations import FP32, Pass, kept_bytes, mask_bytes, working_bytes
+from finetrial.plan.forecast.shapes import ModelShapes
+from finetrial.plan.forecast.trained import Trained
+
+ADAMW_BYTES = 8  # two moments in fp32 (Loshchilov & Hutter 2019)
+MUON_BYTES = 4  # one momentum, of matrices inside blocks
+HALF = 2
+# Dettmers et al. 2023 (arXiv 2305.14314), section 3: 4 bits a weight, and double-quantised constants, 0.127 bits
+NF4_BYTES = (4 + 0.127) / 8
+CHUNK_LOGITS = 1 << 22  # as in train/loss.py; a test holds the two together, and the four below
+PREDICT_TOKENS = 8192  # train/loss.py, item_losses
+DECODE_TOKENS = 1 << 15  # generate/decoding.py
+PREFILL_TOKENS = 4096  # generate/live.py
+
+
+@dataclass(frozen=True)
+class Need:
+    """Bytes at the worst moment, and what they are for. The parts add up to the peak."""
+
+    parts: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def peak(self) -> int:
+        """The sum."""
+        return sum(self.parts.values())
+
+
+@dataclass(frozen=True)
+class Step:
+    """How a phase trains: rows and tokens of a step, rows at a time, and what they are computed in."""
+
+    rows: int
+    length: int
+    micro_batch: int
+    mixed: bool = False
+    optimizer: str = "adamw"
+    eager: bool = False
+    masked: bool = False
+    checkpointing: bool = False
+    four_bit: bool = False  # frozen matrices inside the blocks in nf4
+
+    @property
+    def one_pass(self) -> Pass:
+        """The forward pass of one micro-batch."""
+        return Pass(self.micro_batch, self.length, HALF if self.mixed else FP32, self.eager, self.masked,
+                    self.checkpointing)
+
+
+def training(shapes: ModelShapes, trained: Trained, step: Step) -> Need | None:
+    """What a phase needs; None where its method cannot count its parameters without a model."""
+    if trained.parameters is None:
+        return None
+    run = step.one_pass
+    held, casts = _copies(shapes, trained, step)
+    head = shapes.embedding * FP32 if trained.embedding else 0  # the head's gradient, taken on the way forward
+    gradients = trained.parameters * FP32
+    at_forward = {"gradients": gradients if step.micro_batch < step.rows else 0,
+                  "activations": kept_bytes(shapes, trained, run) + mask_bytes(shapes, run) + casts
+                  + working_bytes(shapes, run), "logits": _loss_bytes(shapes, run) + 2 * head}
+    at_backward = {"gradients": gradients, "activations": working_bytes(shapes, run), "logits": head}
+    worst = max(at_forward, at_backward, key=lambda moment: sum(moment.values()))
+    return Need({"weights": _weights(shapes, trained, step) + held,
+                 "optimizer": optimizer_bytes(trained, step.optimizer), **worst})
+
+
+def optimizer_bytes(trained: Trained, optimizer: str) -> int:
+    """What the optimizer keeps between steps. Adapters and new blocks count as matrices."""
+    assert trained.parameters is not None
+    matrices = trained.matrices + trained.added if optimizer == "muon" else 0
+    return matrices * MUON_BYTES + (trained.parameters - matrices) * ADAMW_BYTES
+
+
+def prediction(shapes: ModelShapes, length: int, *, eager: bool) -> Need:
+    """What predicting losses needs: batches of PREDICT_TOKENS places in fp32, and no gradients."""
+    run = Pass(max(1, PREDICT_TOKENS // length), length, eager=eager)
+    chunk = min(run.tokens, max(1, CHUNK_LOGITS // shapes.vocabulary)) * shapes.vocabulary
+    return Need({"weights": shapes.parameters * FP32,
+                 "activations": working_bytes(shapes, run) + mask_bytes(shapes, run), "logits": 2 * chunk * FP32})
+
+
+def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int) -> Need:
+    """What generating in fp32 needs: slots as wide as the longest prompt with its answer, as many as are filled."""
+    width = prompt_tokens + new_tokens
+    slots = max(1, min(num_rows, DECODE_TOKENS // width))
+    decoder = shapes.stacks[-1]
+    cache = 2 * decoder.depth * decoder.key_width * slots * width * FP32
+    if shapes.encoder_decoder:  # what the decoder sees of the prompt, and the encoder's states
+        cache += slots * prompt_tokens * (2 * decoder.depth * decoder.attention_width + shapes.width) * FP32
+    prefill = Pass(max(1, PREFILL_TOKENS // prompt_tokens), prompt_tokens, eager=shapes.encoder_decoder)
+    return Need({"weights": shapes.parameters * FP32, "cache": cache,
+                 "activations": working_bytes(shapes, prefill), "logits": 2 * slots * shapes.vocabulary * FP32})
+
+
+def _weights(shapes: ModelShapes, trained: Trained, step: Step) -> int:
+    whole = shapes.parameters + trained.added
+    if not step.four_bit:
+        return whole * FP32
+    frozen = shapes.matrices - trained.matrices
+    widest = max(shapes.width * max(stack.inner, stack.attention_width) for stack in shapes.stacks)
+    return int((whole - frozen) * FP32 + frozen * NF4_BYTES + widest * HALF)
+
+
+def _copies(shapes: ModelShapes, trained: Trained, step: Step) -> tuple[int, int]:
+    """Two-byte copies of matrices in mixed precision: (of frozen ones, held; of trained ones and the head, for a pass)."""
+    if not step.mixed:
+        return 0, 0
+    frozen = 0 if step.four_bit else shapes.matrices - trained.matrices
+    return frozen * HALF, (trained.matrices + trained.added + shapes.embedding) * HALF
+
+
+def _loss_bytes(shapes: ModelShapes, run: Pass) -> int:
+    """Logits and their slopes of one chunk of targets, and the gradient of every target's hidden state. In mixed
+    precision both exist in either type for a moment."""
+    chunk = min(run.tokens, max(1, CHUNK_LOGITS // shapes.vocabulary)) * shapes.vocabulary
+    each = 2 * FP32 + (2 * HALF if run.mixed else 0)
+    return chunk * each + run.tokens * shapes.width * (FP32 + run.product)

@@ -1,0 +1,101 @@
+"""A forecast for people: memory by arm, what fits, disk and time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from finetrial.analysis.numbers import UNKNOWN, plain
+from finetrial.plan.forecast.duration import Time
+from finetrial.plan.forecast.memory import Need
+from finetrial.plan.forecast.study import ArmForecast, Resources
+
+IN_A_STEP = ("gradients", "activations", "logits")
+
+
+def render_resources(found: Resources) -> RenderableType:
+    """The section `Forecast` of `finetrial plan`."""
+    parts: list[RenderableType] = [Text("Forecast", style="bold"), _memory(found)]
+    parts += [Text(f"{arm.title}: {_mends(arm)}") for arm in found.arms if arm.verdict == "does not fit"]
+    parts.append(_rest(found))
+    parts += [Text(f"assumed: {text}", style="dim") for text in found.assumed]
+    return Group(*parts)
+
+
+def size(num_bytes: int | None) -> str:
+    """`1.24 GB`, `35.2 MB`; powers of ten."""
+    if num_bytes is None:
+        return UNKNOWN
+    for unit, amount in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if num_bytes >= amount:
+            return f"{plain(num_bytes / amount)} {unit}"
+    return f"{num_bytes} B"
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `3.4 h`."""
+    if seconds < 120:
+        return f"{plain(seconds, 2)} s"
+    return f"{plain(seconds / 60, 2)} min" if seconds < 7200 else f"{plain(seconds / 3600, 2)} h"
+
+
+def _memory(found: Resources) -> Table:
+    """A row for each arm and base."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("Memory to train", overflow="fold")
+    for column in ("Weights", "Optimizer", "In a step", "Peak"):
+        table.add_column(column, justify="right", no_wrap=True)
+    if found.available_bytes is not None:
+        table.add_column(found.device, no_wrap=True)
+    several = len({arm.base for arm in found.arms}) > 1
+    for arm in found.arms:
+        title = f"{arm.base}: {arm.title}" if several else arm.title
+        table.add_row(title, *_bytes(arm.need), *([arm.verdict or ""] if found.available_bytes is not None else []))
+    return table
+
+
+def _bytes(need: Need | None) -> tuple[str, str, str, str]:
+    if need is None:
+        return UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN
+    step = sum(need.parts[name] for name in IN_A_STEP)
+    return size(need.parts["weights"]), size(need.parts["optimizer"]), size(step), size(need.peak)
+
+
+def _mends(arm: ArmForecast) -> str:
+    if not arm.changes:
+        return "no smaller batch, shorter row or adapter of this arm fits"
+    return "; or ".join(f"{change.text}: {size(change.peak)}" for change in arm.changes)
+
+
+def _rest(found: Resources) -> Table:
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="dim", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("to predict", _peak(found, found.prediction))
+    if found.generates:
+        table.add_row("to generate", _peak(found, found.generation))
+    table.add_row("disk", f"{size(found.disk_bytes)} to store" if found.disk_bytes is not None else UNKNOWN)
+    table.add_row("time", _time(found.time))
+    return table
+
+
+def _peak(found: Resources, need: Need | None) -> str:
+    if need is None:
+        return UNKNOWN
+    beyond = found.available_bytes is not None and need.peak > found.available_bytes
+    return f"{size(need.peak)}{f', more than {found.device}' if beyond else ''}"
+
+
+def _time(time: Time) -> str:
+    if not time.source:
+        return f"{UNKNOWN}: no profile of these arms is recorded; --rate states what matrix products reach" \
+            if time.unknown else "nothing is left to do"
+    more = f", and {_joined(time.unknown)} stages of unknown time" if time.unknown else ""
+    return f"at most {duration(time.seconds)} one stage at a time, by {time.source}{more}"
+
+
+def _joined(names: Sequence[str]) -> str:
+    return " and ".join(names)

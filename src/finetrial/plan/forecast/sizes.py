@@ -1,0 +1,54 @@
+"""What a forecast reads of a study: the shapes of its bases, what each arm trains on them, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from finetrial.plan import specs
+from finetrial.plan.bases import ResolvedBase
+from finetrial.plan.forecast.memory import Step
+from finetrial.plan.forecast.shapes import ModelShapes
+from finetrial.plan.forecast.trained import Trained, methods_of, trained_by
+from finetrial.plan.specs import Resolved
+from finetrial.spec.arm import Arm
+from finetrial.spec.study import Study, TaskUse
+
+
+@dataclass
+class Sizes:
+    """The shapes of a study's bases, and what its arms train on them; each worked out once."""
+
+    study: Study
+    bases: Mapping[str, ResolvedBase]
+    shapes: Mapping[str, ModelShapes | None]
+    _trained: dict[tuple[str, str, str], Trained | None] = field(default_factory=dict)
+
+    def trained(self, base: str, arm: Arm, task: str) -> Trained | None:
+        """What a phase trains; None where the base's shapes are not known."""
+        key, shapes = (base, arm.name, task), self.shapes[base]
+        if key not in self._trained:
+            self._trained[key] = None if shapes is None else trained_by(
+                methods_of(arm.for_task(task)), shapes, self.bases[base].config)
+        return self._trained[key]
+
+
+def step_of(study: Study, arm: Arm, base: ResolvedBase) -> Step:
+    """How an arm trains: whole batches, as a run begins."""
+    training = study.training_of(arm)
+    pairs = bool(base.config.get("is_encoder_decoder"))
+    return Step(rows=training.batch_sequences, length=training.sequence_length, micro_batch=training.batch_sequences,
+                mixed=training.precision != "fp32", optimizer=training.optimizer,
+                eager=specs.attention(base, Resolved()) == "eager", masked=training.packing and not pairs)
+
+
+def phases_of(study: Study, arm: Arm) -> list[str]:
+    """Every phase that the arm goes through, by the task it trains on."""
+    return list(dict.fromkeys(task for path in (*study.paths, *study.control_paths) if arm in study.arms_along(path)
+                              for task in path.tasks))
+
+
+def prompt_tokens(study: Study, use: TaskUse, shapes: ModelShapes) -> int:
+    """The longest prompt: a decoder's shares the row with what is generated (`tasks/encode.py`)."""
+    longest: int = use.max_tokens or study.training.sequence_length
+    return longest if shapes.encoder_decoder else max(1, longest - use.max_new_tokens)

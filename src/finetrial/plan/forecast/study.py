@@ -1,0 +1,162 @@
+"""Memory, disk, operations and time of a study: its plan, stage by stage, with nothing loaded and nothing downloaded.
+
+Rows are taken to be as long as the study lets them be, so tokens, and with them time, are at most what is said, unless
+the data has been encoded and is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from finetrial.plan import specs
+from finetrial.plan.bases import resolve_base
+from finetrial.plan.forecast import memory
+from finetrial.plan.forecast.device import Change, Verdict, changes, verdict
+from finetrial.plan.forecast.duration import Time, forecast_time
+from finetrial.plan.forecast.memory import FP32, Need
+from finetrial.plan.forecast.shapes import read_shapes
+from finetrial.plan.forecast.sizes import Sizes, phases_of, prompt_tokens, step_of
+from finetrial.plan.lines import arm_runs
+from finetrial.plan.plan import Plan
+from finetrial.plan.specs import Resolved
+from finetrial.spec.study import Study
+from finetrial.stages.base import StageInput
+
+PREDICTION_BYTES = 4 * 8  # of a row of predictions, without its names: loss, tokens, bytes, each 8 bytes
+
+
+@dataclass(frozen=True)
+class ArmForecast:
+    """What training one arm on one base needs, at its hungriest phase; `need` is None where that is unknown."""
+
+    base: str
+    arm: str
+    title: str
+    micro_batch: int
+    need: Need | None
+    verdict: Verdict | None = None  # None: no device was named
+    changes: tuple[Change, ...] = ()
+
+
+@dataclass(frozen=True)
+class Resources:
+    """The forecast of a study. Memory is of one process; `disk_bytes` of what the store has yet to hold."""
+
+    arms: tuple[ArmForecast, ...]
+    prediction: Need | None
+    generation: Need | None
+    generates: bool
+    disk_bytes: int | None
+    time: Time
+    device: str = ""
+    available_bytes: int | None = None
+    assumed: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON-like content, with the peaks beside their parts."""
+        written = asdict(self)
+        for row, arm in zip(written["arms"], self.arms, strict=True):
+            row["need"] = _json(arm.need)
+        return {**written, "prediction": _json(self.prediction), "generation": _json(self.generation)}
+
+
+def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInput], relative_to: Path | None = None,
+                   device: str = "", available_bytes: int | None = None, rate: float | None = None) -> Resources:
+    """The forecast. `recorded`: the stages that the store holds; `rate`: operations a second, if given.
+
+    Raises ModelError where a base cannot be found or a method does not fit it.
+    """
+    bases = {base.name: resolve_base(base, relative_to, fetch=False) for base in study.bases}
+    sizes = Sizes(study, bases, {name: read_shapes(base.config) for name, base in bases.items()})
+    arms = tuple(row for base in bases for row in _arms(sizes, base, available_bytes))
+    generates = any(row.generate for row in plan.outputs)
+    return Resources(arms, _prediction(sizes), _generation(sizes) if generates else None, generates,
+                     _disk(sizes, plan, recorded), forecast_time(sizes, plan, recorded, rate), device, available_bytes,
+                     _assumed(sizes))
+
+
+def _arms(sizes: Sizes, base: str, available: int | None) -> Iterator[ArmForecast]:
+    for run in arm_runs(sizes.study):
+        if run.role != "arm":
+            continue
+        step, shapes = step_of(sizes.study, run.arm, sizes.bases[base]), sizes.shapes[base]
+        phases = [trained for task in phases_of(sizes.study, run.arm) if (trained := sizes.trained(base, run.arm, task))]
+        found = [(trained, shapes and memory.training(shapes, trained, step)) for trained in phases]
+        known = [(trained, need) for trained, need in found if need is not None]
+        if shapes is None or len(known) < len(found) or not known:
+            yield ArmForecast(base, run.name, run.arm.title, step.micro_batch, None,
+                              None if available is None else "unknown")
+            continue
+        trained, need = max(known, key=lambda one: one[1].peak)
+        found_verdict = None if available is None else verdict(need.peak, available)
+        mend: list[Change] = []
+        if available is not None and found_verdict == "does not fit":
+            mend = changes(shapes, sizes.bases[base].config, trained, step, available)
+        yield ArmForecast(base, run.name, run.arm.title, step.micro_batch, need, found_verdict, tuple(mend))
+
+
+def _prediction(sizes: Sizes) -> Need | None:
+    """Of the largest base."""
+    study, found = sizes.study, []
+    length = max(use.max_tokens or study.training.sequence_length for use in study.tasks)
+    for name, shapes in sizes.shapes.items():
+        if shapes is None:
+            return None
+        eager = specs.attention(sizes.bases[name], Resolved()) == "eager"
+        found.append(memory.prediction(shapes, length, eager=eager))
+    return max(found, key=lambda need: need.peak)
+
+
+def _generation(sizes: Sizes) -> Need | None:
+    """Of the largest base and the task that needs most."""
+    found = []
+    for shapes in sizes.shapes.values():
+        if shapes is None:
+            return None
+        for use in sizes.study.tasks:
+            if specs.output_metrics(use) and use.evaluate:
+                rows = use.num_test * (use.sampling.num_samples if use.sampling else 1)
+                prompt = prompt_tokens(sizes.study, use, shapes)
+                found.append(memory.generation(shapes, rows, prompt, use.max_new_tokens))
+    return max(found, key=lambda need: need.peak, default=None)
+
+
+def _disk(sizes: Sizes, plan: Plan, recorded: Mapping[str, StageInput]) -> int | None:
+    """Trained weights in fp32, once for each training, and predictions. What a phase did not touch is a hard link."""
+    arms = {run.name: run.arm for run in arm_runs(sizes.study)}
+    total = 0
+    done = set(recorded)
+    for cell in plan.cells:
+        for phase in cell.phases:
+            if phase.train and phase.train not in done:
+                trained = sizes.trained(cell.key.base, arms[cell.key.arm], phase.task)
+                if trained is None or trained.parameters is None:
+                    return None
+                total += trained.parameters * FP32
+                done.add(phase.train)
+            for of, stage in phase.predictions.items():
+                if stage not in done:
+                    use = sizes.study.task(of.task)
+                    total += {"val": use.num_val, "test": use.num_test}.get(of.split, 0) * PREDICTION_BYTES
+                    done.add(stage)
+    return total
+
+
+def _assumed(sizes: Sizes) -> tuple[str, ...]:
+    """What was taken for granted of bases and methods, each thing once."""
+    said = [f"{name}: {text}" for name, shapes in sizes.shapes.items() if shapes is not None for text in shapes.assumed]
+    said += [f"{name}: the sizes of this architecture cannot be read from its config.json"
+             for name, shapes in sizes.shapes.items() if shapes is None]
+    for base in sizes.bases:
+        for arm in sizes.study.arms:
+            for task in phases_of(sizes.study, arm):
+                trained = sizes.trained(base, arm, task)
+                said += trained.assumed if trained is not None else ()
+    return tuple(dict.fromkeys(said))
+
+
+def _json(need: Need | None) -> dict[str, Any] | None:
+    return None if need is None else {"peak_bytes": need.peak, "parts": dict(need.parts)}
