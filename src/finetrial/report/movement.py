@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from finetrial.analysis import numbers
 from finetrial.report.arms import ARM, ArmMark
 from finetrial.report.facts import Facts, Path
-from finetrial.report.quantities import metric_with_unit
+from finetrial.report.quantities import KL, metric_with_unit
 from finetrial.report.tabular import Cell, Column, Table, TableRow, estimate_cell, shared_decimals
 
-KL, FORGETTING, WHOLE = "kl-from-base", "forgetting", "whole"
+FORGETTING, WHOLE = "forgetting", "whole"
 FEWEST_ARMS = 4  # for a rank correlation to be said at all
 
 

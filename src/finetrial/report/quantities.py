@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from finetrial.spec import Contrast
 from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO, SCORE
 
+KL = "kl-from-base"
 METRICS: Mapping[str, str] = {
     "nats-per-token": "loss", "perplexity": "perplexity", "ppl": "perplexity",
     "ppl-document-mean": "perplexity, mean of documents", "bits-per-byte": "bits per byte", "rouge-1": "ROUGE-1",
     "rouge-2": "ROUGE-2", "rouge-l": "ROUGE-L", "rouge-lsum": "ROUGE-Lsum", "chrf": "chrF", "bleu": "BLEU",
     "meteor": "METEOR", "ast-similarity": "AST similarity", "syntax-pass-rate": "syntax pass rate",
     "exact-match": "exact match", "pass-at-k": "pass@k", "continuation-rate": "continuation rate",
-    "length-ratio": "length ratio", "kl-from-base": "KL from the base"}
+    "length-ratio": "length ratio", KL: "KL from the base"}
 UNITS: Mapping[str, str] = {"nats-per-token": "nats/token", "nats per token": "nats/token",
                             "nats per target token": "nats/token", "bits-per-byte": "bits/byte",
                             "bits per byte": "bits/byte"}

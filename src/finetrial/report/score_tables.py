@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from finetrial.analysis import numbers
 from finetrial.report.arms import BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import LATEST, Estimate, Facts, Path
-from finetrial.report.quantities import metric_name, unit_name
+from finetrial.report.quantities import KL, metric_name, unit_name
 from finetrial.report.tabular import Cell, Column, Table, TableRow, estimate_cell, shared_decimals
 
 
@@ -58,7 +58,7 @@ def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: 
                 for place in range(len(shown))]
     of_outputs = [any(one.metric == column.metric for one in facts.results.distributions) for column in shown]
     rows = tuple(TableRow((Cell(head.arm.label, _row_note(path, head)),
-                           *(_cell(head, *one) for one in zip(row, decimals, of_outputs, strict=True))),
+                           *(_cell(head, *one) for one in zip(shown, row, decimals, of_outputs, strict=True))),
                           head.arm) for head, row in estimates.items())
     name = facts.path_label(path)
     kind = f"{title}, control" if path.is_control else title
@@ -92,11 +92,15 @@ def _says_nothing(head: _Head, row: list[Estimate], rows: dict[_Head, list[Estim
     return all(value is None or value == other for value, other in zip(values, latest, strict=True))
 
 
-def _cell(head: _Head, estimate: Estimate, decimals: int | None, is_of_outputs: bool) -> Cell:
+def _cell(head: _Head, column: _Shown, estimate: Estimate, decimals: int | None, is_of_outputs: bool) -> Cell:
+    is_probe = column.metric == KL
+    if head.arm.role == BASE and is_probe:
+        return Cell("\N{EN DASH}", help="this is how far the others are from it")
     if head.arm.role == FLOOR and estimate.value is None:
         return Cell("\N{EN DASH}", help="a floor is an output: it has no loss, and only generating tasks have floors")
-    if head.arm.role == POSITIVE_CONTROL and estimate.value is None and not estimate.failures and is_of_outputs:
-        return Cell("\N{EN DASH}", help="this control generates nothing: its harm is read in the loss")
+    if head.arm.role == POSITIVE_CONTROL and estimate.value is None and not estimate.failures and (
+            is_of_outputs or is_probe):
+        return Cell("\N{EN DASH}", help="this control generates nothing and is not probed: its harm is read in the loss")
     return estimate_cell(estimate, decimals)
 
 
