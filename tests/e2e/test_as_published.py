@@ -39,6 +39,7 @@ def content(folder: Path) -> dict[str, Any]:
             "training": {"budget": "4 steps", "sequence_length": 32, "batch_sequences": 4, "evaluations": 0}}
 
 
+@pytest.mark.slow
 def test_claims_are_read_with_and_without_their_flaws(tmp_path: Path) -> None:
     study = parse_study(content(tmp_path), "claims")
     options = RunOptions(runs=tmp_path / "runs", view=False, figures=False)
