@@ -56,7 +56,8 @@ def kept_bytes(shapes: ModelShapes, trained: Trained, run: Pass) -> int:
             total += reached.passed * run.tokens * shapes.width * FP32 + max(frozen, whole if num_whole else 0)
         else:
             total += num_whole * whole + (reached.passed - num_whole) * frozen
-        total += run.tokens * shapes.width * (3 if shapes.rms else 2) * FP32  # embedded ids; the final norm's input
+        outside = 3 if shapes.rms and trained.embedding else 2  # embedded ids; the final norm's input, and that normalised
+        total += run.tokens * shapes.width * outside * FP32
     return total
 
 
@@ -95,10 +96,10 @@ def working_bytes(shapes: ModelShapes, run: Pass) -> int:
 
 def mask_bytes(shapes: ModelShapes, run: Pass) -> int:
     """Masks and position biases: one for all blocks of a stack."""
-    square = run.rows * run.length**2 * FP32
-    if shapes.encoder_decoder:  # self-attention of either side and cross-attention, by head
-        return 3 * shapes.stacks[0].heads * square
-    return square if run.masked else 0
+    square = run.length**2 * FP32
+    if shapes.encoder_decoder:  # self-attention of either side and cross-attention: a mask by row, a bias by head
+        return 3 * (run.rows + shapes.stacks[0].heads) * square
+    return run.rows * square if run.masked else 0
 
 
 def _cast_input(width: int, readers: float, run: Pass) -> float:

@@ -14,14 +14,17 @@ from typing import Any
 from finetrial.plan import specs
 from finetrial.plan.bases import resolve_base
 from finetrial.plan.forecast import memory
+from finetrial.plan.forecast.activations import FP32
 from finetrial.plan.forecast.device import Change, Verdict, changes, verdict
 from finetrial.plan.forecast.duration import Time, forecast_time
-from finetrial.plan.forecast.memory import FP32, Need
+from finetrial.plan.forecast.memory import Need
 from finetrial.plan.forecast.shapes import read_shapes
 from finetrial.plan.forecast.sizes import Sizes, phases_of, prompt_tokens, step_of
+from finetrial.plan.forecast.trained import Trained
 from finetrial.plan.lines import arm_runs
 from finetrial.plan.plan import Plan
 from finetrial.plan.specs import Resolved
+from finetrial.spec.arm import Arm
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
 
@@ -80,22 +83,27 @@ def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInpu
 
 def _arms(sizes: Sizes, base: str, available: int | None) -> Iterator[ArmForecast]:
     for run in arm_runs(sizes.study):
-        if run.role != "arm":
-            continue
-        step, shapes = step_of(sizes.study, run.arm, sizes.bases[base]), sizes.shapes[base]
-        phases = [trained for task in phases_of(sizes.study, run.arm) if (trained := sizes.trained(base, run.arm, task))]
-        found = [(trained, shapes and memory.training(shapes, trained, step)) for trained in phases]
-        known = [(trained, need) for trained, need in found if need is not None]
-        if shapes is None or len(known) < len(found) or not known:
-            yield ArmForecast(base, run.name, run.arm.title, step.micro_batch, None,
-                              None if available is None else "unknown")
-            continue
-        trained, need = max(known, key=lambda one: one[1].peak)
-        found_verdict = None if available is None else verdict(need.peak, available)
-        mend: list[Change] = []
-        if available is not None and found_verdict == "does not fit":
-            mend = changes(shapes, sizes.bases[base].config, trained, step, available)
-        yield ArmForecast(base, run.name, run.arm.title, step.micro_batch, need, found_verdict, tuple(mend))
+        if run.role == "arm":
+            yield _arm(sizes, base, run.arm, available)
+
+
+def _arm(sizes: Sizes, base: str, arm: Arm, available: int | None) -> ArmForecast:
+    """The phase that needs most; unknown where one of them is."""
+    step, shapes = step_of(sizes.study, arm, sizes.bases[base]), sizes.shapes[base]
+    unknown = ArmForecast(base, arm.name, arm.title, step.micro_batch, None, None if available is None else "unknown")
+    if shapes is None:
+        return unknown
+    needs: list[tuple[Need, Trained]] = []
+    for task in phases_of(sizes.study, arm):
+        trained = sizes.trained(base, arm, task)
+        need = memory.training(shapes, trained, step) if trained is not None else None
+        if trained is None or need is None:
+            return unknown
+        needs.append((need, trained))
+    need, trained = max(needs, key=lambda one: one[0].peak)
+    judged = None if available is None else verdict(need.peak, available)
+    mend = changes(shapes, sizes.bases[base].config, trained, step, available or 0) if judged == "does not fit" else []
+    return ArmForecast(base, arm.name, arm.title, step.micro_batch, need, judged, tuple(mend))
 
 
 def _prediction(sizes: Sizes) -> Need | None:
