@@ -13,6 +13,7 @@ from rich.text import Text
 from finetrial.analysis import numbers
 from finetrial.cli.output import facts, heading
 from finetrial.compare.design import KEEP, LEARN
+from finetrial.plan.bases import ResolvedBase, resolve_base
 
 if TYPE_CHECKING:
     from finetrial.compare.compare import Planned
@@ -107,19 +108,19 @@ def _measured(results: Results, measure: str, arm: str, task: str) -> str:
 def _loading_lines(trial: Trial) -> list[str]:
     """How to load the recommended arm's weights; without a recommendation, where those of every arm lie."""
     found = trial.results.recommendation
-    base, path = trial.study.bases[0], trial.study.paths[0]
+    base, path = resolve_base(trial.study.bases[0]), trial.study.paths[0]
     artifacts = trial.folder / "artifacts" / base.name
     if found is None or found.arm is None:
         return [f"weights: {artifacts}"]
     folder = artifacts / found.arm / path.name / f"seed-{trial.study.seeds[0]}" / f"phase-1-{path.tasks[0]}" / "main"
-    return [f"weights: {folder}", f"load it: {_code(folder, base.source or base.name)}",
+    return [f"weights: {folder}", f"load it: {_code(folder, base)}",
             f"as one model: finetrial export {trial.folder} {found.arm} --merge --output DIR"]
 
 
-def _code(folder: Path, base: str) -> str:
-    model = "AutoModelForCausalLM"
+def _code(folder: Path, base: ResolvedBase) -> str:
+    model = "AutoModelForSeq2SeqLM" if base.config.get("is_encoder_decoder") else "AutoModelForCausalLM"
     if (folder / ADAPTER).is_file():
-        return f'PeftModel.from_pretrained({model}.from_pretrained("{base}"), "{folder}")'
+        return f'PeftModel.from_pretrained({model}.from_pretrained("{base.folder}"), "{folder}")'
     if (folder / FULL_MODEL).is_file():
         return f'{model}.from_pretrained("{folder}")'
-    return "export it first"
+    return "merge it first, see the next line"
