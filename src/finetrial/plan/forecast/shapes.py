@@ -191,7 +191,7 @@ def _t5(config: Config) -> ModelShapes:
     decoder = replace(stack, depth=config.get("num_decoder_layers") or stack.depth, cross=True)
     norms = (2 * stack.depth + 3 * decoder.depth + 2) * width
     biases = 2 * config.get("relative_attention_num_buckets", 32) * heads
-    tied = config.get("tie_word_embeddings", config["model_type"] == "t5") and config.get("scale_decoder_outputs", True)
+    tied = config.get("tie_word_embeddings", True) and config.get("scale_decoder_outputs", True)
     return ModelShapes(config["model_type"], width, vocabulary, (stack, decoder), norms + biases,
                        0 if tied else vocabulary * width, rms=True, relu=forward == "relu", fused=False)
 

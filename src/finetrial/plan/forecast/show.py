@@ -98,4 +98,5 @@ def _time(time: Time) -> str:
 
 
 def _joined(names: Sequence[str]) -> str:
-    return " and ".join(names)
+    """`a, b and c`."""
+    return " and ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
