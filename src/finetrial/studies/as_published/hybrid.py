@@ -11,6 +11,7 @@ from finetrial.methods.layer import Layer
 from finetrial.methods.lora import Lora
 from finetrial.spec import Arm, Carry, Component, Contrast, Evaluation, PublishedClaim, Sequence, Study, TaskUse
 from finetrial.spec.claims import NO_FIGURE
+from finetrial.studies.arms import LORA_RATES
 from finetrial.studies.as_published import arm_along, as_published, claims, difference, small_training
 from finetrial.tasks.jscode import Jscode
 from finetrial.tasks.pycode import Pycode
@@ -18,15 +19,14 @@ from finetrial.tasks.pycode import Pycode
 PYTHON, JAVASCRIPT = "pycode", "jscode"
 MENDED, PUBLISHED = "mended", "published"
 LENGTH, NEW_TOKENS = 160, 48
-RATES = (1e-3, 3e-3)  # the first is the published experiments' only one
 ADAPTER = Lora(rank=16, alpha=32, dropout=0.1)
 
 
 def study() -> Study:
     """Four arms: both experiments as published, and both with a chosen rate."""
     arms = tuple(_arm(f"{name}{suffix}", f"{label}{said}", sequence, carry, rates)
-                 for suffix, said, sequence, rates in (("-published", ", as published", PUBLISHED, RATES[:1]),
-                                                       ("", "", MENDED, RATES))
+                 for suffix, said, sequence, rates in (("-published", ", as published", PUBLISHED, LORA_RATES[:1]),
+                                                       ("", "", MENDED, LORA_RATES))
                  for name, label, carry in (("specific", "LoRA + layer, new for each task", Carry.FRESH),
                                             ("shared", "new LoRA, the first task's layer", Carry.FREEZE)))
     return as_published(

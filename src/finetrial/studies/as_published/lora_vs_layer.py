@@ -38,7 +38,7 @@ from finetrial.tasks.pycode import Pycode
 PYTHON, JAVASCRIPT, PYTHON_COPIED, JAVASCRIPT_COPIED = "pycode", "jscode", "pycode-copied", "jscode-copied"
 MENDED, PUBLISHED = "mended", "published"
 LENGTH, NEW_TOKENS = 160, 48
-RATES = (1e-3, 3e-3)  # the first is the published arms' only one
+RATES = (1e-3, 3e-3)  # the first is the published arms' only one; two, not three, for the time it takes
 LORA = Lora(rank=16, targets="attention")
 RANDOM_LAYER = Layer(init="random", output_scale=0.01)
 

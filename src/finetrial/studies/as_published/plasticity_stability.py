@@ -12,6 +12,7 @@ from finetrial.methods.lora import Lora
 from finetrial.spec import Arm, Carry, Component, Contrast, PublishedClaim, Sequence, Study, TaskUse
 from finetrial.spec.claims import NO_FIGURE
 from finetrial.spec.study import BASE_ARM
+from finetrial.studies.arms import FULL_RATES, LORA_RATES
 from finetrial.studies.as_published import arm_along, as_published, claims, difference, small_training
 from finetrial.tasks.pycode import Pycode
 from finetrial.tasks.pydoc_chat import PydocChat
@@ -19,7 +20,7 @@ from finetrial.tasks.pydoc_chat import PydocChat
 A, B = "pydoc-chat", "pycode"
 MENDED, PUBLISHED = "crossed", "published"
 LENGTH = 160
-FULL_RATES, LORA_RATES = (3e-4, 1e-3), (1e-3, 3e-3)  # the first of each is the published path's only one
+PUBLISHED_RATES = {"full": FULL_RATES[1:2], "lora": LORA_RATES[:1]}  # one each
 FLAW = "one path: the method is tied to the position"
 
 
@@ -42,18 +43,18 @@ def study() -> Study:
 
 def _arms() -> tuple[Arm, ...]:
     full, adapter = Full(), Lora(rank=8)
-    return (_arm("full-lora-published", "full, then LoRA, as published", PUBLISHED, full, adapter, 1),
-            _arm("full-lora", "full, then LoRA", MENDED, full, adapter, 2),
-            _arm("full-full", "full, then full", MENDED, full, full, 2),
-            _arm("lora-lora", "LoRA, then the same LoRA", MENDED, adapter, adapter, 2))
+    return (_arm("full-lora-published", "full, then LoRA, as published", PUBLISHED, full, adapter),
+            _arm("full-lora", "full, then LoRA", MENDED, full, adapter),
+            _arm("full-full", "full, then full", MENDED, full, full),
+            _arm("lora-lora", "LoRA, then the same LoRA", MENDED, adapter, adapter))
 
 
-def _arm(name: str, label: str, sequence: str, first: Method, then: Method, num_rates: int) -> Arm:
+def _arm(name: str, label: str, sequence: str, first: Method, then: Method) -> Arm:
     carry = Carry.CONTINUE if first == then else Carry.MERGE
-    rates = {method: (FULL_RATES if isinstance(method, Full) else LORA_RATES)[:num_rates] for method in (first, then)}
+    grids = PUBLISHED_RATES if sequence == PUBLISHED else {"full": FULL_RATES, "lora": LORA_RATES}
     return arm_along(name, label, sequence,
-                     {A: (Component(method=first),), B: (Component(method=then, carry=carry),)}, rates[first],
-                     learning_rates_for={B: rates[then]})
+                     {A: (Component(method=first),), B: (Component(method=then, carry=carry),)}, grids[first.kind],
+                     learning_rates_for={B: grids[then.kind]})
 
 
 def _claims(arms: tuple[Arm, ...]) -> tuple[PublishedClaim, ...]:

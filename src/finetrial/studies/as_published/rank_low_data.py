@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from finetrial.methods.lora import Lora
 from finetrial.spec import Arm, Component, Contrast, PublishedClaim, Sequence, Study, TaskUse
 from finetrial.spec.study import BASE_ARM
+from finetrial.studies.arms import LORA_RATES
 from finetrial.studies.as_published import (
     EVERY_FLAW,
     arm_along,
@@ -28,7 +29,7 @@ SUMMARIES = PydocSummary(max_summary_characters=120)
 NEW, WHOLE, CUT_10, CUT_150, CUED_10 = "pydoc-summary", "whole-sequence", "10-cut", "150-cut", "10-with-cue"
 MENDED, PUBLISHED = "mended", "published"
 ROWS, LENGTH, NEW_TOKENS = 100, 128, 32
-RATES = (1e-3, 3e-3)  # the first is the published arms' only one
+ONE_RATE = LORA_RATES[:1]  # of the published arms
 METRICS = ("rouge-1", "rouge-2", "continuation-rate")
 
 
@@ -59,13 +60,13 @@ def study() -> Study:
 def _arms() -> tuple[Arm, ...]:
     r8, r32 = _one(Lora(rank=8)), _one(Lora(rank=32))
     wrapped = {"*": (Component(method=Lora(rank=8), slot="default"), Component(method=Lora(rank=32), slot="wider"))}
-    return (arm_along("r8-published", "LoRA r=8, as published", PUBLISHED, r8, RATES[:1]),
-            arm_along("r32-published", "LoRA r=32 on a wrapped model", PUBLISHED, wrapped, RATES[:1]),
-            arm_along("r32-alone", "LoRA r=32, wrapped once", PUBLISHED, r32, RATES[:1]),
-            arm_along("r8-tuned", "LoRA r=8, rate chosen", PUBLISHED, r8, RATES),
-            arm_along("r8-summary-loss", "LoRA r=8, loss on the summary", MENDED, r8, RATES[:1]),
-            arm_along("lora-r8", "LoRA r=8, mended", MENDED, r8, RATES),
-            arm_along("lora-r32", "LoRA r=32, mended", MENDED, r32, RATES))
+    return (arm_along("r8-published", "LoRA r=8, as published", PUBLISHED, r8, ONE_RATE),
+            arm_along("r32-published", "LoRA r=32 on a wrapped model", PUBLISHED, wrapped, ONE_RATE),
+            arm_along("r32-alone", "LoRA r=32, wrapped once", PUBLISHED, r32, ONE_RATE),
+            arm_along("r8-tuned", "LoRA r=8, rate chosen", PUBLISHED, r8, LORA_RATES),
+            arm_along("r8-summary-loss", "LoRA r=8, loss on the summary", MENDED, r8, ONE_RATE),
+            arm_along("lora-r8", "LoRA r=8, mended", MENDED, r8, LORA_RATES),
+            arm_along("lora-r32", "LoRA r=32, mended", MENDED, r32, LORA_RATES))
 
 
 def _one(method: Lora) -> Mapping[str, tuple[Component, ...]]:
