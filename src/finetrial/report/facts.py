@@ -114,6 +114,11 @@ class Facts:
         scored = (use for use in self.study.tasks if use.evaluate)
         return tuple(sorted(scored, key=lambda use: use.role != "learn"))
 
+    def scored_along(self, path: Path) -> tuple[str, ...]:
+        """The tasks that are scored along a path."""
+        every = {one.name: one for one in (*self.study.paths, *self.study.control_paths)}
+        return tuple(use.name for use in self.study.evaluated_along(every[path.sequence]))
+
     @cached_property
     def floors(self) -> tuple[ArmMark, ...]:
         """What needs no model."""

@@ -174,8 +174,14 @@ def _alerts(facts: Facts, cards: tuple[Card, ...]) -> Iterable[str]:
 
 
 def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
-    """Per arm, how many of the planned (seed, rate) cells have no score after the last phase, or failed."""
-    task = path.last_task
+    """Per arm, how many of the planned (seed, rate) cells have no score after the last phase, or failed.
+
+    Read on the task that was learned last, or on the first one that is scored where that one is not.
+    """
+    scored = facts.scored_along(path)
+    if not scored:
+        return
+    task = path.last_task if path.last_task in scored else scored[0]
     metric, name = facts.tuning_metric(task), facts.path_label(path)
     where = f" ({name})" if name else ""
     beside = (BASE, FLOOR, POSITIVE_CONTROL, AA) if path.is_control else (FLOOR,)

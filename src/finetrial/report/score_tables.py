@@ -56,9 +56,10 @@ def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: 
     estimates = {head: row for head, row in estimates.items() if not _says_nothing(head, row, estimates)}
     decimals = [shared_decimals((row[place].low, row[place].high) for row in estimates.values())
                 for place in range(len(shown))]
+    scored = facts.scored_along(path)
     of_outputs = [any(one.metric == column.metric for one in facts.results.distributions) for column in shown]
     rows = tuple(TableRow((Cell(head.arm.label, _row_note(path, head)),
-                           *(_cell(head, *one) for one in zip(shown, row, decimals, of_outputs, strict=True))),
+                           *(_cell(head, scored, *one) for one in zip(shown, row, decimals, of_outputs, strict=True))),
                           head.arm) for head, row in estimates.items())
     name = facts.path_label(path)
     kind = f"{title}, control" if path.is_control else title
@@ -92,8 +93,11 @@ def _says_nothing(head: _Head, row: list[Estimate], rows: dict[_Head, list[Estim
     return all(value is None or value == other for value, other in zip(values, latest, strict=True))
 
 
-def _cell(head: _Head, column: _Shown, estimate: Estimate, decimals: int | None, is_of_outputs: bool) -> Cell:
+def _cell(head: _Head, scored: tuple[str, ...], column: _Shown, estimate: Estimate, decimals: int | None,
+          is_of_outputs: bool) -> Cell:
     is_probe = column.metric == KL
+    if column.task not in scored:
+        return Cell("\N{EN DASH}", help="not scored along this sequence")
     if head.arm.role == BASE and is_probe:
         return Cell("\N{EN DASH}", help="this is how far the others are from it")
     if head.arm.role == FLOOR and estimate.value is None:
