@@ -14,8 +14,8 @@ from pathlib import Path
 from finetrial.cli import main as finetrial
 
 PAGE = Path(__file__).with_name("cli.md")
-COMMANDS = ("run", "plan", "compare", "studies", "show", "status", "report", "export", "generate", "open", "init", "gc", "data",
-            "pretrain", "doctor", "schema")
+COMMANDS = ("run", "plan", "compare", "studies", "show", "status", "report", "export", "generate", "open", "init", "gc",
+            "data", "pretrain", "doctor", "schema")
 OPENING = """# Command line
 
 Made from `finetrial --help` by `docs/make_cli.py`; do not edit.

@@ -35,7 +35,7 @@ def plan_page(planned: Planned) -> Iterable[RenderableType]:
         rows[KEEP] = "not given: forgetting is NOT MEASURED"
     rows["arms"] = ", ".join(arm.title for arm in study.arms)
     rows["grid"] = f"{grid.rates} learning rates x {grid.seeds} seeds for each arm, and two controls"
-    rows["a run"] = (f"{grid.steps} steps of {study.training.batch_sequences} x {study.training.sequence_length} tokens")
+    rows["a run"] = f"{grid.steps} steps of {study.training.batch_sequences} x {study.training.sequence_length} tokens"
     rows["forecast"] = numbers.seconds_text(grid.seconds)
     rows["detectable"] = _power_text(planned)
     yield heading("The plan")

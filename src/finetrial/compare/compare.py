@@ -57,7 +57,7 @@ def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned], 
     if len(timing.arms) < 2:
         why = "; ".join(f"{name}: {outcome}" for name, outcome in timing.left_out.items())
         raise UserError(f"{len(timing.arms)} of {len(request.methods)} arms can be run ({why})",
-                        f"a comparison needs two; {options.runs} holds the logs; choose smaller arms, or a smaller model")
+                        f"a comparison needs two; the logs lie below {options.runs}; choose smaller arms or model")
     request = replace(request, methods={name: request.methods[name] for name in timing.arms})
     grid = _grid(asked, timing, request, time.monotonic() - began)
     study = design.study_of(request, grid)
@@ -95,7 +95,8 @@ def find_base(model: str, revision: str | None) -> ResolvedBase:
 def _grid(asked: Comparison, timing: Timing, request: design.Request, elapsed: float) -> design.Grid:
     """The largest grid for what is left of the time."""
     overhead = timing.startup_seconds + REPORT_SECONDS
-    grid = design.grid_for(asked.seconds - elapsed - overhead, timing.arms, timing.processes, request, elapsed + overhead)
+    spent = elapsed + overhead
+    grid = design.grid_for(asked.seconds - spent, timing.arms, timing.processes, request, spent)
     return replace(grid, seconds=grid.seconds + overhead)
 
 

@@ -1,4 +1,4 @@
-"""From model, data and time to a study: lengths from the data, speeds from a few timed steps, the grid from the time."""
+"""Model, data and time -> study: lengths from the data, speeds from a few timed steps, the grid from the time."""
 
 from __future__ import annotations
 
@@ -116,7 +116,8 @@ def study_of(request: Request, grid: Grid) -> Study:
         seeds=tuple(range(grid.seeds)), factors=("method", "rank", "targets"), limits=request.limits)
 
 
-def grid_for(seconds: float, timed: Mapping[str, Timed], processes: float, request: Request, spent: float = 0.0) -> Grid:
+def grid_for(seconds: float, timed: Mapping[str, Timed], processes: float, request: Request,
+             spent: float = 0.0) -> Grid:
     """The grid for the seconds that are left: at the largest effort that leaves time for three learning rates.
 
     `processes`: how many runs go on at once; a fraction where the machine is busy. `spent`: seconds that are gone, for

@@ -58,7 +58,7 @@ def time_arms(request: design.Request, options: RunOptions) -> Timing:
 
 
 def _timed(found: StageInput, request: design.Request) -> design.Timed:
-    """Speeds from a profile; what its steps do not account for is the start: loading the model, writing what it made."""
+    """Speeds from a profile; what its steps do not account for is the start: loading the model, writing weights."""
     values = found.record.values
     scored = PREDICTED_ROWS * min(request.learn.mean_tokens, request.row_tokens) / values["predict_tokens_per_second"]
     steps = (WARMUP_STEPS + MEASURED_STEPS) * values["step_seconds"]
