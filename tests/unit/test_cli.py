@@ -403,3 +403,13 @@ def test_the_documented_help_is_the_help():
     done = subprocess.run([sys.executable, str(ROOT / "docs" / "make_cli.py"), "--check"], capture_output=True,
                           text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})
     assert done.returncode == 0, done.stderr
+
+
+def test_plan_says_what_fits_on_a_device(capsys):
+    assert main(["plan", "perplexity", "--size", "demo", "--device", "100MB", "--rate", "1TFLOPS"]) == 0
+    shown = capsys.readouterr().out
+    assert "does not fit" in shown and "micro-batch 2 (a run" in shown and "by the given rate" in shown
+    assert main(["plan", "perplexity", "--size", "demo", "--device", "this"]) == 0
+    assert "this machine" in capsys.readouterr().out
+    assert "neither a device nor an amount of memory" in mistake(capsys, "plan", "perplexity", "--device", "gpu0")
+    assert "is no rate of operations" in mistake(capsys, "plan", "perplexity", "--rate", "fast")

@@ -74,7 +74,7 @@ class Layer(Method):
 
     def count_trainable(self, config: Mapping[str, Any]) -> int | None:
         """`count` times the parameters of such a block in each stack; None if the architecture is not known."""
-        if config.get("model_type") not in ("gpt2", "llama", "gemma", "t5"):
+        if config.get("model_type") not in ("gpt2", "llama", "gemma", "mistral", "t5"):
             return None
         try:
             widths = block_sizes.narrow_widths(config, self.inner, self.heads)

@@ -46,6 +46,7 @@ _IA3: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "gpt2": (("c_attn", "mlp.c_proj"), ("mlp.c_proj",)),
     "llama": (("k_proj", "v_proj", "down_proj"), ("down_proj",)),
     "gemma": (("k_proj", "v_proj", "down_proj"), ("down_proj",)),
+    "mistral": (("k_proj", "v_proj", "down_proj"), ("down_proj",)),
     "t5": (("k", "v", "wo"), ("wo",))}
 
 

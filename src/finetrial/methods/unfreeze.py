@@ -55,7 +55,7 @@ class Unfreeze(Method):
 
     def count_trainable(self, config: Mapping[str, Any]) -> int | None:
         """The chosen blocks, norms and embeddings; None if the architecture is not known."""
-        if config.get("model_type") not in ("gpt2", "llama", "gemma", "t5"):
+        if config.get("model_type") not in ("gpt2", "llama", "gemma", "mistral", "t5"):
             return None
         try:
             return self._count(config)

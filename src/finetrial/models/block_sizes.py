@@ -108,7 +108,7 @@ def norm_parameters(config: Mapping[str, Any]) -> int:
 def embedding_parameters(config: Mapping[str, Any]) -> int:
     """Token embedding, positions where they are learned, and the head where it is not tied to the embedding."""
     width, kind = _model_width(config), config["model_type"]
-    tied = config.get("tie_word_embeddings", kind != "llama")
+    tied = config.get("tie_word_embeddings", kind not in ("llama", "mistral"))
     if kind == "t5":  # transformers forces the first to true; the second tells the first kind of T5 from the later one
         tied = tied and config.get("scale_decoder_outputs", True)
     positions = config["n_positions"] if kind == "gpt2" else 0

@@ -61,7 +61,7 @@ def _cuts(model_type: str, widths: Widths, full: Widths) -> Mapping[str, _Cut]:
            "llama": {"mlp.gate_proj": outputs, "mlp.up_proj": outputs, "mlp.down_proj": inputs},
            "t5": {"DenseReluDense.wi": outputs, "DenseReluDense.wi_0": outputs, "DenseReluDense.wi_1": outputs,
                   "DenseReluDense.wo": inputs}}
-    family = "llama" if model_type == "gemma" else model_type
+    family = "llama" if model_type in ("gemma", "mistral") else model_type
     return {path: cut for path, cut in {**attention[family], **mlp[family]}.items() if cut.kept < cut.full}
 
 
@@ -113,5 +113,5 @@ def _set_heads(block: Any, model_type: str, widths: Widths) -> None:
     """The numbers that the attention's forward pass reads."""
     if model_type == "gpt2":
         block.attn.num_heads, block.attn.split_size = widths.heads, widths.attention
-    elif model_type in ("llama", "gemma"):
+    elif model_type in ("llama", "gemma", "mistral"):
         block.self_attn.num_key_value_groups = widths.heads // widths.key_heads

@@ -38,6 +38,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
                          ("c_attn", "attn.c_proj")),
     "llama": _LLAMA,
     "gemma": _LLAMA,
+    "mistral": _LLAMA,
     "t5": Architecture(("encoder.block", "decoder.block"), "", "shared",
                        ("encoder.final_layer_norm", "decoder.final_layer_norm"), "lm_head", ("q", "k", "v", "o"),
                        encoder_decoder=True, sdpa=False),
@@ -65,7 +66,8 @@ def attention_used(model_type: str, wanted: Attention) -> Attention:
 def linear_shapes(config: Mapping[str, Any]) -> Shapes | None:
     """The linear layers inside the blocks, without the head; None if the configuration is not known."""
     known: Mapping[str, Callable[[Mapping[str, Any]], Shapes]] = {
-        "gpt2": _gpt2_linears, "llama": _llama_linears, "gemma": _llama_linears, "t5": _t5_linears}
+        "gpt2": _gpt2_linears, "llama": _llama_linears, "gemma": _llama_linears,
+        "mistral": _llama_linears, "t5": _t5_linears}
     if config.get("model_type") not in known:
         return None
     try:

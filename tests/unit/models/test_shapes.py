@@ -63,3 +63,27 @@ def test_no_torch_is_needed() -> None:
             "import finetrial.models.shapes, finetrial.methods.lora, finetrial.methods.full, finetrial.train.config, "
             "finetrial.train.outcome")
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_mistral_is_like_llama() -> None:
+    """Blocks, head and loss are found, and counts are those of the model that transformers builds."""
+    from transformers import AutoModelForCausalLM, MistralConfig
+
+    from finetrial.methods.layer import Layer
+    from finetrial.methods.lora import Lora
+    from finetrial.models import params
+    from finetrial.streams import Streams
+    from finetrial.train.batch import Batch
+    from finetrial.train.loss import check_base
+
+    config = MistralConfig(vocab_size=97, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+                           num_key_value_heads=2, max_position_embeddings=64, tie_word_embeddings=False)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()
+    assert count_parameters(config.to_dict()) == sum(p.numel() for p in model.parameters())
+    ids = torch.arange(40).reshape(2, 20)
+    check_base(model, Batch(ids, None, None, torch.arange(19), ids[0, 1:], 40))
+    for method in (Lora(rank=2, targets="all-linear"), Layer(inner=24, heads=2)):
+        component = method.attach(model, Streams(0), "main")
+        assert method.count_trainable(config.to_dict()) == sum(p.numel() for p in component.parameters().values())
+        params.own(model, [component])
+        component.unload()

@@ -1,0 +1,37 @@
+"""What the machine has, as a driver tells it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from finetrial.errors import UserError
+from finetrial.run import machine
+
+
+def driver(folder: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """A GPU, and an nvidia-smi that says `answer`."""
+    (folder / "gpus" / "0").mkdir(parents=True)
+    (folder / "gpus" / "0" / "information").write_text("Model: \t Tesla T4\n")
+    (folder / "nvidia-smi").write_text(f"#!/bin/sh\n{answer}\n")
+    (folder / "nvidia-smi").chmod(0o755)
+    monkeypatch.setattr(machine, "NVIDIA", folder / "gpus")
+    monkeypatch.setenv("PATH", f"{folder}:/usr/bin:/bin")
+
+
+def test_memory_of_every_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    driver(tmp_path, monkeypatch, "echo 15360; echo 81559")
+    assert machine.accelerator_bytes() == [15360 * 2**20, 81559 * 2**20]
+
+
+def test_without_a_gpu_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine, "NVIDIA", tmp_path / "absent")
+    assert machine.accelerator_bytes() == []
+
+
+@pytest.mark.parametrize("answer", ["exit 9", "echo '[N/A]'"])
+def test_a_gpu_whose_driver_does_not_answer_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    driver(tmp_path, monkeypatch, answer)
+    with pytest.raises(UserError, match="Tesla T4.*16GB|Tesla T4"):
+        machine.accelerator_bytes()
