@@ -40,7 +40,7 @@ def tiny_content(folder: Path, architecture: str = "gpt2") -> dict[str, Any]:
     write_text(folder / "new.txt", step=7, documents=90)
     write_text(folder / "old.txt", step=3, documents=90, seed=1)
     return {
-        "name": "tiny", "question": "Does LoRA forget less?", "bases": [{"name": "mine", "source": "./model"}],
+        "name": "tiny", "size": "small", "question": "Does LoRA forget less?", "bases": [{"name": "mine", "source": "./model"}],
         "tasks": [{"name": "new", "task": {"kind": "text", "path": "new.txt"}, "num_val": 3, "num_test": 4},
                   {"name": "old", "task": {"kind": "text", "path": "old.txt"}, "role": "outside", "num_val": 3,
                    "num_test": 4}],

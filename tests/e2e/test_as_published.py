@@ -59,5 +59,5 @@ def test_claims_are_read_with_and_without_their_flaws(tmp_path: Path) -> None:
         assert row.worth == pytest.approx(row.as_published.value - row.mended.value)
         assert row.standing in ("survives", "does not survive", "undecided")
     assert first.as_published == second.as_published and first.mended != second.mended
-    page = (tmp_path / "runs" / "tiny-custom-standard" / "report.html").read_text()
+    page = (tmp_path / "runs" / "tiny-custom-small" / "report.html").read_text()
     assert "Published claims" in page and "held out from training" in page and "worth of the flaw" in page

@@ -35,7 +35,7 @@ def content(folder: Path) -> dict[str, Any]:
     use = {"num_val": 3, "num_test": 6, "max_new_tokens": 5, "metrics": ["chrf", "exact-match"]}
     lora = {"kind": "lora", "rank": 2}
     return {
-        "name": "two", "question": "What is left of a?", "bases": [{"name": "mine", "source": "./model"}],
+        "name": "two", "size": "small", "question": "What is left of a?", "bases": [{"name": "mine", "source": "./model"}],
         "tasks": [{"name": "a", "task": {"kind": "prompt-completion", "path": "a.jsonl"}, **use},
                   {"name": "b", "task": {"kind": "prompt-completion", "path": "b.jsonl"}, **use},
                   {"name": "old", "task": {"kind": "text", "path": "old.txt"}, "role": "outside", "num_val": 3,

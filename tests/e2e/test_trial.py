@@ -18,6 +18,8 @@ from finetrial.records.results import Results
 from finetrial.run.trial import RunOptions, Trial, rebuild, run_study
 from finetrial.spec.io import parse_study, read_study
 
+RECORDS = "*/??/*/record.json"  # of finished stages, below a store
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -74,9 +76,9 @@ def test_kill_and_resume_give_the_same_scores(folder: Path, undisturbed: Trial) 
     for kill in range(1, 4):
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.DEVNULL,
                                    stderr=subprocess.DEVNULL)
-        recorded = len(list(store.rglob("record.json")))
+        recorded = len(list(store.glob(RECORDS)))
         deadline = time.monotonic() + 240
-        while process.poll() is None and len(list(store.rglob("record.json"))) < recorded + 2 * kill:
+        while process.poll() is None and len(list(store.glob(RECORDS))) < recorded + 2 * kill:
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()

@@ -68,7 +68,7 @@ def test_unknown_study_is_a_mistake_everywhere(capsys, command):
 
 
 def test_unknown_size_names_those_there_are(capsys):
-    assert "unknown size 'dem'; did you mean 'demo'" in mistake(capsys, "plan", "perplexity", "--size", "dem")
+    assert "unknown size at the scale embedded 'dem'; did you mean 'demo'" in mistake(capsys, "plan", "perplexity", "--size", "dem")
 
 
 def test_unknown_key_through_set_names_path_and_nearest(capsys):
