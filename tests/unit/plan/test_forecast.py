@@ -320,6 +320,12 @@ def test_a_study_without_a_rate_or_a_profile_has_no_time() -> None:
     assert "time unknown: no profile" in shown(found)
 
 
+def test_arms_that_need_the_same_share_a_row() -> None:
+    arms = [{"name": f"n{rows}", "components": "lora", "learning_rates": [1e-3], "num_train": rows} for rows in (30, 100)]
+    text = shown(forecast(small_study(arms=arms, factors=["num_train"])))
+    assert "n30, and 1 like it" in text and "n100" not in text
+
+
 def test_a_given_rate_tells_every_time() -> None:
     found = forecast(small_study(), rate=1e12)
     operations = [value for value in found.time.operations.values() if value is not None]

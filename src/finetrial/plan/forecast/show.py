@@ -19,7 +19,7 @@ IN_A_STEP = ("gradients", "activations", "logits")
 def render_resources(found: Resources) -> RenderableType:
     """The section `Forecast` of `finetrial plan`."""
     parts: list[RenderableType] = [Text("Forecast", style="bold"), _memory(found)]
-    parts += [Text(f"{arm.title}: {_mends(arm)}") for arm in found.arms if arm.verdict == "does not fit"]
+    parts += [Text(f"{title}: {_mends(arm)}") for title, arm in _alike(found.arms) if arm.verdict == "does not fit"]
     parts.append(_rest(found))
     parts += [Text(f"assumed: {text}", style="dim") for text in found.assumed]
     return Group(*parts)
@@ -43,18 +43,26 @@ def duration(seconds: float) -> str:
 
 
 def _memory(found: Resources) -> Table:
-    """A row for each arm and base."""
+    """A row for each arm and base; arms that need the same share one."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("Memory to train", overflow="fold")
     for column in ("Weights", "Optimizer", "In a step", "Peak"):
         table.add_column(column, justify="right", no_wrap=True)
     if found.available_bytes is not None:
         table.add_column(found.device, no_wrap=True)
-    several = len({arm.base for arm in found.arms}) > 1
-    for arm in found.arms:
-        title = f"{arm.base}: {arm.title}" if several else arm.title
+    for title, arm in _alike(found.arms):
         table.add_row(title, *_bytes(arm.need), *([arm.verdict or ""] if found.available_bytes is not None else []))
     return table
+
+
+def _alike(arms: Sequence[ArmForecast]) -> list[tuple[str, ArmForecast]]:
+    """One arm of those on one base that show the same, with a title for all of them."""
+    several = len({arm.base for arm in arms}) > 1
+    groups: dict[object, list[ArmForecast]] = {}
+    for arm in arms:
+        groups.setdefault((arm.base, _bytes(arm.need), _mends(arm)), []).append(arm)
+    return [(f"{f'{first.base}: ' if several else ''}{first.title}{f', and {len(rest)} like it' if rest else ''}", first)
+            for first, *rest in groups.values()]
 
 
 def _bytes(need: Need | None) -> tuple[str, str, str, str]:
