@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -45,7 +46,7 @@ def test_encode_documents_ends_each_and_only_there() -> None:
     ids, offsets = encode_documents(texts, tokenizer, batch=7)
     assert ids.dtype == np.uint16 and offsets[-1] == len(ids)
     np.testing.assert_array_equal(np.flatnonzero(ids == tokenizer.eos_token_id), offsets[1:] - 1)
-    assert [tokenizer.decode(ids[a:b - 1]) for a, b in zip(offsets, offsets[1:], strict=False)] == texts
+    assert [tokenizer.decode(ids[a:b - 1]) for a, b in pairwise(offsets)] == texts
 
 
 def test_tokenizer_texts_stops_at_the_limit() -> None:

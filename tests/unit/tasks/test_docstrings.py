@@ -59,8 +59,8 @@ def test_google_style() -> None:
     text = docstrings.dedent(GOOGLE)
     summary, prose = docstrings.summary_and_prose(text)
     assert summary == "Computes the norm of a vector."
-    assert prose == ["The norm is the square root of the sum of squares, which is what most people mean when they "
-                     "speak about length."]
+    assert prose == [("The norm is the square root of the sum of squares, which is what most people mean when they "
+                      "speak about length.")]
     told = docstrings.long_description(text)
     assert told.endswith("power (int): Which norm is meant.")
     assert ">>>" not in told
