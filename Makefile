@@ -13,7 +13,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 SUITABLE := import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))
 PYTHON ?= $(firstword $(foreach python,python3.13 python3.12 python3.11 python3,\
 	$(shell $(python) -c '$(SUITABLE)' >/dev/null 2>&1 && echo $(python))))
-STUDIES := perplexity
+STUDIES := perplexity plasticity-stability rank-low-data lora-vs-layer hybrid
 TEST_PROCESSES ?= 2
 
 .DEFAULT_GOAL := help
