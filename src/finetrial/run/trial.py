@@ -101,9 +101,11 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     data = [stage for stage in plan.stages if stage.kind == "data"]
     if any(store.lookup(stage.kind, stage.key({}), here) is None for stage in data):
         _raise_for_data(data, run(data))  # data that cannot be used stops the trial before anything is trained
-    refuse(audit_data(study, plan, lookup_in_store(plan, store, here)))
+    prepared = {stage.id: store.lookup(stage.kind, stage.key({}), here) for stage in data}
+    of_data = audit_data(study, plan, prepared.get)
+    refuse(of_data)
     result = run(plan.stages)
-    trial = finish(study, plan, result.found, folder, here, command, figures=options.figures)
+    trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
     return replace(trial, corrupt=result.corrupt)
 
 
@@ -137,17 +139,22 @@ def rebuild(folder: Path, *, figures: bool = True) -> Trial:
 
 
 def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environment, command: str, *,
-           figures: bool = True, again: bool = False) -> Trial:
+           figures: bool = True, again: bool = False, of_data: Sequence[AuditFinding] | None = None) -> Trial:
     """Everything after the stages: table, analysis, results, report, the selected artifacts.
 
     Where the results are those that the folder holds already, its report stands, unless it is asked for `again`.
+    `of_data`: what the audit found in the data, if it has looked.
     """
     provenance = {"environment": here.model_dump(), **host_facts(command), "command": command,
                   **({"bases": dict(plan.origins)} if plan.origins else {})}
     table = collect(study, plan, lookup, provenance)
     looks = Looks(folder / RUN_FILE, study)
     results = analyse(study, table, looks.earlier)
-    results = results.model_copy(update={"audit": _audited(study, plan, lookup, table, results)})
+    if of_data is None:
+        of_data = audit_data(study, plan, lookup)
+    of_records = audit_records(study, plan, lookup, table, results)
+    every = (*audit(study), *audit_plan(study, plan), *of_data, *of_records)
+    results = results.model_copy(update={"audit": tuple(dict.fromkeys(every))})  # each thing once
     if results.status == "complete":
         looks.remember(len(study.seeds))
     text = results.model_dump_json(indent=1) + "\n"
@@ -159,13 +166,6 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
     link_artifacts(plan, results, lookup, folder / "artifacts")
     build_report(study, results, folder, figures=figures)  # last: where it is, everything is
     return Trial(folder, study, results)
-
-
-def _audited(study: Study, plan: Plan, lookup: Lookup, table: Table, results: Results) -> tuple[AuditFinding, ...]:
-    """What the rules find at every moment, each thing once."""
-    found = (*audit(study), *audit_plan(study, plan), *audit_data(study, plan, lookup),
-             *audit_records(study, plan, lookup, table, results))
-    return tuple(dict.fromkeys(found))
 
 
 def _stands(folder: Path, results: str) -> bool:
