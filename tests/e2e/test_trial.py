@@ -61,6 +61,22 @@ def test_the_second_time_nothing_is_computed(folder: Path, undisturbed: Trial) -
     assert after == before
 
 
+def test_losses_at_the_chosen_rate_are_those_of_the_whole_grid(folder: Path, undisturbed: Trial) -> None:
+    """Every test score that is read exists, bit for bit, and the answers are the same."""
+    records = sorted((folder / "undisturbed" / ".store" / "predict").rglob("record.json"))
+    content = {**tiny_content(folder), "name": "chosen", "evaluation": {"rates": "chosen"}}
+    trial = run_study(parse_study(content, "study.yaml"), RunOptions(runs=folder / "undisturbed", view=False, figures=False),
+                      relative_to=folder, command="finetrial run study.yaml")
+    assert sorted((folder / "undisturbed" / ".store" / "predict").rglob("record.json")) == records
+    assert trial.results.status == "complete" and trial.results.findings == undisturbed.results.findings
+    everywhere = scores(undisturbed)
+    fewer = scores(trial)
+    assert all(score in everywhere for score in fewer) and len(fewer) < len(everywhere)
+    wanted = [score for score in everywhere if score["selected"]
+              and (score["split"] == "test" or score["task"] == "new" or score["arm"] != "lora-r2")]
+    assert all(score in fewer for score in wanted)
+
+
 def test_a_report_is_made_again_from_the_store(undisturbed: Trial) -> None:
     page = (undisturbed.folder / "report.html").read_text()
     again = rebuild(undisturbed.folder, figures=False)

@@ -6,13 +6,14 @@ A pure function of its two arguments: no files, no clock, no torch.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 
 from finetrial.analysis.assay import assay
 from finetrial.analysis.claims import claim_rows
 from finetrial.analysis.examples import distribution_rows, example_rows
 from finetrial.analysis.findings import findings
 from finetrial.analysis.loading import Branch, Entry
-from finetrial.analysis.looks import Look, look_at
+from finetrial.analysis.looks import look_at
 from finetrial.analysis.naming import roles, titles
 from finetrial.analysis.readings import measure_rows
 from finetrial.analysis.recommend import recommend
@@ -24,8 +25,8 @@ from finetrial.spec.study import BASE_ARM, Study
 
 
 def analyse(study: Study, table: Table, earlier_looks: Sequence[int] = ()) -> Results:
-    """Everything that the records say about the study's question. `earlier_looks`: the numbers of seeds at which complete
-    results of it were seen before.
+    """Everything that the records say about the study's question. `earlier_looks`: the numbers of seeds at which
+    complete results of it were seen before.
 
     What is not there yet stays None with its reason: verdicts read NOT MEASURED, status reads partial. Raises
     ValueError if the table holds two rows for one run, or a score of an unknown metric.
@@ -41,14 +42,10 @@ def analyse(study: Study, table: Table, earlier_looks: Sequence[int] = ()) -> Re
                    factors={arm.name: arm.factors for arm in study.arms if arm.factors},
                    scores=tuple(score_rows(trial)), costs=tuple(table.costs), findings=findings(trial, controls, look),
                    measures=tuple(measure_rows(trial, shown)), tuning=tuning,
-                   look=_look_row(look), assay=controls, recommendation=recommend(trial, controls),
+                   look=LookRow(**asdict(look), caveat=look.caveat), assay=controls, recommendation=recommend(trial, controls),
                    claims=tuple(claim_rows(trial, controls)), examples=tuple(example_rows(trial)),
-                   distributions=tuple(distribution_rows(trial)), weight_changes=tuple(table.weight_changes), provenance=dict(table.provenance))
-
-
-def _look_row(look: Look) -> LookRow:
-    return LookRow(number=look.number, num_looks=look.num_looks, num_seeds=look.num_seeds,
-                   is_declared=look.is_declared, alpha=look.alpha, caveat=look.caveat)
+                   distributions=tuple(distribution_rows(trial)), weight_changes=tuple(table.weight_changes),
+                   provenance=dict(table.provenance))
 
 
 def _is_complete(trial: Trial) -> bool:
@@ -57,7 +54,7 @@ def _is_complete(trial: Trial) -> bool:
 
 
 def _gaps(trial: Trial) -> Iterator[bool]:
-    """Losses are known at every rate; a primary metric that reads outputs only where validation chose."""
+    """Losses are known at every rate, or like a primary metric that reads outputs where validation chose."""
     study = trial.study
     for base in study.bases:
         for task in trial.tasks:
@@ -65,11 +62,11 @@ def _gaps(trial: Trial) -> Iterator[bool]:
                 yield (None, None) not in trial.grid(Branch(base.name, BASE_ARM, ""), Entry(0, task, metric))
     for branch in arm_branches(trial):
         for phase in range(1, len(trial.order(branch.sequence)) + 1):
-            rates = trial.rates(branch, phase)
+            grid = {(seed, rate) for seed in study.seeds for rate in trial.rates(branch, phase)}
+            chosen = {(seed, choice.rate) for seed, choice in trial.choices(branch, phase).items()
+                      if choice.rate is not None}
             for task in trial.tasks_along(branch.sequence):
-                losses = trial.grid(branch, Entry(phase, task, VALIDATION_METRIC))
-                yield any((seed, rate) not in losses for seed in study.seeds for rate in rates)
-                if (primary := trial.primary(task)) != VALIDATION_METRIC:
-                    chosen = {seed: choice.rate for seed, choice in trial.choices(branch, phase).items()}
-                    scored = trial.grid(branch, Entry(phase, task, primary))
-                    yield any(rate is not None and (seed, rate) not in scored for seed, rate in chosen.items())
+                for metric in {VALIDATION_METRIC, trial.primary(task)}:
+                    everywhere = metric == VALIDATION_METRIC and study.at_every_rate(branch.arm)
+                    scored = trial.grid(branch, Entry(phase, task, metric))
+                    yield any(point not in scored for point in (grid if everywhere else chosen))

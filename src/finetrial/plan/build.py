@@ -1,8 +1,9 @@
 """Study -> plan: every stage of the trial, with its identity and its inputs.
 
-For each base, sequence, arm (controls included), learning rate and seed there is a chain of phases (those whose grid has
-that rate). A phase is one group: a training stage and its predictions on every task. After a phase a `select` stage picks the rate from
-validation over the other seeds; the next phase starts from what it chose, and outputs are generated at that rate only.
+For each base, sequence, arm (controls included), learning rate and seed there is a chain of phases (those whose grid
+has that rate). A phase is one group: a training stage and its predictions on every task. After a phase a `select` stage
+picks the rate from validation over the other seeds; the next phase starts from what it chose, and outputs are generated
+at that rate only, as are the losses on test items where the study's evaluation says so.
 Stages of equal content are one stage.
 """
 
@@ -16,7 +17,15 @@ from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.check import check_arm, check_tasks
 from finetrial.plan.lines import ArmRun, Builder, Line, arm_runs, runs_along
-from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PlannedProbe, PredictionOf, deduplicate
+from finetrial.plan.plan import (
+    Plan,
+    PlannedCell,
+    PlannedLosses,
+    PlannedOutputs,
+    PlannedPhase,
+    PlannedProbe,
+    PredictionOf,
+)
 from finetrial.plan.specs import Resolved
 from finetrial.records.table import CellKey
 from finetrial.spec.arm import Arm
@@ -55,8 +64,7 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
         for path in (*study.paths, *study.control_paths):
             _along(builder, base, path, runs_along(study, path))
         _profiled(builder, base)
-    return deduplicate(Plan(builder.stages, builder.cells, builder.profiles, builder.outputs, builder.data,
-                            builder.origins, builder.probes))
+    return builder.plan()
 
 
 def _untouched(builder: Builder, base: ResolvedBase) -> None:
@@ -78,8 +86,9 @@ def _untouched(builder: Builder, base: ResolvedBase) -> None:
         score = _score(builder, f"{owner}/{use.name}-test", use, {"outputs": generate, "data": data})
         floors = _score(builder, f"{base.name}/{FLOORS}/{use.name}-test", use, {"data": data})
         for path in (*builder.study.paths, *builder.study.control_paths):
-            builder.outputs.append(PlannedOutputs(base.name, BASE_ARM, path.name, None, 0, of, generate, score))
-            builder.outputs.append(PlannedOutputs(base.name, FLOORS, path.name, None, 0, of, None, floors))
+            where: dict[str, Any] = {"base": base.name, "sequence": path.name, "seed": None, "phase": 0, "of": of}
+            builder.outputs.append(PlannedOutputs(**where, arm=BASE_ARM, generate=generate, score=score))
+            builder.outputs.append(PlannedOutputs(**where, arm=FLOORS, generate=None, score=floors))
 
 
 def _along(builder: Builder, base: ResolvedBase, path: Sequence, runs: list[ArmRun]) -> None:
@@ -87,6 +96,7 @@ def _along(builder: Builder, base: ResolvedBase, path: Sequence, runs: list[ArmR
     lines = [Line(builder, base, path, run, tuple(slot_states(run.arm, path))) for run in runs]
     chains: dict[tuple[str, int, float], list[PlannedPhase]] = {}
     chooses = any(specs.output_metrics(use) or specs.probe_metrics(use) for use in builder.study.tasks)
+    chooses = chooses or any(line.deferred(index) for line in lines for index in range(1, len(path.tasks) + 1))
     for index, task in enumerate(path.tasks, start=1):
         for seed in builder.study.seeds:
             for line in lines:
@@ -99,6 +109,8 @@ def _along(builder: Builder, base: ResolvedBase, path: Sequence, runs: list[ArmR
                     _select(line, chains, index)
         for seed in builder.study.seeds:
             for line in lines:
+                if line.deferred(index):
+                    _losses(line, seed, index)
                 if line.run.role != "positive control":
                     _outputs(line, seed, index)
                     _probes(line, seed, index)
@@ -122,15 +134,15 @@ def _phase(line: Line, seed: int, rate: float, index: int) -> PlannedPhase:
         inputs["parent"] = line.chosen(seed, index - 1)
     train = builder.add("train", owner, spec, inputs, group=owner, label=label, locations={"base": str(base.folder)})
     judged = joined_tasks(task) if len(run.rates(task)) > 1 else ()  # validation picks the rate
+    evaluated = () if line.deferred(index) else {use.name for use in builder.study.evaluated_along(line.path)}
     predictions = _predictions(builder, base, owner, {"model": train}, owner, label,
-                               lambda scored: line.routings(index, scored),
-                               {use.name for use in builder.study.evaluated_along(line.path)}, judged)
+                               lambda scored: line.routings(index, scored), evaluated, judged)
     return PlannedPhase(index, task, train, predictions)
 
 
 def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mapping[str, Source], group: str,
-                 label: str, routings: Any, evaluated: Collection[str],
-                 judged: tuple[str, ...] = ()) -> dict[PredictionOf, str]:
+                 label: str, routings: Any, evaluated: Collection[str], judged: tuple[str, ...] = (),
+                 splits: tuple[str, ...] = ("val", "test")) -> dict[PredictionOf, str]:
     """The losses on every task in `evaluated`; on those in `judged` the validation losses in any case.
 
     Where both routings take the same instances, one stage stands for both.
@@ -138,7 +150,7 @@ def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mappin
     evaluation, found = builder.study.evaluation, {}
     for use in builder.study.tasks:
         for split in evaluation.splits:
-            if split not in use.task.splits:
+            if split not in use.task.splits or split not in splits:
                 continue
             if use.name not in evaluated and (use.name not in judged or split != "val"):
                 continue
@@ -156,11 +168,21 @@ def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mappin
     return found
 
 
+def _losses(line: Line, seed: int, index: int) -> None:
+    """The losses of test items after a phase, at the rate that was picked."""
+    owner = line.owner(seed, f"phase-{index}-outputs")
+    evaluated = {use.name for use in line.builder.study.evaluated_along(line.path)}
+    found = _predictions(line.builder, line.base, owner, {"model": line.chosen(seed, index)}, owner,
+                         f"{line.run.arm.title}, seed {seed},", lambda scored: line.routings(index, scored), evaluated,
+                         splits=("test",))
+    line.builder.losses += [PlannedLosses(**line.at_chosen(seed, index, of), predict=stage)
+                            for of, stage in found.items()]
+
+
 def _outputs(line: Line, seed: int, index: int) -> None:
     """What the arm generates after a phase, at the rate that was picked, for every task that generates."""
     builder, base, run = line.builder, line.base, line.run
     model = line.chosen(seed, index)
-    points = {option: line.point(rate) for option, rate in run.options(line.path.tasks[index - 1]).items()}
     group = line.owner(seed, f"phase-{index}-outputs")
     for use in builder.study.evaluated_along(line.path):
         if not specs.output_metrics(use):
@@ -175,10 +197,8 @@ def _outputs(line: Line, seed: int, index: int) -> None:
                                        label=f"{run.arm.title}, seed {seed}, answers {use.name}",
                                        locations={"base": str(base.folder)})
                 latest = generate, _score(builder, name, use, {"outputs": generate, "data": data}, group)
-            of = PredictionOf(use.name, "test", routing)
-            select = line.select_id(seed, index) if len(points) > 1 else None
-            builder.outputs.append(PlannedOutputs(base.name, run.name, line.path.name, seed, index, of, *latest,
-                                                  select, points))
+            at = line.at_chosen(seed, index, PredictionOf(use.name, "test", routing))
+            builder.outputs.append(PlannedOutputs(**at, generate=latest[0], score=latest[1]))
 
 
 def _probes(line: Line, seed: int, index: int) -> None:
@@ -187,7 +207,6 @@ def _probes(line: Line, seed: int, index: int) -> None:
     The first one looks at the weights too.
     """
     builder, base, run = line.builder, line.base, line.run
-    points = {option: line.point(rate) for option, rate in run.options(line.path.tasks[index - 1]).items()}
     group = line.owner(seed, f"phase-{index}-outputs")
     asking = [use for use in builder.study.evaluated_along(line.path) if specs.probe_metrics(use)]
     for number, use in enumerate(asking):
@@ -196,9 +215,8 @@ def _probes(line: Line, seed: int, index: int) -> None:
         probe = builder.add("probe", f"{group}/{use.name}", spec, inputs, group=group,
                             label=f"{run.arm.title}, seed {seed}, against its base on {use.name}",
                             locations={"base": str(base.folder)})
-        select = line.select_id(seed, index) if len(points) > 1 else None
-        builder.probes.append(PlannedProbe(base.name, run.name, line.path.name, seed, index, use.name, probe, select,
-                                           points))
+        at = line.at_chosen(seed, index, PredictionOf(use.name, "test"))
+        builder.probes.append(PlannedProbe(**at, probe=probe))
 
 
 def _score(builder: Builder, name: str, use: TaskUse, inputs: dict[str, Source], group: str = "") -> str:

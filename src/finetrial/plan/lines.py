@@ -10,7 +10,15 @@ from finetrial import catalog
 from finetrial.analysis.naming import aa_name, positive_control_name
 from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase
-from finetrial.plan.plan import PlannedCell, PlannedOutputs, PlannedProbe
+from finetrial.plan.plan import (
+    Plan,
+    PlannedCell,
+    PlannedLosses,
+    PlannedOutputs,
+    PlannedProbe,
+    PredictionOf,
+    deduplicate,
+)
 from finetrial.plan.specs import Resolved
 from finetrial.records.results import Point
 from finetrial.spec.arm import Arm
@@ -48,8 +56,9 @@ class Builder:
     cells: list[PlannedCell] = field(default_factory=list)
     profiles: dict[tuple[str, str, str], list[str]] = field(default_factory=dict)
     outputs: list[PlannedOutputs] = field(default_factory=list)
-    data: dict[tuple[str, str], str] = field(default_factory=dict)
+    losses: list[PlannedLosses] = field(default_factory=list)
     probes: list[PlannedProbe] = field(default_factory=list)
+    data: dict[tuple[str, str], str] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
     versions: dict[str, int] = field(default_factory=dict)
 
@@ -61,6 +70,12 @@ class Builder:
         identifier = f"{kind}/{name}"
         self.stages.append(Stage(identifier, kind, self.versions[kind], spec, inputs or {}, **more))
         return identifier
+
+
+    def plan(self) -> Plan:
+        """What was added, equal stages once."""
+        return deduplicate(Plan(self.stages, self.cells, self.profiles, self.outputs, self.losses, self.probes,
+                                self.data, self.origins))
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,19 @@ class Line:
             return self.train_id(seed, next(iter(options)), index)
         among = {option: self.train_id(seed, option, index) for option in options}
         return Chosen(self.select_id(seed, index), among)
+
+    def deferred(self, index: int) -> bool:
+        """Whether what phase `index` gives is evaluated at the rate that is picked only."""
+        tuned = len(self.run.rates(self.path.tasks[index - 1])) > 1
+        return tuned and not self.builder.study.at_every_rate(self.run.name)
+
+    def at_chosen(self, seed: int, index: int, of: PredictionOf) -> dict[str, Any]:
+        """The fields of `AtChosen`."""
+        task = self.path.tasks[index - 1]
+        options = self.run.options(task)
+        return {"base": self.base.name, "arm": self.run.name, "sequence": self.path.name, "seed": seed, "phase": index,
+                "of": of, "select": self.select_id(seed, index) if len(options) > 1 else None,
+                "points": {option: self.point(rate) for option, rate in options.items()}}
 
     def before(self, index: int) -> State:
         """What the slots hold when phase `index` begins."""

@@ -26,9 +26,9 @@ class PredictionOf:
     routing: str = "latest"
 
 
-@dataclass(frozen=True)
-class PlannedOutputs:
-    """What one cell generates after one phase for one task: at the rate that validation chose, known once it has."""
+@dataclass(frozen=True, kw_only=True)
+class AtChosen:
+    """What one cell gives after one phase at the rate that validation chose, known once it has."""
 
     base: str
     arm: str
@@ -36,25 +36,30 @@ class PlannedOutputs:
     seed: int | None
     phase: int
     of: PredictionOf
-    generate: str | None  # None for floors, which need no model
-    score: str
     select: str | None = None  # the stage that chooses the rate; None where there is one rate, or none
     points: Mapping[str, Point] = field(default_factory=dict)  # option of `select` (or "") -> point
 
 
-@dataclass(frozen=True)
-class PlannedProbe:
-    """How far one cell has moved from its base after one phase, on one task: at the rate that validation chose."""
+@dataclass(frozen=True, kw_only=True)
+class PlannedOutputs(AtChosen):
+    """What it generates for one task."""
 
-    base: str
-    arm: str
-    sequence: str
-    seed: int
-    phase: int
-    task: str
+    generate: str | None  # None for floors, which need no model
+    score: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedLosses(AtChosen):
+    """Its losses on one task, where they are not taken at every rate."""
+
+    predict: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedProbe(AtChosen):
+    """How far it has moved from its base, on one task."""
+
     probe: str
-    select: str | None
-    points: Mapping[str, Point]
 
 
 @dataclass(frozen=True)
@@ -84,9 +89,10 @@ class Plan:
     cells: Sequence[PlannedCell]
     profiles: Mapping[tuple[str, str, str], Sequence[str]] = field(default_factory=dict)  # (base, arm, task) -> ids
     outputs: Sequence[PlannedOutputs] = ()
+    losses: Sequence[PlannedLosses] = ()
+    probes: Sequence[PlannedProbe] = ()
     data: Mapping[tuple[str, str], str] = field(default_factory=dict)  # (base, task) -> id
     origins: Mapping[str, str] = field(default_factory=dict)  # base -> repository and commit, of those of the hub
-    probes: Sequence[PlannedProbe] = ()
 
     def keys(self, choice: Choice = lambda select, key: None) -> dict[str, str | None]:
         """The key of every stage; None where it waits for a selection that is not recorded."""
@@ -120,12 +126,14 @@ def deduplicate(plan: Plan) -> Plan:
             for stage in plan.stages if same[stage.id] == stage.id]
     cells = [replace(cell, phases=[_renamed_phase(phase, same) for phase in cell.phases]) for cell in plan.cells]
     profiles = {cost: [same[stage] for stage in stages] for cost, stages in plan.profiles.items()}
-    outputs = [replace(row, generate=same[row.generate] if row.generate else None, score=same[row.score],
-                       select=same[row.select] if row.select else None) for row in plan.outputs]
+    same_select = {row.select: row.select and same[row.select] for row in (*plan.outputs, *plan.losses, *plan.probes)}
+    outputs = [replace(row, generate=row.generate and same[row.generate], score=same[row.score],
+                       select=same_select[row.select]) for row in plan.outputs]
+    losses = [replace(row, predict=same[row.predict], select=same_select[row.select]) for row in plan.losses]
+    probes = [replace(row, probe=same[row.probe], select=same_select[row.select]) for row in plan.probes]
     data = {place: same[stage] for place, stage in plan.data.items()}
-    probes = [replace(row, probe=same[row.probe], select=same[row.select] if row.select else None)
-              for row in plan.probes]
-    return Plan(kept, cells, profiles, outputs, data, plan.origins, probes)
+    return replace(plan, stages=kept, cells=cells, profiles=profiles, outputs=outputs, losses=losses, probes=probes,
+                   data=data)
 
 
 def _resolve(source: Source, keys: Mapping[str, str | None], choice: Choice) -> str | None:

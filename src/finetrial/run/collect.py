@@ -11,7 +11,16 @@ from typing import Any
 import numpy as np
 
 from finetrial.plan import specs
-from finetrial.plan.plan import Plan, PlannedCell, PlannedOutputs, PlannedPhase, PlannedProbe, PredictionOf
+from finetrial.plan.plan import (
+    AtChosen,
+    Plan,
+    PlannedCell,
+    PlannedLosses,
+    PlannedOutputs,
+    PlannedPhase,
+    PlannedProbe,
+    PredictionOf,
+)
 from finetrial.records.record import Outcome, Record
 from finetrial.records.results import Cost, Point, WeightChange
 from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
@@ -68,6 +77,7 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
     of_losses = {use.name: {name: scorers[use.name][name] for name in specs.loss_metrics(use)} for use in study.tasks}
     scores = [score for cell in plan.cells for phase in cell.phases
               for score in _scores(cell, phase, of_losses, reader)]
+    scores += [score for row in plan.losses for score in _loss_scores(row, of_losses, reader)]
     scores += [score for row in plan.outputs for score in _output_scores(plan, row, scorers, reader)]
     outputs = [one for row in plan.outputs for one in _written(plan, row, scorers, reader)]
     scores += [score for row in plan.probes for score in _probe_scores(plan, row, scorers, reader)]
@@ -101,16 +111,29 @@ def _scores(cell: PlannedCell, phase: PlannedPhase, scorers: Mapping[str, Mappin
             reader: _Reader) -> Iterator[ItemScores]:
     for which, stage in phase.predictions.items():
         outcome = _outcome(phase, stage, reader.lookup)
-        if outcome is None:
-            continue
-        found = reader.lookup(stage)
-        predictions = reader.read(found.folder) if found is not None and outcome is Outcome.OK else None
-        answered = found.record.values.get("answer_digest") if found is not None else None
-        for metric, scorer in scorers[which.task].items():
-            items = Items((), ()) if predictions is None else reader.items_of(cell.key.base, which, predictions)
-            statistic = None if predictions is None else np.asarray(scorer.statistics(predictions), np.float64)
-            yield ItemScores(cell.key, phase.index, which.task, which.split, metric, items, statistic,
-                             which.routing, outcome, answered)
+        if outcome is not None:
+            yield from _scored(cell.key, phase.index, which, outcome, reader.lookup(stage), scorers, reader)
+
+
+def _loss_scores(row: PlannedLosses, scorers: Mapping[str, Mapping[str, Scorer]],
+                 reader: _Reader) -> Iterator[ItemScores]:
+    """The losses at the point that was chosen."""
+    found = reader.lookup(row.predict)
+    if found is not None:
+        cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, reader.lookup))
+        yield from _scored(cell, row.phase, row.of, found.record.outcome, found, scorers, reader)
+
+
+def _scored(cell: CellKey, phase: int, which: PredictionOf, outcome: Outcome, found: StageInput | None,
+            scorers: Mapping[str, Mapping[str, Scorer]], reader: _Reader) -> Iterator[ItemScores]:
+    """The scores of one prediction, by every metric of losses."""
+    predictions = reader.read(found.folder) if found is not None and outcome is Outcome.OK else None
+    answered = found.record.values.get("answer_digest") if found is not None else None
+    for metric, scorer in scorers[which.task].items():
+        items = Items((), ()) if predictions is None else reader.items_of(cell.base, which, predictions)
+        statistic = None if predictions is None else np.asarray(scorer.statistics(predictions), np.float64)
+        yield ItemScores(cell, phase, which.task, which.split, metric, items, statistic, which.routing, outcome,
+                         answered)
 
 
 def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],
@@ -158,11 +181,11 @@ def _probe_scores(plan: Plan, row: PlannedProbe, scorers: Mapping[str, Mapping[s
     table = pq.read_table(found.folder / PROBE)
     columns = {name: table[name].to_pylist() for name in table.column_names}
     cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, reader.lookup))
-    items = reader.items_of(row.base, PredictionOf(row.task, "test"), columns)
-    for metric, scorer in scorers[row.task].items():
+    items = reader.items_of(row.base, row.of, columns)
+    for metric, scorer in scorers[row.of.task].items():
         if scorer.needs == "probe":
             statistic = np.asarray(scorer.statistics(columns), np.float64)
-            yield ItemScores(cell, row.phase, row.task, "test", metric, items, statistic,
+            yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, items, statistic,
                              answer_digest=found.record.values["answer_digest"])
 
 
@@ -175,8 +198,8 @@ def _changes(row: PlannedProbe, lookup: Lookup) -> Iterator[WeightChange]:
                                part=part, relative_change=change)
 
 
-def _chosen_point(row: PlannedOutputs | PlannedProbe, lookup: Lookup) -> Point:
-    """The point at which outputs were generated; an empty one for the base and the floors."""
+def _chosen_point(row: AtChosen, lookup: Lookup) -> Point:
+    """The point that was chosen; an empty one for the base and the floors."""
     select = lookup(row.select) if row.select else None
     if select is not None:
         return row.points[select.record.values["chosen"]]

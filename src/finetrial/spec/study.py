@@ -11,9 +11,9 @@ from typing import Any, Literal
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from finetrial.errors import unknown
-from finetrial.spec.arm import Arm, Controls
+from finetrial.spec.arm import Arm, Controls, unmatchable
 from finetrial.spec.claims import PublishedClaim
-from finetrial.spec.hypothesis import FLOOR, Contrast, Hypothesis
+from finetrial.spec.hypothesis import FLOOR, MATCHED, Contrast, Hypothesis
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
 from finetrial.spec.slots import State, advance
 from finetrial.tasks.base import Task
@@ -123,11 +123,15 @@ class Evaluation(Frozen):
     """How predictions are made; the same for every arm.
 
     `routings`: `latest` evaluates the newest instance of every slot; `oracle`, beside it, the one bound to the task.
+    `rates`: at which learning rates the losses on every task are taken. With `chosen`, only validation on what was just
+    trained, which picks the rate, is taken at all of them, and of the controls' arms everything; what needs the whole
+    grid, forgetting at matched plasticity, cannot be asked for then.
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     routings: tuple[Literal["latest", "oracle"], ...] = ("latest",)
+    rates: Literal["all", "chosen"] = "all"
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
 
 
@@ -236,6 +240,11 @@ class Study(Frozen):
         """The training settings of an arm: its own, or the study's."""
         return arm.training or self.training
 
+    def at_every_rate(self, arm: str) -> bool:
+        """Whether an arm is evaluated on everything at every rate of its grid. Controls are read at fixed rates."""
+        named = (self.controls.reference, self.controls.positive and self.controls.positive.arm) if self.controls else ()
+        return self.evaluation.rates == "all" or arm in named
+
     def _duplicates(self) -> Iterable[str]:
         groups = {"base": [b.name for b in self.bases], "task": [t.name for t in self.tasks],
                   "arm": [a.name for a in self.arms], "sequence": [s.name for s in self.sequences],
@@ -260,6 +269,7 @@ class Study(Frozen):
         for arm in self.arms:
             yield from (f"arm {arm.name}: components for " + unknown("task", name, tasks)
                         for name in arm.components if name != "*" and name not in learned)
+            yield from unmatchable(arm, self.arms)
         if self.controls:
             named = [self.controls.reference] + ([self.controls.positive.arm] if self.controls.positive else [])
             yield from ("controls: " + unknown("arm", name, arms) for name in named if name not in arms)
@@ -271,11 +281,18 @@ class Study(Frozen):
         for hypothesis in self.hypotheses:
             for contrast in hypothesis.contrasts:
                 yield from (f"hypothesis {hypothesis.name}: {text}" for text in self._unknown_in(contrast))
+                yield from (f"hypothesis {hypothesis.name}: {text}" for text in self._not_at_every_rate(contrast))
         for claim in self.claims:
             for contrast in claim.contrasts:
                 yield from (f"claim {claim.name}: {text}" for text in self._unknown_in(contrast))
+                yield from (f"claim {claim.name}: {text}" for text in self._not_at_every_rate(contrast))
             if claim.seed is not None and claim.as_published is not None and claim.seed not in self.seeds:
                 yield f"claim {claim.name}: seed {claim.seed} is none of the study's ({', '.join(map(str, self.seeds))})"
+
+    def _not_at_every_rate(self, contrast: Contrast) -> Iterable[str]:
+        if contrast.quantity == MATCHED:
+            yield from (f"{MATCHED} needs {side.arm} at every learning rate, and evaluation.rates is 'chosen'; write 'all'"
+                        for side in contrast.sides if not self.at_every_rate(side.arm))
 
     def _unknown_in(self, contrast: Contrast) -> Iterable[str]:
         arms = [BASE_ARM, *(arm.name for arm in self.arms)]

@@ -22,6 +22,7 @@ from finetrial.spec import (
     Component,
     Contrast,
     Controls,
+    Evaluation,
     Hypothesis,
     PositiveControl,
     Sequence,
@@ -74,6 +75,7 @@ class RankLowData(BuiltIn):
             hypotheses=_hypotheses(size),
             training=Training(budget=Budget(amount=40, unit="steps"), sequence_length=192,
                               batch_sequences=4, evaluations=6, early_stopping=3),
+            evaluation=Evaluation(rates="chosen"),
             seeds=tuple(range(3 if demo else 5)),
             factors=("rank", "num_train"),
             notes=("tiny-gpt has 5 million parameters: results on it are results on a tiny model",))
@@ -113,7 +115,7 @@ def _full(size: str) -> Study:
         hypotheses=_hypotheses(size, HUB_NEW, "" if published else TINYLLAMA.name),
         training=Training(budget=Budget(amount=100, unit="steps"), sequence_length=768, batch_sequences=8,
                           precision="fp16", evaluations=6, early_stopping=3),
-        seeds=tuple(range(3 if published else 5)), factors=("rank", "num_train"),
+        evaluation=Evaluation(rates="chosen"), seeds=tuple(range(3 if published else 5)), factors=("rank", "num_train"),
         notes=("the published study scored 10 articles; here 150", "the published learning rate, untuned")
         if published else ())
 

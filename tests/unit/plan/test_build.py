@@ -34,6 +34,32 @@ def test_every_cell_has_its_stages(content: dict[str, Any], tmp_path: Path) -> N
     assert all(key is not None for key in keys(plan).values())
 
 
+def test_at_the_chosen_rate_only_validation_of_what_was_trained_is_taken_everywhere(content: dict[str, Any],
+                                                                                    tmp_path: Path) -> None:
+    everywhere = plan_of(content, tmp_path)
+    plan = plan_of({**content, "evaluation": {"rates": "chosen"}}, tmp_path)
+    for cell in plan.cells:
+        splits = {(of.task, of.split) for of in cell.phases[0].predictions}
+        if cell.key.arm == "lora-r2":  # `full` is the controls' arm: they are read at fixed rates
+            assert splits == {("new", "val")}
+        else:
+            assert splits == {(task, split) for task in ("new", "old") for split in ("val", "test")}
+    deferred = {(row.arm, row.seed, row.of.task, row.of.split) for row in plan.losses}
+    assert deferred == {("lora-r2", seed, task, "test") for seed in (0, 1) for task in ("new", "old")}
+    for row in plan.losses:  # whatever is chosen, the prediction is the one that would have been made at every rate
+        chosen = plan.keys(lambda select, key: "0.1")[row.predict]
+        assert chosen in keys(everywhere).values()
+
+
+def test_matched_plasticity_needs_every_rate(content: dict[str, Any], tmp_path: Path) -> None:
+    matched = {"left": "full", "right": "lora-r2", "task": "old", "learned": "new", "expect": "greater",
+               "quantity": "forgetting-at-matched-plasticity"}
+    content["hypotheses"] = [{"name": "H1", "statement": "Full forgets more.", "contrast": matched}]
+    plan_of(content, tmp_path)
+    with pytest.raises(UserError, match="needs lora-r2 at every learning rate, and evaluation.rates is 'chosen'"):
+        plan_of({**content, "evaluation": {"rates": "chosen"}}, tmp_path)
+
+
 def test_a_control_that_is_in_the_grid_is_not_run_twice(content: dict[str, Any], tmp_path: Path) -> None:
     plan = plan_of(content, tmp_path)  # ten times full's centre, 0.001, is its other rate
     trained = {stage.id for stage in plan.stages if stage.kind == "train"}

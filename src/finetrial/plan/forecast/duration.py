@@ -79,6 +79,11 @@ class _Works:
                     if stage not in done:
                         done.add(stage)
                         yield self._prediction(base, arm, self.sizes.study.task(of.task), of.split)
+        for losses in self.plan.losses:
+            if losses.predict not in done:
+                done.add(losses.predict)
+                yield self._prediction(losses.base, self.arms.get(losses.arm), self.sizes.study.task(losses.of.task),
+                                       losses.of.split)
         for row in self.plan.outputs:
             if row.generate and row.generate not in done:
                 done.add(row.generate)

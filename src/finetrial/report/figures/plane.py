@@ -108,6 +108,8 @@ def _mark_row(facts: Facts, path: Path, task: str, arm: ArmMark, trails: Rows) -
 def _trail_rows(facts: Facts, path: Path, task: str) -> Rows:
     rows: Rows = []
     for arm in facts.arms:
+        if arm.role == ARM and not facts.study.at_every_rate(arm.name):
+            continue
         since = phase_that_trained(task, path.tasks, path.last_phase)
         learned, kept = _gains(facts, path, arm, path.last_task), _gains(facts, path, arm, task, since)
         by_rate: dict[float, list[tuple[float, float]]] = defaultdict(list)

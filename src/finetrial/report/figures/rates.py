@@ -54,6 +54,7 @@ def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:
     rows: Rows = []
     if arm.is_fixed:
         return rows
+    whole = facts.study.at_every_rate(arm.name)  # else the test is taken at the chosen rate only
     for split, kind in (("val", VALIDATION), ("test", TEST)):
         by_rate: dict[float, list[float]] = defaultdict(list)
         failed: Counter[tuple[float, str]] = Counter()
@@ -68,11 +69,12 @@ def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:
             if split == "test":
                 kinds = ["seed", "chosen"] if row.selected else ["seed"]
                 rows += [{"kind": name, "rate": rate, "value": row.value, "seed": row.seed} for name in kinds]
-        if len(set(by_rate) | {rate for rate, _ in failed}) < 2:
-            return []
-        rows += [{"kind": kind, "rate": rate, "value": fmean(values), "n": len(values)}
-                 for rate, values in sorted(by_rate.items())]
-        if split == "test":
+        if whole or split == "val":
+            if len(set(by_rate) | {rate for rate, _ in failed}) < 2:
+                return []
+            rows += [{"kind": kind, "rate": rate, "value": fmean(values), "n": len(values)}
+                     for rate, values in sorted(by_rate.items())]
+        if split == ("test" if whole else "val"):
             rows += [{"kind": "failed", "rate": rate, "word": f"{word} \N{MULTIPLICATION SIGN}{number}"}
                      for (rate, word), number in sorted(failed.items())]
     return [row | {"at": numbers.rate(row["rate"])} for row in rows]
