@@ -109,6 +109,8 @@ class _Execution:
                 self.watch.end("interrupted", resume if isinstance(error, KeyboardInterrupt) else "")
             raise
         result = ExecutionResult(self.walk.states, tuple(self.store.corrupt))
+        if result.complete:
+            self.store.drop_cache()
         self.watch.end("complete" if result.complete else "partial")
         return result
 

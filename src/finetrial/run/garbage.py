@@ -15,7 +15,7 @@ from finetrial.run.locks import try_lock
 from finetrial.run.store import RECORD
 from finetrial.spec.io import read_study
 
-OWN_FOLDERS = ("corrupt", "tmp")  # damaged entries, and what a killed process left
+OWN_FOLDERS = ("corrupt", "tmp", "cache")  # damaged entries, what a killed process left, what can be computed again
 
 
 @dataclass(frozen=True)

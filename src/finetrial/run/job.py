@@ -77,10 +77,11 @@ def settles(record: Record, since: str) -> bool:
 
 
 def make_record(job: Job, order: Order, outcome: Outcome, message: str, values: Mapping[str, Any], started: str,
-                seconds: float) -> Record:
-    """The record of one attempt; the store adds the files' digests."""
+                seconds: float, noted: Mapping[str, Any] | None = None) -> Record:
+    """The record of one attempt, with what the stage `noted` on how it ran; the store adds the files' digests."""
     execution = {"threads": order.threads, "micro_batch": order.micro_batch, "host": platform.node(),
-                 "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {})}
+                 "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {}),
+                 **(noted or {})}
     return Record(key=order.key, stage_id=order.stage_id, kind=order.kind, identity=order.identity,
                   environment=job.environment, outcome=outcome, message=message, values=values, started=started,
                   seconds=seconds, execution=execution)

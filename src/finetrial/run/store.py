@@ -2,6 +2,7 @@
 
     <store>/<kind>/<key[:2]>/<key>-<environment>/    record.json and the stage's files
     <store>/tmp/  locks/  checkpoints/  corrupt/     the store's own
+    <store>/cache/<environment>/                     what stages may read again instead of computing it; removed freely
 
 An entry is written in `tmp/` under a lock, its record last, and moved to its place in one rename: an entry that exists
 is complete. Reading checks that the record is the one asked for and that its files match their digests; a damaged entry
@@ -31,6 +32,7 @@ from finetrial.run.locks import FileLock, is_locked, try_lock
 from finetrial.stages.base import StageInput
 
 RECORD = "record.json"
+CACHE = "cache"
 _OWN_FOLDERS = ("tmp", "locks", "checkpoints", "corrupt")
 _LOG = logging.getLogger(__name__)
 _serial = itertools.count()
@@ -86,6 +88,14 @@ class Store:
             except ValidationError as error:
                 _LOG.warning("%s cannot be read: %s", path, error)
         return found
+
+    def cache(self, environment: Environment) -> Path:
+        """Where stages of one environment class keep what saves time and changes no result. It need not exist."""
+        return self.root / CACHE / environment.key()
+
+    def drop_cache(self) -> None:
+        """Remove all caches; a process that uses one goes on without."""
+        shutil.rmtree(self.root / CACHE, ignore_errors=True)
 
     def claim(self, kind: str, key: str, environment: Environment) -> Claim | None:
         """The right to compute an entry; None while another process has it. Raises StoreError if it can't be taken."""

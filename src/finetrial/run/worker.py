@@ -42,6 +42,7 @@ class _Ended:
     outcome: Outcome
     message: str = ""
     values: Mapping[str, Any] = field(default_factory=dict)
+    execution: Mapping[str, Any] = field(default_factory=dict)
 
 
 def run_job(job: Job, send: Send) -> None:
@@ -85,7 +86,7 @@ def _computed(job: Job, order: Order, store: Store, shared: dict[str, Any], tell
             tell({"type": "oom", "micro_batch": rows // 2})
             return False
         claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started,
-                                time.monotonic() - clock))
+                                time.monotonic() - clock, ended.execution))
         tell({"type": "finished"})
         return ended.outcome is Outcome.OK
 
@@ -102,11 +103,13 @@ def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, A
         _set_threads(order.threads)
         kind = catalog.find("stage", order.kind)()
         assert isinstance(kind, StageKind)
-        values = dict(kind.run(_context(job, order, store, claim, shared, tell)))
+        context = _context(job, order, store, claim, shared, tell)
+        values = dict(kind.run(context))
         canonical(values)
+        canonical(context.execution)
         if (claim.folder / RECORD).exists():
             raise ValueError(f"a stage must not write a file called {RECORD}")
-        return _Ended(Outcome.OK, values=values)
+        return _Ended(Outcome.OK, values=values, execution=context.execution)
     except Diverged as error:
         return _Ended(Outcome.DIVERGED, one_line(error))
     except StageTimeout as error:
@@ -132,7 +135,8 @@ def _context(job: Job, order: Order, store: Store, claim: Claim, shared: dict[st
     return StageContext(
         stage_id=order.stage_id, spec=order.spec, inputs=inputs, folder=claim.folder, checkpoint=claim.checkpoint,
         device=job.device, micro_batch=order.micro_batch, log=_LOG, progress=_Progress(tell), shared=shared,
-        deadline=deadline, locations=order.locations, allow_unsandboxed=job.allow_unsandboxed)
+        deadline=deadline, locations=order.locations, allow_unsandboxed=job.allow_unsandboxed,
+        cache=store.cache(job.environment))
 
 
 class _Progress:

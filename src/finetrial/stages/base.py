@@ -90,6 +90,8 @@ class StageContext:
     deadline: float | None = None  # time.monotonic() at which the stage counts as TIMEOUT
     locations: Mapping[str, str] = field(default_factory=dict)  # of the Stage: paths by name, such as "base"
     allow_unsandboxed: bool = False  # generated code may be run where layers of the sandbox are missing
+    cache: Path | None = None  # shared by processes, may be emptied at any time; what it holds changes no result
+    execution: dict[str, Any] = field(default_factory=dict)  # what the stage notes for the record on how it ran
 
 
 class StageKind(ABC):

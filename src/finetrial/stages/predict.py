@@ -31,6 +31,7 @@ class Predict(StageKind):
 
         from finetrial.tasks.encode import TokenDataset
         from finetrial.train.loss import item_losses
+        from finetrial.train.reuse import reuse_below
 
         spec = context.spec
         dataset = TokenDataset.load(context.inputs["data"].folder / f"{spec['split']}.npz")
@@ -38,7 +39,13 @@ class Predict(StageKind):
         model = answers.base.model.to(context.device)
         if "model" not in context.inputs:
             _check(model, dataset)
-        nll, num_tokens = item_losses(model, dataset, precision=spec["precision"])
+        reuse = None
+        if answers.active:  # the items' states below everything that phases have changed serve every cell
+            changed = (parameter for component in answers.active.values() for parameter in component.parameters().values())
+            reuse = reuse_below(model, changed, context.cache)
+        nll, num_tokens = item_losses(model, dataset, precision=spec["precision"], reuse=reuse)
+        if reuse is not None:
+            context.execution["frozen_prefix"] = reuse.counts
         table = pa.table({"item": list(dataset.items), "cluster": list(dataset.clusters), "nll": nll,
                           "num_tokens": num_tokens, "num_bytes": dataset.num_bytes})
         pq.write_table(table, context.folder / PREDICTIONS)

@@ -19,6 +19,7 @@ from finetrial.train.config import Training
 if TYPE_CHECKING:
     from finetrial.tasks.encode import TokenDataset
     from finetrial.train.meter import CurvePoint
+    from finetrial.train.reuse import Reuse
 
 CURVE_ROWS = 32  # validation rows behind a point of the learning curve; all of them where it decides when to stop
 
@@ -40,6 +41,7 @@ class Train(StageKind):
         """Raises Diverged, StageTimeout, or the library's out-of-memory error."""
         from finetrial.models.params import count, frozen_digest
         from finetrial.train.loop import Checkpoints, train
+        from finetrial.train.reuse import reuse_below
 
         spec = context.spec
         training = Training.model_validate(spec["training"])
@@ -48,14 +50,17 @@ class Train(StageKind):
         model = adapted.base.model.to(context.device)
         dataset = training_rows(spec, context)
         frozen = frozen_digest(model)
+        reuse = reuse_below(model, (p for p in model.parameters() if p.requires_grad), context.cache)
         with (context.folder / "metrics.jsonl").open("w", encoding="utf-8") as lines:
             recorder = _Recorder(lines, context)
             result = train(model, adapted.components, dataset, training, spec["learning_rate"], streams_of(spec),
                            device=context.device, micro_batch=context.micro_batch, on_metrics=recorder,
-                           validate=_Validator(adapted, context, training),
+                           validate=_Validator(adapted, context, training, reuse),
                            checkpoints=Checkpoints(context.checkpoint),
-                           deadline=context.deadline)
+                           deadline=context.deadline, reuse=reuse)
         assert frozen == frozen_digest(model), "training changed weights that no component owns"
+        if reuse is not None:
+            context.execution["frozen_prefix"] = reuse.counts
         keep(adapted, context.folder, parent)
         context.shared[LIVE] = ((context.stage_id, "latest", ""), adapted)
         counts = count(model)
@@ -117,15 +122,15 @@ class _Recorder:
 class _Validator:
     """Mean validation loss of the new task, in nats per target token, in fp32."""
 
-    def __init__(self, adapted: Adapted, context: StageContext, training: Training) -> None:
-        self._model = adapted.base.model
+    def __init__(self, adapted: Adapted, context: StageContext, training: Training, reuse: Reuse | None) -> None:
+        self._model, self._reuse = adapted.base.model, reuse
         most = None if training.early_stopping else CURVE_ROWS
         self._rows = joined(context, "val", lambda _, rows: rows.select(range(len(rows))[:most]))
 
     def __call__(self, step: int) -> float:
         from finetrial.train.loss import item_losses
 
-        sums, counts = item_losses(self._model, self._rows)
+        sums, counts = item_losses(self._model, self._rows, reuse=self._reuse)
         return float(sums.sum() / counts.sum())
 
 

@@ -30,6 +30,7 @@ from finetrial.train.loss import check_positions, summed_loss
 from finetrial.train.meter import CurvePoint, Meter, OnMetrics, Totals, TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime
 from finetrial.train.precision import FrozenMatrices
+from finetrial.train.reuse import Reuse
 
 FLUSH_STEPS = 16  # on an accelerator the loss is read, and divergence seen, this many steps at a time
 DIVERGED_MULTIPLE = 3.0  # of the first loss, and above twice a uniform guess's, ...
@@ -49,17 +50,19 @@ class Checkpoints:
 def train(model: Any, components: Sequence[Component], dataset: Documents | BatchSource, config: Training,
           learning_rate: float, streams: Streams, *, device: str = "cpu", micro_batch: int | None = None,
           on_metrics: OnMetrics | None = None, validate: Validate | None = None,
-          checkpoints: Checkpoints | None = None, deadline: float | None = None) -> TrainResult:
+          checkpoints: Checkpoints | None = None, deadline: float | None = None,
+          reuse: Reuse | None = None) -> TrainResult:
     """Train what `components` own, in place, for `config.budget`; everything else is frozen.
 
     `validate(step)` gives a loss after each of `config.evaluations` equally spaced steps, the last one the end; without
     improvement for `config.early_stopping` of them training stops, keeping its last weights. `deadline` is a value of
-    `time.monotonic()`. With `checkpoints` a run that was interrupted goes on where it was.
+    `time.monotonic()`. With `checkpoints` a run that was interrupted goes on where it was. `reuse` (of what lies below
+    everything that is trained) saves time and changes no bit.
 
     Raises Diverged, OutOfTime, UserError for data or precision that the model or device cannot take, and lets the
     library's out-of-memory error through; a smaller `micro_batch` then gives the same result up to rounding.
     """
-    run = _Run(model, components, dataset, config, learning_rate, streams, device, micro_batch)
+    run = _Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse)
     return run.go(on_metrics, validate, checkpoints, deadline)
 
 
@@ -77,10 +80,11 @@ def evaluation_steps(num_steps: int, evaluations: int) -> set[int]:
 
 class _Run:
     def __init__(self, model: Any, components: Sequence[Component], dataset: Documents | BatchSource, config: Training,
-                 learning_rate: float, streams: Streams, device: str, micro_batch: int | None) -> None:
+                 learning_rate: float, streams: Streams, device: str, micro_batch: int | None,
+                 reuse: Reuse | None) -> None:
         check_positions(model, config.sequence_length)
         self.model, self.components, self.config, self.streams = model, components, config, streams
-        self.learning_rate, self.micro_batch = learning_rate, micro_batch
+        self.learning_rate, self.micro_batch, self.reuse = learning_rate, micro_batch, reuse
         self.accelerator = _accelerator(device, config.precision)
         self.device = self.accelerator.device
         model.to(self.device)
@@ -153,7 +157,7 @@ class _Run:
         if part.num_targets == 0:
             return torch.zeros((), device=self.device)
         with self.accelerator.autocast():
-            loss = summed_loss(self.model, part.to(self.device)) / num_targets
+            loss = summed_loss(self.model, part.to(self.device), self.reuse) / num_targets
         self.accelerator.backward(loss)
         return loss.detach()
 

@@ -20,22 +20,23 @@ from finetrial.train.batch import Batch, Documents, check_lengths, longest_sides
 from finetrial.train.config import Precision
 from finetrial.train.packing import IntArray
 from finetrial.train.precision import autocast
+from finetrial.train.reuse import Reuse, within
 
 CHUNK_LOGITS = 1 << 22  # logits computed at a time: 4 MB in fp32, small enough for a core's cache
 
 
-def summed_loss(model: nn.Module, batch: Batch) -> Tensor:
+def summed_loss(model: nn.Module, batch: Batch, reuse: Reuse | None = None) -> Tensor:
     """The sum over targets of the negative log-likelihood, in nats: a scalar with gradient."""
-    hidden = target_states(model, batch)
+    hidden = target_states(model, batch, reuse)
     loss: Tensor = _SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, blocks.head(model).weight, batch.target_ids)
     return loss
 
 
 @torch.no_grad()
-def target_losses(model: nn.Module, batch: Batch) -> Tensor:
+def target_losses(model: nn.Module, batch: Batch, reuse: Reuse | None = None) -> Tensor:
     """The negative log-likelihood of each target, in nats: (T,) float32, the head in fp32 under autocast too."""
-    hidden = target_states(model, batch).float()
+    hidden = target_states(model, batch, reuse).float()
     weight = blocks.head(model).weight.float()
     parts = []
     with torch.autocast(hidden.device.type, enabled=False):
@@ -45,16 +46,10 @@ def target_losses(model: nn.Module, batch: Batch) -> Tensor:
     return torch.cat(parts) if parts else hidden.new_zeros(0)
 
 
-def target_states(model: nn.Module, batch: Batch) -> Tensor:
-    """The hidden states that predict the targets, as the head takes them: (T, D)."""
-    if batch.source_ids is None:
-        output = blocks.backbone(model)(**_inputs(model, batch))
-    else:
-        source = blocks.encode(model, batch.source_ids, batch.source_mask)
-        output = blocks.decoder(model)(inputs_embeds=blocks.embedding(model)(batch.input_ids),
-                                       encoder_hidden_states=source, encoder_attention_mask=batch.source_mask,
-                                       use_cache=False)
-    hidden: Tensor = output.last_hidden_state.flatten(0, 1)  # (R * L, D)
+def target_states(model: nn.Module, batch: Batch, reuse: Reuse | None = None) -> Tensor:
+    """The hidden states that predict the targets, as the head takes them: (T, D). `reuse` spares frozen first blocks."""
+    with within(reuse, batch):
+        hidden = _last_states(model, batch).flatten(0, 1)  # (R * L, D)
     if batch.num_targets != len(hidden):  # in plain text it is every place, in order
         hidden = hidden.index_select(0, batch.target_places)
     scale = blocks.head_scale(model)
@@ -62,7 +57,7 @@ def target_states(model: nn.Module, batch: Batch) -> Tensor:
 
 
 def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 8192, precision: Precision = "fp32",
-                ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], IntArray]:
+                reuse: Reuse | None = None) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], IntArray]:
     """Per document: the summed negative log-likelihood of its targets in nats (float64) and their number (int64).
 
     Documents of like length share a batch of at most `batch_tokens` places, one document a row, so the result does not
@@ -83,7 +78,7 @@ def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 819
             if len(documents) == 0:
                 continue
             batch = make_batch(dataset, [(int(document),) for document in documents], start_id=start_id).to(device)
-            losses = target_losses(model, batch).cpu().double().numpy()
+            losses = target_losses(model, batch, reuse).cpu().double().numpy()
             sums[documents] = np.add.reduceat(losses, np.cumsum(counts[documents]) - counts[documents])
     model.train(training)
     return sums, counts
@@ -181,6 +176,19 @@ def _labels(batch: Batch) -> tuple[Tensor, Tensor]:
     labels = torch.full_like(batch.input_ids, -100)
     labels.view(-1)[batch.target_places[inside] + shift] = batch.target_ids[inside]
     return labels, inside
+
+
+def _last_states(model: nn.Module, batch: Batch) -> Tensor:
+    """The hidden states after the final norm: (R, L, D)."""
+    if batch.source_ids is None:
+        output = blocks.backbone(model)(**_inputs(model, batch))
+    else:
+        source = blocks.encode(model, batch.source_ids, batch.source_mask)
+        output = blocks.decoder(model)(inputs_embeds=blocks.embedding(model)(batch.input_ids),
+                                       encoder_hidden_states=source, encoder_attention_mask=batch.source_mask,
+                                       use_cache=False)
+    states: Tensor = output.last_hidden_state
+    return states
 
 
 def _inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:

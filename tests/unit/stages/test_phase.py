@@ -31,6 +31,8 @@ class Bench:
     def __init__(self, plan: Plan, folder: Path) -> None:
         self.stages = {stage.id: stage for stage in plan.stages}
         self.folder, self.done, self.shared = folder, {}, {}
+        self.cache: Path | None = None
+        self.execution: dict[str, Any] = {}  # of the last stage
 
     def run(self, name: str, *, fresh: bool = False) -> StageInput:
         if name in self.done and not fresh:
@@ -42,8 +44,9 @@ class Bench:
         context = StageContext(
             stage_id=name, spec=stage.spec, inputs=inputs, folder=folder, checkpoint=folder / "checkpoint",
             device="cpu", micro_batch=None, log=logging.getLogger("test"), progress=lambda what: None,
-            shared=self.shared, locations=stage.locations)
+            shared=self.shared, locations=stage.locations, cache=self.cache)
         values = catalog.find("stage", stage.kind)().run(context)
+        self.execution = context.execution
         self.done[name] = StageInput(_record(stage, values), folder)
         return self.done[name]
 
@@ -134,6 +137,26 @@ def test_the_record_of_training_says_what_was_trained(bench: Bench) -> None:
     assert values["params_trainable"] < 0.2 * total and values["params_total"] == total + values["params_trainable"]
     assert values["steps"] == 6 and [point["step"] for point in values["curve"]] == [3, 6]
     assert values["stored_bytes"] > 4 * values["params_trainable"]
+
+
+def test_states_of_frozen_blocks_are_shared_by_cells_and_change_no_bit(tmp_path: Path) -> None:
+    """The second rate of one seed, and the predictions of every later cell, compute no frozen block."""
+    content = {**tiny_content(tmp_path), "arms": [{"name": "layer", "components": "layer", "learning_rates": [0.01, 0.1]}],
+               "controls": {"reference": "layer"}, "hypotheses": []}
+    study, found = parse_study(content, "study"), []
+    for cache in (None, tmp_path / "cache"):
+        (tmp_path / f"out-{cache is None}").mkdir()
+        bench = Bench(build(study, relative_to=tmp_path), tmp_path / f"out-{cache is None}")
+        bench.cache = cache
+        for rate in ("0.01", "0.1"):
+            trained = bench.run(f"train/{phase('layer', rate)}").record.values
+            noted = [bench.execution]
+            predicted = losses(bench.run(f"predict/{phase('layer', rate)}/new-test").folder).tolist()
+            found.append(({name: value for name, value in trained.items() if name != "seconds"}, predicted))
+            noted.append(bench.execution)
+    assert found[:2] == found[2:] and found[0] != found[1]
+    assert [entry["frozen_prefix"]["batches_computed"] for entry in noted] == [0, 0]
+    assert noted[0]["frozen_prefix"]["batches_read"] == 6 + 2
 
 
 def test_a_profile_counts_what_training_counts(bench: Bench) -> None:
