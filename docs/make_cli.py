@@ -14,7 +14,7 @@ from pathlib import Path
 from finetrial.cli import main as finetrial
 
 PAGE = Path(__file__).with_name("cli.md")
-COMMANDS = ("run", "plan", "compare", "studies", "show", "status", "report", "export", "generate", "open", "init", "gc",
+COMMANDS = ("run", "plan", "compare", "studies", "show", "status", "profile", "report", "export", "generate", "open", "init", "gc",
             "data", "pretrain", "doctor", "schema")
 OPENING = """# Command line
 

@@ -23,7 +23,7 @@ from finetrial.run.trial import Trial
 from finetrial.spec.io import study_yaml
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("run", "plan", "studies", "show", "status", "report", "data", "pretrain", "doctor", "schema")
+COMMANDS = ("run", "plan", "studies", "show", "status", "profile", "report", "data", "pretrain", "doctor", "schema")
 OTHER = Environment(device="cpu", torch="0.0", transformers="0", peft="0", cpu_capability="TEST")
 
 

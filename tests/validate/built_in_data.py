@@ -21,6 +21,7 @@ from finetrial.cli.study import built_in_studies
 from finetrial.plan.audit import audit, audit_data, audit_plan
 from finetrial.plan.bases import bundled_names
 from finetrial.plan.build import build
+from finetrial.plan.matched import matched_untimed
 from finetrial.records.record import Environment, Outcome, Record
 from finetrial.stages.base import Stage, StageContext, StageInput
 from finetrial.stages.data import Data
@@ -53,6 +54,7 @@ def main() -> int:
             if any(not base.source and base.name not in bundled_names() for base in study.bases):
                 print(f"{name}: not every base is made yet")
                 continue
+            study = matched_untimed(study)
             plan = build(study)
             done = {stage.id: made(stage, Path(root)) for stage in plan.stages if stage.kind == "data"}
             started = time.perf_counter()

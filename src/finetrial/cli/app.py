@@ -9,13 +9,24 @@ import typer
 
 from finetrial.cli.options import (
     AcceptThreat,
+    AllowUnsandboxed,
     Arms,
     AsPublished,
+    Columns,
+    ComparedModel,
     Device,
     DeviceOption,
+    ExpectSd,
     Jobs,
     Json,
+    Keep,
+    KeepColumns,
+    Learn,
     LogLevel,
+    MaxForgetting,
+    MaxMemory,
+    MaxTrainable,
+    MoreSeeds,
     Name,
     PlannedDevice,
     PrecisionOption,
@@ -27,6 +38,7 @@ from finetrial.cli.options import (
     Set,
     Size,
     Store,
+    Timeout,
 )
 
 app = typer.Typer(
@@ -54,14 +66,8 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_show_ve
 def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
-        as_published: AsPublished = False,
-        more_seeds: Annotated[int | None, typer.Option(metavar="N", help="Add N seeds to those of the study's last run; "
-                                                       "only what they need is computed.")] = None,
-        timeout: Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this "
-                                                      "time; its outcome is TIMEOUT.")] = None,
-        allow_unsandboxed: Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers "
-                                                        "of the sandbox are missing (finetrial doctor): only where "
-                                                        "nothing can be lost.")] = False,
+        as_published: AsPublished = False, more_seeds: MoreSeeds = None, timeout: Timeout = None,
+        allow_unsandboxed: AllowUnsandboxed = False,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         ) -> None:
     """Run a study, analyse it, report.
@@ -81,10 +87,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
 def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
          device: PlannedDevice = Device.AUTO.value, precision: PrecisionOption = None, runs: Runs = Path("runs"),
          store: Store = None, accept_threat: AcceptThreat = None, as_published: AsPublished = False,
-         expect_sd: Annotated[str | None, typer.Option(metavar="SEEDS[,ITEMS]", help="Standard deviations to expect of a "
-                                                       "difference, between seeds and between items, where no record "
-                                                       "shows them: 0.02, or 0.02,0.6.")] = None,
-         rate: Rate = None, json: Json = False) -> None:
+         expect_sd: ExpectSd = None, rate: Rate = None, json: Json = False) -> None:
     """Show what a run would do, and what is done already.
 
     Stages by kind, the grid of arms, learning rates and seeds, what each arm trains, the memory, disk and time it needs,
@@ -100,26 +103,12 @@ def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, s
 
 @app.command()
 def compare(
-        context: typer.Context,
-        model: Annotated[str, typer.Option(metavar="MODEL", help="A folder with the model, a bundled base, or a hub "
-                                           "repository.")],
-        learn: Annotated[Path, typer.Option(metavar="FILE", help="What it must learn: .txt, or .jsonl, .json, .csv, "
-                                            ".parquet with text, with prompt and completion, or with messages.")],
-        keep: Annotated[Path | None, typer.Option(metavar="FILE", help="Text that it must not forget. Without it, "
-                                                  "forgetting is not measured.")] = None,
+        context: typer.Context, model: ComparedModel, learn: Learn, keep: Keep = None,
         within: Annotated[str, typer.Option(metavar="TIME", help="How long it may take: 30min, 2h, 90s.")] = "30min",
         arms: Annotated[str | None, typer.Option(metavar="LIST", help="What to compare; full,lora:r=8,lora:r=32 "
                                                  "unless given.")] = None,
-        max_memory: Annotated[str | None, typer.Option(metavar="SIZE", help="Recommend nothing that needs more: "
-                                                       "16GB.")] = None,
-        max_forgetting: Annotated[str | None, typer.Option(metavar="NATS|%", help="Recommend nothing that raises the "
-                                                           "loss on the old text by more: 0.05, or 5% of the "
-                                                           "base's.")] = None,
-        max_trainable: Annotated[str | None, typer.Option(metavar="N|%", help="Recommend nothing that trains more "
-                                                          "parameters: 1000000, or 1%.")] = None,
-        columns: Annotated[str | None, typer.Option(metavar="OURS=THEIRS,...", help="What the columns of --learn are "
-                                                    "called: prompt=question,completion=answer.")] = None,
-        keep_columns: Annotated[str | None, typer.Option(metavar="OURS=THEIRS,...", help="The same for --keep.")] = None,
+        max_memory: MaxMemory = None, max_forgetting: MaxForgetting = None, max_trainable: MaxTrainable = None,
+        columns: Columns = None, keep_columns: KeepColumns = None,
         revision: Annotated[str | None, typer.Option(metavar="REV", help="Of a hub repository.")] = None,
         accept_threat: AcceptThreat = None,
         jobs: Jobs = None, device: DeviceOption = Device.AUTO, runs: Runs = Path("runs"), store: Store = None,
@@ -163,6 +152,22 @@ def status(name: Annotated[str | None, typer.Argument(metavar="RUN", help="One r
     from finetrial.cli.status import status_command
 
     status_command(name, runs)
+
+
+@app.command()
+def profile(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, arms: Arms = None,
+            device: DeviceOption = Device.AUTO, precision: PrecisionOption = None, runs: Runs = Path("runs"),
+            store: Store = None, accept_threat: AcceptThreat = None) -> None:
+    """Measure the speed and memory of every arm of a study.
+
+    Trains a few steps of each, alone, and nothing else: for a match on train_time, and for the time that finetrial plan
+    forecasts. A run does not measure again what is recorded."""
+    from finetrial.cli.running import profile_command
+    from finetrial.cli.study import Changes
+
+    changes = Changes(scale, size, tuple(set_ or ()), None, arms, precision and precision.value,
+                      tuple(accept_threat or ()))
+    profile_command(name, changes, runs=runs, store=store, device=device.value)
 
 
 @app.command()

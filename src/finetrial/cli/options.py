@@ -58,3 +58,26 @@ Store = Annotated[Path | None, typer.Option(metavar="DIR", help="Where finished 
 Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Phases computed at once; one a core, or one on a "
                                           "GPU, unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MoreSeeds = Annotated[int | None, typer.Option(metavar="N", help="Add N seeds to those of the study's last run; only what "
+                                               "they need is computed.")]
+Timeout = Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this time; its "
+                                               "outcome is TIMEOUT.")]
+AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers of the "
+                                                "sandbox are missing (finetrial doctor): only where nothing can be lost.")]
+MaxMemory = Annotated[str | None, typer.Option(metavar="SIZE", help="Recommend nothing that needs more: 16GB.")]
+MaxForgetting = Annotated[str | None, typer.Option(metavar="NATS|%", help="Recommend nothing that raises the loss on the "
+                                                   "old text by more: 0.05, or 5% of the base's.")]
+MaxTrainable = Annotated[str | None, typer.Option(metavar="N|%", help="Recommend nothing that trains more parameters: "
+                                                  "1000000, or 1%.")]
+Columns = Annotated[str | None, typer.Option(metavar="OURS=THEIRS,...", help="What the columns of --learn are called: "
+                                             "prompt=question,completion=answer.")]
+KeepColumns = Annotated[str | None, typer.Option(metavar="OURS=THEIRS,...", help="The same for --keep.")]
+ExpectSd = Annotated[str | None, typer.Option(metavar="SEEDS[,ITEMS]", help="Standard deviations to expect of a difference, "
+                                              "between seeds and between items, where no record shows them: 0.02, or "
+                                              "0.02,0.6.")]
+ComparedModel = Annotated[str, typer.Option("--model", metavar="MODEL", help="A folder with the model, a bundled base, or a hub "
+                                            "repository.")]
+Learn = Annotated[Path, typer.Option(metavar="FILE", help="What it must learn: .txt, or .jsonl, .json, .csv, .parquet with "
+                                     "text, with prompt and completion, or with messages.")]
+Keep = Annotated[Path | None, typer.Option(metavar="FILE", help="Text that it must not forget. Without it, forgetting is not "
+                                           "measured.")]

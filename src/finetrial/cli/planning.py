@@ -13,6 +13,7 @@ from finetrial.plan.build import build
 from finetrial.plan.forecast.device import device_bytes
 from finetrial.plan.forecast.operations import given_rate
 from finetrial.plan.forecast.study import forecast_study
+from finetrial.plan.matched import matched
 from finetrial.plan.plan import Plan
 from finetrial.plan.power import Forecast, forecast_power, stated_noise
 from finetrial.plan.show import render, summarise
@@ -32,11 +33,13 @@ def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_js
     device, asked, available = _asked(device)
     given = given_rate(rate) if rate is not None else None
     found = find_study(name, changes)
-    plan = build(found.study, relative_to=found.relative_to, fetch=False)
+    study = matched(found.study, recorded=lambda plan: recorded(plan, store, device), relative_to=found.relative_to,
+                    fetch=False)
+    plan = build(study, relative_to=found.relative_to, fetch=False)
     there = recorded(plan, store, device)
-    summary = summarise(found.study, plan, recorded=set(there), relative_to=found.relative_to,
-                        power=_power(found.study, plan, there, expect_sd),
-                        forecast=forecast_study(found.study, plan, recorded=there, relative_to=found.relative_to,
+    summary = summarise(study, plan, recorded=set(there), relative_to=found.relative_to,
+                        power=_power(study, plan, there, expect_sd),
+                        forecast=forecast_study(study, plan, recorded=there, relative_to=found.relative_to,
                                                 device=asked, available_bytes=available, rate=given))
     if as_json:
         print_json(summary.as_json())

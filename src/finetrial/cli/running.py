@@ -70,6 +70,26 @@ def report_command(name: str, runs: Path) -> None:
     _say_ending(rebuild(find_run(name, runs)))
 
 
+def profile_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str) -> None:
+    """Measure every arm of a study, and print what was measured."""
+    from rich.table import Table
+
+    from finetrial.analysis import numbers
+    from finetrial.run.profiling import profile_study
+    from finetrial.run.trial import RunOptions
+
+    found = find_study(name, changes)
+    speeds = profile_study(found.study, RunOptions(runs=runs, store=store, device=device), relative_to=found.relative_to)
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for column in ("Arm", "Base", "Task", "Tokens/s", "A step", "Peak memory"):
+        table.add_column(column, overflow="fold")
+    for speed in speeds:
+        measured = (numbers.short_count(speed.tokens_per_second), numbers.seconds_text(speed.step_seconds),
+                    numbers.bytes_text(speed.peak_bytes)) if speed.step_seconds is not None else (speed.outcome, "", "")
+        table.add_row(speed.arm, speed.base, speed.task, *measured)
+    say(table)
+
+
 def pretrain_command(recipe: str, output: Path, threads: int, device: str) -> None:
     """Make a base by its recipe; say whether it passed its gate."""
     from finetrial.models.bundled.pretrain import pretrain

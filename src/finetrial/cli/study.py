@@ -141,6 +141,10 @@ def _keep_arms(content: dict[str, Any], wanted: list[str]) -> None:
             raise UserError(f"--arms leaves out {needed!r}, from which the study makes its controls",
                             f"add it: --arms {','.join([needed, *wanted])}")
     content["arms"] = [arm for arm in content["arms"] if arm["name"] in wanted]
+    for arm in content["arms"]:
+        if (matched := (arm.get("match") or {}).get("arm")) is not None and matched not in wanted:
+            raise UserError(f"--arms leaves out {matched!r}, to which {arm['name']} is matched",
+                            f"add it: --arms {','.join([matched, *wanted])}")
     asked = [hypothesis for hypothesis in content.get("hypotheses", ()) if _arms_of(hypothesis) <= {*wanted, BASE_ARM}]
     content["claims"] = [claim for claim in content.get("claims", ()) if _arms_of(claim) <= {*wanted, BASE_ARM}]
     dropped = [hypothesis["name"] for hypothesis in content.get("hypotheses", ()) if hypothesis not in asked]

@@ -40,6 +40,8 @@ def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:
             for component in arm.for_task(task):
                 if component.method is not None:
                     component.method.count_trainable(dict(base.config))  # raises UserError for targets and ranks
+    if arm.match is not None and arm.match.solved is None:
+        problems.append("its match is not solved; call finetrial.plan.matched.matched before the plan is built")
     if problems:
         raise SpecError(f"arm {arm.name} on base {base.name}", problems)
 

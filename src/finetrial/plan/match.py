@@ -35,8 +35,10 @@ class Match:
 
 
 def match(method: Method, option: str, target: int, config: Mapping[str, Any], *, tolerance: float = TOLERANCE,
-          ) -> tuple[Match, ...]:
+          beside: int = 0) -> tuple[Match, ...]:
     """The best value of `option` (an integer; `options.r` for one inside a mapping), for a model with this config.json.
+
+    `beside` other parameters are trained with those of the method, and count.
 
     One match if it is within `tolerance` of the target; else the nearest below and the nearest above, so that both are
     run, or only one where the option has no value beyond. Relies on the number growing with the option. Raises
@@ -45,49 +47,58 @@ def match(method: Method, option: str, target: int, config: Mapping[str, Any], *
     """
     if target <= 0:
         raise SpecError("match", [f"target: {target} parameters; expected a positive number"])
-    above = _first_reaching(method, option, target, config)
-    found = [m for m in (_at(method, option, value, target, config) for value in (above - 1, above)) if m is not None]
+    search = _Search(method, option, target, config, beside)
+    above = search.first_reaching()
+    found = [tried for tried in (search.at(above - 1), search.at(above)) if tried is not None]
     if not found:
         raise ModelError(f"no value of {option} of {method.kind} is possible for this model", "match another option")
-    best = min(found, key=lambda m: (abs(m.off), m.value))
+    best = min(found, key=lambda tried: (abs(tried.off), tried.value))
     return (best,) if abs(best.off) <= tolerance else tuple(found)
 
 
-def _first_reaching(method: Method, option: str, target: int, config: Mapping[str, Any]) -> int:
-    """The smallest value that trains at least `target` parameters, or that is not possible any more."""
+@dataclass(frozen=True)
+class _Search:
+    """One method and option, tried at values; `beside` parameters are trained with the method's."""
 
-    def reached(value: int) -> bool:
-        tried = _at(method, option, value, target, config)
-        return tried is None or tried.trainable >= target
+    method: Method
+    option: str
+    target: int
+    config: Mapping[str, Any]
+    beside: int
 
-    one, two = (_at(method, option, value, target, config) for value in (1, 2))
-    if one is not None and two is not None and one.trainable == two.trainable:
-        raise ModelError(f"{option} of {method.kind} does not change the number of trained parameters",
-                         "match an option that does")
-    low, high = 0, 1
-    while not reached(high):
-        low, high = high, 2 * high
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if reached(middle) else (middle, high)
-    return high
+    def first_reaching(self) -> int:
+        """The smallest value that trains at least the target, or that is not possible any more."""
+        one, two = self.at(1), self.at(2)
+        if one is not None and two is not None and one.trainable == two.trainable:
+            raise ModelError(f"{self.option} of {self.method.kind} does not change the number of trained parameters",
+                             "match an option that does")
+        low, high = 0, 1
+        while not self._reached(high):
+            low, high = high, 2 * high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._reached(middle) else (middle, high)
+        return high
 
+    def at(self, value: int) -> Match | None:
+        """The method with the option at `value`; None if that is not possible for the model."""
+        if value < 1:
+            return None
+        try:
+            changed = _with(self.method, self.option, value)
+            trainable = changed.count_trainable(self.config)
+        except (ModelError, ValidationError):
+            if value == 1:
+                raise
+            return None
+        if trainable is None:
+            raise ModelError(f"the number of parameters that {self.method.kind} trains is not known for this "
+                             f"{self.config.get('model_type')} model", "set the options yourself")
+        return Match(changed, self.option, value, trainable + self.beside, self.target)
 
-def _at(method: Method, option: str, value: int, target: int, config: Mapping[str, Any]) -> Match | None:
-    """The method with the option at `value`; None if that is not possible for the model."""
-    if value < 1:
-        return None
-    try:
-        changed = _with(method, option, value)
-        trainable = changed.count_trainable(config)
-    except (ModelError, ValidationError):
-        if value == 1:
-            raise
-        return None
-    if trainable is None:
-        raise ModelError(f"the number of parameters that {method.kind} trains is not known for this "
-                         f"{config.get('model_type')} model", "set the options yourself")
-    return Match(changed, option, value, trainable, target)
+    def _reached(self, value: int) -> bool:
+        tried = self.at(value)
+        return tried is None or tried.trainable >= self.target
 
 
 def _with(method: Method, option: str, value: int) -> Method:

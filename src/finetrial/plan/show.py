@@ -7,7 +7,7 @@ terminal. No torch.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +71,7 @@ class PlanSummary:
     power: tuple[Forecast, ...]
     notes: tuple[str, ...]
     forecast: Resources | None = None
+    matched: Mapping[str, str] = field(default_factory=dict)  # arm -> to which it is matched, on what, and how nearly
 
     def as_json(self) -> dict[str, Any]:
         """JSON-like content."""
@@ -95,7 +96,8 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
         audit=(*audit(study), *audit_plan(study, plan)), power=power,
-        notes=(*study.notes, *_unfetched(study, bases)), forecast=forecast)
+        notes=(*study.notes, *_unfetched(study, bases)), forecast=forecast,
+        matched={arm.name: arm.match.sentence for arm in study.arms if arm.match is not None})
 
 
 def _unfetched(study: Study, bases: Iterable[ResolvedBase]) -> Iterator[str]:
@@ -141,6 +143,7 @@ def render(summary: PlanSummary) -> RenderableType:
     """What `finetrial plan` prints."""
     parts: list[RenderableType] = [Text(f"{summary.study}, {summary.scale}, {summary.size}", style="bold"),
                                    Text(summary.question), Text(), _setting(summary), Text(), _arms(summary), Text(),
+                                   *([_listed("Matched", summary.matched), Text()] if summary.matched else []),
                                    _stages(summary), Text(), _listed("Hypotheses", summary.hypotheses)]
     if summary.forecast:
         parts += [Text(), render_resources(summary.forecast)]

@@ -16,6 +16,7 @@ from finetrial.report import sentences
 from finetrial.report.arms import AA, BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.examples import Page, example_pages
 from finetrial.report.facts import Facts, Path
+from finetrial.report.match_table import match_table
 from finetrial.report.movement import movement_table
 from finetrial.report.provenance import command, provenance_rows
 from finetrial.report.score_tables import score_tables
@@ -110,7 +111,7 @@ def view(study: Study, results: Results) -> View:
         scores=(*score_tables(facts), *(table for path in facts.paths if (table := movement_table(facts, path)))),
         sequences=tuple(table for path in facts.paths if (table := sequence_table(facts, path))),
         examples=example_pages(facts),
-        costs=tuple(table for path in facts.paths for make in (cost_table, storage_table)
+        costs=tuple(table for path in facts.paths for make in (cost_table, match_table, storage_table)
                     if (table := make(facts, path))),
         tuning=tuning_table(facts), audit=audit_table(facts), threats=tuple(_threats(facts)),
         provenance=provenance_rows(study, results), command=command(study, results))

@@ -20,6 +20,7 @@ from finetrial.errors import DataError, UserError, unknown
 from finetrial.plan.audit import audit, audit_data, audit_plan, audit_records, refuse
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.fetch import fetch_study
+from finetrial.plan.matched import matched
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Environment, Outcome
 from finetrial.records.results import AuditFinding, Results
@@ -83,14 +84,14 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     refuse(audit(study))
     device = resolve_device(options.device)
     fetch_study(study, relative_to, say=_say if options.view else None)
+    store, here = Store(options.store_folder()), environment(device)
+    study = matched(study, recorded=lambda plan: recorded_in_store(plan, store, here), relative_to=relative_to)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
-    refuse(audit_plan(study, plan))
+    refuse((*audit(study), *audit_plan(study, plan)))
     check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
     folder = run_folder(study, options.runs)
-    store = Store(options.store_folder())
     with explained(folder):
         _write_run_files(folder, study, plan, options, device, relative_to, command)
-    here = environment(device)
 
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=device, environment=here, timeout_seconds=options.timeout_seconds,
@@ -100,7 +101,7 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
 
     data = [stage for stage in plan.stages if stage.kind == "data"]
     if any(store.lookup(stage.kind, stage.key({}), here) is None for stage in data):
-        _raise_for_data(data, run(data))  # data that cannot be used stops the trial before anything is trained
+        raise_for_data(data, run(data))  # data that cannot be used stops the trial before anything is trained
     prepared = {stage.id: store.lookup(stage.kind, stage.key({}), here) for stage in data}
     of_data = audit_data(study, plan, prepared.get)
     refuse(of_data)
@@ -190,6 +191,12 @@ def lookup_in_store(plan: Plan, store: Store, here: Environment) -> Lookup:
     return found.get
 
 
+def recorded_in_store(plan: Plan, store: Store, here: Environment) -> Mapping[str, StageInput]:
+    """The same without the stages that the store does not hold."""
+    found = lookup_in_store(plan, store, here)
+    return {stage.id: held for stage in plan.stages if (held := found(stage.id)) is not None}
+
+
 def resolve_device(wanted: str) -> str:
     """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError for a device that is not there."""
     if wanted == "cpu" or (wanted == "auto" and not _may_have_accelerator()):
@@ -265,7 +272,8 @@ def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -
                 shutil.copyfile(trained.folder / STATE, kept / STATE)
 
 
-def _raise_for_data(stages: Sequence[Stage], result: ExecutionResult) -> None:
+def raise_for_data(stages: Sequence[Stage], result: ExecutionResult) -> None:
+    """Raise DataError where one of these stages did not end well."""
     for stage in stages:
         found = result.found(stage.id)
         if found is not None and found.record.outcome is not Outcome.OK:

@@ -3,8 +3,9 @@
 from finetrial.spec.arm import Arm, Component, Controls, PositiveControl
 from finetrial.spec.claims import PublishedClaim
 from finetrial.spec.hypothesis import Contrast, Hypothesis
+from finetrial.spec.match import Match
 from finetrial.spec.slots import Carry
 from finetrial.spec.study import Base, Evaluation, Limits, Sequence, Study, TaskUse
 
 __all__ = ["Arm", "Base", "Carry", "Component", "Contrast", "Controls", "Evaluation", "Hypothesis", "Limits",
-           "PositiveControl", "PublishedClaim", "Sequence", "Study", "TaskUse"]
+           "Match", "PositiveControl", "PublishedClaim", "Sequence", "Study", "TaskUse"]

@@ -7,12 +7,14 @@ slot holds already.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from finetrial.errors import unknown
 from finetrial.methods.base import Method
+from finetrial.spec.match import VALUE, Match
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
 from finetrial.spec.slots import Carry
 from finetrial.train.config import Training
@@ -69,7 +71,8 @@ class Arm(Frozen):
     num_train: dict[str, int] = Field(default_factory=dict)  # training rows by task, where they are not as the task says; a factor
     sequences: tuple[str, ...] = ()  # the study's sequences that this arm goes along; empty = all
     factors: dict[str, int | float | str] = Field(default_factory=dict)  # levels of crossed factors, for interactions and heat maps
-    label: str = ""
+    label: str = ""  # {value} in it stands for what `match` solved
+    match: Match | None = None  # an option or the budget is solved for at planning
 
     @field_validator("components", mode="before")
     @classmethod
@@ -121,7 +124,20 @@ class Arm(Frozen):
     @property
     def title(self) -> str:
         """What people read."""
-        return self.label or self.name
+        value = self.match.solved.value if self.match and self.match.solved else "?"
+        return self.label.replace(VALUE, str(value)) or self.name
+
+
+def unmatchable(arm: Arm, arms: Iterable[Arm]) -> Iterator[str]:
+    """Why an arm cannot be matched to the one that it names, among a study's arms."""
+    if arm.match is None:
+        return
+    matches = {other.name: other.match for other in arms if other.name != arm.name}
+    if arm.match.arm not in matches:
+        yield f"arm {arm.name}: match: " + unknown("arm", arm.match.arm, matches)
+    elif (itself := matches[arm.match.arm]) is not None:
+        yield (f"arm {arm.name}: match: {arm.match.arm} is matched itself, to {itself.arm}; name an arm that is not "
+               "matched")
 
 
 class PositiveControl(Frozen):

@@ -17,7 +17,6 @@ from typing import ClassVar
 from finetrial.methods.layer import Layer
 from finetrial.methods.lora import Lora
 from finetrial.methods.unfreeze import Unfreeze
-from finetrial.plan.hub_configs import known_config
 from finetrial.spec import (
     Arm,
     Base,
@@ -45,14 +44,13 @@ from finetrial.studies.lora_vs_layer import (
     code_tasks,
     hub_tasks,
     hub_training,
-    matched_rank,
+    matched_lora,
     swapped,
 )
 from finetrial.train.config import Budget, Training
 
 QUESTION = "How do LoRA and a new layer interact, and does sharing the layer between tasks help or hurt?"
 RANK, TARGETS = 8, "all-linear"
-MATCHED_RANK = 56  # 917,504 parameters; LoRA r=8 and one block together 920,832
 
 
 class Hybrid(BuiltIn):
@@ -69,8 +67,8 @@ class Hybrid(BuiltIn):
         return Study(
             name="hybrid", scale=EMBEDDED, size=size, question=QUESTION, bases=(Base(name="tiny-gpt"),),
             tasks=code_tasks(), sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
-            arms=_arms(size, Parts(lora(RANK, TARGETS), Layer(), MATCHED_RANK, BUNDLED)),
-            evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle")),
+            arms=_arms(size, Parts(lora(RANK, TARGETS), Layer(), BUNDLED)),
+            evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle"), rates="chosen"),
             controls=Controls(reference="lora", positive=PositiveControl(arm="lora", task=OLD),
                               single_task=thorough, joint=thorough),
             hypotheses=_hypotheses(size),
@@ -86,11 +84,10 @@ class Hybrid(BuiltIn):
 
 @dataclass(frozen=True)
 class Parts:
-    """What the arms of a scale are made of; `matched_rank`: of LoRA with as many parameters as LoRA and layer."""
+    """What the arms of a scale are made of."""
 
     adapter: Lora
     layer: Layer
-    matched_rank: int
     rates: Rates
 
 
@@ -98,14 +95,11 @@ def _full(size: str) -> Study:
     """codet5-small with the published parts: LoRA r=16 (dropout 0.1) and a layer at the end of the encoder."""
     published = size == "published-budget"
     adapter, layer = Lora(rank=16, targets="attention", dropout=0.1), Layer(stack="encoder")
-    config = known_config(CODET5.source)
-    assert config is not None
-    counts = [method.count_trainable(config) or 0 for method in (adapter, layer)]
-    parts = Parts(adapter, layer, matched_rank(sum(counts), config), PUBLISHED if published else HUB)
+    parts = Parts(adapter, layer, PUBLISHED if published else HUB)
     return Study(
         name="hybrid", scale=FULL, size=size, question=QUESTION, bases=(CODET5,), tasks=hub_tasks(),
         sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),), arms=_arms(size, parts),
-        evaluation=Evaluation(routings=("latest", "oracle")),
+        evaluation=Evaluation(routings=("latest", "oracle"), rates="chosen"),
         controls=Controls(reference="lora", positive=PositiveControl(arm="lora", task=OLD),
                           single_task=not published, joint=not published),
         hypotheses=_hypotheses(size), training=hub_training(size), seeds=tuple(range(3 if published else 5)),
@@ -133,8 +127,7 @@ def _arms(size: str, parts: Parts) -> tuple[Arm, ...]:
         return few
     return (*few, _both("shared-frozen", "new LoRA, the first task's layer frozen", Carry.FREEZE, parts),
             _both("shared-trained", "new LoRA, the first task's layer trained on", Carry.CONTINUE, parts),
-            swapped("lora-matched", f"LoRA r={parts.matched_rank}: as many parameters as both",
-                    lora(parts.matched_rank, TARGETS), rates=rates),
+            matched_lora("LoRA r={value}: as many parameters as both", "specific", rates),
             swapped("unfreeze", "the last old layer unfrozen", Unfreeze(last=1), rates=rates))
 
 

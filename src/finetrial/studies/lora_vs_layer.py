@@ -12,15 +12,13 @@ forgetting can be seen; under ORACLE the old part answers for Python, unchanged:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from finetrial.methods.base import Method
 from finetrial.methods.full import Full
 from finetrial.methods.layer import Layer
+from finetrial.methods.lora import Lora
 from finetrial.methods.unfreeze import Unfreeze
-from finetrial.plan.hub_configs import known_config
-from finetrial.plan.match import match
 from finetrial.spec import (
     Arm,
     Base,
@@ -30,6 +28,7 @@ from finetrial.spec import (
     Controls,
     Evaluation,
     Hypothesis,
+    Match,
     PositiveControl,
     Sequence,
     Study,
@@ -49,7 +48,6 @@ QUESTION = "Frozen base plus swappable LoRA adapters, or frozen base plus swappa
 CODET5 = Base(name="codet5-small", source="Salesforce/codet5-small")
 EXPOSED = "codet5 was pretrained on CodeSearchNet: test functions may be among what it has read"
 PUBLISHED = Rates((5e-5,), (5e-4,))  # one each: untuned
-MATCHED_RANK = 48  # all linear layers of tiny-gpt: 786,432 parameters, one new block 789,760
 
 
 class LoraVsLayer(BuiltIn):
@@ -66,8 +64,8 @@ class LoraVsLayer(BuiltIn):
         return Study(
             name="lora-vs-layer", scale=EMBEDDED, size=size, question=QUESTION, bases=(Base(name="tiny-gpt"),),
             tasks=code_tasks(), sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
-            arms=_arms(size, Layer(), MATCHED_RANK, BUNDLED),
-            evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle")),
+            arms=_arms(size, Layer(), BUNDLED),
+            evaluation=Evaluation(routings=("latest",) if demo else ("latest", "oracle"), rates="chosen"),
             controls=Controls(reference="lora-r8", positive=PositiveControl(arm="lora-r8", task=OLD)),
             hypotheses=_hypotheses(),
             training=Training(budget=Budget(amount=60 if size == "thorough" else 40, unit="steps"), sequence_length=256,
@@ -103,24 +101,14 @@ def hub_training(size: str) -> Training:
                     batch_sequences=8)
 
 
-def matched_rank(target: int, config: Mapping[str, Any]) -> int:
-    """The rank at which LoRA on all linear layers trains as many parameters as `target`, or nearly."""
-    return int(match(lora(8, "all-linear"), "rank", target, config)[0].value)
-
-
 def _full(size: str) -> Study:
     """codet5-small, an encoder-decoder: the new layer stands at the end of the encoder, as in the published study."""
     published, layer = size == "published-budget", Layer(stack="encoder")
-    config = known_config(CODET5.source)
-    assert config is not None
-    trainable = layer.count_trainable(config)
-    assert trainable is not None
     return Study(
         name="lora-vs-layer", scale=FULL, size=size, question=QUESTION, bases=(CODET5,), tasks=hub_tasks(),
         sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
-        arms=_arms("demo" if published else size, layer, matched_rank(trainable, config),
-                   PUBLISHED if published else HUB),
-        evaluation=Evaluation(routings=("latest", "oracle")),
+        arms=_arms("demo" if published else size, layer, PUBLISHED if published else HUB),
+        evaluation=Evaluation(routings=("latest", "oracle"), rates="chosen"),
         controls=Controls(reference="lora-r8", positive=PositiveControl(arm="lora-r8", task=OLD)),
         hypotheses=_hypotheses(), training=hub_training(size), seeds=tuple(range(3 if published else 5)),
         factors=("method", "rank", "targets", "position", "init"),
@@ -133,10 +121,15 @@ def swapped(name: str, label: str, method: Method, carry: Carry = Carry.FRESH, r
                learning_rates=rates.of(method))
 
 
-def _arms(size: str, layer: Layer, rank: int, rates: Rates) -> tuple[Arm, ...]:
+def matched_lora(label: str, other: str, rates: Rates) -> Arm:
+    """LoRA on all linear layers, at the rank at which it trains as many parameters as another arm."""
+    arm = swapped("lora-matched", label, Lora(targets="all-linear"), rates=rates)
+    return arm.model_copy(update={"match": Match(arm=other, on="parameters", option="rank")})
+
+
+def _arms(size: str, layer: Layer, rates: Rates) -> tuple[Arm, ...]:
     few = (swapped("lora-r8", "LoRA r=8, all linear layers", lora(8, "all-linear"), rates=rates),
-           swapped("lora-matched", f"LoRA r={rank}: as many parameters as the layer", lora(rank, "all-linear"),
-                   rates=rates),
+           matched_lora("LoRA r={value}: as many parameters as the layer", "layer", rates),
            swapped("layer", "new layer at the end, zero output", layer, rates=rates))
     if size == "demo":
         return few

@@ -1,0 +1,67 @@
+"""`finetrial profile`: the speed and memory of every arm of a study, and nothing else of it.
+
+What a match on training time is solved from, and what a plan's forecast of time is made of. A run finds the profiles
+recorded and does not repeat them.
+"""
+
+from __future__ import annotations
+
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+from finetrial.plan.audit import audit, refuse
+from finetrial.plan.build import build
+from finetrial.plan.fetch import fetch_study
+from finetrial.plan.matched import matched_untimed, without_open_matches
+from finetrial.records.record import Outcome
+from finetrial.run.execute import execute
+from finetrial.run.provenance import environment
+from finetrial.run.store import Store
+from finetrial.run.trial import RunOptions, raise_for_data, resolve_device, run_folder
+from finetrial.run.view import open_view
+from finetrial.spec.study import Study
+from finetrial.stages.base import StageInput
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One arm on one task: medians over its profiles, None where none of them ended well, and then how one ended."""
+
+    base: str
+    arm: str
+    task: str
+    tokens_per_second: float | None
+    step_seconds: float | None
+    peak_bytes: int | None  # the device's, on a CPU the host's
+    outcome: Outcome
+
+
+def profile_study(study: Study, options: RunOptions, *, relative_to: Path | None = None) -> list[Speed]:
+    """Record the profiles that are not recorded yet. Raises UserError for what the user can mend."""
+    refuse(audit(study))
+    device = resolve_device(options.device)
+    fetch_study(study, relative_to)
+    study = without_open_matches(matched_untimed(study, relative_to=relative_to))
+    plan = build(study, relative_to=relative_to)
+    wanted = {stage for stages in plan.profiles.values() for stage in stages}
+    folder = run_folder(study, options.runs)
+    folder.mkdir(parents=True, exist_ok=True)
+    result = execute([stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted],
+                     Store(options.store_folder()), folder, device=device, environment=environment(device), jobs=1,
+                     log_level=options.log_level, timeout_seconds=options.timeout_seconds,
+                     listener=open_view() if options.view else None,
+                     plugins=[str((relative_to or Path()) / name) for name in study.plugins])
+    raise_for_data([stage for stage in plan.stages if stage.kind == "data"], result)
+    return [_speed(place, [found for stage in stages if (found := result.found(stage)) is not None])
+            for place, stages in plan.profiles.items()]
+
+
+def _speed(place: tuple[str, str, str], found: list[StageInput]) -> Speed:
+    values = [one.record.values for one in found if one.record.outcome is Outcome.OK]
+    if not values:
+        return Speed(*place, None, None, None, found[0].record.outcome if found else Outcome.FAILED)
+    peak = "peak_host_bytes" if values[0].get("peak_device_allocated_bytes") is None else "peak_device_allocated_bytes"
+    return Speed(*place, statistics.median(row["tokens_per_second"] for row in values),
+                 statistics.median(row["step_seconds"] for row in values),
+                 int(statistics.median(row[peak] for row in values)), Outcome.OK)
