@@ -77,6 +77,26 @@ def test_losses_at_the_chosen_rate_are_those_of_the_whole_grid(folder: Path, und
     assert all(score in fewer for score in wanted)
 
 
+def within(folder: Path, seconds: float, said: list[str], monkeypatch: pytest.MonkeyPatch) -> Trial:
+    content = {**tiny_content(folder), "name": "within", "seeds": 5}
+    monkeypatch.setattr("finetrial.run.trial._say", said.append)
+    monkeypatch.setattr("finetrial.run.trial.open_view", lambda: None)
+    options = RunOptions(runs=folder / "undisturbed", figures=False, within_seconds=seconds)
+    return run_study(parse_study(content, "study.yaml"), options, relative_to=folder, command="finetrial run study.yaml")
+
+
+def test_within_a_time_the_seeds_that_fit_are_run(folder: Path, undisturbed: Trial,
+                                                  monkeypatch: pytest.MonkeyPatch) -> None:
+    said: list[str] = []
+    with pytest.raises(UserError, match="3 seeds, the fewest that give an interval, take at least"):
+        within(folder, 1e-3, said, monkeypatch)
+    monkeypatch.setattr("finetrial.run.within.seeds_within",
+                        lambda left, each, done, most: 4 if 0 < each < left < 600 and (done, most) == (3, 5) else 0)
+    trial = within(folder, 600.0, said, monkeypatch)
+    assert trial.study.seeds == (0, 1, 2, 3) and trial.results.status == "complete"
+    assert said[-1].startswith("3 seeds are done after") and said[-1].endswith("; 4 of 5 fit into 10.0 minutes")
+
+
 def test_a_report_is_made_again_from_the_store(undisturbed: Trial) -> None:
     page = (undisturbed.folder / "report.html").read_text()
     again = rebuild(undisturbed.folder, figures=False)

@@ -39,6 +39,7 @@ from finetrial.cli.options import (
     Size,
     Store,
     Timeout,
+    Within,
 )
 
 app = typer.Typer(
@@ -66,8 +67,8 @@ def options(version: Annotated[bool, typer.Option("--version", callback=_show_ve
 def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
-        as_published: AsPublished = False, more_seeds: MoreSeeds = None, timeout: Timeout = None,
-        allow_unsandboxed: AllowUnsandboxed = False,
+        as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None,
+        timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         ) -> None:
     """Run a study, analyse it, report.
@@ -80,7 +81,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
                       tuple(accept_threat or ()), as_published)
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
                 timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
-                allow_unsandboxed=allow_unsandboxed)
+                allow_unsandboxed=allow_unsandboxed, within=within)
 
 
 @app.command()

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetrial.cli.output import say, say_line, warn
+from finetrial.cli.quantities import BYTES, quantity, read_seconds
 from finetrial.errors import UserError
 
 if TYPE_CHECKING:
     from finetrial.spec.study import Limits
-
-SECONDS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600}
-BYTES = {"B": 1, "KB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_QUANTITY = re.compile(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z%]*)\s*")
-
 
 @dataclass(frozen=True)
 class Asked:
@@ -76,21 +71,13 @@ def read_columns(text: str | None, option: str) -> dict[str, str]:
     return found
 
 
-def read_seconds(text: str) -> float:
-    """`30min` -> 1800. Raises UserError for what is no time."""
-    number, unit = _quantity(text, "--within", "a time such as 30min, 2h or 90s")
-    if unit not in SECONDS:
-        raise UserError(f"--within {text!r}: unknown unit {unit!r}", "expected a time such as 30min, 2h or 90s")
-    return number * SECONDS[unit]
-
-
 def read_limits(asked: Asked) -> Limits:
     """The limits of the recommendation. Raises UserError for a value that cannot be read."""
     from finetrial.spec.study import Limits
 
     found: dict[str, float | int] = {}
     if asked.max_memory is not None:
-        number, unit = _quantity(asked.max_memory, "--max-memory", "a size such as 16GB")
+        number, unit = quantity(asked.max_memory, "--max-memory", "a size such as 16GB")
         if unit not in BYTES:
             raise UserError(f"--max-memory {asked.max_memory!r}: unknown unit {unit!r}",
                             f"expected one of {', '.join(BYTES)}")
@@ -99,7 +86,7 @@ def read_limits(asked: Asked) -> Limits:
                                ("--max-trainable", asked.max_trainable, "max_trainable")):
         if text is None:
             continue
-        number, unit = _quantity(text, option, "a number, or a share such as 5%")
+        number, unit = quantity(text, option, "a number, or a share such as 5%")
         if unit not in ("", "%"):
             raise UserError(f"{option} {text!r}: unknown unit {unit!r}", "expected a number, or a share such as 5%")
         if unit == "%":
@@ -107,10 +94,3 @@ def read_limits(asked: Asked) -> Limits:
         else:
             found[name] = int(number) if name == "max_trainable" else number
     return Limits.model_validate(found)
-
-
-def _quantity(text: str, option: str, expected: str) -> tuple[float, str]:
-    match = _QUANTITY.fullmatch(text)
-    if match is None:
-        raise UserError(f"{option} {text!r} cannot be read", f"expected {expected}")
-    return float(match.group(1)), match.group(2)

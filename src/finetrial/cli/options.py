@@ -60,6 +60,8 @@ Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Phases compu
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MoreSeeds = Annotated[int | None, typer.Option(metavar="N", help="Add N seeds to those of the study's last run; only what "
                                                "they need is computed.")]
+Within = Annotated[str | None, typer.Option(metavar="TIME", help="Run as many of the study's seeds as fit: 30min, 2h. The "
+                                            "first three decide how many.")]
 Timeout = Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this time; its "
                                                "outcome is TIMEOUT.")]
 AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers of the "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetrial.cli.output import say, say_line, warn
+from finetrial.cli.quantities import read_seconds
 from finetrial.cli.study import Changes, find_study
 from finetrial.errors import UserError
 
@@ -19,10 +20,11 @@ REPORT_FILE = "report.html"
 
 def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str, jobs: int | None,
                 log_level: str, timeout_minutes: float | None, command: str, more_seeds: int | None = None,
-                allow_unsandboxed: bool = False) -> None:
+                allow_unsandboxed: bool = False, within: str | None = None) -> None:
     """Run a study and print its answers, the recommendation, and where the report lies."""
     from finetrial.run.machine import unused_accelerator
 
+    within_seconds = read_seconds(within) if within is not None else None
     found = find_study(name, changes)
     if more_seeds is not None:
         found = replace(found, study=with_more_seeds(found.study, more_seeds, runs))
@@ -37,7 +39,7 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, 
 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
                          timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
-                         allow_unsandboxed=allow_unsandboxed)
+                         allow_unsandboxed=allow_unsandboxed, within_seconds=within_seconds)
     _say_ending(run_study(found.study, options, relative_to=found.relative_to, command=command))
 
 

@@ -57,8 +57,8 @@ def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: float, epoch_
     chosen = (2, 3, MIN_STEPS)
     least = forecast(*chosen)
     if least > seconds:
-        raise UserError(f"{_minutes(max(0.0, seconds))} are left for {len(speeds)} arms; the least that gives a verdict, "
-                        f"2 learning rates x 3 seeds x {MIN_STEPS} steps, takes about {_minutes(least)}",
+        raise UserError(f"{minutes_text(max(0.0, seconds))} are left for {len(speeds)} arms; the least that gives a verdict, "
+                        f"2 learning rates x 3 seeds x {MIN_STEPS} steps, takes about {minutes_text(least)}",
                         f"give more time (--within {math.ceil((least + spent) / 60)}min), fewer arms (--arms), or a "
                         "smaller model")
     one_epoch = max(MIN_STEPS, min(epoch_steps, EPOCH_STEPS))
@@ -73,11 +73,19 @@ def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: float, epoch_
     return Allocation(*chosen, forecast(*chosen))
 
 
+def seeds_within(seconds: float, seconds_per_seed: float, *, done: int, most: int) -> int:
+    """How many seeds of a study fit when `done` of them are recorded and `seconds` are left: from `done` to `most`."""
+    if seconds_per_seed <= 0:
+        return most
+    return min(most, done + max(0, int(seconds / (SAFETY * seconds_per_seed))))
+
+
 def spread(centre: float, count: int) -> tuple[float, ...]:
     """`count` learning rates around a centre, half a decade apart, written with two digits."""
     first = -(count - 1) // 2 if count % 2 else -(count // 2)
     return tuple(float(f"{centre * 10 ** (0.5 * (first + place)):.2g}") for place in range(count))
 
 
-def _minutes(seconds: float) -> str:
+def minutes_text(seconds: float) -> str:
+    """`4.2 minutes`."""
     return f"{seconds / 60:.1f} minutes"

@@ -10,6 +10,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -34,6 +35,7 @@ from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
+from finetrial.run.within import fit_seeds
 from finetrial.spec.io import read_study, write_study
 from finetrial.spec.study import Study
 from finetrial.stages.adapted import STATE, WEIGHTS, link_tree
@@ -53,6 +55,7 @@ class RunOptions:
     jobs: int | None = None  # None = one phase for each core (CPU), one (accelerator)
     log_level: str = "info"
     timeout_seconds: float | None = None  # for one stage
+    within_seconds: float | None = None  # None = all seeds, however long they take
     accept: tuple[str, ...] = ()
     figures: bool = True
     view: bool = True  # show progress on standard error
@@ -80,6 +83,7 @@ def run_folder(study: Study, runs: Path) -> Path:
 
 def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "") -> Trial:
     """Run what is not recorded yet, then analyse and report. Raises UserError for what the user can mend."""
+    began = time.monotonic()
     study = study.model_copy(update={"accept_threats": (*study.accept_threats, *options.accept)})
     refuse(audit(study))
     device = resolve_device(options.device)
@@ -100,11 +104,20 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
     data = [stage for stage in plan.stages if stage.kind == "data"]
-    if any(store.lookup(stage.kind, stage.key({}), here) is None for stage in data):
-        raise_for_data(data, run(data))  # data that cannot be used stops the trial before anything is trained
     prepared = {stage.id: store.lookup(stage.kind, stage.key({}), here) for stage in data}
+    if None in prepared.values():
+        encoded = run(data)
+        raise_for_data(data, encoded)  # data that cannot be used stops the trial before anything is trained
+        prepared = {stage.id: encoded.found(stage.id) for stage in data}
     of_data = audit_data(study, plan, prepared.get)
     refuse(of_data)
+    if options.within_seconds is not None:
+        study = fit_seeds(study, options.within_seconds, run, lambda plan: recorded_in_store(plan, store, here),
+                          jobs=options.jobs or default_jobs(device), began=began, relative_to=relative_to,
+                          say=_say if options.view else None)
+        plan = build(study, resolved=Resolved(), relative_to=relative_to)
+        with explained(folder):
+            _write_run_files(folder, study, plan, options, device, relative_to, command)
     result = run(plan.stages)
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
     return replace(trial, corrupt=result.corrupt)

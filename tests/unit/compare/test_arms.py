@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from finetrial.cli.comparing import Asked, read_limits, read_seconds
+from finetrial.cli.comparing import Asked, read_limits
+from finetrial.cli.quantities import read_seconds
 from finetrial.compare.arms import centre, fitting, make_arms, parse_arms
 from finetrial.compare.inspect import task_for
 from finetrial.errors import DataError, UserError

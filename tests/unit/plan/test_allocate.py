@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetrial.errors import UserError
-from finetrial.plan.allocate import MIN_STEPS, Speed, allocate, spread
+from finetrial.plan.allocate import MIN_STEPS, Speed, allocate, seeds_within, spread
 
 QUICK = {"full": Speed(0.1, 2.0, 1.0), "lora": Speed(0.08, 2.0, 1.0)}
 
@@ -43,3 +43,10 @@ def test_rates_are_half_a_decade_apart() -> None:
     assert spread(3e-4, 3) == (9.5e-05, 3e-4, 9.5e-4)
     assert spread(3e-3, 2) == (9.5e-4, 3e-3)
     assert len(spread(1e-3, 5)) == 5 and spread(1e-3, 5)[2] == 1e-3
+
+
+def test_seeds_fit_into_the_time_that_is_left() -> None:
+    assert seeds_within(1000, 100, done=3, most=10) == 10
+    assert seeds_within(230, 100, done=3, most=10) == 5  # a tenth is kept back
+    assert seeds_within(-5, 100, done=3, most=10) == 3
+    assert seeds_within(1, 0.0, done=3, most=10) == 10  # everything was recorded

@@ -1,0 +1,57 @@
+"""`run --within`: as many of a study's seeds as fit into the time that there is.
+
+Arms, learning rates and steps are the question and stay. The first seeds, the fewest that give an interval, are run and
+timed; how many more fit follows from what they took. Nobody has looked at a result by then, so stopping by the clock
+costs no error rate.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from finetrial.errors import UserError
+from finetrial.plan.allocate import SAFETY, minutes_text, seeds_within
+from finetrial.plan.build import build
+from finetrial.plan.forecast.study import forecast_study
+from finetrial.plan.plan import Plan
+from finetrial.run.execute import ExecutionResult
+from finetrial.spec.study import FEWEST_SEEDS, Study
+from finetrial.stages.base import Stage, StageInput
+
+NOT_OF_A_SEED = ("data", "profile")  # kinds of stages that more seeds do not repeat
+
+Run = Callable[[Sequence[Stage]], ExecutionResult]
+Recorded = Callable[[Plan], Mapping[str, StageInput]]
+
+
+def fit_seeds(study: Study, seconds: float, run: Run, recorded: Recorded, *, jobs: int, began: float,
+              relative_to: Path | None, say: Callable[[str], None] | None = None) -> Study:
+    """The study with the seeds that fit. Computes the first of them.
+
+    `seconds` count from `began`, by `time.monotonic()`. Raises UserError where the first cannot fit, as far as profiles
+    tell (of training and prediction, each arm once).
+    """
+    first = study.model_copy(update={"seeds": study.seeds[:FEWEST_SEEDS]})
+    plan = build(first, relative_to=relative_to)
+    profiled = {stages[0] for stages in plan.profiles.values()}
+    run([stage for stage in plan.stages if stage.kind == "data" or stage.id in profiled])
+    least = forecast_study(first, plan, recorded=recorded(plan), relative_to=relative_to).time.seconds / jobs
+    gone = time.monotonic() - began
+    if gone + least > seconds:
+        needed = math.ceil((gone + SAFETY * least) / 60)
+        raise UserError(f"{len(first.seeds)} seeds, the fewest that give an interval, take at least {minutes_text(least)}, "
+                        f"and {minutes_text(max(0.0, seconds - gone))} of {minutes_text(seconds)} are left",
+                        f"give more time (--within {needed}min), a smaller size (--size demo), or fewer arms")
+    result = run(plan.stages)
+    worked = sum(found.record.seconds for stage in plan.stages
+                 if stage.kind not in NOT_OF_A_SEED and (found := result.found(stage.id)) is not None)
+    gone = time.monotonic() - began
+    count = seeds_within(seconds - gone, worked / len(first.seeds) / jobs, done=len(first.seeds), most=len(study.seeds))
+    if say is not None:
+        say(f"{len(first.seeds)} seeds are done after {minutes_text(gone)}; {count} of {len(study.seeds)} fit into "
+            f"{minutes_text(seconds)}")
+    return study.model_copy(update={"seeds": study.seeds[:count]})
+
