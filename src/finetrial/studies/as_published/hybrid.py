@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from finetrial.methods.layer import Layer
 from finetrial.methods.lora import Lora
-from finetrial.spec import Arm, Carry, Component, Contrast, Evaluation, PublishedClaim, Sequence, Study, TaskUse
+from finetrial.spec import Arm, Carry, Component, Contrast, Evaluation, PublishedClaim, Sequence, Study
 from finetrial.spec.claims import NO_FIGURE
 from finetrial.studies.arms import LORA_RATES
 from finetrial.studies.as_published import arm_along, as_published, claims, difference, small_training
-from finetrial.tasks.jscode import Jscode
-from finetrial.tasks.pycode import Pycode
+from finetrial.studies.as_published.lora_vs_layer import (
+    JAVASCRIPT,
+    LENGTH,
+    MENDED,
+    PUBLISHED,
+    PYTHON,
+    code_tasks,
+)
 
-PYTHON, JAVASCRIPT = "pycode", "jscode"
-MENDED, PUBLISHED = "mended", "published"
-LENGTH, NEW_TOKENS = 160, 48
 ADAPTER = Lora(rank=16, alpha=32, dropout=0.1)
 
 
@@ -33,10 +36,7 @@ def study() -> Study:
         "hybrid", question="Is a layer of its own for each task better than a shared one, as the published experiments "
                            "would have read and over several seeds and rates?",
         training=small_training(length=LENGTH),
-        tasks=tuple(TaskUse(name=name, task=task, num_val=40, num_test=150, metrics=("bleu",),
-                            max_new_tokens=NEW_TOKENS)
-                    for name, task in ((PYTHON, Pycode(max_body_characters=240)),
-                                       (JAVASCRIPT, Jscode(max_body_characters=240)))),
+        tasks=code_tasks(),
         sequences=tuple(Sequence(name=name, tasks=(PYTHON, JAVASCRIPT)) for name in (MENDED, PUBLISHED)),
         arms=arms, evaluation=Evaluation(routings=("latest", "oracle")), claims=_claims(arms),
         factors=("method", "sharing"), accept_threats=("unequal-tuning",),

@@ -49,7 +49,7 @@ def study() -> Study:
     return as_published(
         "lora-vs-layer", question="Does LoRA write better JavaScript than a new layer, and does the layer forget less, "
                                   "as published and without the flaws of that comparison?",
-        training=small_training(length=LENGTH), tasks=(*_tasks(), *_copied_tasks()),
+        training=small_training(length=LENGTH), tasks=(*code_tasks(), *_copied_tasks()),
         sequences=(Sequence(name=MENDED, tasks=(PYTHON, JAVASCRIPT), evaluate=(PYTHON, JAVASCRIPT)),
                    Sequence(name=PUBLISHED, tasks=(PYTHON_COPIED, JAVASCRIPT_COPIED),
                             evaluate=(PYTHON_COPIED, JAVASCRIPT_COPIED))),
@@ -62,11 +62,11 @@ def study() -> Study:
                "the published LoRA was the one in half precision: which of the two it was is not recorded"))
 
 
-def _tasks() -> tuple[TaskUse, ...]:
-    return (TaskUse(name=PYTHON, task=Pycode(max_body_characters=240), num_val=40, num_test=150, metrics=("bleu",),
-                    max_new_tokens=NEW_TOKENS),
-            TaskUse(name=JAVASCRIPT, task=Jscode(max_body_characters=240), num_val=40, num_test=150, metrics=("bleu",),
-                    max_new_tokens=NEW_TOKENS))
+def code_tasks() -> tuple[TaskUse, ...]:
+    """Python, then JavaScript, with short bodies."""
+    return tuple(TaskUse(name=name, task=task, num_val=40, num_test=150, metrics=("bleu",), max_new_tokens=NEW_TOKENS)
+                 for name, task in ((PYTHON, Pycode(max_body_characters=240)),
+                                    (JAVASCRIPT, Jscode(max_body_characters=240))))
 
 
 def _copied_tasks() -> tuple[TaskUse, ...]:
@@ -74,7 +74,7 @@ def _copied_tasks() -> tuple[TaskUse, ...]:
     names = {PYTHON: PYTHON_COPIED, JAVASCRIPT: JAVASCRIPT_COPIED}
     changes = {"num_val": 20, "num_test": 50, "sampling": Sampling(temperature=0.7),
                "flaws": DataFlaws(target_as_input=True)}
-    return tuple(use.model_copy(update={"name": names[use.name], **changes}) for use in _tasks())
+    return tuple(use.model_copy(update={"name": names[use.name], **changes}) for use in code_tasks())
 
 
 def _arms() -> tuple[Arm, ...]:
