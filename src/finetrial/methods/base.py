@@ -149,6 +149,11 @@ class Method(BaseModel, ABC):
         """What the model computes before the first step: what the base does, exactly or up to rounding, or not that."""
         return "exact"
 
+    @property
+    def takes_quantized(self) -> bool:
+        """Whether it can adapt a base whose matrices are held in 4 bits: then it neither trains nor rewrites them."""
+        return False
+
     @abstractmethod
     def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:
         """Attach to `model`, in place. Draws only from the stream `adapter/<slot>[/<instance>]`.

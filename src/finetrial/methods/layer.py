@@ -53,6 +53,11 @@ class Layer(Method):
         """Exact unless the output projections have weights."""
         return "exact" if self.output_scale == 0 else "other"
 
+    @property
+    def takes_quantized(self) -> bool:
+        """New blocks are in fp32; a copy starts from the values that the copied block computes with."""
+        return True
+
     def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:
         """Insert the blocks; a random one is drawn from the component's stream."""
         from finetrial.models import insert, new_block

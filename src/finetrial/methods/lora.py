@@ -37,6 +37,11 @@ class Lora(Method):
     targets: Targets = "attention"
     dropout: float = Field(0.0, ge=0, lt=1)
 
+    @property
+    def takes_quantized(self) -> bool:
+        """LoRA only reads the products of the base's matrices."""
+        return True
+
     def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:
         """Put an adapter into `model`; its A is drawn from the component's stream, its B is zero."""
         from peft import LoraConfig
@@ -45,9 +50,10 @@ class Lora(Method):
         from finetrial.models.adapters import Adapter
         from finetrial.models.blocks import architecture_of
         from finetrial.models.origin import base_linears
+        from finetrial.models.quantized import shape
 
         layers = {name: layer for name, (_, layer) in base_linears(model).items()}
-        shapes = {name: _sides(layer) for name, layer in layers.items()}
+        shapes = {name: shape(layer) for name, layer in layers.items()}
         kind = model.config.model_type
         adapted = chosen(self.targets, kind, shapes, "LoRA")
         self._check_rank({name: shapes[name] for name in adapted})
@@ -80,11 +86,6 @@ class Lora(Method):
             rows, columns = adapted[smallest]
             raise ModelError(f"LoRA rank {self.rank} is above {limit}, the smaller side of {smallest} "
                              f"({rows} x {columns})", f"choose a rank of at most {limit}, or other targets")
-
-
-def _sides(layer: Any) -> tuple[int, int]:
-    rows, columns = layer.weight.shape
-    return rows, columns
 
 
 class AdapterComponent(Component):

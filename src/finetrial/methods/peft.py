@@ -105,6 +105,11 @@ class Peft(Method):
             return "rounding" if self.type in _ROUNDING else "other"
         return "rounding" if init == "orthogonal" or str(init).startswith(_RESIDUAL) else "exact"
 
+    @property
+    def takes_quantized(self) -> bool:
+        """Of type lora, unless its initialisation takes a share out of the base's matrices."""
+        return self.type == "lora" and not str(self.options.get("init_lora_weights")).startswith(_RESIDUAL)
+
     def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:
         """Put the adapter in; what peft draws comes from the component's stream."""
         from finetrial.models.adapters import Adapter

@@ -95,6 +95,20 @@ def linears(model: nn.Module) -> dict[str, nn.Module]:
             if isinstance(module, (nn.Linear, Conv1D)) and name != skipped}
 
 
+def recompute(model: Any, switched_on: bool) -> None:
+    """Let each block keep only its input for the backward pass and be computed again then (Chen et al. 2016, arXiv
+    1604.06174), or no longer.
+
+    Transformers would make the embeddings' output need a gradient as well, for a kind of checkpointing that it does not
+    use here; blocks below everything that is trained would then be computed again for nothing.
+    """
+    if switched_on:
+        model.activation_checkpointing_enable()
+        model.disable_input_require_grads()
+    else:
+        model.activation_checkpointing_disable()
+
+
 def max_positions(config: Any) -> int | None:
     """The most tokens a document may have; None where the architecture sets no limit (relative positions)."""
     value = getattr(config, "max_position_embeddings", None)

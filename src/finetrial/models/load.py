@@ -1,6 +1,7 @@
 """Loading models: the only caller of `from_pretrained`.
 
-A base is loaded in fp32, whatever type it is stored in, from safetensors files in a local folder, without dropout.
+A base is loaded in fp32, whatever type it is stored in, from safetensors files in a local folder, without dropout. An
+arm may ask for its matrices in 4 bits (`models/quantized.py`).
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from finetrial.errors import ModelError
-from finetrial.models.shapes import Attention, architecture, attention_used
+from finetrial.models import quantized
+from finetrial.models.shapes import Attention, Quantization, architecture, attention_used
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
 _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "dropout_rate", "hidden_dropout")
@@ -29,18 +31,23 @@ class LoadedBase:
     config: Any  # transformers.PreTrainedConfig
 
 
-def load_base(folder: Path, *, attention: Attention = "sdpa") -> LoadedBase:
+def load_base(folder: Path, *, attention: Attention = "sdpa", quantization: Quantization | None = None,
+              dequantized: bool = False, device: str = "cpu") -> LoadedBase:
     """Load a model, in fp32, and its tokenizer from a folder in the format of transformers.
 
-    `attention` is what is asked for; an architecture may need another (`shapes.attention_used`).
-    Raises ModelError for a missing folder, configuration or tokenizer, an unknown architecture, weights that are
+    `attention` is what is asked for; an architecture may need another (`shapes.attention_used`). With `quantization` the
+    matrices are quantised on `device`, as they are read, and stay there; with `dequantized` the model is a plain one in
+    fp32, on the CPU, that has the values of the quantised one. Otherwise the model is on the CPU.
+    Raises MissingPackage without the library that quantises; ModelError for a missing folder, configuration or tokenizer, an unknown architecture, weights that are
     pickled, truncated, or do not fill the model.
     """
     config_file, weights = _check_files(folder)
     architecture(json.loads(config_file.read_text()).get("model_type", ""))
     for path in weights:
         check_weights(path)
-    model = _load_model(folder, attention)
+    model = _load_model(folder, attention, None if dequantized else quantization, device)
+    if dequantized and quantization is not None:
+        quantized.copy_values(_load_model(folder, attention, quantization, device), model)
     tokenizer = load_tokenizer(folder)
     if len(tokenizer) > model.get_input_embeddings().num_embeddings:
         raise ModelError(f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model's embedding "
@@ -61,18 +68,20 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelError(f"the tokenizer in {folder} cannot be read: {error}", "copy or save it again") from error
 
 
-def _load_model(folder: Path, attention: Attention) -> Any:
+def _load_model(folder: Path, attention: Attention, quantization: Quantization | None, device: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     config = AutoConfig.from_pretrained(folder, local_files_only=True)
     for name in _DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, 0.0)
+    how = {} if quantization is None else {"quantization_config": quantized.configuration(quantization),
+                                           "device_map": {"": device}}
     auto = AutoModelForSeq2SeqLM if architecture(config.model_type).encoder_decoder else AutoModelForCausalLM
     try:
         model, report = auto.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
-            attn_implementation=attention_used(config.model_type, attention), output_loading_info=True)
+            attn_implementation=attention_used(config.model_type, attention), output_loading_info=True, **how)
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}",
                          "check that config.json and the weights belong together") from error
@@ -81,6 +90,7 @@ def _load_model(folder: Path, attention: Attention) -> Any:
         raise ModelError(f"the weights in {folder} do not fill the model: {len(missing)} tensors are missing or have "
                          f"another shape, the first {missing[0]}", "fetch or copy the model again")
     fuse_activations(model)
+    quantized.keep_layout(model)
     return model
 
 

@@ -39,7 +39,7 @@ def make(model: Any, stack: nn.ModuleList, like: int, widths: Widths, init: Lite
     full = full_widths(model.config.to_dict())
     narrow.narrow(block, kind, widths, full)
     _scale_outputs(block, output_scale)
-    reference = next(template.parameters())
+    reference = next(parameter for parameter in template.parameters() if parameter.is_floating_point())
     return block.to(reference.device, reference.dtype).train(template.training)
 
 

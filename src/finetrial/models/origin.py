@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from finetrial.models import blocks
+from finetrial.models import blocks, quantized
 from finetrial.models.insert import POSITION_BIAS, mark_of
 
 WRAPPED = "base_layer"  # the name that peft gives to the layer inside an adapter
@@ -74,11 +74,15 @@ def base_linears(model: Any) -> dict[str, tuple[str, nn.Module]]:
 
 
 def plain_state(block: nn.Module) -> dict[str, Tensor]:
-    """The state of a block of the base as it would be without adapters (and without T5's position bias)."""
-    inside = adapter_prefixes(block)
+    """The state of a block of the base as it would be without adapters (and without T5's position bias), in fp32."""
+    inside, packed = adapter_prefixes(block), tuple(f"{path}.weight" for path in quantized.layers(block))
     state = {}
     for name, tensor in block.state_dict().items():
         if POSITION_BIAS in name or (name.startswith(inside) and f".{WRAPPED}." not in name):
+            continue
+        if name in packed:
+            tensor = quantized.values(block.get_submodule(name.removesuffix(".weight")))
+        elif name.startswith(tuple(f"{weight}." for weight in packed)):  # the scales
             continue
         original = getattr(block.get_submodule(name.rpartition(".")[0]), "finetrial_original", None)
         state[unwrapped(name)] = original if original is not None and name.endswith(".weight") else tensor

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from finetrial.errors import ModelError
+from finetrial.models.quantized import num_weights
 
 
 class Owner(Protocol):
@@ -62,9 +63,10 @@ def _refuse_second(parameter: str, first: str | None, second: str, verb: str) ->
 
 
 def count(model: nn.Module, components: Sequence[Owner] = ()) -> Counts:
-    """Count the model's parameters: all, those that are trained, and those of each component."""
+    """Count the model's parameters: all, those that are trained, and those of each component. Quantised ones count as
+    what they stand for."""
     by_component = {c.name: sum(p.numel() for p in c.parameters().values()) for c in components}
-    return Counts(sum(p.numel() for p in model.parameters()),
+    return Counts(sum(num_weights(p) for p in model.parameters()),
                   sum(p.numel() for p in model.parameters() if p.requires_grad), by_component)
 
 
@@ -98,9 +100,10 @@ def fill(parameters: Mapping[str, torch.Tensor], path: Path, mend: str) -> None:
 
 
 def optimizer_bytes(optimizers: Iterable[torch.optim.Optimizer]) -> int:
-    """Bytes of the optimizers' state."""
-    return sum(value.numel() * value.element_size() for optimizer in optimizers
-               for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor))
+    """Bytes of the optimizers' state, what several parameters share counted once."""
+    tensors = {id(value): value for optimizer in optimizers for state in optimizer.state.values()
+               for value in state.values() if isinstance(value, torch.Tensor)}
+    return sum(value.numel() * value.element_size() for value in tensors.values())
 
 
 def set_dropout(model: nn.Module, rate: float) -> None:

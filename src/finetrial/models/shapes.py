@@ -13,6 +13,7 @@ from typing import Any, Literal
 from finetrial.errors import ModelError, unknown
 
 Attention = Literal["sdpa", "eager"]
+Quantization = Literal["nf4"]  # how a base's matrices are held, where not in fp32: `models/quantized.py`
 Shapes = dict[str, tuple[int, int]]  # linear layer, by its path in the model: (inputs, outputs)
 
 

@@ -132,7 +132,8 @@ def _phase(line: Line, seed: int, rate: float, index: int) -> PlannedPhase:
                                  for name, learned in zip(specs.data_inputs(task), joined_tasks(task), strict=True)}
     if index > 1:
         inputs["parent"] = line.chosen(seed, index - 1)
-    train = builder.add("train", owner, spec, inputs, group=owner, label=label, locations={"base": str(base.folder)})
+    train = builder.add("train", owner, spec, inputs, group=owner, label=label, locations={"base": str(base.folder)},
+                        activation_checkpointing=builder.study.training_of(run.arm).activation_checkpointing)
     judged = joined_tasks(task) if len(run.rates(task)) > 1 else ()  # validation picks the rate
     evaluated = () if line.deferred(index) else {use.name for use in builder.study.evaluated_along(line.path)}
     predictions = _predictions(builder, base, owner, {"model": train}, owner, label,
@@ -254,8 +255,8 @@ def _profiled(builder: Builder, base: ResolvedBase) -> None:
     repeats = PROFILE_REPEATS_OF.get(builder.study.size, PROFILE_REPEATS)
     for repeat, arm, path, index in _profile_grid(builder.study, repeats):
         task, held = path.tasks[index], (State(), *slot_states(arm, path))
-        spec = {**specs.profiled(specs.training(builder.study, base, arm, task, builder.resolved, held[index])),
-                "repeat": repeat}
+        trained = specs.training(builder.study, base, arm, task, builder.resolved, held[index])
+        spec = {**specs.profiled(trained, builder.study.training_of(arm)), "repeat": repeat}
         if index:
             spec["before"] = [{"task": done, "components": specs.components(arm, done, state)}
                               for done, state in zip(path.tasks[:index], held, strict=False)]

@@ -73,9 +73,11 @@ def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: R
         settings = settings.model_copy(update={"budget": budget})
     spec = {**model(base, resolved), "task": phase,
             "components": components(arm, phase, before),
-            "training": settings.model_dump(mode="json", exclude_defaults=True)}
+            "training": settings.identity(exclude_defaults=True)}
     rows = {name: wanted for name, task in zip(data_inputs(phase), tasks, strict=True)
             if (wanted := arm.rows(task) or study.task(task).num_train) is not None}
+    if arm.quantization is not None:
+        spec["quantization"] = arm.quantization
     return {**spec, "num_train": rows} if rows else spec
 
 
@@ -85,9 +87,10 @@ def components(arm: Arm, phase: str, before: State) -> list[dict[str, Any]]:
     return [{**row, "carry": Carry.CONTINUE.value} if before.newest(row["slot"]) is None else row for row in written]
 
 
-def profiled(spec: dict[str, Any]) -> dict[str, Any]:
-    """The spec of a profile: how long a phase trains, and when it looks at validation, does not change its speed."""
-    settings = Training.model_validate(spec["training"]).model_copy(
+def profiled(spec: dict[str, Any], settings: Training) -> dict[str, Any]:
+    """The spec of a profile: how long a phase trains, and when it looks at validation, does not change its speed. What
+    changes no result may change it."""
+    settings = settings.model_copy(
         update={"budget": Budget(amount=1, unit="steps"), "evaluations": 0, "early_stopping": None})
     return {**spec, "training": settings.model_dump(mode="json", exclude_defaults=True)}
 

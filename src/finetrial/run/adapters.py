@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetrial.errors import UserError, unknown
+from finetrial.models.shapes import Quantization
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import Resolved
 from finetrial.plan.specs import attention
@@ -23,6 +24,7 @@ from finetrial.spec.study import BASE_ARM, Study
 if TYPE_CHECKING:
     from finetrial.stages.adapted import Adapted
 
+LARGEST = "Largest difference of a logit between"
 PROBE_TEXT = "def add(a, b):\n    return a + b\n"
 
 
@@ -36,13 +38,20 @@ class Trained:
     seed: int
     folder: Path  # artifacts/.../phase-<k>-<task>: state.json and a folder an instance
 
+    @property
+    def quantization(self) -> Quantization | None:
+        """How the base was held while it was trained."""
+        return self.study.arm(self.arm).quantization
+
 
 @dataclass(frozen=True)
 class Exported:
-    """What an export wrote, and how far the merged model's logits are from the unmerged one's."""
+    """What an export wrote, and how far the logits of the unmerged model are from those of the merged one; for an arm on
+    a quantised base, also from those of its adapters merged into the base in full precision."""
 
     folder: Path
     largest_difference: float | None  # None where nothing was merged
+    to_full_precision: float | None = None
 
 
 def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | None = None,
@@ -71,22 +80,33 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
 def open_arm(run: Path, arm: str, *, routing: Routing = "latest", task: str = "", **which: Any) -> Adapted:
     """The model of an arm in memory. `arm` may be `base`, the untouched one."""
     from finetrial.models.load import load_base
-    from finetrial.stages.adapted import Adapted, assembled
+    from finetrial.stages.adapted import Adapted
 
     if arm == BASE_ARM:
         study, relative_to = _study_of(run)
         base = resolve_base(study.bases[0], relative_to)
         return Adapted(load_base(base.folder, attention=attention(base, Resolved())), [])
     found = find_trained(run, arm, **which)
-    spec = {"attention": attention(found.base, Resolved()), "seed": found.seed}
-    return assembled(spec, str(found.base.folder), found.folder, found.folder, routing=routing, task=task)
+    return _opened(found, found.quantization, routing=routing, task=task)
+
+
+def _opened(found: Trained, quantization: Quantization | None, *, dequantized: bool = False, routing: Routing = "latest",
+            task: str = "") -> Adapted:
+    """What was trained, on the base held as `quantization` says, or with the values that it has then."""
+    from finetrial.models.load import load_base
+    from finetrial.stages.adapted import assembled
+
+    how = attention(found.base, Resolved())
+    base = load_base(found.base.folder, attention=how, quantization=quantization, dequantized=dequantized)
+    return assembled({"attention": how, "seed": found.seed}, base, found.folder, found.folder, routing=routing, task=task)
 
 
 def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **which: Any) -> Exported:
     """Write an arm's weights for plain transformers and peft.
 
     Merged: one model folder with tokenizer and card; the logits of the merged model are compared with those of the
-    unmerged one and the difference is returned and written. Otherwise the instances' folders as they were trained.
+    unmerged one and the difference is returned and written. What was trained on a quantised base is merged into the
+    values that this base has, in fp32. Otherwise the instances' folders as they were trained.
     """
     from finetrial.stages.adapted import link_tree
 
@@ -95,18 +115,27 @@ def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **w
     found = find_trained(run, arm, **which)
     if not merged:
         link_tree(found.folder, output)
-        _write_card(found, output, None, command)
-        return Exported(output, None)
+        exported = Exported(output, None)
+        _write_card(found, exported, command)
+        return exported
     adapted = open_arm(run, arm, **which)
-    before = _logits(adapted)
+    before, other = _logits(adapted), None
+    if found.quantization is not None:
+        other = float((_logits(_merged(_opened(found, None))) - before).abs().max())
+        adapted = _opened(found, found.quantization, dequantized=True)
+    exported = Exported(output, float((_logits(_merged(adapted)) - before).abs().max()), other)
+    adapted.base.model.save_pretrained(output)
+    adapted.base.tokenizer.save_pretrained(output)
+    _write_card(found, exported, command)
+    return exported
+
+
+def _merged(adapted: Adapted) -> Adapted:
+    """The same, with every instance folded into its base."""
     assert adapted.active is not None
     for component in adapted.active.values():
         component.merge()
-    difference = float((_logits(adapted) - before).abs().max())
-    adapted.base.model.save_pretrained(output)
-    adapted.base.tokenizer.save_pretrained(output)
-    _write_card(found, output, difference, command)
-    return Exported(output, difference)
+    return adapted
 
 
 def ask(run: Path, arms: list[str], prompt: str, max_new_tokens: int) -> Mapping[str, str]:
@@ -143,12 +172,20 @@ def _logits(adapted: Adapted) -> Any:
         return model(input_ids=ids, use_cache=False, **more).logits.clone()
 
 
-def _write_card(found: Trained, output: Path, difference: float | None, command: str) -> None:
-    how = "Merged into one model" if difference is not None else "Weights as they were trained, a folder an instance"
+def _write_card(found: Trained, exported: Exported, command: str) -> None:
+    merged, held = exported.largest_difference is not None, found.quantization
+    how = "Merged into one model" if merged else "Weights as they were trained, a folder an instance"
     lines = [f"# {found.arm} on {found.base.name}", "",
              f"{how}; from the finetrial study `{found.study.name}`, seed {found.seed}, {found.folder.name}.", "",
              f"Question of the study: {found.study.question}", ""]
-    if difference is not None:
-        lines += [f"Largest difference of a logit between merged and unmerged, on a short text in fp32: {difference:.2g}.", ""]
+    if held is not None:
+        lines += [f"Trained on the base with its matrices in 4 bits ({held})"
+                  + ("; the weights here are the values that these stand for, with the adapters merged into them."
+                     if merged else ": load the base the same way."), ""]
+    if merged:
+        lines += [f"{LARGEST} merged and unmerged, on a short text in fp32: {exported.largest_difference:.2g}.", ""]
+    if exported.to_full_precision is not None:
+        far = f"{exported.to_full_precision:.2g}"
+        lines += [f"{LARGEST} it unmerged and with its adapters merged into the base in full precision: {far}.", ""]
     lines += ["Made with:", "", f"    {command}", ""]
-    (output / "README.md").write_text("\n".join(lines), encoding="utf-8")
+    (exported.folder / "README.md").write_text("\n".join(lines), encoding="utf-8")

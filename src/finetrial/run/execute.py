@@ -140,7 +140,9 @@ class _Execution:
     def _lookup(self, state: StageState) -> StageInput | None:
         assert state.key is not None
         found = self.store.lookup(state.stage.kind, state.key, self.environment)
-        return found if found is not None and settles(found.record, self.circumstances.since) else None
+        settled = found is not None and settles(found.record, self.circumstances.since,
+                                                checkpointing=state.stage.activation_checkpointing)
+        return found if settled else None
 
     def _recheck(self) -> None:
         """Stages that another process computed: recorded by now, or ours to compute."""
@@ -200,6 +202,7 @@ class _Execution:
         assert state.key is not None
         return Order(stage_id=stage.id, kind=stage.kind, key=state.key, identity=self.walk.identity(state),
                      spec=stage.spec, inputs=inputs, locations=stage.locations, micro_batch=state.micro_batch,
+                     activation_checkpointing=stage.activation_checkpointing,
                      attempts=tuple(state.attempts), provisional=self.walk.is_provisional(state))
 
     def _handle(self, message: Message) -> None:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from finetrial.records.record import Environment, Outcome, Record
 
+CHECKPOINTING = "activation_checkpointing"  # in a record's `execution`
+
 
 class Order(BaseModel):
     """One stage to compute."""
@@ -29,6 +31,7 @@ class Order(BaseModel):
     inputs: Mapping[str, tuple[str, str]]  # by input name: (kind, key) of an entry in the store
     locations: Mapping[str, str]
     micro_batch: int | None = None  # None = the whole batch
+    activation_checkpointing: bool = False
     attempts: tuple[str, ...] = ()  # what became of earlier ones in this run
     provisional: bool = False  # the result must not be reused: an input that is missing may yet come
 
@@ -61,19 +64,22 @@ class Job(BaseModel):
         return self.logs / f"{stage_id.replace('/', '__')}.log"
 
 
-def is_final(record: Record) -> bool:
+def is_final(record: Record, *, checkpointing: bool = False) -> bool:
     """True if running the stage again would give the same: FAILED and TIMEOUT are tried again by the next run.
 
-    So is what a stage made of inputs that may yet come, and an OOM that nobody can vouch for: both are `provisional`.
+    So is what a stage made of inputs that may yet come, and an OOM that nobody can vouch for: both are `provisional`;
+    and an OOM without activation checkpointing where this is switched on now.
     """
     if record.execution.get("provisional"):
+        return False
+    if record.outcome is Outcome.OOM and checkpointing and not record.execution.get(CHECKPOINTING):
         return False
     return record.outcome in (Outcome.OK, Outcome.OOM, Outcome.DIVERGED)
 
 
-def settles(record: Record, since: str) -> bool:
+def settles(record: Record, since: str, *, checkpointing: bool = False) -> bool:
     """True if a run that began at `since` need not compute the stage: final, or tried by another runner meanwhile."""
-    return is_final(record) or record.started >= since
+    return is_final(record, checkpointing=checkpointing) or record.started >= since
 
 
 def make_record(job: Job, order: Order, outcome: Outcome, message: str, values: Mapping[str, Any], started: str,
@@ -81,6 +87,7 @@ def make_record(job: Job, order: Order, outcome: Outcome, message: str, values: 
     """The record of one attempt, with what the stage `noted` on how it ran; the store adds the files' digests."""
     execution = {"threads": order.threads, "micro_batch": order.micro_batch, "host": platform.node(),
                  "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {}),
+                 **({CHECKPOINTING: True} if order.activation_checkpointing else {}),
                  **(noted or {})}
     return Record(key=order.key, stage_id=order.stage_id, kind=order.kind, identity=order.identity,
                   environment=job.environment, outcome=outcome, message=message, values=values, started=started,

@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -27,7 +28,7 @@ from finetrial.run.messages import Message, Reader
 from finetrial.run.server import COMMAND
 
 LIBRARIES = (
-    "torch", "transformers", "peft", "accelerate", "safetensors.torch",  # never bitsandbytes: its import asks for CUDA
+    "torch", "transformers", "peft", "accelerate", "safetensors.torch",
     "transformers.models.auto.modeling_auto", "transformers.models.auto.tokenization_auto",
     "transformers.models.gpt2.modeling_gpt2", "transformers.models.llama.modeling_llama",
     "transformers.models.t5.modeling_t5",
@@ -41,11 +42,16 @@ CLOSING_SECONDS = 10.0
 
 
 def default_preload() -> tuple[str, ...]:
-    """The libraries, what plug-ins are made of, and every kind of stage and method of the package."""
+    """The libraries, what plug-ins are made of, and every kind of stage and method of the package.
+
+    Where bitsandbytes is installed peft is left to the workers: it imports it, whose import asks CUDA for its devices,
+    and the fork of a process that has asked cannot use them.
+    """
     found = [(catalog.find(kind, name).__module__, KINDS[kind].package) for kind in ("stage", "method")
              for name in catalog.names(kind)]
     own = [module for module, package in found if module.startswith(f"{package}.")]  # a user's file may do anything
-    return (*LIBRARIES, *(kind.base_module for kind in KINDS.values()), *own)
+    libraries = [name for name in LIBRARIES if name != "peft" or find_spec("bitsandbytes") is None]
+    return (*libraries, *(kind.base_module for kind in KINDS.values()), *own)
 
 
 class LocalPool:

@@ -75,7 +75,7 @@ def _computed(job: Job, order: Order, store: Store, shared: dict[str, Any], tell
         return False
     with claim:
         found = store.lookup(order.kind, order.key, job.environment)
-        if found is not None and settles(found.record, job.since):
+        if found is not None and settles(found.record, job.since, checkpointing=order.activation_checkpointing):
             tell({"type": "recorded"})
             return found.record.outcome is Outcome.OK
         rows = order.micro_batch or batch_rows(order)
@@ -135,7 +135,8 @@ def _context(job: Job, order: Order, store: Store, claim: Claim, shared: dict[st
     return StageContext(
         stage_id=order.stage_id, spec=order.spec, inputs=inputs, folder=claim.folder, checkpoint=claim.checkpoint,
         device=job.device, micro_batch=order.micro_batch, log=_LOG, progress=_Progress(tell), shared=shared,
-        deadline=deadline, locations=order.locations, allow_unsandboxed=job.allow_unsandboxed,
+        activation_checkpointing=order.activation_checkpointing, deadline=deadline, locations=order.locations,
+        allow_unsandboxed=job.allow_unsandboxed,
         cache=store.cache(job.environment))
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, SerializeAsAny, field_serializer, field_validator, m
 
 from finetrial.errors import unknown
 from finetrial.methods.base import Method
+from finetrial.models.shapes import Quantization
 from finetrial.spec.match import VALUE, Match
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
 from finetrial.spec.slots import Carry
@@ -48,6 +49,15 @@ class Component(Frozen):
             raise ValueError(f"slot {self.slot!r}: carry {self.carry.value} needs a method")
         return self
 
+    def beyond_quantized(self) -> str:
+        """Why it cannot be had on a base whose matrices are held in 4 bits; empty if it can."""
+        if self.carry is Carry.MERGE:
+            return (f"slot {self.slot!r} is to be merged into them, which would quantise its effect away; use carry stack, "
+                    "or leave quantization out")
+        if self.method is None or self.method.takes_quantized:
+            return ""
+        return f"{self.method.kind} trains or rewrites them; use lora or layer, or leave quantization out"
+
     def spec(self) -> dict[str, Any]:
         """What a stage's spec holds of it."""
         method = None
@@ -67,6 +77,7 @@ class Arm(Frozen):
     components: dict[str, tuple[Component, ...]]
     learning_rates: tuple[float, ...] = Field(min_length=1)
     learning_rates_for: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # another grid for the phases of some tasks
+    quantization: Quantization | None = None  # how the base's matrices are held, in training and answering; None: in fp32
     training: Training | None = None  # None = the study's; anything else must be a declared factor
     num_train: dict[str, int] = Field(default_factory=dict)  # training rows by task, where they are not as the task says; a factor
     sequences: tuple[str, ...] = ()  # the study's sequences that this arm goes along; empty = all
@@ -102,6 +113,14 @@ class Arm(Frozen):
         if len(set(rates)) != len(rates):
             raise ValueError(f"learning rates must differ, got {list(rates)}")
         return tuple(sorted(rates))
+
+    @model_validator(mode="after")
+    def _leaves_quantized_weights_alone(self) -> Arm:
+        problems = dict.fromkeys(problem for components in self.components.values() for component in components
+                                 if (problem := component.beyond_quantized()))
+        if self.quantization is not None and problems:
+            raise ValueError(f"quantization {self.quantization} holds the base's matrices in 4 bits, and {'; '.join(problems)}")
+        return self
 
     def for_task(self, phase: str) -> tuple[Component, ...]:
         """The components of the phase that trains on a task; a joint phase `a+b` takes those of its first task."""

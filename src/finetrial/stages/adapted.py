@@ -51,11 +51,11 @@ def instance_folder(instance: Instance) -> str:
 
 
 def begin(spec: Mapping[str, Any], base_folder: str, *, parent: Path | None = None,
-          before: Sequence[Mapping[str, Any]] = ()) -> Adapted:
+          before: Sequence[Mapping[str, Any]] = (), device: str = "cpu") -> Adapted:
     """The model with which a phase begins: the instances of the phase before (`parent`, its folder), carried on.
 
     `before` lists task and components of earlier phases where there is no parent: they are attached untrained, for
-    measuring cost. Components to train are owned; everything else is frozen.
+    measuring cost. Components to train are owned; everything else is frozen. A quantised base is loaded to `device`.
     """
     earlier = read_state(parent) if parent is not None else State()
     for number, done in enumerate(before, start=1):
@@ -64,21 +64,25 @@ def begin(spec: Mapping[str, Any], base_folder: str, *, parent: Path | None = No
     held = {instance.name for instance in earlier.instances}
     folders = {i.name: parent / WEIGHTS / instance_folder(i) for i in state.instances
                if parent is not None and i.name in held}
-    return _assemble(spec, base_folder, state, answering(state, "latest"), folders, [i.name for i in trained])
+    base = loaded(spec, base_folder, device)
+    return _assemble(spec, base, state, answering(state, "latest"), folders, [i.name for i in trained])
 
 
-def reopen(spec: Mapping[str, Any], base_folder: str, folder: Path, *, routing: Routing = "latest",
-           task: str = "") -> Adapted:
-    """The model that a training stage left in `folder`, with the instances that answer for `task`. Nothing is owned."""
-    return assembled(spec, base_folder, folder, folder / WEIGHTS, routing=routing, task=task)
+def reopen(context: StageContext, *, dequantized: bool = False) -> Adapted:
+    """The model that the stage of the input `model` left, with the instances that answer. Nothing is owned."""
+    trained = context.inputs["model"]
+    spec = trained.record.identity["spec"]
+    base = loaded(spec, context.locations["base"], context.device, dequantized=dequantized)
+    return assembled(spec, base, trained.folder, trained.folder / WEIGHTS,
+                     routing=context.spec.get("routing", "latest"), task=context.spec.get("task", ""))
 
 
-def assembled(spec: Mapping[str, Any], base_folder: str, state: Path, weights: Path, *, routing: Routing = "latest",
+def assembled(spec: Mapping[str, Any], base: LoadedBase, state: Path, weights: Path, *, routing: Routing = "latest",
               task: str = "") -> Adapted:
-    """The same from a folder with `state.json` and one with the instances' weights."""
+    """The same from a base, a folder with `state.json` and one with the instances' weights."""
     held = read_state(state)
     folders = {instance.name: weights / instance_folder(instance) for instance in held.instances}
-    return _assemble(spec, base_folder, held, answering(held, routing, task), folders, [])
+    return _assemble(spec, base, held, answering(held, routing, task), folders, [])
 
 
 def answering_model(context: StageContext) -> Adapted:
@@ -94,17 +98,16 @@ def answering_model(context: StageContext) -> Adapted:
         assert isinstance(live, Adapted)
         return live
     if trained is None:
-        adapted = Adapted(_loaded(spec, context.locations["base"]), [])
+        adapted = Adapted(loaded(spec, context.locations["base"], context.device), [])
     else:
-        adapted = reopen(trained.record.identity["spec"], context.locations["base"], trained.folder,
-                         routing=routing, task=task)
+        adapted = reopen(context)
     context.shared[LIVE] = (what, adapted)
     return adapted
 
 
 def untouched_base(context: StageContext) -> LoadedBase:
     """A fresh load of the base, without any component."""
-    return _loaded(context.spec, context.locations["base"])
+    return loaded(context.spec, context.locations["base"], context.device)
 
 
 def forget_live(context: StageContext) -> None:
@@ -156,13 +159,15 @@ def link_tree(source: Path, target: Path) -> None:
                 shutil.copyfile(path, place)
 
 
-def _loaded(spec: Mapping[str, Any], base_folder: str) -> LoadedBase:
+def loaded(spec: Mapping[str, Any], base_folder: str, device: str = "cpu", *, dequantized: bool = False) -> LoadedBase:
+    """The base as a stage's spec holds it, or with the values of its quantised matrices in fp32."""
     from finetrial.models.load import load_base
 
-    return load_base(Path(base_folder), attention=spec["attention"])
+    return load_base(Path(base_folder), attention=spec["attention"], quantization=spec.get("quantization"),
+                     dequantized=dequantized, device=device)
 
 
-def _assemble(spec: Mapping[str, Any], base_folder: str, state: State, active: Sequence[Instance],
+def _assemble(spec: Mapping[str, Any], base: LoadedBase, state: State, active: Sequence[Instance],
               folders: Mapping[str, Path], trained: Sequence[str]) -> Adapted:
     """Base, then what was merged in the order of merging, then the active instances in order of birth.
 
@@ -171,7 +176,7 @@ def _assemble(spec: Mapping[str, Any], base_folder: str, state: State, active: S
     """
     from finetrial.models import params
 
-    base, streams = _loaded(spec, base_folder), streams_of({"seed": 0, **spec})
+    streams = streams_of({"seed": 0, **spec})
     attached: dict[str, Component] = {}
     for instance in (*state.merged, *active):
         component = _attach(base, instance, streams)

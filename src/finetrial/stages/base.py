@@ -52,6 +52,7 @@ class Stage:
     label: str = ""  # for people: "full, 3e-4, seed 1"
     exclusive: bool = False  # runs while nothing else runs (profiles)
     locations: Mapping[str, str] = field(default_factory=dict)  # where things lie on this machine: never identity
+    activation_checkpointing: bool = False  # of training: how it is computed, and never identity either
 
     def identity(self, input_keys: Mapping[str, str]) -> dict[str, Any]:
         """What the key is the digest of. `input_keys` holds the key of every input, by input name."""
@@ -90,6 +91,7 @@ class StageContext:
     deadline: float | None = None  # time.monotonic() at which the stage counts as TIMEOUT
     locations: Mapping[str, str] = field(default_factory=dict)  # of the Stage: paths by name, such as "base"
     allow_unsandboxed: bool = False  # generated code may be run where layers of the sandbox are missing
+    activation_checkpointing: bool = False  # of the Stage
     cache: Path | None = None  # shared by processes, may be emptied at any time; what it holds changes no result
     execution: dict[str, Any] = field(default_factory=dict)  # what the stage notes for the record on how it ran
 

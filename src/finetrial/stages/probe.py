@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetrial.stages.adapted import answering_model, forget_live, untouched_base
+from finetrial.stages.adapted import answering_model, forget_live, reopen, untouched_base
 from finetrial.stages.base import StageContext, StageKind
 
 if TYPE_CHECKING:
@@ -17,8 +17,9 @@ PROBE = "probe.parquet"
 class Probe(StageKind):
     """Writes `probe.parquet`: item, cluster, kl (nats, KL(base || adapted) summed over target tokens), num_tokens.
 
-    With `weights` in the spec it returns `weight_changes` besides: the relative change of each part of the model, None
-    where a component cannot be folded into the base.
+    The base is the one in full precision, of an arm that quantises it too. With `weights` in the spec it returns
+    `weight_changes` besides: the relative change of each part of the model, None where a component cannot be folded
+    into the base.
     """
 
     version: ClassVar[int] = 1
@@ -44,6 +45,9 @@ class Probe(StageKind):
         if not spec.get("weights"):
             return values
         forget_live(context)  # what follows changes the model
+        if "quantization" in context.inputs["model"].record.identity["spec"]:
+            adapted = reopen(context, dequantized=True)
+            model = adapted.base.model.to(context.device)
         return {**values, "weight_changes": weight_changes(base, model) if _merged(adapted) else None}
 
 

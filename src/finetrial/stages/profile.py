@@ -43,7 +43,7 @@ class Profile(StageKind):
                     "early_stopping": None})
         dataset = training_rows(spec, context)
         memory = MemoryMeter(context.device)
-        adapted = begin(spec, context.locations["base"], before=spec.get("before", ()))
+        adapted = begin(spec, context.locations["base"], before=spec.get("before", ()), device=context.device)
         model = adapted.base.model.to(context.device)
         steps: list[Mapping[str, Any]] = []
         result = train(model, adapted.components, dataset, training, 1e-6, streams_of(spec), device=context.device,

@@ -44,9 +44,9 @@ class Train(StageKind):
         from finetrial.train.reuse import reuse_below
 
         spec = context.spec
-        training = Training.model_validate(spec["training"])
+        training = Training.model_validate({**spec["training"], "activation_checkpointing": context.activation_checkpointing})
         parent = context.inputs.get("parent")
-        adapted = begin(spec, context.locations["base"], parent=parent.folder if parent else None)
+        adapted = begin(spec, context.locations["base"], parent=parent.folder if parent else None, device=context.device)
         model = adapted.base.model.to(context.device)
         dataset = training_rows(spec, context)
         frozen = frozen_digest(model)

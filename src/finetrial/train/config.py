@@ -14,6 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, mo
 Unit = Literal["steps", "tokens", "epochs"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+EXECUTION = ("activation_checkpointing",)  # settings that change no result
+
 _BUDGET = re.compile(r"\s*(\d+)\s*([kM]?)\s+(step|token|epoch)s?\s*")
 _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 _EXPECTED = "a budget such as '80 steps', '75k tokens' or '2 epochs'"
@@ -57,6 +59,8 @@ class Training(BaseModel):
     a row holds several documents that do not see each other; without, one document. `warmup` and `final` are fractions:
     of the steps, and of the peak learning rate at which the schedule ends. `dropout` acts in modules that are trained
     as a whole; a frozen base never drops. `evaluations` validation points, equally spaced, the last one at the end.
+    `paged_adamw_8bit` is AdamW with its moments in 8 bits, of CUDA devices. With `activation_checkpointing` a block keeps
+    its input alone for the backward pass and is computed again then: how a result is computed, no part of what it is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -65,7 +69,7 @@ class Training(BaseModel):
     sequence_length: int = Field(256, gt=1)
     batch_sequences: int = Field(8, gt=0)
     packing: bool = True
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Literal["adamw", "muon", "paged_adamw_8bit"] = "adamw"
     weight_decay: float = Field(0.0, ge=0)
     beta1: float = Field(0.9, ge=0, lt=1)
     beta2: float = Field(0.999, ge=0, lt=1)
@@ -78,6 +82,7 @@ class Training(BaseModel):
     dropout: float = Field(0.0, ge=0, lt=1)
     evaluations: Annotated[int, Field(ge=0)] = 4
     early_stopping: Annotated[int, Field(gt=0)] | None = None
+    activation_checkpointing: bool = False
 
     @model_validator(mode="after")
     def _combinations(self) -> Training:
@@ -85,6 +90,10 @@ class Training(BaseModel):
             raise ValueError("optimizer 'muon' trains in fp32 or bf16, not in fp16: its two optimizers would share one "
                              "loss scaler")
         return self
+
+    def identity(self, *, exclude_defaults: bool = False) -> dict[str, Any]:
+        """JSON-like content, all of it that results depend on."""
+        return self.model_dump(mode="json", exclude=set(EXECUTION), exclude_defaults=exclude_defaults)
 
     def learning_rate_at(self, step: int, num_steps: int, peak: float) -> float:
         """The learning rate of step `step` (0-based) of `num_steps`: linear warm-up, then the schedule.

@@ -63,7 +63,10 @@ def train(model: Any, components: Sequence[Component], dataset: Documents | Batc
     library's out-of-memory error through; a smaller `micro_batch` then gives the same result up to rounding.
     """
     run = _Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse)
-    return run.go(on_metrics, validate, checkpoints, deadline)
+    try:
+        return run.go(on_metrics, validate, checkpoints, deadline)
+    finally:
+        run.close()
 
 
 def open_batches(dataset: Documents | BatchSource, config: Training, streams: Streams, *, start_id: int = 0) -> Batches:
@@ -91,14 +94,16 @@ class _Run:
         self.parameters = params.own(model, components)
         params.set_dropout(model, config.dropout)
         self.drops = config.dropout > 0 or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
-        self.frozen = FrozenMatrices(model, config.precision)
+        self.frozen = FrozenMatrices(model, config.precision, offload=self.device.type == "cuda")
+        if config.activation_checkpointing:
+            blocks.recompute(model, True)
         self.batches = open_batches(dataset, config, streams, start_id=blocks.start_id(model))
         self.num_steps = self.batches.num_steps(config.budget)
         self.optimizers = [self.accelerator.prepare_optimizer(optimizer, device_placement=False)
                            for optimizer in optim.optimizers(model, self.parameters, config)]
         self.totals = Totals()
         self.step = 0  # steps done
-        self.identity = key_of({"training": config.model_dump(mode="json"), "learning_rate": learning_rate,
+        self.identity = key_of({"training": config.identity(), "learning_rate": learning_rate,
                                 "seed": streams.seed, "replicate": streams.replicate,
                                 "parameters": {name: list(p.shape) for name, p in self.parameters.items()}})
 
@@ -127,8 +132,14 @@ class _Run:
                 self._save(checkpoints)
                 saved = time.monotonic()
         meter.flush()
-        self.model.eval()
         return self._result()
+
+    def close(self) -> None:
+        """The model as it is evaluated: in eval mode and fp32, without checkpointing."""
+        self.model.eval()
+        self.frozen.restore()
+        if self.config.activation_checkpointing:
+            blocks.recompute(self.model, False)
 
     def _one_step(self, meter: Meter) -> None:
         parts = self.batches.step(self.step, self.micro_batch)
@@ -184,6 +195,7 @@ class _Run:
 
     def _evaluate(self, validate: Validate) -> None:
         self.model.eval()
+        self.frozen.restore()
         self.totals.curve.append(CurvePoint(self.step, self.totals.tokens, validate(self.step)))
         self.model.train()
 

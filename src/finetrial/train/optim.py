@@ -1,18 +1,23 @@
-"""Optimizers: AdamW, and Muon for the matrices inside blocks with AdamW for everything else.
+"""Optimizers: AdamW, in fp32 or with its moments in 8 bits, and Muon for the matrices inside blocks with AdamW for
+everything else.
 
-Both take one learning rate on AdamW's scale: Muon's update is rescaled to the root mean square that AdamW's has.
+All take one learning rate on AdamW's scale: Muon's update is rescaled to the root mean square that AdamW's has.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from finetrial.errors import MissingPackage, UserError
 from finetrial.models import blocks
 from finetrial.train.config import Training
 
+EIGHT_BIT = "paged_adamw_8bit"  # Dettmers et al. 2022 (arXiv 2110.02861); paged: 2023 (arXiv 2305.14314), section 3
 MUON_MOMENTUM = 0.95
 NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024, "Muon", the quintic's coefficients
@@ -20,7 +25,10 @@ NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024, "Muon", the qui
 
 def optimizers(model: nn.Module, parameters: Mapping[str, nn.Parameter], config: Training,
                ) -> list[torch.optim.Optimizer]:
-    """The optimizers of `parameters` (by name). Weight decay acts on matrices, never on norms and biases."""
+    """The optimizers of `parameters` (by name). Weight decay acts on matrices, never on norms and biases.
+
+    Raises UserError for one that the device does not have, MissingPackage for one whose package is missing.
+    """
     matrices = _block_matrices(model, parameters) if config.optimizer == "muon" else {}
     rest = {name: parameter for name, parameter in parameters.items() if name not in matrices}
     made: list[torch.optim.Optimizer] = []
@@ -29,9 +37,24 @@ def optimizers(model: nn.Module, parameters: Mapping[str, nn.Parameter], config:
     if rest:
         groups = [{"params": [p for p in rest.values() if p.ndim >= 2], "weight_decay": config.weight_decay},
                   {"params": [p for p in rest.values() if p.ndim < 2], "weight_decay": 0.0}]
-        made.append(torch.optim.AdamW([group for group in groups if group["params"]], lr=0.0,
-                                      betas=(config.beta1, config.beta2), eps=config.epsilon, fused=True))
+        make, more = _adamw(config, next(iter(rest.values())).device)
+        made.append(make([group for group in groups if group["params"]], lr=0.0, betas=(config.beta1, config.beta2),
+                         eps=config.epsilon, **more))
     return made
+
+
+def _adamw(config: Training, device: torch.device) -> tuple[Any, dict[str, Any]]:
+    """The class of AdamW that is asked for, with the options that it alone has."""
+    if config.optimizer != EIGHT_BIT:
+        return torch.optim.AdamW, {"fused": True}
+    if device.type != "cuda":
+        raise UserError(f"optimizer {EIGHT_BIT} is not possible on the device {device.type}",
+                        "use the optimizer adamw, or a CUDA device")
+    if find_spec("bitsandbytes") is None:
+        raise MissingPackage("bitsandbytes", f"the optimizer {EIGHT_BIT}", "qlora")
+    from bitsandbytes.optim import PagedAdamW8bit
+
+    return PagedAdamW8bit, {}
 
 
 def set_learning_rate(made: Iterable[torch.optim.Optimizer], rate: float) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from finetrial.models import blocks
+from finetrial.models import blocks, quantized
 from finetrial.models.adapters import weight_is_read
 from finetrial.train.config import Precision
 
@@ -29,25 +29,63 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
 
 
 class FrozenMatrices:
-    """A context in which the frozen matrix layers inside the blocks hold their weights in another type.
+    """The frozen matrix layers inside the blocks, held in the type of products while steps are computed.
 
-    The fp32 originals are kept and come back on leaving, bit for bit, so evaluation and digests see them.
+    A context around a step: in it their weights are in the other type. The fp32 originals come back bit for bit, so
+    evaluation and digests see them: on leaving, or, with `offload`, when `restore` is called. Then they wait in the
+    host's memory meanwhile, and a device with memory of its own holds 2 bytes a weight in place of 6.
+    Quantised layers keep their packed weights and only take their products in that type.
     """
 
-    def __init__(self, model: nn.Module, precision: Precision) -> None:
-        self._swaps: list[tuple[nn.Parameter, torch.Tensor, torch.Tensor]] = []
+    def __init__(self, model: nn.Module, precision: Precision, *, offload: bool = False) -> None:
+        self._dtype, self._offload, self._is_held = DTYPES[precision], offload, False
+        self._quantized: list[nn.Module] = []
+        self._plain: list[_Held] = []
         if precision == "fp32":
             return
         for layer in blocks.linears(model).values():
             parameters = list(layer.parameters(recurse=False))
+            if quantized.is_quantized(layer):
+                self._quantized.append(layer)
+                parameters = [parameter for parameter in parameters if parameter is not layer.weight]
             if not any(parameter.requires_grad for parameter in parameters) and not weight_is_read(layer):
-                self._swaps += [(p, p.data, p.data.to(DTYPES[precision])) for p in parameters]
+                self._plain += [_Held(parameter, self._dtype, offload) for parameter in parameters]
 
     def __enter__(self) -> None:
-        for parameter, _, cast in self._swaps:
-            parameter.data = cast
+        if self._is_held:
+            return
+        self._is_held = True
+        for held in self._plain:
+            held.cast()
+        for layer in self._quantized:
+            quantized.compute_in(layer, self._dtype)
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:
-        for parameter, original, _ in self._swaps:
-            parameter.data = original
+        if not self._offload:
+            self.restore()
+
+    def restore(self) -> None:
+        """Everything in fp32 again, as it was."""
+        if not self._is_held:
+            return
+        self._is_held = False
+        for held in self._plain:
+            held.restore()
+        for layer in self._quantized:
+            quantized.compute_in(layer, torch.float32)
+
+
+class _Held:
+    """One parameter and its original: beside a copy in the other type, or in the host's memory."""
+
+    def __init__(self, parameter: nn.Parameter, dtype: torch.dtype, offload: bool) -> None:
+        self._parameter, self._dtype, self._device = parameter, dtype, parameter.device
+        self._original = parameter.data.to("cpu", copy=True) if offload else parameter.data
+        self._copy = None if offload else parameter.data.to(dtype)
+
+    def cast(self) -> None:
+        self._parameter.data = self._parameter.data.to(self._dtype) if self._copy is None else self._copy
+
+    def restore(self) -> None:
+        self._parameter.data = self._original.to(self._device, copy=self._copy is None)

@@ -82,6 +82,18 @@ def test_a_difference_must_be_declared(change: dict[str, Any]) -> None:
     assert found(study(arms, factors=["method", "training"])) == set()
 
 
+def test_a_quantised_base_is_a_factor_and_told() -> None:
+    arms = [arm("a", components="lora"), arm("b", components="lora") | {"quantization": "nf4"}]
+    assert "a has quantization none, b has nf4" in said(study(arms), "undeclared-difference")
+    declared = study(arms, factors=["method", "quantization"])
+    assert found(declared) == {("quantized-base", "note")}
+    assert "b (nf4)" in said(declared, "quantized-base")
+
+
+def test_how_a_result_is_computed_is_no_difference() -> None:
+    assert found(study([arm("a"), arm("b", activation_checkpointing=True)])) == set()
+
+
 def test_training_rows_are_a_factor() -> None:
     arms = [arm("a") | {"num_train": 100}, arm("b") | {"num_train": 300}]
     assert "num_train" in said(study(arms), "undeclared-difference")

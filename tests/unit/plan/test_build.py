@@ -51,6 +51,27 @@ def test_at_the_chosen_rate_only_validation_of_what_was_trained_is_taken_everywh
         assert chosen in keys(everywhere).values()
 
 
+def test_how_the_base_is_held_belongs_to_training_and_cost(content: dict[str, Any], tmp_path: Path) -> None:
+    before = plan_of(content, tmp_path)
+    content["arms"][1]["quantization"] = "nf4"
+    plan = plan_of(content, tmp_path)
+    for stage in plan.stages:
+        holds = stage.kind in ("train", "profile") and "/lora-r2/" in stage.id
+        assert stage.spec.get("quantization") == ("nf4" if holds else None)
+    same = set(keys(before).values()) & set(keys(plan).values())
+    assert same == {key for stage, key in keys(before).items() if "/lora-r2/" not in stage}
+
+
+def test_checkpointing_is_how_and_not_what(content: dict[str, Any], tmp_path: Path) -> None:
+    """Only what is measured of it has another key."""
+    before = plan_of(content, tmp_path)
+    content["training"]["activation_checkpointing"] = True
+    plan = plan_of(content, tmp_path)
+    for stage in plan.stages:
+        assert stage.activation_checkpointing == (stage.kind == "train")
+        assert (keys(plan)[stage.id] == keys(before)[stage.id]) == (stage.kind != "profile")
+
+
 def test_matched_plasticity_needs_every_rate(content: dict[str, Any], tmp_path: Path) -> None:
     matched = {"left": "full", "right": "lora-r2", "task": "old", "learned": "new", "expect": "greater",
                "quantity": "forgetting-at-matched-plasticity"}

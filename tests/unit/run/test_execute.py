@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -153,6 +154,15 @@ def test_out_of_memory_down_to_one_row_is_final(laboratory, rows, tried):
     assert (laboratory.folder / "memory-big").read_text().split() == tried
     assert outcome_of(result, "big") is Outcome.OOM and is_final(result.found("big").record)
     assert laboratory.execute(stage).states["big"].state is State.CACHED
+
+
+def test_out_of_memory_is_tried_again_with_checkpointing(laboratory):
+    stage = laboratory.stage("big", do="need-memory", fits=0)
+    laboratory.execute(stage)
+    result = laboratory.execute(replace(stage, activation_checkpointing=True))
+    assert result.states["big"].state is State.DONE
+    assert result.found("big").record.execution["activation_checkpointing"] is True
+    assert laboratory.execute(replace(stage, activation_checkpointing=True)).states["big"].state is State.CACHED
 
 
 def test_a_killed_worker_is_tried_once_more_as_it_was(laboratory):

@@ -96,3 +96,22 @@ def test_plugins_are_found_beside_the_study(tmp_path: Path) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(plain))
     study = read_study(tmp_path / "study.yaml")
     assert isinstance(study, Study) and type(study.task("third").task).__name__ == "Shout"
+
+
+def quantized(components: Any) -> dict[str, Any]:
+    return {"arms": [{"name": "a", "components": components, "quantization": "nf4", "learning_rates": [1e-3]}]}
+
+
+@pytest.mark.parametrize(("components", "said"), [
+    ("full", "full trains or rewrites them; use lora or layer, or leave quantization out"),
+    ([{"method": "lora"}, {"method": "unfreeze:last=1", "slot": "top"}], "unfreeze trains or rewrites them"),
+    ({"kind": "peft", "options": {"init_lora_weights": "pissa"}}, "peft trains or rewrites them"),
+    ({"new": [{"method": "lora", "carry": "merge"}]}, "slot 'main' is to be merged into them")])
+def test_what_a_base_in_4_bits_cannot_have(components: Any, said: str) -> None:
+    assert said in problems(**quantized(components))
+
+
+@pytest.mark.parametrize("components", ["lora", "layer", {"kind": "peft", "options": {"use_dora": True}}])
+def test_what_a_base_in_4_bits_can_have(components: Any) -> None:
+    study = parse_study(content(**quantized(components)), "study")
+    assert study.arm("a").quantization == "nf4" and "quantization: nf4" in study_yaml(study)

@@ -1,7 +1,9 @@
 from typing import Any
 
+import pytest
 import torch
 
+from finetrial.errors import UserError
 from finetrial.train import optim
 from finetrial.train.config import Training
 
@@ -51,3 +53,9 @@ def test_weight_decay_spares_norms_and_biases(tiny_model: Any) -> None:
     [adamw] = optim.optimizers(model, dict(model.named_parameters()), Training(weight_decay=0.1))
     decay = {p.ndim: group["weight_decay"] for group in adamw.param_groups for p in group["params"]}
     assert decay == {2: 0.1, 1: 0.0}
+
+
+def test_eight_bits_are_for_cuda() -> None:
+    with pytest.raises(UserError, match="paged_adamw_8bit is not possible on the device cpu"):
+        optim.optimizers(torch.nn.Linear(2, 2), {"weight": torch.nn.Parameter(torch.zeros(2, 2))},
+                         Training(optimizer="paged_adamw_8bit"))

@@ -56,6 +56,20 @@ def test_originals_come_back_after_an_error(tiny_model: Any) -> None:
     assert params.frozen_digest(model) == before
 
 
+def test_originals_may_wait_on_the_host(tiny_model: Any) -> None:
+    """Between steps too the weights are held in bf16, and nothing of the device's is kept beside them."""
+    model = tiny_model("llama").requires_grad_(False)
+    before, weight = params.frozen_digest(model), model.model.layers[0].mlp.up_proj.weight
+    held = FrozenMatrices(model, "bf16", offload=True)
+    for _ in range(2):
+        for _ in range(2):
+            with held:
+                assert weight.dtype == torch.bfloat16
+        assert weight.dtype == torch.bfloat16 and params.frozen_digest(model) != before
+        held.restore()
+        assert params.frozen_digest(model) == before
+
+
 def test_fp32_touches_nothing(tiny_model: Any) -> None:
     model = tiny_model("gpt2").requires_grad_(False)
     before = params.frozen_digest(model)

@@ -1,8 +1,8 @@
 """Arms may differ in what the study declares as a factor, and in nothing else.
 
-What can differ: the training settings (length, batch, budget, precision, schedule, ...), the rows they are given, the
-options of one and the same method, and, in consequence, the number of updates. Data order, task, prompt, evaluation
-and the base's own precision cannot: a study has one of each for all arms.
+What can differ: the training settings (length, batch, budget, precision, schedule, ...), the rows they are given, how
+the base's matrices are held, the options of one and the same method, and, in consequence, the number of updates. Data
+order, task, prompt and evaluation cannot: a study has one of each for all arms.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def _settings(study: Study) -> dict[str, Values]:
     for arm in study.arms:
         training = study.training_of(arm)
         rows = {task: arm.rows(task) or study.task(task).num_train for task in tasks}
-        own = {**training.model_dump(mode="json"), "num_train": rows, "updates": _updates(training, rows)}
+        own = {**training.identity(), "num_train": rows, "updates": _updates(training, rows),
+               "quantization": arm.quantization or "none"}
         for option, value in own.items():
             found.setdefault(option, {})[arm.name] = value
     for kind, options in _method_options(study).items():
@@ -97,7 +98,7 @@ def _wider(option: str) -> tuple[str, ...]:
         return "training", "budget", "epochs"
     if option in Training.model_fields:
         return ("training",)
-    return () if option == "num_train" else ("method",)
+    return () if option in ("num_train", "quantization") else ("method",)
 
 
 def _said(value: Any) -> str:

@@ -1,0 +1,93 @@
+"""A base whose matrices are held in 4 bits, through bitsandbytes: QLoRA's (Dettmers et al. 2023, arXiv 2305.14314).
+
+`nf4`: each block of 64 weights is a scale and 4-bit indices into 16 values (section 3), and the scales are quantised in
+turn (double quantisation). Such a base is another base, its weights off by about 9 %. What transformers leaves out
+stays in fp32: embeddings, norms, biases, the head, and T5's `wo`. Nothing can train the matrices or be folded into them;
+for that a base is loaded with the values that they stand for (`load.load_base` with `dequantized`).
+
+A layer is known by its weight's `quant_state`, so that nothing here imports bitsandbytes but `configuration`.
+"""
+
+from __future__ import annotations
+
+import math
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetrial.errors import MissingPackage
+from finetrial.models.shapes import Quantization
+
+PACKAGE, EXTRA = "bitsandbytes", "qlora"
+
+
+def configuration(quantization: Quantization) -> Any:
+    """What `from_pretrained` takes. Raises MissingPackage without bitsandbytes."""
+    from transformers import BitsAndBytesConfig
+
+    if find_spec(PACKAGE) is None:
+        raise MissingPackage(PACKAGE, f"quantization: {quantization}", EXTRA)
+    return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_use_double_quant=True,
+                              bnb_4bit_compute_dtype=torch.float32)
+
+
+def is_quantized(layer: nn.Module) -> bool:
+    """Whether a layer's matrix is held in 4 bits."""
+    return getattr(getattr(layer, "weight", None), "quant_state", None) is not None
+
+
+def layers(model: nn.Module) -> dict[str, Any]:
+    """The quantised layers of a model, or of a part of it, by path."""
+    return {path: module for path, module in model.named_modules() if is_quantized(module)}
+
+
+def keep_layout(model: nn.Module) -> None:
+    """Forbid the layout that bitsandbytes gives weights at a first forward pass in eval mode on CPUs with bf16
+    instructions: the weights change in their last bits, and gradients behind them are lost without a word."""
+    for layer in layers(model).values():
+        layer.support_avx512bf16_for_cpu = False
+
+
+def compute_in(layer: Any, dtype: torch.dtype) -> None:
+    """Take the products of a quantised layer, and what its weights are unpacked into, in `dtype`."""
+    layer.compute_dtype = dtype
+    layer.weight.quant_state.dtype = dtype
+
+
+def shape(layer: Any) -> tuple[int, int]:
+    """The shape that the weight of a matrix layer has unpacked, in the base's orientation."""
+    if not is_quantized(layer):
+        rows, columns = layer.weight.shape
+        return rows, columns
+    outputs, inputs = layer.weight.quant_state.shape
+    return (inputs, outputs) if _turned(layer) else (outputs, inputs)
+
+
+def values(layer: Any) -> Tensor:
+    """The weight that a quantised layer computes with, in fp32 and in the base's orientation."""
+    from bitsandbytes.functional import dequantize_4bit
+
+    weight: Tensor = dequantize_4bit(layer.weight.data, layer.weight.quant_state).float()
+    return weight.T.contiguous() if _turned(layer) else weight
+
+
+def num_weights(parameter: Tensor) -> int:
+    """The numbers that a parameter stands for, packed or not."""
+    state = getattr(parameter, "quant_state", None)
+    return parameter.numel() if state is None else math.prod(state.shape)
+
+
+@torch.no_grad()
+def copy_values(quantized: nn.Module, plain: nn.Module) -> None:
+    """Give the layers of `plain`, a model of the same base, the values of their quantised counterparts."""
+    for path, layer in layers(quantized).items():
+        plain.get_submodule(path).weight.copy_(values(layer))  # type: ignore[operator]
+
+
+def _turned(layer: Any) -> bool:
+    """Whether the base's own layer is GPT-2's Conv1D, whose weight is (inputs, outputs)."""
+    from transformers.pytorch_utils import Conv1D
+
+    return issubclass(layer.source_cls, Conv1D)
