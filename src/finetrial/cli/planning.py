@@ -25,12 +25,15 @@ from finetrial.run.store import RECORD
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
 
+THIS = "this machine"
+
 
 def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_json: bool,
                  expect_sd: str | None = None, rate: str | None = None) -> None:
     """Print the plan's summary. `device` may be an amount of memory, or `this` machine's: then the forecast says what
     fits. Raises UserError where the study cannot be planned."""
     device, asked, available = _asked(device)
+    on_gpu = available is not None and (asked != THIS or bool(machine.accelerator_bytes()))
     given = given_rate(rate) if rate is not None else None
     found = find_study(name, changes)
     study = matched(found.study, recorded=lambda plan: recorded(plan, store, device), relative_to=found.relative_to,
@@ -40,7 +43,7 @@ def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_js
     summary = summarise(study, plan, recorded=set(there), relative_to=found.relative_to,
                         power=_power(study, plan, there, expect_sd),
                         forecast=forecast_study(study, plan, recorded=there, relative_to=found.relative_to,
-                                                device=asked, available_bytes=available, rate=given))
+                                                device=asked, available_bytes=available, on_gpu=on_gpu, rate=given))
     if as_json:
         print_json(summary.as_json())
     else:
@@ -54,7 +57,7 @@ def _asked(device: str) -> tuple[str, str, int | None]:
     if device != "this":
         return "auto", device, device_bytes(device)
     smallest = min(machine.accelerator_bytes(), default=None)
-    return "auto", "this machine", smallest or machine.memory_bytes()[1]
+    return "auto", THIS, smallest or machine.memory_bytes()[1]
 
 
 def _power(study: Study, plan: Plan, there: Mapping[str, StageInput], expect_sd: str | None) -> tuple[Forecast, ...]:

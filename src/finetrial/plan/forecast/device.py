@@ -61,46 +61,75 @@ def verdict(peak: int | None, available: int) -> Verdict:
 def changes(shapes: ModelShapes, config: Config, trained: Trained, step: Step, available: int) -> list[Change]:
     """What would make a phase fit, in the order in which it costs least; empty where nothing here would.
 
-    A smaller micro-batch changes no result beyond rounding, and a run that goes out of memory finds it by itself.
+    A smaller micro-batch changes no result beyond rounding, and a run that goes out of memory finds it by itself;
+    checkpointing changes none. So where one of these is enough nothing else is said.
     """
-    smaller = _largest(shapes, trained, step, available)
-    if smaller is not None:
-        return [smaller]
-    found = [*_shorter(shapes, trained, step, available), *_with_lora(shapes, config, trained, step, available)]
-    return found
+    fits = _Fits(shapes, available)
+    rows = fits.rows(trained, replace(step, micro_batch=step.micro_batch // 2))
+    if rows is not None:
+        return [Change(f"micro-batch {rows.micro_batch} (a run finds it by itself)", fits.peak(trained, rows))]
+    checkpointed = replace(step, checkpointing=True)
+    rows = fits.rows(trained, checkpointed)
+    if rows is not None:
+        return [Change(f"training.activation_checkpointing: true{_rows(rows, step)}", fits.peak(trained, rows))]
+    return [*_shorter(fits, trained, step), *_with_adapters(fits, config, trained, step)]
 
 
-def _largest(shapes: ModelShapes, trained: Trained, step: Step, available: int) -> Change | None:
-    """The largest micro-batch that fits, among those a run tries: the batch halved and halved again."""
-    rows = step.micro_batch
-    while rows > 1:
-        rows //= 2
-        need = memory.training(shapes, trained, replace(step, micro_batch=rows))
-        if need is not None and need.peak <= available:
-            return Change(f"micro-batch {rows} (a run finds it by itself)", need.peak)
-    return None
+@dataclass(frozen=True)
+class _Fits:
+    """What fits into `available` bytes."""
+
+    shapes: ModelShapes
+    available: int
+
+    def peak(self, trained: Trained, step: Step) -> int:
+        """The bytes that a step needs; 0 where that is unknown."""
+        need = memory.training(self.shapes, trained, step)
+        return 0 if need is None else need.peak
+
+    def rows(self, trained: Trained, step: Step) -> Step | None:
+        """The step with the largest micro-batch that fits, among those a run tries: the batch halved and halved again."""
+        rows = step.micro_batch
+        while rows >= 1:
+            tried = replace(step, micro_batch=rows)
+            if 0 < self.peak(trained, tried) <= self.available:
+                return tried
+            rows //= 2
+        return None
 
 
-def _shorter(shapes: ModelShapes, trained: Trained, step: Step, available: int) -> Iterator[Change]:
+def _rows(found: Step, asked: Step) -> str:
+    return "" if found.micro_batch == asked.micro_batch else f", micro-batch {found.micro_batch}"
+
+
+def _shorter(fits: _Fits, trained: Trained, step: Step) -> Iterator[Change]:
     length = step.length // 2
     while length >= SHORTEST_ROW:
-        need = memory.training(shapes, trained, replace(step, micro_batch=1, length=length))
-        if need is not None and need.peak <= available:
-            yield Change(f"rows of {length} tokens, micro-batch 1", need.peak)
+        peak = fits.peak(trained, replace(step, micro_batch=1, length=length))
+        if 0 < peak <= fits.available:
+            yield Change(f"rows of {length} tokens, micro-batch 1", peak)
             return
         length //= 2
 
 
-def _with_lora(shapes: ModelShapes, config: Config, trained: Trained, step: Step, available: int) -> Iterator[Change]:
-    """LoRA in place of what trains the base's own weights."""
+def _with_adapters(fits: _Fits, config: Config, trained: Trained, step: Step) -> Iterator[Change]:
+    """LoRA in place of what trains the base's own weights; and for what trains none of them, a base in 4 bits."""
     method: Method = Lora()
-    if not trained.matrices or trained.added or method.count_trainable(config) is None:
-        return
-    adapters = trained_by([method], shapes, config)
-    rows = step.micro_batch
-    while rows >= 1:
-        need = memory.training(shapes, adapters, replace(step, micro_batch=rows))
-        if need is not None and need.peak <= available:
-            yield Change(f"lora:rank={Lora().rank} instead, micro-batch {rows}", need.peak)
+    if trained.matrices or trained.embedding:
+        if trained.added or method.count_trainable(config) is None:
             return
-        rows //= 2
+        adapters, name = trained_by([method], fits.shapes, config), f"lora:rank={Lora().rank} instead"
+        found = fits.rows(adapters, step)
+        if found is not None:
+            yield Change(f"{name}, micro-batch {found.micro_batch}", fits.peak(adapters, found))
+            return
+    else:
+        adapters, name = trained, ""
+    if step.four_bit or not adapters.takes_quantized:
+        return
+    for more, text in ((step, ""), (replace(step, checkpointing=True), "training.activation_checkpointing: true")):
+        found = fits.rows(adapters, replace(more, four_bit=True))
+        if found is not None:
+            parts = [part for part in (name, "quantization: nf4", text) if part]
+            yield Change(f"{', '.join(parts)}, micro-batch {found.micro_batch}", fits.peak(adapters, found))
+            return

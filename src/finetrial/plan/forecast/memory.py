@@ -1,18 +1,20 @@
 """The memory that each kind of stage needs, in bytes, added up from what `train/`, `generate/` and the stages hold.
 
     training    weights + what the optimizer keeps + the larger of two moments: the end of the forward pass (everything
-                kept, casts of weights, logits of a chunk) and the end of the backward pass (all gradients)
+                kept, casts of weights, logits of a chunk) and the end of the backward pass (all gradients). On a GPU in
+                mixed precision a third one counts: validation, for which frozen weights are there in fp32
     prediction  weights + one block's tensors over a batch + logits of a chunk
     generation  weights + keys and values of all slots + logits of the slots
 
-Everything is held in fp32; mixed precision adds a 2-byte copy of every matrix inside the blocks: of a frozen one for
-the whole phase (`train/precision.py`), of a trained one from the forward to the backward pass (autocast's cache).
+Everything is held in fp32 but what an arm quantises; mixed precision adds a 2-byte copy of every matrix inside the
+blocks: of a frozen one for the whole phase, in whose place on a GPU (`train/precision.py`), of a trained one from the
+forward to the backward pass (autocast's cache).
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from finetrial.plan.forecast.activations import FP32, Pass, kept_bytes, mask_bytes, working_bytes
 from finetrial.plan.forecast.shapes import ModelShapes
@@ -20,6 +22,7 @@ from finetrial.plan.forecast.trained import Trained
 
 ADAMW_BYTES = 8  # two moments in fp32 (Loshchilov & Hutter 2019)
 MUON_BYTES = 4  # one momentum, of matrices inside blocks
+EIGHT_BIT_BYTES = 2 * (1 + FP32 / 256)  # two moments in 8 bits, a scale for each 256 (Dettmers et al. 2022, arXiv 2110.02861)
 HALF = 2
 # Dettmers et al. 2023 (arXiv 2305.14314), section 3: 4 bits a weight, and double-quantised constants, 0.127 bits
 NF4_BYTES = (4 + 0.127) / 8
@@ -54,6 +57,7 @@ class Step:
     masked: bool = False
     checkpointing: bool = False
     four_bit: bool = False  # frozen matrices inside the blocks in nf4
+    offload: bool = False  # the fp32 originals of frozen matrices wait in the host's memory while steps are computed
 
     @property
     def one_pass(self) -> Pass:
@@ -67,21 +71,27 @@ def training(shapes: ModelShapes, trained: Trained, step: Step) -> Need | None:
     if trained.parameters is None:
         return None
     run = step.one_pass
-    held, casts = _copies(shapes, trained, step)
+    casts = _casts(shapes, trained) if step.mixed else 0
     head = shapes.embedding * FP32 if trained.embedding else 0  # the head's gradient, taken on the way forward
     gradients = trained.parameters * FP32
-    at_forward = {"gradients": gradients if step.micro_batch < step.rows else 0,
+    weights = _weights(shapes, trained, step)
+    at_forward = {"weights": weights, "gradients": gradients if step.micro_batch < step.rows else 0,
                   "activations": kept_bytes(shapes, trained, run) + mask_bytes(shapes, run) + casts
                   + working_bytes(shapes, run), "logits": _loss_bytes(shapes, run) + 2 * head}
-    at_backward = {"gradients": gradients, "activations": working_bytes(shapes, run), "logits": head}
-    worst = max(at_forward, at_backward, key=lambda moment: sum(moment.values()))
-    return Need({"weights": _weights(shapes, trained, step) + held,
-                 "optimizer": optimizer_bytes(trained, step.optimizer), **worst})
+    at_backward = {"weights": weights, "gradients": gradients, "activations": working_bytes(shapes, run), "logits": head}
+    moments = [at_forward, at_backward]
+    if step.offload:
+        judged = prediction(shapes, step.length, eager=step.eager).parts
+        moments.append({**judged, "weights": _weights(shapes, trained, replace(step, mixed=False)), "gradients": 0})
+    worst = max(moments, key=lambda moment: sum(moment.values()))
+    return Need({"weights": worst["weights"], "optimizer": optimizer_bytes(trained, step.optimizer), **worst})
 
 
 def optimizer_bytes(trained: Trained, optimizer: str) -> int:
     """What the optimizer keeps between steps. Adapters and new blocks count as matrices."""
     assert trained.parameters is not None
+    if optimizer == "paged_adamw_8bit":
+        return int(trained.parameters * EIGHT_BIT_BYTES)
     matrices = trained.matrices + trained.added if optimizer == "muon" else 0
     return matrices * MUON_BYTES + (trained.parameters - matrices) * ADAMW_BYTES
 
@@ -108,20 +118,21 @@ def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_token
 
 
 def _weights(shapes: ModelShapes, trained: Trained, step: Step) -> int:
-    whole = shapes.parameters + trained.added
-    if not step.four_bit:
-        return whole * FP32
+    """Of frozen matrices: 4 bits, with the widest one unpacked; or 4 bytes, in mixed precision 6, or with the originals
+    on the host 2."""
     frozen = shapes.matrices - trained.matrices
+    packed = shapes.quantizable if step.four_bit else 0
+    plain = frozen - packed
+    each = FP32 if not step.mixed else HALF if step.offload else FP32 + HALF
     widest = max(shapes.width * max(stack.inner, stack.attention_width) for stack in shapes.stacks)
-    return int((whole - frozen) * FP32 + frozen * NF4_BYTES + widest * HALF)
+    unpacked = widest * (HALF if step.mixed else FP32) if packed else 0
+    rest = shapes.parameters + trained.added - frozen
+    return int(rest * FP32 + plain * each + packed * NF4_BYTES + unpacked)
 
 
-def _copies(shapes: ModelShapes, trained: Trained, step: Step) -> tuple[int, int]:
-    """Two-byte copies of matrices in mixed precision: (of frozen ones, held; of trained ones and the head, for a pass)."""
-    if not step.mixed:
-        return 0, 0
-    frozen = 0 if step.four_bit else shapes.matrices - trained.matrices
-    return frozen * HALF, (trained.matrices + trained.added + shapes.embedding) * HALF
+def _casts(shapes: ModelShapes, trained: Trained) -> int:
+    """Two-byte copies, for a pass, of trained matrices and the head."""
+    return (trained.matrices + trained.added + shapes.embedding) * HALF
 
 
 def _loss_bytes(shapes: ModelShapes, run: Pass) -> int:

@@ -103,6 +103,12 @@ class ModelShapes:
         return sum(stack.depth * stack.matrices(self.width) for stack in self.stacks)
 
     @property
+    def quantizable(self) -> int:
+        """Parameters of those that transformers quantises: all but the last matrix of T5's MLP."""
+        kept = sum(stack.depth * stack.inner for stack in self.stacks) * self.width if self.encoder_decoder else 0
+        return self.matrices - kept
+
+    @property
     def embedding(self) -> int:
         """Parameters of the token embedding."""
         return self.vocabulary * self.width

@@ -33,13 +33,15 @@ class Sizes:
         return self._trained[key]
 
 
-def step_of(study: Study, arm: Arm, base: ResolvedBase) -> Step:
+def step_of(study: Study, arm: Arm, base: ResolvedBase, *, on_gpu: bool = False) -> Step:
     """How an arm trains: whole batches, as a run begins."""
     training = study.training_of(arm)
     pairs = bool(base.config.get("is_encoder_decoder"))
     return Step(rows=training.batch_sequences, length=training.sequence_length, micro_batch=training.batch_sequences,
                 mixed=training.precision != "fp32", optimizer=training.optimizer,
-                eager=specs.attention(base, Resolved()) == "eager", masked=training.packing and not pairs)
+                eager=specs.attention(base, Resolved()) == "eager", masked=training.packing and not pairs,
+                checkpointing=training.activation_checkpointing, four_bit=arm.quantization is not None,
+                offload=on_gpu and training.precision != "fp32")
 
 
 def phases_of(study: Study, arm: Arm) -> list[str]:

@@ -6,7 +6,7 @@ the data has been encoded and is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -67,29 +67,26 @@ class Resources:
 
 
 def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInput], relative_to: Path | None = None,
-                   device: str = "", available_bytes: int | None = None, rate: float | None = None) -> Resources:
-    """The forecast. `recorded`: the stages that the store holds; `rate`: operations a second, if given.
+                   device: str = "", available_bytes: int | None = None, on_gpu: bool = False,
+                   rate: float | None = None) -> Resources:
+    """The forecast. `recorded`: the stages that the store holds; `on_gpu`: whether the memory asked about is a GPU's;
+    `rate`: operations a second, if given.
 
     Raises ModelError where a base cannot be found or a method does not fit it.
     """
     bases = {base.name: resolve_base(base, relative_to, fetch=False) for base in study.bases}
     sizes = Sizes(study, bases, {name: read_shapes(base.config) for name, base in bases.items()})
-    arms = tuple(row for base in bases for row in _arms(sizes, base, available_bytes))
+    arms = tuple(_arm(sizes, base, run.arm, available_bytes, on_gpu) for base in bases for run in arm_runs(study)
+                 if run.role == "arm")
     generates = any(row.generate for row in plan.outputs)
     return Resources(arms, _prediction(sizes), _generation(sizes) if generates else None, generates,
                      _disk(sizes, plan, recorded), forecast_time(sizes, plan, recorded, rate), device, available_bytes,
                      _assumed(sizes))
 
 
-def _arms(sizes: Sizes, base: str, available: int | None) -> Iterator[ArmForecast]:
-    for run in arm_runs(sizes.study):
-        if run.role == "arm":
-            yield _arm(sizes, base, run.arm, available)
-
-
-def _arm(sizes: Sizes, base: str, arm: Arm, available: int | None) -> ArmForecast:
+def _arm(sizes: Sizes, base: str, arm: Arm, available: int | None, on_gpu: bool) -> ArmForecast:
     """The phase that needs most; unknown where one of them is."""
-    step, shapes = step_of(sizes.study, arm, sizes.bases[base]), sizes.shapes[base]
+    step, shapes = step_of(sizes.study, arm, sizes.bases[base], on_gpu=on_gpu), sizes.shapes[base]
     unknown = ArmForecast(base, arm.name, arm.title, step.micro_batch, None, None if available is None else "unknown")
     if shapes is None:
         return unknown

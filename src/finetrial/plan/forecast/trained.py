@@ -47,6 +47,7 @@ class Trained:
     embedding: bool = False
     rank: int = 0  # of the adapters that read
     assumed: tuple[str, ...] = ()
+    takes_quantized: bool = False  # all of it can be trained on a base in 4 bits
 
 
 def trained_by(methods: Sequence[Method], shapes: ModelShapes, config: Config) -> Trained:
@@ -59,7 +60,8 @@ def trained_by(methods: Sequence[Method], shapes: ModelShapes, config: Config) -
     return Trained(sum(count for count in counts if count is not None) if None not in counts else None,
                    sum(one.added for one in each), sum(one.matrices for one in each), tuple(stacks),
                    any(one.embedding for one in each), max((one.rank for one in each), default=0),
-                   tuple(dict.fromkeys(text for one in each for text in one.assumed)))
+                   tuple(dict.fromkeys(text for one in each for text in one.assumed)),
+                   all(method.takes_quantized for method in methods))
 
 
 def every_reader(shapes: ModelShapes, stack: Stack) -> dict[str, float]:
