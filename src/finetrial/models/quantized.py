@@ -50,10 +50,22 @@ def keep_layout(model: nn.Module) -> None:
         layer.support_avx512bf16_for_cpu = False
 
 
-def compute_in(layer: Any, dtype: torch.dtype) -> None:
-    """Take the products of a quantised layer, and what its weights are unpacked into, in `dtype`."""
-    layer.compute_dtype = dtype
-    layer.weight.quant_state.dtype = dtype
+class ComputedIn:
+    """A quantised layer whose products are taken in `dtype` until `undo`, as autocast takes those of a plain one: inputs
+    are cast, the weights unpacked into it, and results are left in it, which bitsandbytes would cast back."""
+
+    def __init__(self, layer: Any, dtype: torch.dtype) -> None:
+        self._layer, self._hook = layer, layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+        self._set(dtype)
+
+    def undo(self) -> None:
+        """Products in fp32 again."""
+        self._hook.remove()
+        self._set(torch.float32)
+
+    def _set(self, dtype: torch.dtype) -> None:
+        self._layer.compute_dtype = dtype
+        self._layer.weight.quant_state.dtype = dtype
 
 
 def shape(layer: Any) -> tuple[int, int]:

@@ -40,6 +40,7 @@ class FrozenMatrices:
     def __init__(self, model: nn.Module, precision: Precision, *, offload: bool = False) -> None:
         self._dtype, self._offload, self._is_held = DTYPES[precision], offload, False
         self._quantized: list[nn.Module] = []
+        self._computed: list[quantized.ComputedIn] = []
         self._plain: list[_Held] = []
         if precision == "fp32":
             return
@@ -57,8 +58,7 @@ class FrozenMatrices:
         self._is_held = True
         for held in self._plain:
             held.cast()
-        for layer in self._quantized:
-            quantized.compute_in(layer, self._dtype)
+        self._computed = [quantized.ComputedIn(layer, self._dtype) for layer in self._quantized]
 
     def __exit__(self, kind: type[BaseException] | None, value: BaseException | None,
                  trace: TracebackType | None) -> None:
@@ -72,8 +72,8 @@ class FrozenMatrices:
         self._is_held = False
         for held in self._plain:
             held.restore()
-        for layer in self._quantized:
-            quantized.compute_in(layer, torch.float32)
+        for computed in self._computed:
+            computed.undo()
 
 
 class _Held:
