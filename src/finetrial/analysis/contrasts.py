@@ -20,12 +20,14 @@ from finetrial.analysis.estimate import Estimate, crossed, items_only
 from finetrial.analysis.frontier import States, match
 from finetrial.analysis.loading import Branch, Entry, Loading, merged, term_loadings
 from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.moderation import Prior, fit_prior, moderated
 from finetrial.analysis.rates import best_log_rate, log_ratio
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial, seeds_text
 from finetrial.measures.base import Measure, Reading, Term
 from finetrial.records.table import Floats, ItemScores
 from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO, SCORE, Contrast, Side
 
+UNEQUAL_VARIANCES = "seeds vary by different amounts from arm to arm: the wider of two intervals is taken"
 BY_CONSTRUCTION = "zero by construction: the weights that answer are untouched"
 
 
@@ -88,7 +90,41 @@ def levels(trial: Trial, contrast: Contrast) -> tuple[tuple[str, float], ...]:
 
 
 def _linear(trial: Trial, contrast: Contrast) -> Answer:
-    """Scores and measures: left minus right, paired by seed and item."""
+    """Scores and measures: left minus right, paired by seed and item, the seeds' variance moderated."""
+    found, choice = _plain(trial, contrast), trial.study.evaluation.seed_variance
+    if found.estimate is None or found.estimate.mean_squares is None or choice == "own":
+        return found
+    prior = _seed_prior(trial, contrast)
+    changed = replace(found, estimate=moderated(found.estimate, prior, cautious=choice == "cautious"))
+    if prior is not None and prior.is_unequal and choice == "moderated":
+        return replace(changed, notes=(*changed.notes, UNEQUAL_VARIANCES))
+    return changed
+
+
+def _seed_prior(trial: Trial, contrast: Contrast) -> Prior | None:
+    """From the same comparison of every arm with the right-hand side; none for an interaction."""
+    like = contrast.model_copy(update={"left": "", "expect": "greater", "margin": None, "bounds": None})
+    if contrast.interaction is None and like not in trial.seed_priors:
+        trial.seed_priors[like] = _fitted_prior(trial, contrast)
+    return trial.seed_priors.get(like)
+
+
+def _fitted_prior(trial: Trial, contrast: Contrast) -> Prior | None:
+    squares, freedom = [], len(trial.study.seeds) - 1
+    for arm in trial.study.arms:
+        if arm.name == contrast.right:
+            continue
+        try:
+            estimate = _plain(trial, contrast.model_copy(update={"left": arm.name})).estimate
+        except NotMeasured:
+            continue
+        if estimate is not None and estimate.mean_squares is not None and estimate.num_seeds == freedom + 1:
+            squares.append(estimate.mean_squares[0])
+    return fit_prior(squares, freedom)
+
+
+def _plain(trial: Trial, contrast: Contrast) -> Answer:
+    """Left minus right by the comparison's own variances."""
     sides = [_side_terms(trial, contrast, side) for side in contrast.sides]
     metric = contrast.metric or common_metric(trial, {term.task for terms in sides for term in terms})
     of_sides = [_side_loadings(trial, contrast, side, terms, metric)

@@ -34,8 +34,19 @@ class Components:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How far a mean may lie from the truth."""
+
+    standard_error: float
+    degrees_of_freedom: float
+
+
+@dataclass(frozen=True)
 class Estimate:
-    """A mean with its uncertainty. Without an interval (`low` is None) `reason` says why."""
+    """A mean with its uncertainty. Without an interval (`low` is None) `reason` says why.
+
+    With a `moderated` spread beside its own (`analysis/moderation.py`), the wider interval and the larger p-value count.
+    """
 
     mean: float
     standard_error: float | None
@@ -48,20 +59,36 @@ class Estimate:
     num_clusters: int
     components: Components | None = None
     reason: str = ""
+    mean_squares: tuple[float, float, float] | None = None  # of seeds, items and the rest
+    moderated: Spread | None = None
+
+    @property
+    def spreads(self) -> tuple[Spread, ...]:
+        """Its own and the moderated one; none without an interval."""
+        if self.standard_error is None or self.degrees_of_freedom is None:
+            return ()
+        own = Spread(self.standard_error, self.degrees_of_freedom)
+        return (own,) if self.moderated is None else (own, self.moderated)
 
     def at(self, confidence: float) -> Estimate:
         """The same estimate with the interval of another confidence."""
-        if self.standard_error is None or self.degrees_of_freedom is None:
+        if not self.spreads:
             return replace(self, confidence=confidence)
-        half = float(special.stdtrit(self.degrees_of_freedom, (1 + confidence) / 2)) * self.standard_error
+        half = max(float(special.stdtrit(spread.degrees_of_freedom, (1 + confidence) / 2)) * spread.standard_error
+                   for spread in self.spreads)
         return replace(self, low=self.mean - half, high=self.mean + half, confidence=confidence)
+
+    def with_p_value(self) -> Estimate:
+        """The same with the p-value of its spreads."""
+        return replace(self, p_value=1.0 if self.mean == 0 else min(1.0, 2 * min(self.p_above(0.0), self.p_below(0.0))))
 
     def p_above(self, bound: float) -> float:
         """One-sided p-value of the claim that the mean lies above `bound`."""
-        assert self.standard_error is not None and self.degrees_of_freedom is not None
+        assert self.spreads
         if self.standard_error == 0:
             return 0.0 if self.mean > bound else 1.0
-        return float(special.stdtr(self.degrees_of_freedom, (bound - self.mean) / self.standard_error))
+        return max(float(special.stdtr(spread.degrees_of_freedom, (bound - self.mean) / spread.standard_error))
+                   for spread in self.spreads)
 
     def p_below(self, bound: float) -> float:
         """One-sided p-value of the claim that the mean lies below `bound`."""
@@ -86,12 +113,25 @@ def crossed(d: Floats, confidence: float = 0.95) -> Estimate:
         return _without_interval(mean, confidence, num_seeds, num_clusters,
                                  f"{num_seeds} {plural}: no interval below {MIN_SEEDS} seeds")
     squares, freedoms = _mean_squares(d)
-    total = max(squares[0] + squares[1] - squares[2], *squares)
     # Below the rounding of the values themselves, the variance is zero.
-    if total <= (8 * np.finfo(float).eps * float(np.abs(d).max(initial=0.0))) ** 2:
+    rounding = (8 * np.finfo(float).eps * float(np.abs(d).max(initial=0.0))) ** 2
+    spread = spread_of(squares, freedoms, d.size, fewest=freedoms[0], rounding=rounding)
+    return replace(_with_interval(mean, spread.standard_error, spread.degrees_of_freedom, confidence, num_seeds,
+                                  num_clusters, _components(squares, num_seeds, num_clusters)), mean_squares=squares)
+
+
+def spread_of(squares: tuple[float, float, float], freedoms: tuple[float, float, float], number: int, *, fewest: int,
+              rounding: float = 0.0) -> Spread:
+    """The spread of a mean of `number` values from the mean squares of seeds, items and the rest.
+
+    The variance is the largest of their sum (seeds + items - rest) and of each; up to `rounding` it is 0. Degrees of
+    freedom by Satterthwaite, at least `fewest`.
+    """
+    total = max(squares[0] + squares[1] - squares[2], *squares)
+    if total <= rounding:
         total = 0.0
-    return _with_interval(mean, math.sqrt(total / (num_seeds * num_clusters)), _satterthwaite(total, squares, freedoms),
-                          confidence, num_seeds, num_clusters, _components(squares, num_seeds, num_clusters))
+    spread = sum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True) if freedom)
+    return Spread(math.sqrt(total / number), max(float(fewest), total**2 / spread) if spread > 0 else float(fewest))
 
 
 def items_only(z: Floats, confidence: float = 0.95) -> Estimate:
@@ -125,13 +165,6 @@ def _mean_squares(d: Floats) -> tuple[tuple[float, float, float], tuple[int, int
     return (seeds, items, residual), freedoms
 
 
-def _satterthwaite(total: float, squares: tuple[float, float, float], freedoms: tuple[int, int, int]) -> float:
-    """total^2 / sum(MS^2 / df), floored at S - 1."""
-    spread = sum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True) if freedom)
-    floor = float(freedoms[0])
-    return max(floor, total**2 / spread) if spread > 0 else floor
-
-
 def _components(squares: tuple[float, float, float], num_seeds: int, num_clusters: int) -> Components:
     seeds, items, residual = squares
     return Components(max(0.0, (seeds - residual) / num_clusters), max(0.0, (items - residual) / num_seeds), residual)
@@ -145,5 +178,4 @@ def _with_interval(mean: float, standard_error: float, degrees_of_freedom: float
                    num_clusters: int, components: Components) -> Estimate:
     bare = Estimate(mean, standard_error, degrees_of_freedom, None, None, confidence, None, num_seeds, num_clusters,
                     components)
-    p_value = 1.0 if mean == 0 else min(1.0, 2 * min(bare.p_above(0.0), bare.p_below(0.0)))
-    return replace(bare, p_value=p_value).at(confidence)
+    return bare.with_p_value().at(confidence)

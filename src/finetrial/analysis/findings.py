@@ -100,5 +100,4 @@ def _numbers(contrast: Contrast, found: Answer, level: Adjusted | None, alpha: f
 
 
 def _detectable(interval: Estimate, alpha: float) -> float:
-    assert interval.standard_error is not None and interval.degrees_of_freedom is not None
-    return detectable_effect(interval.standard_error, interval.degrees_of_freedom, alpha)
+    return max(detectable_effect(spread.standard_error, spread.degrees_of_freedom, alpha) for spread in interval.spreads)

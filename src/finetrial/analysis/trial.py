@@ -15,11 +15,12 @@ import numpy as np
 from finetrial.analysis.linearise import Linearised
 from finetrial.analysis.loading import Branch, Entry, Loading, address, merged, normal
 from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.moderation import Prior
 from finetrial.analysis.naming import titles
 from finetrial.analysis.selection import Choice, choose_rates
 from finetrial.records.record import Outcome
 from finetrial.records.table import Floats, ItemScores, Metric, Table
-from finetrial.spec.hypothesis import Side
+from finetrial.spec.hypothesis import Contrast, Side
 from finetrial.spec.study import Sequence as TaskSequence
 from finetrial.spec.study import Study, joined_tasks
 
@@ -53,6 +54,7 @@ class Trial:
         for scores in table.scores:
             self._add(scores)
         self._linearised = Linearised()
+        self.seed_priors: dict[Contrast, Prior | None] = {}  # by what is compared with what, whatever is on the left
         self._choices: dict[tuple[Branch, int, str], dict[int, Choice]] = {}
 
     @property

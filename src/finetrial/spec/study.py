@@ -126,12 +126,15 @@ class Evaluation(Frozen):
     `rates`: at which learning rates the losses on every task are taken. With `chosen`, only validation on what was just
     trained, which picks the rate, is taken at all of them, and of the controls' arms everything; what needs the whole
     grid, forgetting at matched plasticity, cannot be asked for then.
+    `seed_variance`: how far seeds vary is told by the comparison's `own` seeds, or `moderated` by those of the other arms,
+    or by whichever gives the wider interval (`cautious`; see analysis/moderation.py).
     """
 
     precision: Literal["fp32", "bf16"] = "fp32"
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     routings: tuple[Literal["latest", "oracle"], ...] = ("latest",)
     rates: Literal["all", "chosen"] = "all"
+    seed_variance: Literal["cautious", "own", "moderated"] = "cautious"
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
 
 
