@@ -81,7 +81,8 @@ def _load_model(folder: Path, attention: Attention, quantization: Quantization |
     try:
         model, report = auto.from_pretrained(
             folder, config=config, dtype=torch.float32, use_safetensors=True, local_files_only=True,
-            attn_implementation=attention_used(config.model_type, attention), output_loading_info=True, **how)
+            attn_implementation=attention_used(config.model_type, attention), output_loading_info=True,
+            ignore_mismatched_sizes=True, **how)  # they are in the report
     except (OSError, RuntimeError, ValueError) as error:
         raise ModelError(f"the model in {folder} cannot be loaded: {error}",
                          "check that config.json and the weights belong together") from error

@@ -32,6 +32,7 @@ WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generati
 TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
              "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+LFS_POINTER = b"version https://git-lfs"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
@@ -101,6 +102,7 @@ def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None
         raise ModelError(f"{snapshot.provenance if snapshot else folder} has no tokenizer (looked for "
                          f"{', '.join(TOKENIZER[:2])}, ...)",
                          "save the tokenizer beside the model: tokenizer.save_pretrained(folder)")
+    _refuse_pointers(weights)
     return ResolvedBase(base.name, folder, _digest(weights), _digest(tokenizer), config,
                         snapshot.provenance if snapshot else "")
 
@@ -165,7 +167,21 @@ def _read_config(folder: Path) -> Mapping[str, Any]:
         raise ModelError(f"{path} cannot be read: {error}", "check the file; it must be JSON") from error
     if not isinstance(config, dict):
         raise ModelError(f"{path} holds a {type(config).__name__}, not an object", "it must be a model's configuration")
+    if not isinstance(config.get("model_type"), str):
+        raise ModelError(f"{path} has no model_type", "copy the configuration that belongs to the weights")
+    if stored := config.get("quantization_config"):
+        method = stored.get("quant_method", "some method") if isinstance(stored, dict) else stored
+        raise ModelError(f"the weights in {folder} are stored quantised ({method})",
+                         "give the model in full precision; an arm with `quantization: nf4` holds it in 4 bits")
     return config
+
+
+def _refuse_pointers(weights: Iterable[Path]) -> None:
+    """Raise ModelError for a file that says where the weights are instead of holding them."""
+    for path in weights:
+        with path.open("rb") as stream:
+            if stream.read(len(LFS_POINTER)) == LFS_POINTER:
+                raise ModelError(f"{path} is a pointer of git-lfs, not the weights", "fetch them: git lfs pull")
 
 
 def _matching(files: Iterable[Path], patterns: Sequence[str]) -> list[Path]:

@@ -1,0 +1,108 @@
+"""Model folders that are not what they should be: each has its own one-line error, and none loads half a model."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_study import save_tiny_base
+
+from finetrial.compare.compare import find_base
+from finetrial.errors import UserError
+from finetrial.models.load import load_base
+
+LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 548105171\n"
+
+
+def set_config(**values: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        path = folder / "config.json"
+        content = json.loads(path.read_text())
+        content.update(values)
+        path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+    return change
+
+
+def write(name: str, content: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).write_text(content) and None
+
+
+def remove(name: str) -> Callable[[Path], None]:
+    return lambda folder: (folder / name).unlink()
+
+
+def cut(name: str, share: float) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = (folder / name).read_bytes()
+        (folder / name).write_bytes(content[:int(share * len(content))])
+    return change
+
+
+def a_file(folder: Path) -> None:
+    shutil.rmtree(folder)
+    folder.write_text("x")
+
+
+def pickled(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def shard_missing(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps(
+        {"metadata": {}, "weight_map": {"transformer.wte.weight": "model-00002-of-00002.safetensors"}}))
+
+
+def more_tokens(folder: Path) -> None:
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    vocabulary.update({f"more{number}": len(vocabulary) + number for number in range(500)})
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+MALFORMED: list[tuple[str, Callable[[Path], None], str]] = [
+    ("no folder", shutil.rmtree, "no folder at"),
+    ("a file", a_file, "no folder at"),
+    ("no config", remove("config.json"), "has no config.json"),
+    ("config empty", write("config.json", ""), "cannot be read"),
+    ("config no JSON", write("config.json", "{'model_type': 'gpt2'}"), "cannot be read"),
+    ("config a list", write("config.json", "[]"), "holds a list, not an object"),
+    ("no architecture", set_config(model_type=None), "model_type"),
+    ("an encoder", set_config(model_type="bert"), "bert"),
+    ("a vision model", set_config(model_type="vit"), "vit"),
+    ("an unheard-of architecture", set_config(model_type="gtp2"), "gtp2"),
+    ("code of its own", set_config(auto_map={"AutoModelForCausalLM": "modeling.Mine"}, model_type="mine"), "mine"),
+    ("quantised already", set_config(quantization_config={"quant_method": "gptq", "bits": 4}), "gptq"),
+    ("no weights", remove("model.safetensors"), "has no *.safetensors"),
+    ("pickled weights", pickled, "pickle"),
+    ("weights cut short", cut("model.safetensors", 0.5), "missing, truncated or damaged"),
+    ("weights empty", cut("model.safetensors", 0.0), "missing, truncated or damaged"),
+    ("weights a pointer", write("model.safetensors", LFS_POINTER), "a pointer of git-lfs"),
+    ("a shard missing", shard_missing, "model-00002-of-00002.safetensors"),
+    ("more layers than weights", set_config(n_layer=3), "do not fill the model"),
+    ("another width", set_config(n_embd=48), "do not fill the model"),
+    ("heads that do not divide", set_config(n_head=7), "head"),
+    ("no tokenizer", lambda folder: [path.unlink() for path in folder.glob("*token*")] and None, "no tokenizer"),
+    ("tokenizer cut short", cut("tokenizer.json", 0.5), "tokenizer"),
+    ("tokenizer of another model", more_tokens, "tokens, the model's embedding"),
+]
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_base(tmp_path_factory.mktemp("base") / "model")
+
+
+@pytest.mark.parametrize(("change", "message"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
+def test_malformed_model(change: Callable[[Path], None], message: str, saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    change(folder)
+    with pytest.raises(UserError) as caught:
+        load_base(find_base(str(folder), None).folder)
+    assert message in caught.value.problem and caught.value.mend
+    assert "\n" not in caught.value.problem
