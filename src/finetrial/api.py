@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import altair
     import pandas as pd
 
+    from finetrial.stages.switching import TaskSwitch
+
 POINT = "point"  # a column of several: learning_rate, rank, num_train
 
 
@@ -89,15 +91,26 @@ class Run:
         """Where the report lies."""
         return self.folder / REPORT_FILE
 
-    def model(self, arm: str, *, seed: int | None = None) -> tuple[Any, Any]:
-        """(model, tokenizer) of an arm after its last phase, in memory; `base` is the untouched one.
+    def model(self, arm: str, *, seed: int | None = None, task: str = "") -> tuple[Any, Any]:
+        """(model, tokenizer) of an arm after its last phase, in memory; `base` is the untouched one. With a `task`, the
+        parts that learned it answer, else the newest.
 
         Raises UserError for an arm or seed that the run does not have.
         """
         from finetrial.run.adapters import open_arm
 
-        adapted = open_arm(self.folder, arm, seed=seed)
+        adapted = open_arm(self.folder, arm, seed=seed, routing="oracle" if task else "latest", task=task)
         return adapted.base.model, adapted.base.tokenizer
+
+    def tasks(self, arm: str, *, seed: int | None = None) -> TaskSwitch:
+        """What an arm trained for every task, side by side on one base in memory: `.to(task)` switches, `.model` answers.
+
+        Raises UserError for an arm or seed that the run does not have, ModelError for methods that cannot stand side by
+        side.
+        """
+        from finetrial.run.adapters import open_tasks
+
+        return open_tasks(self.folder, arm, seed=seed)
 
 
 def run(study: Study | Mapping[str, Any] | str | Path, *, runs: str | Path = "runs", device: str = "auto",
@@ -109,6 +122,7 @@ def run(study: Study | Mapping[str, Any] | str | Path, *, runs: str | Path = "ru
     UserError for what can be mended.
     """
     from finetrial.spec.io import parse_study
+
 
     relative_to: Path | None = None
     if isinstance(study, (str, Path)):

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow.parquet as pq
 from tiny_study import WORDS, save_tiny_base, write_text
 
+import finetrial
 from finetrial.records.results import Results
 from finetrial.run.trial import RunOptions, run_study
 from finetrial.spec.io import parse_study
@@ -68,6 +69,7 @@ def test_a_trial_of_two_tasks(tmp_path: Path) -> None:
     every_stage_is_done_and_every_score_is_there(trial)
     the_old_adapter_answers_unchanged_under_oracle(trial)
     artifacts_say_what_the_model_holds(trial)
+    every_task_answers_on_one_base(trial)
     a_second_run_computes_nothing(trial)
 
 
@@ -117,3 +119,18 @@ def a_second_run_computes_nothing(trial: Any) -> None:
     before = (trial.folder / "results.json").stat().st_mtime_ns
     run_study(study, RunOptions(runs=folder / "runs", view=False, figures=False), relative_to=folder)
     assert (trial.folder / "results.json").stat().st_mtime_ns == before
+
+
+def every_task_answers_on_one_base(trial: Any) -> None:
+    """As docs/python.md does it; each as if its model had been opened alone. What a swap takes is in the costs."""
+    import torch
+
+    run = finetrial.open_run(trial.folder)
+    parts, ids = run.tasks("fresh"), torch.tensor([[3, 14, 15, 9]])
+    assert parts.tasks == ("a", "b")
+    for task in ("a", "b", "a"):
+        parts.to(task)
+        alone, _ = run.model("fresh", task=task)
+        with torch.no_grad():
+            assert torch.equal(parts.model(ids).logits, alone.eval()(ids).logits)
+    assert set(run.costs[run.costs.arm == "fresh"].swap_seconds > 0) == {True}

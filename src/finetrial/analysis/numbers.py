@@ -96,9 +96,11 @@ def bytes_text(value: float | None) -> str:
 
 
 def seconds_text(value: float | None) -> str:
-    """A duration: `4.2 s`, `2.3 min`, `1.5 h`."""
+    """A duration: `0.85 ms`, `4.2 s`, `2.3 min`, `1.5 h`."""
     if value is None:
         return UNKNOWN
+    if 0 < value < 0.1:
+        return f"{plain(1000 * value, 2)} ms"
     for size, suffix in ((3600, "h"), (60, "min")):
         if value >= 1.5 * size:
             return f"{plain(value / size, 2)} {suffix}"

@@ -81,6 +81,7 @@ class Cost(Row):
     peak_host_bytes: int | None = None  # over the baseline before the model was loaded
     peak_device_allocated_bytes: int | None = None
     peak_device_reserved_bytes: int | None = None
+    swap_seconds: float | None = None  # one task's part out of the model in memory, another's in
     repeats: Mapping[str, tuple[float | None, ...]] = Field(default_factory=dict)  # None = that repeat failed
 
 

@@ -52,6 +52,7 @@ def cost_table(facts: Facts, path: Path) -> Table | None:
                Column("optimizer", "memory", "the optimizer's state"),
                Column("speed", "training tokens/s"), Column("one run", "at the chosen rate"),
                Column("tuning", "all rates and seeds"), Column("prediction", "test items"),
+               Column("swap", "in memory", "one task's adapter, layer or weights out of the model, another's in"),
                Column("peak memory", _memory_kind(rows), "host: above what the process held before the model"))
     where = numbers.listed(sorted({f"{cost.device}, {cost.precision}" for _, cost in rows if cost.device}))
     name = facts.path_label(path)
@@ -134,7 +135,7 @@ def _cost_cells(arm: ArmMark, cost: Cost) -> tuple[Cell, ...]:
     texts = (share, numbers.bytes_text(cost.stored_bytes), numbers.bytes_text(cost.optimizer_bytes),
              numbers.short_count(cost.tokens_per_second), numbers.seconds_text(cost.train_seconds),
              numbers.seconds_text(cost.tuning_seconds), numbers.seconds_text(cost.predict_seconds),
-             numbers.bytes_text(peak_bytes(cost)))
+             numbers.seconds_text(cost.swap_seconds), numbers.bytes_text(peak_bytes(cost)))
     return (Cell(arm.label), replace(known_or_not(numbers.short_count(cost.params_trainable)), help=exact),
             *(known_or_not(text) for text in texts))
 

@@ -23,6 +23,7 @@ from finetrial.spec.study import BASE_ARM, Study
 
 if TYPE_CHECKING:
     from finetrial.stages.adapted import Adapted
+    from finetrial.stages.switching import TaskSwitch
 
 LARGEST = "Largest difference of a logit between"
 PROBE_TEXT = "def add(a, b):\n    return a + b\n"
@@ -99,6 +100,16 @@ def _opened(found: Trained, quantization: Quantization | None, *, dequantized: b
     how = attention(found.base, Resolved())
     base = load_base(found.base.folder, attention=how, quantization=quantization, dequantized=dequantized)
     return assembled({"attention": how, "seed": found.seed}, base, found.folder, found.folder, routing=routing, task=task)
+
+
+def open_tasks(run: Path, arm: str, **which: Any) -> TaskSwitch:
+    """What an arm trained for every task, side by side on one base in memory, to switch between them."""
+    from finetrial.models.load import load_base
+    from finetrial.stages.switching import TaskSwitch
+
+    found = find_trained(run, arm, **which)
+    base = load_base(found.base.folder, attention=attention(found.base, Resolved()), quantization=found.quantization)
+    return TaskSwitch.open(base, found.folder)
 
 
 def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **which: Any) -> Exported:

@@ -253,6 +253,7 @@ def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any,
         tokens_per_second=rate,
         train_seconds=statistics.median(tokens) / rate if tokens and rate else None,
         tuning_seconds=sum(tokens) / rate if tokens and rate else None,
+        swap_seconds=_median(values, "swap_seconds"),
         peak_host_bytes=_median_int(values, "peak_host_bytes"),
         peak_device_allocated_bytes=_median_int(values, "peak_device_allocated_bytes"),
         peak_device_reserved_bytes=_median_int(values, "peak_device_reserved_bytes"))

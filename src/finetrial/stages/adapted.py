@@ -179,7 +179,7 @@ def _assemble(spec: Mapping[str, Any], base: LoadedBase, state: State, active: S
     streams = streams_of({"seed": 0, **spec})
     attached: dict[str, Component] = {}
     for instance in (*state.merged, *active):
-        component = _attach(base, instance, streams)
+        component = attach(base, instance, streams)
         if instance.name in folders:
             component.load(folders[instance.name])
         if instance in active:
@@ -191,7 +191,8 @@ def _assemble(spec: Mapping[str, Any], base: LoadedBase, state: State, active: S
     return Adapted(base, components, state, attached)
 
 
-def _attach(base: LoadedBase, instance: Instance, streams: Streams) -> Component:
+def attach(base: LoadedBase, instance: Instance, streams: Streams) -> Component:
+    """The instance's method attached to the base, with the weights that it starts from."""
     written = {name: value for name, value in instance.method.items() if name != "version"}
     method = plugin_from("method", written)
     number = "" if instance.number == 1 else str(instance.number)

@@ -8,22 +8,29 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from finetrial.errors import ModelError
 from finetrial.stages.adapted import begin, streams_of
 from finetrial.stages.base import StageContext, StageKind
 from finetrial.stages.memory import MemoryMeter
+from finetrial.stages.switching import switch
 from finetrial.stages.train import training_rows
 from finetrial.train.config import Budget, Training
+
+if TYPE_CHECKING:
+    from finetrial.methods.base import Component
 
 WARMUP_STEPS = 2
 MEASURED_STEPS = 5
 PREDICTED_ROWS = 24
+SWAPS = 5
 
 
 class Profile(StageKind):
-    """Returns tokens per second, step seconds, peaks, parameter counts and the optimizer's bytes."""
+    """Returns tokens per second, step seconds, peaks, parameter counts, the optimizer's bytes, and what a swap takes
+    (unknown in records of before it was measured)."""
 
     version: ClassVar[int] = 1
 
@@ -60,7 +67,38 @@ class Profile(StageKind):
                 "step_seconds": statistics.median(seconds for _, seconds in timed),
                 "predict_tokens_per_second": len(rows.ids) / predict_seconds,
                 "params_total": counts.total, "params_trainable": counts.trainable,
-                "optimizer_bytes": result.optimizer_bytes, **peaks}
+                "optimizer_bytes": result.optimizer_bytes, **peaks,
+                "swap_seconds": _swap_seconds(adapted.components, context.device)}
+
+
+def _swap_seconds(components: Sequence[Component], device: str) -> float | None:
+    """Of taking one task's part out of the model and putting another's in: median of switching this one off and on.
+
+    Measured last: of weights that were trained in place it makes the copies that switching needs. None where a method
+    cannot be switched off.
+    """
+    times = []
+    for component in components:
+        component.remember()
+    for _ in range(SWAPS):
+        _wait_for(device)
+        started = time.perf_counter()
+        try:
+            switch(components, [])
+        except ModelError:
+            return None
+        switch([], components)
+        _wait_for(device)
+        times.append(time.perf_counter() - started)
+    return statistics.median(times)
+
+
+def _wait_for(device: str) -> None:
+    """Until an accelerator has done what it was given."""
+    if device.startswith(("cuda", "mps")):
+        import torch
+
+        torch.accelerator.synchronize()
 
 
 def _step_rate(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[float, float]:
