@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -62,9 +62,15 @@ def train(model: Any, components: Sequence[Component], dataset: Documents | Batc
     Raises Diverged, OutOfTime, UserError for data or precision that the model or device cannot take, and lets the
     library's out-of-memory error through; a smaller `micro_batch` then gives the same result up to rounding.
     """
-    run = _Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse)
+    run = Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse)
+    steps = run.steps(on_metrics, validate, checkpoints, deadline)
     try:
-        return run.go(on_metrics, validate, checkpoints, deadline)
+        parts = next(steps)
+        while True:
+            parts = steps.send(run.gradients(parts))
+    except StopIteration as end:
+        result: TrainResult = end.value
+        return result
     finally:
         run.close()
 
@@ -81,10 +87,12 @@ def evaluation_steps(num_steps: int, evaluations: int) -> set[int]:
     return {max(1, round(num_steps * k / evaluations)) for k in range(1, evaluations + 1)} | {num_steps}
 
 
-class _Run:
+class Run:
+    """One cell's training: what it does between two gradients, which `gradients` computes for it where it is alone."""
+
     def __init__(self, model: Any, components: Sequence[Component], dataset: Documents | BatchSource, config: Training,
                  learning_rate: float, streams: Streams, device: str, micro_batch: int | None,
-                 reuse: Reuse | None) -> None:
+                 reuse: Reuse | None = None, frozen: FrozenMatrices | None = None) -> None:
         check_positions(model, config.sequence_length)
         self.model, self.components, self.config, self.streams = model, components, config, streams
         self.learning_rate, self.micro_batch, self.reuse = learning_rate, micro_batch, reuse
@@ -94,7 +102,7 @@ class _Run:
         self.parameters = params.own(model, components)
         params.set_dropout(model, config.dropout)
         self.drops = config.dropout > 0 or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
-        self.frozen = FrozenMatrices(model, config.precision, offload=self.device.type == "cuda")
+        self.frozen = frozen or FrozenMatrices(model, config.precision, offload=self.device.type == "cuda")
         if config.activation_checkpointing:
             blocks.recompute(model, True)
         self.batches = open_batches(dataset, config, streams, start_id=blocks.start_id(model))
@@ -107,8 +115,9 @@ class _Run:
                                 "seed": streams.seed, "replicate": streams.replicate,
                                 "parameters": {name: list(p.shape) for name, p in self.parameters.items()}})
 
-    def go(self, on_metrics: OnMetrics | None, validate: Validate | None, checkpoints: Checkpoints | None,
-           deadline: float | None) -> TrainResult:
+    def steps(self, on_metrics: OnMetrics | None, validate: Validate | None, checkpoints: Checkpoints | None,
+              deadline: float | None) -> Generator[list[Batch], torch.Tensor, TrainResult]:
+        """Yields the micro-batches of each step; whoever takes them adds their gradients and sends their mean loss."""
         if checkpoints is not None:
             self._restore(checkpoints.folder)
         flush_steps = 1 if self.device.type == "cpu" else FLUSH_STEPS
@@ -122,7 +131,8 @@ class _Run:
                 self._save(checkpoints)
                 raise OutOfTime(self.step)
             started = time.monotonic()
-            self._one_step(meter)
+            parts = self.batches.step(self.step, self.micro_batch)
+            self._update(parts, (yield parts), meter)
             self.totals.seconds += time.monotonic() - started
             if self.step in evaluate_at and validate is not None:
                 meter.flush()
@@ -141,15 +151,19 @@ class _Run:
         if self.config.activation_checkpointing:
             blocks.recompute(self.model, False)
 
-    def _one_step(self, meter: Meter) -> None:
-        parts = self.batches.step(self.step, self.micro_batch)
+    def gradients(self, parts: Sequence[Batch]) -> torch.Tensor:
+        """Add the gradient of the mean loss over all targets of `parts`; the mean loss."""
         num_targets = sum(part.num_targets for part in parts)
-        rate = self.config.learning_rate_at(self.step, self.num_steps, self.learning_rate)
-        optim.set_learning_rate(self.optimizers, rate)
         loss = torch.zeros((), device=self.device)
         with self._dropout_stream(), self.frozen:
             for part in parts:
                 loss += self._backward(part, num_targets)
+        return loss
+
+    def _update(self, parts: Sequence[Batch], loss: torch.Tensor, meter: Meter) -> None:
+        """Take the step whose gradients are there."""
+        rate = self.config.learning_rate_at(self.step, self.num_steps, self.learning_rate)
+        optim.set_learning_rate(self.optimizers, rate)
         norm = self._clip()
         for optimizer in self.optimizers:
             optimizer.step()
@@ -160,7 +174,7 @@ class _Run:
             parameter.grad = None
         self.step += 1
         self.totals.tokens += sum(part.num_tokens for part in parts)
-        self.totals.target_tokens += num_targets
+        self.totals.target_tokens += sum(part.num_targets for part in parts)
         meter.add(self.step, loss, norm, rate, self.totals.tokens)
 
     def _backward(self, part: Batch, num_targets: int) -> torch.Tensor:

@@ -28,21 +28,31 @@ CHUNK_LOGITS = 1 << 22  # logits computed at a time: 4 MB in fp32, small enough 
 def summed_loss(model: nn.Module, batch: Batch, reuse: Reuse | None = None) -> Tensor:
     """The sum over targets of the negative log-likelihood, in nats: a scalar with gradient."""
     hidden = target_states(model, batch, reuse)
+    return summed_cross_entropy(model, hidden, batch.target_ids)
+
+
+def summed_cross_entropy(model: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The sum of the negative log-likelihood of targets (T,), from the states (T, D) that predict them: a scalar."""
     loss: Tensor = _SummedCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, blocks.head(model).weight, batch.target_ids)
+        hidden, blocks.head(model).weight, targets)
     return loss
 
 
 @torch.no_grad()
 def target_losses(model: nn.Module, batch: Batch, reuse: Reuse | None = None) -> Tensor:
     """The negative log-likelihood of each target, in nats: (T,) float32, the head in fp32 under autocast too."""
-    hidden = target_states(model, batch, reuse).float()
+    return cross_entropies(model, target_states(model, batch, reuse), batch.target_ids)
+
+
+def cross_entropies(model: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor:
+    """The negative log-likelihood of each of the targets (T,), from the states (T, D) that predict them, without gradient."""
+    hidden = hidden.float()
     weight = blocks.head(model).weight.float()
     parts = []
     with torch.autocast(hidden.device.type, enabled=False):
         for part in _chunks(len(hidden), len(weight)):
             logits = hidden[part] @ weight.T  # (C, V)
-            parts.append(nn.functional.cross_entropy(logits, batch.target_ids[part], reduction="none"))
+            parts.append(nn.functional.cross_entropy(logits, targets[part], reduction="none"))
     return torch.cat(parts) if parts else hidden.new_zeros(0)
 
 
