@@ -21,6 +21,7 @@ from finetrial.plan.plan import (
     PlannedProbe,
     PredictionOf,
 )
+from finetrial.records.parquet import read_table
 from finetrial.records.record import Outcome, Record
 from finetrial.records.results import Cost, Point, WeightChange
 from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
@@ -45,10 +46,8 @@ class _Reader:
     columns: dict[Path, Mapping[str, Any]]
 
     def read(self, folder: Path) -> Mapping[str, Any]:
-        import pyarrow.parquet as pq
-
         if folder not in self.columns:
-            table = pq.read_table(folder / PREDICTIONS)
+            table = read_table(folder / PREDICTIONS)
             self.columns[folder] = {name: table[name].to_pylist() if name in ("item", "cluster")
                                     else table[name].to_numpy() for name in table.column_names}
         return self.columns[folder]
@@ -173,13 +172,10 @@ def _written(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str,
 def _probe_scores(plan: Plan, row: PlannedProbe, scorers: Mapping[str, Mapping[str, Scorer]],
                   reader: _Reader) -> Iterator[ItemScores]:
     """The divergence from the base of the point that was chosen."""
-    import pyarrow.parquet as pq
-
     found = reader.lookup(row.probe)
     if found is None or found.record.outcome is not Outcome.OK:
         return
-    table = pq.read_table(found.folder / PROBE)
-    columns = {name: table[name].to_pylist() for name in table.column_names}
+    columns = read_columns(found.folder / PROBE)
     cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, reader.lookup))
     items = reader.items_of(row.base, row.of, columns)
     for metric, scorer in scorers[row.of.task].items():

@@ -88,7 +88,7 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     refuse(audit(study))
     device = resolve_device(options.device)
     fetch_study(study, relative_to, say=_say if options.view else None)
-    store, here = Store(options.store_folder()), environment(device)
+    store, here = Store(options.store_folder(), trusting=True), environment(device)
     study = matched(study, recorded=lambda plan: recorded_in_store(plan, store, here), relative_to=relative_to)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     refuse((*audit(study), *audit_plan(study, plan)))
@@ -148,7 +148,7 @@ def rebuild(folder: Path, *, figures: bool = True) -> Trial:
     study = read_study(folder / STUDY_FILE, relative_to)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     here = environment(how["device"])
-    lookup = lookup_in_store(plan, Store(Path(how["store"])), here)
+    lookup = lookup_in_store(plan, Store(Path(how["store"]), trusting=True), here)
     return finish(study, plan, lookup, folder, here, how["command"], figures=figures, again=True)
 
 

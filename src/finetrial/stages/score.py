@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from finetrial import catalog
+from finetrial.records.parquet import read_table
 from finetrial.records.table import Floats
 from finetrial.scorers.base import Columns, Scorer
 from finetrial.stages.base import StageContext, StageKind
@@ -77,9 +78,7 @@ def read_texts(data: Path, split: str) -> dict[str, list[Any]]:
 
 def read_columns(path: Path) -> dict[str, list[Any]]:
     """A parquet file as lists by column."""
-    import pyarrow.parquet as pq
-
-    columns: dict[str, list[Any]] = pq.read_table(path).to_pydict()
+    columns: dict[str, list[Any]] = read_table(path).to_pydict()
     return columns
 
 

@@ -183,3 +183,18 @@ def test_full_disks_are_recognised_whoever_reports_them():
     assert is_full(deep) and is_full(OSError(errno.EDQUOT, "quota")) and not is_full(OSError(errno.EACCES, "no"))
     assert is_full(ValueError("I/O error: No space left on device (os error 28)"))
     assert "cannot be used" in str(store_error(OSError(errno.EIO, "broken"), "x"))
+
+
+def test_a_trusting_store_reads_large_files_only_if_they_changed_after_their_record(store, environment, write,
+                                                                                   monkeypatch):
+    monkeypatch.setattr("finetrial.run.store.LARGE_BYTES", 5)
+    entry = write()
+    path, trusting = entry.folder / "sub" / "file", Store(store.root, trusting=True)
+    digested = []
+    monkeypatch.setattr("finetrial.run.store.file_digest", lambda name: digested.append(name) or file_digest(name))
+    assert trusting.lookup("toy", KEY, environment) == entry and digested == []
+    assert Store(store.root).lookup("toy", KEY, environment) == entry and digested == [path]
+    path.write_text("damaged")
+    changed = (entry.folder / "record.json").stat().st_mtime_ns + 1
+    os.utime(path, ns=(changed, changed))
+    assert trusting.lookup("toy", KEY, environment) is None and len(trusting.corrupt) == 1
