@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -114,15 +115,19 @@ class Run:
 
 
 def run(study: Study | Mapping[str, Any] | str | Path, *, runs: str | Path = "runs", device: str = "auto",
-        jobs: int | None = None, accept: Sequence[str] = (), figures: bool = True, progress: bool = True) -> Run:
+        jobs: int | None = None, accept: Sequence[str] = (), figures: bool = True, progress: bool = True,
+        track: Sequence[str] = ()) -> Run:
     """Run a study (what is recorded already is not computed again), analyse it, report.
 
     `study`: a `Study`, its content as plain data, or a `.yaml` file. `jobs`: phases at once; one for each core unless
-    given. `accept`: threats to validity by name. `figures`: whether to write figure files beside the report. Raises
-    UserError for what can be mended.
+    given. `accept`: threats to validity by name. `figures`: whether to write figure files beside the report. `track`:
+    experiment trackers to log the results to; what one of them refuses is a warning. Raises UserError for what can be
+    mended.
     """
+    from finetrial.run import tracking
     from finetrial.spec.io import parse_study
 
+    trackers = tracking.check_trackers(track)
 
     relative_to: Path | None = None
     if isinstance(study, (str, Path)):
@@ -131,6 +136,8 @@ def run(study: Study | Mapping[str, Any] | str | Path, *, runs: str | Path = "ru
         study = parse_study(study, "study")
     options = RunOptions(runs=Path(runs), device=device, jobs=jobs, accept=tuple(accept), figures=figures, view=progress)
     trial = run_study(study, options, relative_to=relative_to, command="finetrial.run(study)")
+    if trackers:
+        tracking.track(trial.folder, trackers, lambda text: warnings.warn(text, stacklevel=3))
     return Run(trial.folder, trial.study, trial.results)
 
 

@@ -319,6 +319,17 @@ def test_run_ends_with_verdicts_and_the_report(capsys, monkeypatch, finished):
     assert asked["command"] == "finetrial run perplexity --size demo --jobs 1 --timeout 2 --set 'notes=[a b]'"
 
 
+def test_trackers_are_checked_before_and_written_after_the_run(capsys, monkeypatch, finished):
+    done = []
+    monkeypatch.setattr("finetrial.run.trial.run_study", lambda *arguments, **more: done.append("run") or finished)
+    monkeypatch.setattr("finetrial.run.tracking.find_spec", lambda name: name)
+    monkeypatch.setattr("finetrial.run.tracking.track", lambda folder, names, warn: done.append((folder, names)))
+    assert "unknown tracker 'mlfow'; did you mean 'mlflow'" in mistake(capsys, "run", "perplexity", "--track", "mlfow")
+    assert done == []
+    assert main(["run", "perplexity", "--track", "mlflow, wandb"]) == 0
+    assert done == ["run", (finished.folder, ("mlflow", "wandb"))]
+
+
 def test_run_of_a_file_knows_its_folder(capsys, monkeypatch, finished, tmp_path):
     asked = {}
     monkeypatch.setattr("finetrial.run.trial.run_study",

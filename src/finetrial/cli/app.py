@@ -39,6 +39,7 @@ from finetrial.cli.options import (
     Size,
     Store,
     Timeout,
+    Track,
     Within,
 )
 
@@ -70,7 +71,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
         as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None,
         timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
-        ) -> None:
+        track: Track = None) -> None:
     """Run a study, analyse it, report.
 
     What is recorded already is not computed again: run the same command to resume."""
@@ -81,7 +82,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
                       tuple(accept_threat or ()), as_published)
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
                 timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
-                allow_unsandboxed=allow_unsandboxed, within=within)
+                allow_unsandboxed=allow_unsandboxed, within=within, track=track)
 
 
 @app.command()
@@ -173,13 +174,13 @@ def profile(name: Name, size: Size = None, scale: Scale = None, set_: Set = None
 
 @app.command()
 def report(name: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
-           runs: Runs = Path("runs")) -> None:
+           runs: Runs = Path("runs"), track: Track = None) -> None:
     """Build the report of a run again.
 
     From the store, complete or not; computes no stage."""
     from finetrial.cli.running import report_command
 
-    report_command(name, runs)
+    report_command(name, runs, track)
 
 
 @app.command()

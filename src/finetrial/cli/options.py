@@ -83,3 +83,5 @@ Learn = Annotated[Path, typer.Option(metavar="FILE", help="What it must learn: .
                                      "text, with prompt and completion, or with messages.")]
 Keep = Annotated[Path | None, typer.Option(metavar="FILE", help="Text that it must not forget. Without it, forgetting is not "
                                            "measured.")]
+Track = Annotated[str | None, typer.Option(metavar="LIST", help="Log the results to these experiment trackers when it is done: "
+                                           "tensorboard, mlflow, wandb, trackio.")]

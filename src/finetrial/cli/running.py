@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,10 +21,11 @@ REPORT_FILE = "report.html"
 
 def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str, jobs: int | None,
                 log_level: str, timeout_minutes: float | None, command: str, more_seeds: int | None = None,
-                allow_unsandboxed: bool = False, within: str | None = None) -> None:
+                allow_unsandboxed: bool = False, within: str | None = None, track: str | None = None) -> None:
     """Run a study and print its answers, the recommendation, and where the report lies."""
     from finetrial.run.machine import unused_accelerator
 
+    trackers = _trackers(track)
     within_seconds = read_seconds(within) if within is not None else None
     found = find_study(name, changes)
     if more_seeds is not None:
@@ -40,7 +42,7 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
                          timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
                          allow_unsandboxed=allow_unsandboxed, within_seconds=within_seconds)
-    _say_ending(run_study(found.study, options, relative_to=found.relative_to, command=command))
+    _say_ending(run_study(found.study, options, relative_to=found.relative_to, command=command), trackers)
 
 
 def _warn_of_missing_layers() -> None:
@@ -65,11 +67,21 @@ def with_more_seeds(study: Study, more: int, runs: Path) -> Study:
     return study.model_copy(update={"seeds": extended(seeds, more)})
 
 
-def report_command(name: str, runs: Path) -> None:
+def report_command(name: str, runs: Path, track: str | None = None) -> None:
     """Build a run's report again and print its answers."""
     from finetrial.run.trial import rebuild
 
-    _say_ending(rebuild(find_run(name, runs)))
+    trackers = _trackers(track)
+    _say_ending(rebuild(find_run(name, runs)), trackers)
+
+
+def _trackers(track: str | None) -> tuple[str, ...]:
+    """The trackers that `--track` names."""
+    if track is None:
+        return ()
+    from finetrial.run.tracking import check_trackers
+
+    return check_trackers([name.strip() for name in track.split(",") if name.strip()])
 
 
 def profile_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str) -> None:
@@ -118,11 +130,15 @@ def run_folders(runs: Path) -> list[Path]:
     return sorted(path.parent for path in runs.glob("*/study.yaml"))
 
 
-def _say_ending(trial: Trial) -> None:
+def _say_ending(trial: Trial, trackers: Sequence[str] = ()) -> None:
     from finetrial.cli.answers import short_answers
     from finetrial.report import view
 
     say(*short_answers(view(trial.study, trial.results)))
     if trial.corrupt:
         warn(f"damaged store entries were found and computed again: {', '.join(trial.corrupt)}")
+    if trackers:
+        from finetrial.run.tracking import track
+
+        track(trial.folder, trackers, warn)
     say_line(f"\nreport: {trial.folder / REPORT_FILE}")
