@@ -46,11 +46,17 @@ class Inspected:
 
 
 def task_for(path: Path, columns: Mapping[str, str] | None = None) -> Task:
-    """The task that reads a file. Raises DataError, naming what was found, for one that none reads."""
+    """The task that reads a file, or a data set of the hub (`owner/name`, `owner/name@revision`, `owner/name:pattern`),
+    which is fetched. Raises DataError, naming what was found, for one that none reads."""
+    from finetrial.tasks.hub_files import hub_options
     from finetrial.tasks.prompt_completion import PromptCompletion
     from finetrial.tasks.text import Text
     from finetrial.tasks.user_rows import kind_of
 
+    if not path.exists() and (options := hub_options(str(path))) is not None:
+        first = next(iter(Text.model_validate(options).files().values()))[0]
+        read = Text if first.suffix == ".txt" or kind_of(first, columns or {}) == "text" else PromptCompletion
+        return read.model_validate({**options, "columns": dict(columns or {})})
     if not path.is_file():
         reason = "is a folder" if path.is_dir() else "does not exist"
         raise DataError(f"data file {path} {reason}", f"paths are relative to {Path.cwd()}")

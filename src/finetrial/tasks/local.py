@@ -59,28 +59,28 @@ class LocalTask(Task):
         """Those with a file; all where they are made."""
         return tuple(split for split in USED_SPLITS if getattr(self, split) is not None) or USED_SPLITS
 
-    def files(self) -> dict[Split | None, Path]:
-        """The file of each split given, or the one file under None. Raises DataError for a file that is not there."""
+    def files(self) -> dict[Split | None, list[Path]]:
+        """The files of each split given, or those under None. Raises DataError for a file that is not there."""
         named: dict[Split | None, str] = {split: value for split in USED_SPLITS if (value := getattr(self, split))}
         found = {split: Path(name).expanduser() for split, name in (named or {None: str(self.path)}).items()}
         for path in found.values():
             if not path.is_file():
                 reason = "is a folder" if path.is_dir() else "does not exist"
                 raise DataError(f"data file {path} {reason}", f"paths are relative to {Path.cwd()}")
-        return found
+        return {split: [path] for split, path in found.items()}
 
     def source_digest(self) -> str:
         """Digest of the files' bytes and of which split each is."""
-        return key_of([[split, file_digest(path)] for split, path in self.files().items()])
+        return key_of([[split, file_digest(path)] for split, [path] in self.files().items()])
 
     def examples_from(self, read: Callable[[Path], Sequence[LocalRow]]) -> Examples:
         """Rows of all files with clusters and splits."""
         files = self.files()
         rows: list[tuple[Split | None, LocalRow]] = []
-        for split, path in files.items():
-            own = read(path)
+        for split, paths in files.items():
+            own = [row for path in paths for row in read(path)]
             if not own:
-                raise DataError(f"{path} has no rows", "expected text, or rows with columns")
+                raise DataError(f"{paths[0]} has no rows", "expected text, or rows with columns")
             rows += [(split, row) for row in own]
         dropped: Counter[str] = Counter({"exact duplicate": 0, "prompt in a held-out split": 0})
         rows = unique_rows(rows, dropped)

@@ -19,15 +19,16 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from pydantic import Field, field_validator
 
 from finetrial.tasks.base import Example, Examples, Segment, Turn
-from finetrial.tasks.local import LocalRow, LocalTask
+from finetrial.tasks.hub_files import HubFiles
+from finetrial.tasks.local import LocalRow
 from finetrial.tasks.pieces import content_id
 
 if TYPE_CHECKING:
     from finetrial.tasks.sources.records import Record
 
 
-class PromptCompletion(LocalTask):
-    """Prompt -> completion pairs of local files."""
+class PromptCompletion(HubFiles):
+    """Prompt -> completion pairs of one's own files."""
 
     version: ClassVar[int] = 2
     generates: ClassVar[bool] = True

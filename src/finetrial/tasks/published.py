@@ -102,7 +102,7 @@ class PublishedTask(LocalTask):
     def source_digest(self) -> str:
         """Digest of the files' bytes; of hub data the commit, or, until that is known, the revision (provisional)."""
         if self.is_local:
-            return key_of([[split, file_digest(path)] for split, path in self.files().items()])
+            return key_of([[split, file_digest(path)] for split, [path] in self.files().items()])
         from finetrial.tasks.sources.hub import recorded_commit
 
         commit = recorded_commit(self.repository, self.revision)
@@ -138,8 +138,8 @@ class PublishedTask(LocalTask):
     def _parts(self) -> tuple[list[_Part], str]:
         if self.is_local:
             files = self.files()
-            told = ", ".join(f"{path} (SHA-256 {file_digest(path)[:12]})" for path in files.values())
-            return [_Part(split, [path]) for split, path in files.items()], f"local: {told}"
+            told = ", ".join(f"{path} (SHA-256 {file_digest(path)[:12]})" for paths in files.values() for path in paths)
+            return [_Part(split, paths) for split, paths in files.items()], f"local: {told}"
         snapshot = self._snapshot()
         names: dict[Split, list[Path]] = {}
         for pattern, split in self.hub_files().items():

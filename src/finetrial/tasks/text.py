@@ -14,12 +14,13 @@ from typing import ClassVar
 from pydantic import Field, field_validator
 
 from finetrial.tasks.base import Example, Examples, Segment
-from finetrial.tasks.local import LocalRow, LocalTask, read_text
+from finetrial.tasks.hub_files import HubFiles
+from finetrial.tasks.local import LocalRow, read_text
 from finetrial.tasks.pieces import content_id, cut_at_lines, text_documents
 
 
-class Text(LocalTask):
-    """Plain text of local files."""
+class Text(HubFiles):
+    """Plain text of one's own files."""
 
     version: ClassVar[int] = 2
     summary: ClassVar[str] = "your own plain text: .txt, or .jsonl, .json, .csv, .parquet with `text`"

@@ -91,6 +91,23 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = 
     return Snapshot(kind, repository, revision, record["commit"], files, digests)
 
 
+def file_names(repository: str, revision: str, kind: Kind = "dataset") -> list[str]:
+    """The names of a repository's files: those that were fetched before, else all, by asking the hub.
+
+    Raises DataError as `fetch` does.
+    """
+    record = _read_record(_record_path(kind, repository, revision))
+    if record is not None and record["files"]:
+        return sorted(record["files"])
+    from huggingface_hub import HfApi
+
+    try:
+        info: Any = (HfApi().dataset_info if kind == "dataset" else HfApi().model_info)(repository, revision=revision)
+    except Exception as error:
+        raise told(error, kind, repository, revision) from error
+    return sorted(file.rfilename for file in info.siblings or ())
+
+
 def _resolve(kind: Kind, repository: str, revision: str, patterns: Sequence[str], optional: Sequence[str],
              record: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
     """The commit (the recorded one if there is), and the names of its files that match."""
