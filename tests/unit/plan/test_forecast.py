@@ -258,6 +258,58 @@ def test_keys_and_values_of_generation() -> None:
     assert pairs.parts["cache"] > 3 * 2 * 6 * 512 * 576 * 4
 
 
+TINYLLAMA = PUBLISHED["TinyLlama-1.1B"][0]
+FP16 = Step(8, 768, 8, mixed=True, masked=True, offload=True)
+
+
+def test_frozen_weights_in_half_precision_and_their_originals() -> None:
+    """On a CPU both lie in one memory; on a GPU the originals come back for validation, which is then the worst moment
+    of a phase with few activations."""
+    shapes = shapes_of(TINYLLAMA)
+    lora = trained_by([Lora()], shapes, TINYLLAMA)
+    rest = (shapes.parameters - shapes.matrices + lora.added) * 4
+
+    def weights(**changes: Any) -> int:
+        need = training(shapes, lora, replace(FP16, **changes))
+        assert need is not None
+        return need.parts["weights"]
+
+    assert weights(offload=False) == rest + 6 * shapes.matrices
+    assert weights() == rest + 2 * shapes.matrices
+    assert weights(micro_batch=1, checkpointing=True) == rest + 4 * shapes.matrices
+    assert weights(four_bit=True) < rest + 0.55 * shapes.matrices
+
+
+def test_the_last_matrix_of_a_t5_mlp_is_not_quantised() -> None:
+    assert shapes_of(TINYLLAMA).quantizable == shapes_of(TINYLLAMA).matrices
+    assert shapes_of(T5_SMALL).matrices - shapes_of(T5_SMALL).quantizable == 12 * 512 * 2048
+
+
+def test_advice_names_the_options_that_there_are() -> None:
+    """In the order of what they cost: nothing beyond micro-batch or checkpointing is said where one of them is enough."""
+    mistral = known_config("mistralai/Mistral-7B-v0.1") or {}
+    shapes = shapes_of(mistral)
+
+    def advised(method: Any, size: int, **changes: Any) -> list[str]:
+        return [change.text for change in changes_of(method, size, **changes)]
+
+    def changes_of(method: Any, size: int, **changed: Any) -> list[Any]:
+        return changes(shapes, mistral, trained_by([method], shapes, mistral), replace(FP16, **changed), size * GB)
+
+    assert advised(Lora(), 40) == ["micro-batch 4 (a run finds it by itself)"]
+    assert advised(Lora(), 40, micro_batch=1, rows=1, length=8192) == ["training.activation_checkpointing: true"]
+    assert advised(Lora(), 16) == ["quantization: nf4, micro-batch 2"]
+    assert advised(Lora(), 8) == ["quantization: nf4, training.activation_checkpointing: true, micro-batch 4"]
+    assert advised(Full(), 16) == ["lora:rank=8 instead, quantization: nf4, micro-batch 2"]
+    assert advised(Peft(type="ia3"), 16) == [] and advised(Lora(), 3, four_bit=True) == []
+
+
+def test_eight_bits_for_the_moments_are_a_quarter() -> None:
+    shapes = shapes_of(TINYLLAMA)
+    found = memory.optimizer_bytes(trained_by([Full()], shapes, TINYLLAMA), "paged_adamw_8bit")
+    assert found == pytest.approx(shapes.parameters * 8 / 4, rel=0.02)
+
+
 def test_operations_are_six_four_and_two_for_each_parameter() -> None:
     shapes, tokens, length = shapes_of(GPT2), 1000, 512
     matrices, head, attention = shapes.matrices, shapes.embedding, 4 * length * 768 * 12
