@@ -87,8 +87,10 @@ class Run:
 
 
 def training(setting: Setting, *, device: str, shape: str, method: str, precision: Precision, steps: int,
-             checkpoints: Any = None, stop: Callable[[int], None] | None = None) -> Run:
-    """Train for `steps` steps with the loop of the product. `stop(step)` is called after each step is reported."""
+             checkpoints: Any = None, stop: Callable[[int], None] | None = None,
+             quantization: Literal["nf4"] | None = None, **more: Any) -> Run:
+    """Train for `steps` steps with the loop of the product. `stop(step)` is called after each step is reported; `more`
+    are further settings of training."""
     from finetrial.methods.full import Full
     from finetrial.methods.lora import Lora
     from finetrial.models.load import load_base
@@ -97,11 +99,11 @@ def training(setting: Setting, *, device: str, shape: str, method: str, precisio
     from finetrial.train.loop import train
 
     streams = Streams(inputs.SEED)
-    model = load_base(setting.model(shape)).model
+    model = load_base(setting.model(shape), quantization=quantization, device=device).model
     chosen = Full() if method == "full" else Lora(rank=inputs.LORA_RANK)
     run = Run(model, chosen.attach(model, streams, inputs.SLOT))
     config = Training(budget=Budget(amount=steps, unit="steps"), sequence_length=SEQUENCE_LENGTH,
-                      batch_sequences=BATCH, precision=precision, evaluations=0)
+                      batch_sequences=BATCH, precision=precision, evaluations=0, **more)
 
     def note(metrics: Mapping[str, Any]) -> None:
         run.metrics.append(dict(metrics))
