@@ -16,6 +16,7 @@ from finetrial import __version__
 from finetrial.analysis.analyse import analyse
 from finetrial.cli import main
 from finetrial.cli.study import Changes, built_in_studies, find_study
+from finetrial.errors import UserError
 from finetrial.plan.build import build
 from finetrial.records.record import Environment, Outcome, Record
 from finetrial.run import machine
@@ -229,6 +230,13 @@ def test_fewer_arms_ask_fewer_hypotheses_and_say_so():
     assert [arm.name for arm in study.arms] == ["full", "lora-r8"]
     assert "H2" not in [hypothesis.name for hypothesis in study.hypotheses]
     assert any("H2 is not asked" in note for note in study.notes)
+
+
+def test_the_arm_that_another_is_matched_to_is_kept():
+    with pytest.raises(UserError, match="leaves out 'layer', to which lora-matched is matched"):
+        find_study("lora-vs-layer", Changes(arms="lora-r8,lora-matched"))
+    study = find_study("lora-vs-layer", Changes(arms="lora-r8,lora-matched,layer")).study
+    assert [arm.name for arm in study.arms] == ["lora-r8", "lora-matched", "layer"]
 
 
 def test_no_change_gives_the_study_as_written():
