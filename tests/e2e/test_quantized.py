@@ -68,6 +68,8 @@ def test_a_merged_export_is_the_arm_up_to_rounding(trial: Trial, tmp_path: Path,
 
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "merged")
     assert not hasattr(plain.config, "quantization_config")
+    assert main(["export", str(trial.folder), "qlora", "--merge", "--output", str(tmp_path / "again")]) == 0
+    assert f"would differ by {merged.to_full_precision:.2g}" in capsys.readouterr().out
     assert main(["export", str(trial.folder), "qlora", "--output", str(tmp_path / "adapter")]) == 0
     assert "load the base the same way" in (tmp_path / "adapter" / "README.md").read_text()
     assert next((tmp_path / "adapter").rglob("adapter_config.json"))

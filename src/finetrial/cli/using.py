@@ -24,6 +24,8 @@ def export_command(run: str, arm: str, output: Path, merge: bool, seed: int | No
     done = export(find_run(run, runs), arm, output, merged=merge, command=command, seed=seed, phase=phase)
     if done.largest_difference is not None:
         say_line(f"merged; largest difference of a logit from the unmerged model: {done.largest_difference:.2g}")
+        if done.to_full_precision is not None:
+            say_line(f"the adapters merged into the base in full precision would differ by {done.to_full_precision:.2g}")
         say_line(f'load it: AutoModelForCausalLM.from_pretrained("{output}")  (AutoModelForSeq2SeqLM for T5)')
     else:
         adapters = sorted(path.parent for path in output.rglob("adapter_config.json"))

@@ -19,7 +19,7 @@ from finetrial.run.disk import replace_text
 from finetrial.run.machine import memory_bytes
 
 PACKAGES = ("finetrial", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "scipy",
-            "pyarrow", "pydantic")
+            "pyarrow", "pydantic", "bitsandbytes")
 CPU_INFO = Path("/proc/cpuinfo")
 
 

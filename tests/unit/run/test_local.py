@@ -6,7 +6,7 @@ import signal
 import psutil
 import pytest
 
-from finetrial.run import messages
+from finetrial.run import local, messages
 from finetrial.run.job import Job
 from finetrial.run.local import LocalPool, default_preload
 
@@ -70,6 +70,13 @@ def test_the_libraries_that_workers_find_imported():
     assert {"torch", "transformers.models.llama.modeling_llama", "finetrial.stages.train", "finetrial.methods.lora",
             "finetrial.tasks.base"} <= set(names)
     assert not any("bitsandbytes" in name for name in names)
+
+
+def test_where_bitsandbytes_is_installed_workers_import_peft_themselves(monkeypatch):
+    """Peft imports it, and its import asks for CUDA's devices: no fork could use them after that."""
+    for spec, is_preloaded in ((None, True), (object(), False)):
+        monkeypatch.setattr(local, "find_spec", lambda name, spec=spec: spec)
+        assert ("peft" in default_preload()) == is_preloaded
 
 
 def test_messages_are_whole_lines():
