@@ -16,7 +16,7 @@ from finetrial.spec.io import read_study
 def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.chdir(tmp_path)
     content = tiny_content(tmp_path)
-    content["arms"][1]["match"] = {"arm": "full", "on": "train_time"}
+    content["arms"][1]["match"] = {"arm": "full", "quantity": "train_time"}
     content["training"]["budget"] = "40 steps"
     content |= {"seeds": 1, "controls": None, "hypotheses": []}
     content["arms"] = [{**arm, "learning_rates": [0.01]} for arm in content["arms"]]

@@ -29,11 +29,11 @@ from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
 from finetrial.spec.arm import Arm, Component
 from finetrial.spec.io import parse_study
-from finetrial.spec.match import VALUE, Match, On, Solved
+from finetrial.spec.match import VALUE, Match, Quantity, Solved
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
 
-TIME: On = "train_time"
+TIME: Quantity = "train_time"
 Records = Callable[[Plan], Mapping[str, StageInput]]  # what the store holds of a plan, by stage
 UnitCost = Callable[[str, Arm, str], float]  # base, arm, phase -> what one unit of the arm's budget costs
 
@@ -74,7 +74,7 @@ def matched_untimed(study: Study, *, relative_to: Path | None = None, fetch: boo
         return study
     bases = {base.name: resolve_base(base, relative_to, fetch=fetch) for base in study.bases}
     solve = {"parameters": _by_parameters, "tokens": _by_tokens, "flops": _by_operations}
-    return _replaced(study, {arm.name: solve[match.on](study, arm, bases) for arm, match in _matches(wanted)})
+    return _replaced(study, {arm.name: solve[match.quantity](study, arm, bases) for arm, match in _matches(wanted)})
 
 
 def without_open_matches(study: Study) -> Study:
@@ -86,7 +86,7 @@ def without_open_matches(study: Study) -> Study:
 
 
 def _open(study: Study, quantities: Iterable[str]) -> list[Arm]:
-    return [arm for arm, match in _matches(study.arms) if match.solved is None and match.on in quantities]
+    return [arm for arm, match in _matches(study.arms) if match.solved is None and match.quantity in quantities]
 
 
 def _matches(arms: Iterable[Arm]) -> list[tuple[Arm, Match]]:

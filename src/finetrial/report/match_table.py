@@ -32,9 +32,9 @@ def match_table(facts: Facts, path: Path) -> Table | None:
 def _row(facts: Facts, path: Path, mark: ArmMark, arm: Arm, match: Match) -> TableRow:
     assert match.solved is not None
     own, other = (amounts[path.base] for amounts in (match.solved.own, match.solved.other))
-    unit = "" if match.on == "parameters" else f" {UNITS[match.on]}"
+    unit = "" if match.quantity == "parameters" else f" {UNITS[match.quantity]}"
     value = f"{match.option} {match.solved.value:,}" if match.option else f"budget {facts.study.training_of(arm).budget}"
-    return TableRow((Cell(mark.label), Cell(facts.label(match.arm)), Cell(WORDS.get(match.on, match.on)), Cell(value),
+    return TableRow((Cell(mark.label), Cell(facts.label(match.arm)), Cell(WORDS.get(match.quantity, match.quantity)), Cell(value),
                      Cell(f"{_amount(own)}{unit}", kind="number"), Cell(f"{_amount(other)}{unit}", kind="number"),
                      Cell(_share(match.solved.off(path.base)), kind="number"),
                      known_or_not(_recorded(facts, path, arm.name, match))), mark)
@@ -42,7 +42,7 @@ def _row(facts: Facts, path: Path, mark: ArmMark, arm: Arm, match: Match) -> Tab
 
 def _recorded(facts: Facts, path: Path, arm: str, match: Match) -> str:
     """From the costs of the task that was learned last; operations are not recorded."""
-    own, other = (_value(facts.cost(path, name), match.on) for name in (arm, match.arm))
+    own, other = (_value(facts.cost(path, name), match.quantity) for name in (arm, match.arm))
     return numbers.UNKNOWN if not own or not other else _share(own / other - 1)
 
 

@@ -124,7 +124,7 @@ def swapped(name: str, label: str, method: Method, carry: Carry = Carry.FRESH, r
 def matched_lora(label: str, other: str, rates: Rates) -> Arm:
     """LoRA on all linear layers, at the rank at which it trains as many parameters as another arm."""
     arm = swapped("lora-matched", label, Lora(targets="all-linear"), rates=rates)
-    return arm.model_copy(update={"match": Match(arm=other, on="parameters", option="rank")})
+    return arm.model_copy(update={"match": Match(arm=other, quantity="parameters", option="rank")})
 
 
 def _arms(size: str, layer: Layer, rates: Rates) -> tuple[Arm, ...]:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -83,6 +84,14 @@ def test_the_rank_is_solved_for(content: dict[str, Any], folder: Path) -> None:
     assert f"to layer on parameters: rank {method.rank}, " in arm.match.sentence
 
 
+def test_the_documented_study_can_be_written(made: dict[str, Any], folder: Path) -> None:
+    text = (Path(__file__).parents[3] / "docs" / "matched-budgets.md").read_text(encoding="utf-8")
+    arms = yaml.safe_load(re.search(r"```yaml\n(.*?)```", text, re.DOTALL)[1])["arms"]
+    study = parse_study({**made, "arms": [*made["arms"], *arms]}, "docs")
+    solved = matched(study, recorded=no_records, relative_to=folder)
+    assert solved.arm("lora-matched").match.solved.other["mine"] > 0
+
+
 def test_what_was_solved_is_written_and_not_solved_again(content: dict[str, Any], folder: Path) -> None:
     study = with_arm(content, {"arm": "layer", "option": "rank"})
     solved = matched(study, recorded=no_records, relative_to=folder)
@@ -126,18 +135,18 @@ def test_what_stands_beside_counts(content: dict[str, Any], folder: Path) -> Non
 def test_tokens(content: dict[str, Any], folder: Path) -> None:
     content["training"]["budget"] = "600 tokens"
     longer = {**content["training"], "budget": "20 steps", "batch_sequences": 2}
-    study = with_arm(content, {"arm": "full", "on": "tokens"}, training=longer)
+    study = with_arm(content, {"arm": "full", "quantity": "tokens"}, training=longer)
     solved = matched(study, recorded=no_records, relative_to=folder)
     assert str(solved.training_of(solved.arm("matched")).budget) == "600 tokens"
     assert solved.training_of(solved.arm("matched")).batch_sequences == 2
     assert solved.arm("matched").match.solved.own == solved.arm("matched").match.solved.other == {"mine": 600}
-    like_the_study = with_arm(content, {"arm": "full", "on": "tokens"})
+    like_the_study = with_arm(content, {"arm": "full", "quantity": "tokens"})
     assert matched(like_the_study, recorded=no_records, relative_to=folder).arm("matched").training is None
 
 
 def test_operations(content: dict[str, Any], folder: Path) -> None:
     content["training"]["budget"] = "120 steps"
-    solved = matched(with_arm(content, {"arm": "full", "on": "flops"}), recorded=no_records, relative_to=folder)
+    solved = matched(with_arm(content, {"arm": "full", "quantity": "flops"}), recorded=no_records, relative_to=folder)
     config = resolve_base(solved.bases[0], folder).config
     shapes = read_shapes(config)
 
@@ -155,7 +164,7 @@ def test_operations(content: dict[str, Any], folder: Path) -> None:
 
 def test_few_steps_cannot_be_matched_nearly(content: dict[str, Any], folder: Path) -> None:
     content["training"]["budget"] = "2 steps"
-    solved = matched(with_arm(content, {"arm": "full", "on": "flops"}), recorded=no_records, relative_to=folder)
+    solved = matched(with_arm(content, {"arm": "full", "quantity": "flops"}), recorded=no_records, relative_to=folder)
     budgets = {arm.name: arm.match.solved.value for arm in solved.arms if arm.match}
     assert len(budgets) == 2 and abs(budgets["matched"] - next(
         value for name, value in budgets.items() if name != "matched")) == 1
@@ -163,19 +172,19 @@ def test_few_steps_cannot_be_matched_nearly(content: dict[str, Any], folder: Pat
 
 def test_training_time_is_solved_from_profiles(content: dict[str, Any], folder: Path) -> None:
     content["training"]["budget"] = "100 steps"
-    study = with_arm(content, {"arm": "full", "on": "train_time"})
+    study = with_arm(content, {"arm": "full", "quantity": "train_time"})
     solved = matched(study, recorded=profiles(full=0.3, matched=0.2), relative_to=folder)
     assert str(solved.training_of(solved.arm("matched")).budget) == "150 steps"
     found = solved.arm("matched").match.solved
     assert found.other["mine"] == pytest.approx(100 * 0.3, rel=0.02)
     in_tokens = {**content["training"], "budget": "5k tokens"}
-    solved = matched(with_arm(content, {"arm": "full", "on": "train_time"}, training=in_tokens),
+    solved = matched(with_arm(content, {"arm": "full", "quantity": "train_time"}, training=in_tokens),
                      recorded=profiles(full=0.3, matched=0.2), relative_to=folder)
     assert str(solved.training_of(solved.arm("matched")).budget) == "15k tokens"
 
 
 def test_a_profile_does_not_depend_on_the_budget_that_is_solved_from_it(content: dict[str, Any], folder: Path) -> None:
-    study = with_arm(content, {"arm": "full", "on": "train_time"})
+    study = with_arm(content, {"arm": "full", "quantity": "train_time"})
     before = build(without_open_matches(matched_untimed(study, relative_to=folder)), relative_to=folder)
     solved = matched(study, recorded=profiles(full=0.3, matched=0.2), relative_to=folder)
     after = build(solved, relative_to=folder)
@@ -184,7 +193,7 @@ def test_a_profile_does_not_depend_on_the_budget_that_is_solved_from_it(content:
 
 
 def test_without_profiles_the_error_names_the_command(content: dict[str, Any], folder: Path) -> None:
-    study = with_arm(content, {"arm": "full", "on": "train_time"})
+    study = with_arm(content, {"arm": "full", "quantity": "train_time"})
     with pytest.raises(UserError, match="none of matched on mine, new, is recorded.*\n.*finetrial profile tiny"):
         matched(study, recorded=profiles(full=0.3), relative_to=folder)
 
@@ -198,10 +207,10 @@ def test_several_bases_must_agree(content: dict[str, Any], folder: Path) -> None
 
 @pytest.mark.parametrize(("match", "problem"), [
     ({"arm": "layer"}, "needs the option to solve for, such as option: rank"),
-    ({"arm": "layer", "on": "flops", "option": "rank"}, "a match on flops solves for the arm's budget"),
-    ({"arm": "layre", "on": "flops"}, "match: unknown arm 'layre'; did you mean 'layer'"),
-    ({"arm": "matched", "on": "flops"}, "match: unknown arm 'matched'"),
-    ({"arm": "layer", "on": "flop"}, "'flop'")])
+    ({"arm": "layer", "quantity": "flops", "option": "rank"}, "a match on flops solves for the arm's budget"),
+    ({"arm": "layre", "quantity": "flops"}, "match: unknown arm 'layre'; did you mean 'layer'"),
+    ({"arm": "matched", "quantity": "flops"}, "match: unknown arm 'matched'"),
+    ({"arm": "layer", "quantity": "flop"}, "'flop'")])
 def test_a_match_that_cannot_be_written(content: dict[str, Any], match: dict[str, Any], problem: str) -> None:
     with pytest.raises(SpecError, match=problem):
         with_arm(content, match)
@@ -210,7 +219,7 @@ def test_a_match_that_cannot_be_written(content: dict[str, Any], match: dict[str
 @pytest.mark.parametrize(("match", "problem"), [
     ({"arm": "layer", "option": "rnk"}, "match: unknown option 'rnk'; did you mean 'rank'"),
     ({"arm": "layer", "option": "rank", "slot": "adapter"}, "match: unknown slot 'adapter'"),
-    ({"arm": "layer", "on": "tokens"}, "the budget of layer is 6 steps, and how many tokens that is depends on the data")])
+    ({"arm": "layer", "quantity": "tokens"}, "the budget of layer is 6 steps, and how many tokens that is depends on the data")])
 def test_a_match_that_cannot_be_solved(content: dict[str, Any], folder: Path, match: dict[str, Any],
                                        problem: str) -> None:
     with pytest.raises(SpecError, match=problem):
@@ -219,7 +228,7 @@ def test_a_match_that_cannot_be_solved(content: dict[str, Any], folder: Path, ma
 
 def test_arms_that_are_matched_are_no_target(content: dict[str, Any]) -> None:
     content["arms"].append({"name": "second", "components": "lora", "learning_rates": [0.01],
-                            "match": {"arm": "matched", "on": "flops"}})
+                            "match": {"arm": "matched", "quantity": "flops"}})
     with pytest.raises(SpecError, match="second: match: matched is matched itself, to layer"):
         with_arm(content, {"arm": "layer", "option": "rank"})
 
@@ -227,7 +236,7 @@ def test_arms_that_are_matched_are_no_target(content: dict[str, Any]) -> None:
 def test_epochs_have_no_length_before_the_data(content: dict[str, Any], folder: Path) -> None:
     content["training"]["budget"] = "1 epochs"
     with pytest.raises(SpecError, match="the budget of matched is 1 epochs, whose length depends on the data"):
-        matched(with_arm(content, {"arm": "full", "on": "flops"}), recorded=no_records, relative_to=folder)
+        matched(with_arm(content, {"arm": "full", "quantity": "flops"}), recorded=no_records, relative_to=folder)
 
 
 def test_an_open_match_is_not_planned(content: dict[str, Any], folder: Path) -> None:

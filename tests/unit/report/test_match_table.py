@@ -8,9 +8,9 @@ from finetrial.report.model import view
 from finetrial.spec.match import Match, Solved
 
 
-def matched(study, on: str, value: int, own: float, other: float, option: str = ""):
+def matched(study, quantity: str, value: int, own: float, other: float, option: str = ""):
     solved = Solved(value=value, own={"tiny-gpt": own}, other={"tiny-gpt": other})
-    changed = {"match": Match(arm="full", on=on, option=option, solved=solved)}
+    changed = {"match": Match(arm="full", quantity=quantity, option=option, solved=solved)}
     return study.model_copy(update={"arms": tuple(arm.model_copy(update=changed) if arm.name == "lora-r8" else arm
                                                   for arm in study.arms)})
 

@@ -26,7 +26,7 @@ class UndeclaredDifference(Rule):
     def check(self, study: Study) -> Iterator[Found]:
         """One threat for each setting that differs and is not declared."""
         declared = {*study.factors, *set.intersection(*(set(arm.factors) for arm in study.arms))}
-        if any(arm.match is not None and arm.match.on != "parameters" for arm in study.arms):
+        if any(arm.match is not None and arm.match.quantity != "parameters" for arm in study.arms):
             declared.add("budget")  # its length is what is matched by
         told: set[str] = set()
         for option, values in _settings(study).items():
