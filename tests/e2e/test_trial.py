@@ -28,8 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return made
 
 
-def run(folder: Path, runs: str) -> Trial:
-    return run_study(read_study(folder / "study.yaml"), RunOptions(runs=folder / runs, view=False, figures=False),
+def run(folder: Path, runs: str, **options: Any) -> Trial:
+    return run_study(read_study(folder / "study.yaml"), RunOptions(runs=folder / runs, view=False, figures=False, **options),
                      relative_to=folder, command="finetrial run study.yaml")
 
 
@@ -59,6 +59,16 @@ def test_the_second_time_nothing_is_computed(folder: Path, undisturbed: Trial) -
     assert scores(again) == scores(undisturbed)
     after = {path: path.stat().st_mtime_ns for path in (folder / "undisturbed" / ".store").rglob("record.json")}
     assert after == before
+
+
+def test_cells_trained_in_one_pass_have_the_scores_of_cells_alone(folder: Path, undisturbed: Trial) -> None:
+    stacked = run(folder, "stacked", stack=4)
+    records = [json.loads(path.read_text()) for path in (folder / "stacked" / ".store" / "train").rglob("record.json")]
+    assert {record["execution"].get("stacked_cells") for record in records} == {None, 4}  # full fine-tuning, and LoRA
+    assert {record["key"] for record in records} == {path.parent.name.rpartition("-")[0] for path in
+                                                     (folder / "undisturbed" / ".store" / "train").rglob("record.json")}
+    for found, expected in zip(scores(stacked), scores(undisturbed), strict=True):
+        assert found.pop("value") == pytest.approx(expected.pop("value"), rel=1e-3) and found == expected
 
 
 def test_losses_at_the_chosen_rate_are_those_of_the_whole_grid(folder: Path, undisturbed: Trial) -> None:

@@ -37,6 +37,7 @@ from finetrial.cli.options import (
     Seeds,
     Set,
     Size,
+    Stack,
     Store,
     Timeout,
     Track,
@@ -69,7 +70,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
         as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None,
-        timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False,
+        timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = 1,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         track: Track = None) -> None:
     """Run a study, analyse it, report.
@@ -82,7 +83,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
                       tuple(accept_threat or ()), as_published)
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
                 timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
-                allow_unsandboxed=allow_unsandboxed, within=within, track=track)
+                allow_unsandboxed=allow_unsandboxed, within=within, track=track, stack=stack)
 
 
 @app.command()

@@ -64,6 +64,8 @@ Within = Annotated[str | None, typer.Option(metavar="TIME", help="Run as many of
                                             "first three decide how many.")]
 Timeout = Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this time; its "
                                                "outcome is TIMEOUT.")]
+Stack = Annotated[int, typer.Option(min=1, metavar="N", help="Train up to N LoRA cells of one base and task in one pass: "
+                                    "for GPUs and small batches; on a CPU it gains little.")]
 AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers of the "
                                                 "sandbox are missing (finetrial doctor): only where nothing can be lost.")]
 MaxMemory = Annotated[str | None, typer.Option(metavar="SIZE", help="Recommend nothing that needs more: 16GB.")]

@@ -134,6 +134,7 @@ class Method(BaseModel, ABC):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ClassVar[int] = 1
+    stackable: ClassVar[bool] = False  # its components are `AdapterComponent`s of which several can share a pass
     summary: ClassVar[str] = ""
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the conformance tests try
 

@@ -29,6 +29,7 @@ class Lora(Method):
     not adapted.
     """
 
+    stackable: ClassVar[bool] = True
     summary: ClassVar[str] = "low-rank adapters beside frozen matrices"
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({}, {"rank": 2, "targets": "all-linear"})
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from finetrial import catalog
@@ -32,6 +31,8 @@ from finetrial.run.events import (
 from finetrial.run.job import Job, Order, make_record, settles, utc_now
 from finetrial.run.local import LocalPool, default_preload
 from finetrial.run.messages import Message
+from finetrial.run.running import Running
+from finetrial.run.stacks import stacked
 from finetrial.run.store import Store
 from finetrial.run.walk import ExecutionResult, StageState, State, Walk
 from finetrial.run.watch import Watch
@@ -41,16 +42,14 @@ __all__ = ["ExecutionResult", "Listener", "execute"]
 
 POLL_SECONDS = 0.2  # while another process computes what we wait for
 TICK_SECONDS = 1.0
-GRACE = 1.1  # a stage that does not heed its deadline is killed at this multiple of it, ...
-GRACE_SECONDS = 10.0  # ... and this much later
 RESUME = "stopped: {done} of {total} stages are recorded; run the same command again to go on from there"
 
 
 def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: str, jobs: int,
             environment: Environment, timeout_seconds: float | None = None, listener: Listener | None = None,
             log_level: str = "info", plugins: Sequence[str | Path] = (),
-            preload: Sequence[str] | None = None, allow_unsandboxed: bool = False) -> ExecutionResult:
-    """Run the stages that are not recorded, up to `jobs` at a time, earlier ones first.
+            preload: Sequence[str] | None = None, allow_unsandboxed: bool = False, stack: int = 1) -> ExecutionResult:
+    """Run the stages that are not recorded, up to `jobs` at a time, earlier ones first; up to `stack` in one pass.
 
     `timeout_seconds` is for one stage. `preload` names the modules that every worker finds imported; None = the
     libraries and the package's own. Writes `status.json` and `logs/` below `run_folder`. Raises StoreError if store or
@@ -64,31 +63,18 @@ def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: 
                         environment=environment, device=device, since=utc_now(), timeout_seconds=timeout_seconds,
                         plugins=files, preload=default_preload() if preload is None else tuple(preload),
                         log_level=log_level, allow_unsandboxed=allow_unsandboxed)
-    return _Execution(Walk(stages, _tolerates_failures), store, run_folder, circumstances, jobs, listener).go()
-
-
-@dataclass
-class _Running:
-    """A job in a worker."""
-
-    job: Job
-    members: list[StageState]
-    oom_kills: int | None  # of this machine, when the job began
-    current: StageState | None = None
-    started: str = ""  # of the current stage, UTC
-    clock: float = 0.0  # the same, monotonic
-    rows: int | None = None  # micro-batch of the current stage
-    timed_out: bool = False  # killed by us
+    return _Execution(Walk(stages, _tolerates_failures), store, run_folder, circumstances, jobs, listener,
+                      stack).go()
 
 
 class _Execution:
     def __init__(self, walk: Walk, store: Store, run_folder: Path, circumstances: Job, jobs: int,
-                 listener: Listener | None) -> None:
+                 listener: Listener | None, stack: int) -> None:
         self.walk, self.store, self.run_folder = walk, store, run_folder
-        self.circumstances, self.jobs = circumstances, jobs
+        self.circumstances, self.jobs, self.stack = circumstances, jobs, stack
         self.environment = circumstances.environment
         self.watch = Watch(run_folder, listener)
-        self.running: dict[int, _Running] = {}  # by the job's number
+        self.running: dict[int, Running] = {}  # by the job's number
         self.elsewhere: set[str] = set()  # ids of stages that another process computes
         self.num_jobs = self.num_corrupt = 0
 
@@ -163,20 +149,18 @@ class _Execution:
 
     def _hand_out(self, pool: LocalPool) -> None:
         """Fill the free places. A job that must be alone waits until nothing else runs or could run."""
-        if any(_is_exclusive(run.members) for run in self.running.values()):
+        if any(run.is_exclusive for run in self.running.values()):
             return
         alone: list[StageState] | None = None
-        for members in self.walk.ready():
+        for members, stack in stacked((job for job in self.walk.ready() if not self._is_elsewhere(job)), self.stack):
             if len(self.running) >= self.jobs:
                 return
-            if self._is_elsewhere(members):
-                continue
-            if not _is_exclusive(members):
-                self._start(pool, members)
+            if not any(state.stage.exclusive for state in members):
+                self._start(pool, members, stack)
             elif alone is None:
                 alone = members
         if alone is not None and not self.running:
-            self._start(pool, alone)
+            self._start(pool, alone, ())
 
     def _is_elsewhere(self, members: Sequence[StageState]) -> bool:
         for state in members:
@@ -186,13 +170,13 @@ class _Execution:
                 return True
         return False
 
-    def _start(self, pool: LocalPool, members: list[StageState]) -> None:
+    def _start(self, pool: LocalPool, members: list[StageState], stack: tuple[str, ...]) -> None:
         self.num_jobs += 1
-        job = self.circumstances.model_copy(update={"number": self.num_jobs,
+        job = self.circumstances.model_copy(update={"number": self.num_jobs, "stack": stack,
                                                     "orders": tuple(self._order(state) for state in members)})
         for state in members:
             state.state = State.RUNNING
-        self.running[job.number] = _Running(job, members, oom_kills())
+        self.running[job.number] = Running(job, members, oom_kills())
         pool.start(job)
 
     def _order(self, state: StageState) -> Order:
@@ -203,7 +187,7 @@ class _Execution:
         return Order(stage_id=stage.id, kind=stage.kind, key=state.key, identity=self.walk.identity(state),
                      spec=stage.spec, inputs=inputs, locations=stage.locations, micro_batch=state.micro_batch,
                      activation_checkpointing=stage.activation_checkpointing,
-                     attempts=tuple(state.attempts), provisional=self.walk.is_provisional(state))
+                     attempts=tuple(state.attempts), group=stage.group or stage.id, provisional=self.walk.is_provisional(state))
 
     def _handle(self, message: Message) -> None:
         run = self.running[message["job"]]
@@ -213,8 +197,7 @@ class _Execution:
         state = self.walk.states[message["stage"]]
         match message["type"]:
             case "started":
-                run.current, run.started, run.clock = state, utc_now(), time.monotonic()
-                run.rows = message["micro_batch"]
+                run.begin(state, message["micro_batch"])
                 self.watch.emit(StageStarted(self.watch.at(), state.stage.id))
             case "progress":
                 self.watch.emit(StageProgress(self.watch.at(), state.stage.id, message.get("fraction"), message.get("loss")))
@@ -228,6 +211,9 @@ class _Execution:
                 run.current = None
                 self._again(state, Again(f"out of memory; next with micro-batch {message['micro_batch']}",
                                          message["micro_batch"]))
+            case "alone":
+                run.current = None
+                self._alone(state, message["reason"])
             case "disk":
                 raise StoreError(message["problem"], message["mend"])
 
@@ -251,13 +237,21 @@ class _Execution:
         state.attempts.append(again.reason)
         self.watch.emit(StageRetried(self.watch.at(), state.stage.id, again.reason))
 
-    def _exited(self, run: _Running, status: int) -> None:
+    def _alone(self, state: StageState, reason: str) -> None:
+        """What failed in one pass with others is computed by itself."""
+        state.stacks = False
+        self._again(state, Again(f"not stacked: {reason}"))
+
+    def _exited(self, run: Running, status: int) -> None:
         del self.running[run.job.number]
+        unfinished = run.unfinished_stack if status != 0 else []
+        for state in unfinished:
+            self._alone(state, "the worker died")
         left = [state for state in run.members if state.state is State.RUNNING]
         for state in left:
             state.state = State.PENDING
         crashed = run.current or (left[0] if left and status != 0 else None)
-        if crashed is None:
+        if crashed is None or unfinished:
             return
         then = judge(Crash(status, oom_killed_since(run.oom_kills), run.rows, crashed.kills,
                            self.circumstances.timeout_seconds if run.timed_out else None))
@@ -267,7 +261,7 @@ class _Execution:
             crashed.kills += 1
             self._again(crashed, then)
 
-    def _record_crash(self, run: _Running, state: StageState, verdict: Verdict) -> None:
+    def _record_crash(self, run: Running, state: StageState, verdict: Verdict) -> None:
         """Record what a dead worker could not."""
         assert state.key is not None
         claim = self.store.claim(state.stage.kind, state.key, self.environment)
@@ -288,8 +282,7 @@ class _Execution:
         if limit is None:
             return
         for run in self.running.values():
-            late = time.monotonic() - run.clock > limit * GRACE + GRACE_SECONDS
-            if run.current is not None and late and not run.timed_out:
+            if run.is_late(limit) and not run.timed_out:
                 run.timed_out = True
                 pool.kill(run.job.number)
 
@@ -297,7 +290,3 @@ class _Execution:
 def _tolerates_failures(kind: str) -> bool:
     found: type[StageKind] = catalog.find("stage", kind)
     return found.tolerates_failures
-
-
-def _is_exclusive(members: Sequence[StageState]) -> bool:
-    return any(state.stage.exclusive for state in members)

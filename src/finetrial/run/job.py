@@ -33,6 +33,7 @@ class Order(BaseModel):
     micro_batch: int | None = None  # None = the whole batch
     activation_checkpointing: bool = False
     attempts: tuple[str, ...] = ()  # what became of earlier ones in this run
+    group: str = ""  # orders of one group pass live objects on, and end with the first that is not OK
     provisional: bool = False  # the result must not be reused: an input that is missing may yet come
 
     @property
@@ -48,6 +49,7 @@ class Job(BaseModel):
 
     number: int
     orders: tuple[Order, ...]
+    stack: tuple[str, ...] = ()  # ids of the first stages, if they are computed in one pass
     store: Path
     logs: Path
     environment: Environment

@@ -52,6 +52,7 @@ class RunOptions:
     runs: Path = Path("runs")
     store: Path | None = None  # None = <runs>/.store
     device: str = "auto"
+    stack: int = 1  # LoRA cells trained in one pass over their base, at most
     jobs: int | None = None  # None = one phase for each core (CPU), one (accelerator)
     log_level: str = "info"
     timeout_seconds: float | None = None  # for one stage
@@ -99,6 +100,7 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
 
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=device, environment=here, timeout_seconds=options.timeout_seconds,
+                       stack=options.stack,
                        jobs=options.jobs or default_jobs(device), log_level=options.log_level,
                        listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])

@@ -6,12 +6,13 @@ be tried (`oom`), and a disk that is full (`disk`), which says nothing about the
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -46,25 +47,28 @@ class _Ended:
 
 
 def run_job(job: Job, send: Send) -> None:
-    """Compute the stages in order, until one has no OK record or another process has it."""
+    """Compute the stages in order, those of a stack in one pass. A group ends with the first of its stages that has no OK
+    record, or that another process has."""
     keep_freed_memory()
     store = Store(job.store)
-    shared: dict[str, Any] = {}
+    shared: dict[str, dict[str, Any]] = {}
     for order in job.orders[:1]:
         redirect_output(job.log_file(order.stage_id), job.log_level)
     preload(job.preload)  # nothing to do in the fork of a server
     for plugin in job.plugins:
         catalog.add_file(plugin)
-    for order in job.orders:
-        redirect_output(job.log_file(order.stage_id), job.log_level)
-        tell = _teller(send, job, order)
-        try:
-            if not _computed(job, order, store, shared, tell):
-                return
-        except StoreError as error:
-            traceback.print_exc()
-            tell({"type": "disk", "problem": error.problem, "mend": error.mend})
-            return
+    together = [order for order in job.orders if order.stage_id in job.stack]
+    try:
+        ended = _ended_together(job, together, store, shared, send) if together else set()
+        for order in job.orders:
+            if order in together or order.group in ended:
+                continue
+            redirect_output(job.log_file(order.stage_id), job.log_level)
+            if not _computed(job, order, store, shared.setdefault(order.group, {}), _teller(send, job, order)):
+                ended.add(order.group)
+    except StoreError as error:
+        traceback.print_exc()
+        _teller(send, job, order)({"type": "disk", "problem": error.problem, "mend": error.mend})
 
 
 def _computed(job: Job, order: Order, store: Store, shared: dict[str, Any], tell: Send) -> bool:
@@ -91,6 +95,67 @@ def _computed(job: Job, order: Order, store: Store, shared: dict[str, Any], tell
         return ended.outcome is Outcome.OK
 
 
+def _ended_together(job: Job, orders: Sequence[Order], store: Store, shared: dict[str, dict[str, Any]],
+                    send: Send) -> set[str]:
+    """Compute stages in one pass, each with a record of its own; the groups that end with it.
+
+    If the pass fails, nothing is recorded, and the runner has each stage computed alone.
+    """
+    ended = {order.group for order in orders}
+    with contextlib.ExitStack() as claims:
+        mine: list[tuple[Order, Claim, StageContext]] = []
+        for order in orders:
+            redirect_output(job.log_file(order.stage_id), job.log_level)
+            _LOG.info("computed in one pass with %d others; what follows is in the log of %s", len(orders) - 1,
+                      orders[0].stage_id)
+            tell = _teller(send, job, order)
+            claim = store.claim(order.kind, order.key, job.environment)
+            if claim is None:
+                tell({"type": "busy"})
+                continue
+            claims.enter_context(claim)
+            found = store.lookup(order.kind, order.key, job.environment)
+            if found is not None and settles(found.record, job.since):
+                tell({"type": "recorded"})
+                ended -= {order.group} if found.record.outcome is Outcome.OK else set()
+                continue
+            tell({"type": "started", "micro_batch": order.micro_batch or batch_rows(order)})
+            own = shared.setdefault(order.group, {})
+            mine.append((order, claim, _context(job, order, store, claim, own, tell, stages=len(orders))))
+        if mine:
+            redirect_output(job.log_file(orders[0].stage_id), job.log_level)
+            ended -= _recorded_together(job, mine, send)
+    return ended
+
+
+def _recorded_together(job: Job, mine: Sequence[tuple[Order, Claim, StageContext]], send: Send) -> set[str]:
+    """Run and record; the groups whose stage is OK."""
+    started, clock = utc_now(), time.monotonic()
+    try:
+        _set_threads(mine[0][0].threads)
+        kind = catalog.find("stage", mine[0][0].kind)()
+        assert isinstance(kind, StageKind)
+        results = kind.run_together([context for *_, context in mine])
+        for result in results:
+            canonical(result if isinstance(result, Mapping) else {})
+    except (Exception, SystemExit) as error:
+        traceback.print_exc()
+        if is_full(error):
+            raise store_error(error, job.store) from error
+        for order, *_ in mine:
+            _teller(send, job, order)({"type": "alone", "reason": one_line(error)})
+        return set()
+    fine = set()
+    for (order, claim, context), result in zip(mine, results, strict=True):
+        ended = (_Ended(Outcome.OK, values=result, execution=context.execution) if isinstance(result, Mapping)
+                 else _failed(job, result))
+        claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started, time.monotonic() - clock,
+                                context.execution))
+        _teller(send, job, order)({"type": "finished"})
+        fine |= {order.group} if ended.outcome is Outcome.OK else set()
+    return fine
+
+
 def batch_rows(order: Order) -> int | None:
     """Rows of a whole batch, if this kind of stage has batches that may be cut: `batch_rows(spec)` of its class."""
     kind: type[StageKind] = catalog.find("stage", order.kind)
@@ -110,11 +175,8 @@ def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, A
         if (claim.folder / RECORD).exists():
             raise ValueError(f"a stage must not write a file called {RECORD}")
         return _Ended(Outcome.OK, values=values, execution=context.execution)
-    except Diverged as error:
-        return _Ended(Outcome.DIVERGED, one_line(error))
-    except StageTimeout as error:
-        return _Ended(Outcome.TIMEOUT, f"{one_line(error)} (limit {job.timeout_seconds:g} s)"
-                      if job.timeout_seconds is not None else one_line(error))
+    except (Diverged, StageTimeout) as error:
+        return _failed(job, error)
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         if is_full(error):
@@ -124,14 +186,23 @@ def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, A
         return _Ended(Outcome.FAILED, one_line(error))
 
 
-def _context(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send) -> StageContext:
+def _failed(job: Job, error: Diverged | StageTimeout) -> _Ended:
+    if isinstance(error, Diverged):
+        return _Ended(Outcome.DIVERGED, one_line(error))
+    limit = f" (limit {job.timeout_seconds:g} s)" if job.timeout_seconds is not None else ""
+    return _Ended(Outcome.TIMEOUT, f"{one_line(error)}{limit}")
+
+
+def _context(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send, *,
+             stages: int = 1) -> StageContext:
+    """What the stage is handed; `stages` that are computed in one pass have the time of all of them."""
     inputs: dict[str, StageInput] = {}
     for name, (kind, key) in order.inputs.items():
         found = store.lookup(kind, key, job.environment, verify=False)  # the runner has verified it
         if found is None:
             raise FileNotFoundError(f"the input {name!r} ({kind}/{key}) is gone from the store {job.store}")
         inputs[name] = found
-    deadline = None if job.timeout_seconds is None else time.monotonic() + job.timeout_seconds
+    deadline = None if job.timeout_seconds is None else time.monotonic() + job.timeout_seconds * stages
     return StageContext(
         stage_id=order.stage_id, spec=order.spec, inputs=inputs, folder=claim.folder, checkpoint=claim.checkpoint,
         device=job.device, micro_batch=order.micro_batch, log=_LOG, progress=_Progress(tell), shared=shared,

@@ -1,3 +1,3 @@
 """What can be done in a trial: one file per kind of stage."""
 
-NOT_PLUGINS = ("adapted", "switching", "memory")
+NOT_PLUGINS = ("adapted", "switching", "memory", "together")

@@ -51,11 +51,12 @@ def instance_folder(instance: Instance) -> str:
 
 
 def begin(spec: Mapping[str, Any], base_folder: str, *, parent: Path | None = None,
-          before: Sequence[Mapping[str, Any]] = (), device: str = "cpu") -> Adapted:
+          before: Sequence[Mapping[str, Any]] = (), device: str = "cpu", base: LoadedBase | None = None) -> Adapted:
     """The model with which a phase begins: the instances of the phase before (`parent`, its folder), carried on.
 
     `before` lists task and components of earlier phases where there is no parent: they are attached untrained, for
-    measuring cost. Components to train are owned; everything else is frozen. A quantised base is loaded to `device`.
+    measuring cost. Components to train are owned; everything else is frozen. A quantised base is loaded to `device`;
+    a `base` that is loaded already is changed in place.
     """
     earlier = read_state(parent) if parent is not None else State()
     for number, done in enumerate(before, start=1):
@@ -64,7 +65,7 @@ def begin(spec: Mapping[str, Any], base_folder: str, *, parent: Path | None = No
     held = {instance.name for instance in earlier.instances}
     folders = {i.name: parent / WEIGHTS / instance_folder(i) for i in state.instances
                if parent is not None and i.name in held}
-    base = loaded(spec, base_folder, device)
+    base = base or loaded(spec, base_folder, device)
     return _assemble(spec, base, state, answering(state, "latest"), folders, [i.name for i in trained])
 
 

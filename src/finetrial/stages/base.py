@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -106,6 +106,15 @@ class StageKind(ABC):
     def batch_rows(cls, spec: Mapping[str, Any]) -> int | None:
         """Rows of the whole batch, which the runner halves after an out-of-memory error; None = nothing to halve."""
         return None
+
+    @classmethod
+    def shared_by_stack(cls, spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What stages that `run_together` may compute in one pass have in common; None = this one is computed alone."""
+        return None
+
+    def run_together(self, contexts: Sequence[StageContext]) -> list[Mapping[str, Any] | Diverged | StageTimeout]:
+        """What `run` returns for each context, or how that one ended. Any error means that each is to be run alone."""
+        raise AssertionError(f"{type(self).__name__} says that its stages share a pass, and does not define it")
 
     @abstractmethod
     def run(self, context: StageContext) -> Mapping[str, Any]:

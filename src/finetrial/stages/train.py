@@ -6,19 +6,22 @@ learning curve holds validation on the new task; everything else is left to `pre
 
 from __future__ import annotations
 
+import contextlib
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from finetrial.stages.adapted import LIVE, WEIGHTS, Adapted, begin, instance_folder, keep, streams_of
-from finetrial.stages.base import StageContext, StageKind
+from finetrial.stages.base import Diverged, StageContext, StageKind, StageTimeout
+from finetrial.stages.together import shared_by_stack, train_together
 from finetrial.train.config import Training
 
 if TYPE_CHECKING:
+    from finetrial.models.load import LoadedBase
     from finetrial.tasks.encode import TokenDataset
-    from finetrial.train.meter import CurvePoint
+    from finetrial.train.meter import CurvePoint, TrainResult
     from finetrial.train.reuse import Reuse
 
 CURVE_ROWS = 32  # validation rows behind a point of the learning curve; all of them where it decides when to stop
@@ -37,38 +40,70 @@ class Train(StageKind):
         """Rows of one optimizer step."""
         return Training.model_validate(spec["training"]).batch_sequences
 
+    @classmethod
+    def shared_by_stack(cls, spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        """What LoRA cells of one base, task and batch shape have in common."""
+        return shared_by_stack(spec)
+
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Raises Diverged, StageTimeout, or the library's out-of-memory error."""
-        from finetrial.models.params import count, frozen_digest
+        from finetrial.models.params import frozen_digest
         from finetrial.train.loop import Checkpoints, train
         from finetrial.train.reuse import reuse_below
 
-        spec = context.spec
-        training = Training.model_validate({**spec["training"], "activation_checkpointing": context.activation_checkpointing})
-        parent = context.inputs.get("parent")
-        adapted = begin(spec, context.locations["base"], parent=parent.folder if parent else None, device=context.device)
-        model = adapted.base.model.to(context.device)
-        dataset = training_rows(spec, context)
-        frozen = frozen_digest(model)
-        reuse = reuse_below(model, (p for p in model.parameters() if p.requires_grad), context.cache)
-        with (context.folder / "metrics.jsonl").open("w", encoding="utf-8") as lines:
-            recorder = _Recorder(lines, context)
-            result = train(model, adapted.components, dataset, training, spec["learning_rate"], streams_of(spec),
-                           device=context.device, micro_batch=context.micro_batch, on_metrics=recorder,
-                           validate=_Validator(adapted, context, training, reuse),
-                           checkpoints=Checkpoints(context.checkpoint),
-                           deadline=context.deadline, reuse=reuse)
-        assert frozen == frozen_digest(model), "training changed weights that no component owns"
+        phase = Phase(context)
+        frozen = frozen_digest(phase.model)
+        reuse = reuse_below(phase.model, (p for p in phase.model.parameters() if p.requires_grad), context.cache)
+        with phase.recording() as recorder:
+            result = train(phase.model, phase.adapted.components, phase.dataset, phase.training,
+                           context.spec["learning_rate"], streams_of(context.spec), device=context.device,
+                           micro_batch=context.micro_batch, on_metrics=recorder, validate=phase.validator(reuse),
+                           checkpoints=Checkpoints(context.checkpoint), deadline=context.deadline, reuse=reuse)
+        assert frozen == frozen_digest(phase.model), "training changed weights that no component owns"
         if reuse is not None:
             context.execution["frozen_prefix"] = reuse.counts
-        keep(adapted, context.folder, parent)
-        context.shared[LIVE] = ((context.stage_id, "latest", ""), adapted)
-        counts = count(model)
+        return phase.finish(recorder, result, frozen)
+
+    def run_together(self, contexts: Sequence[StageContext]) -> list[Mapping[str, Any] | Diverged | StageTimeout]:
+        """Cells that `shared_by_stack` finds alike, in one pass."""
+        return train_together(contexts)
+
+
+class Phase:
+    """One cell's phase: the model it begins with, on `base` if that is loaded already, its rows, and what it leaves."""
+
+    def __init__(self, context: StageContext, base: LoadedBase | None = None) -> None:
+        spec, self._parent = context.spec, context.inputs.get("parent")
+        self.context = context
+        self.training = Training.model_validate(
+            {**spec["training"], "activation_checkpointing": context.activation_checkpointing})
+        self.adapted = begin(spec, context.locations["base"], parent=self._parent.folder if self._parent else None,
+                             device=context.device, base=base)
+        self.model = self.adapted.base.model.to(context.device)
+        self.dataset = training_rows(spec, context)
+
+    @contextlib.contextmanager
+    def recording(self) -> Iterator[_Recorder]:
+        """Takes the loop's metrics, and writes them to `metrics.jsonl`."""
+        with (self.context.folder / "metrics.jsonl").open("w", encoding="utf-8") as lines:
+            yield _Recorder(lines, self.context)
+
+    def validator(self, reuse: Reuse | None) -> _Validator:
+        """The loss on the new task's validation rows."""
+        return _Validator(self.adapted, self.context, self.training, reuse)
+
+    def finish(self, recorder: _Recorder, result: TrainResult, frozen: str) -> Mapping[str, Any]:
+        """Keep the weights, and the model in memory for predictions; what is recorded of the phase."""
+        from finetrial.models.params import count
+
+        keep(self.adapted, self.context.folder, self._parent)
+        self.context.shared[LIVE] = ((self.context.stage_id, "latest", ""), self.adapted)
+        counts = count(self.model)
         return {"curve": recorder.curve(result.curve), "steps": result.steps, "tokens": result.tokens,
                 "target_tokens": result.target_tokens, "epochs": result.epochs, "final_loss": result.final_loss,
                 "skipped_steps": result.skipped_steps, "seconds": result.seconds,
                 "params_total": counts.total, "params_trainable": counts.trainable, "frozen_digest": frozen,
-                "stored_bytes": _stored_bytes(context, adapted), "answer_digest": adapted.digest}
+                "stored_bytes": _stored_bytes(self.context, self.adapted), "answer_digest": self.adapted.digest}
 
 
 def training_rows(spec: Mapping[str, Any], context: StageContext) -> TokenDataset:

@@ -198,7 +198,7 @@ def test_a_stage_that_heeds_its_deadline(laboratory):
 
 
 def test_a_stage_that_does_not_heed_it_is_killed_with_its_children(laboratory, monkeypatch):
-    monkeypatch.setattr("finetrial.run.execute.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("finetrial.run.running.GRACE_SECONDS", 0.0)
     monkeypatch.setattr("finetrial.run.execute.TICK_SECONDS", 0.05)
     record = laboratory.execute(laboratory.stage("slow", do="hang"), timeout_seconds=0.5).found("slow").record
     assert record.outcome is Outcome.TIMEOUT and "0.5 s" in record.message

@@ -37,6 +37,22 @@ class Bench:
     def run(self, name: str, *, fresh: bool = False) -> StageInput:
         if name in self.done and not fresh:
             return self.done[name]
+        stage, context = self.opened(name)
+        values = catalog.find("stage", stage.kind)().run(context)
+        self.execution = context.execution
+        self.done[name] = StageInput(_record(stage, values), context.folder)
+        return self.done[name]
+
+    def run_together(self, *names: str) -> None:
+        opened = [self.opened(name) for name in names]
+        for _, context in opened:
+            context.shared = {}
+        results = catalog.find("stage", "train")().run_together([context for _, context in opened])
+        for name, (stage, context), values in zip(names, opened, results, strict=True):
+            self.done[name] = StageInput(_record(stage, values), context.folder)
+            self.shared, self.execution = context.shared, context.execution
+
+    def opened(self, name: str) -> tuple[Stage, StageContext]:
         stage = self.stages[name]
         inputs = {label: self.run(str(source)) for label, source in stage.inputs.items()}
         folder = self.folder / f"{len(list(self.folder.iterdir()))}"
@@ -45,10 +61,7 @@ class Bench:
             stage_id=name, spec=stage.spec, inputs=inputs, folder=folder, checkpoint=folder / "checkpoint",
             device="cpu", micro_batch=None, log=logging.getLogger("test"), progress=lambda what: None,
             shared=self.shared, locations=stage.locations, cache=self.cache)
-        values = catalog.find("stage", stage.kind)().run(context)
-        self.execution = context.execution
-        self.done[name] = StageInput(_record(stage, values), folder)
-        return self.done[name]
+        return stage, context
 
 
 def _record(stage: Stage, values: Any) -> Record:
@@ -157,6 +170,47 @@ def test_states_of_frozen_blocks_are_shared_by_cells_and_change_no_bit(tmp_path:
     assert found[:2] == found[2:] and found[0] != found[1]
     assert [entry["frozen_prefix"]["batches_computed"] for entry in noted] == [0, 0]
     assert noted[0]["frozen_prefix"]["batches_read"] == 6 + 2
+
+
+def test_cells_trained_together_record_what_they_record_alone(tmp_path: Path) -> None:
+    """Two ranks and two rates; predictions by the live model and from files agree."""
+    arms = [{"name": f"lora-r{rank}", "components": f"lora:rank={rank}", "learning_rates": [0.01, 0.1]} for rank in (2, 4)]
+    content = {**tiny_content(tmp_path), "arms": arms, "controls": {"reference": "lora-r2"}, "hypotheses": []}
+    plan = build(parse_study(content, "study"), relative_to=tmp_path)
+    names = [f"train/{phase(arm, rate, seed)}" for arm, rate, seed in
+             (("lora-r2", "0.01", 0), ("lora-r2", "0.1", 1), ("lora-r4", "0.1", 0))]
+    benches = []
+    for side in ("together", "alone"):
+        (tmp_path / side).mkdir()
+        benches.append(Bench(plan, tmp_path / side))
+    together, alone = benches
+    kind = catalog.find("stage", "train")
+    assert len({json.dumps(kind.shared_by_stack(together.stages[name].spec), sort_keys=True) for name in names}) == 1
+    together.run_together(*names)
+    assert together.execution == {"stacked_cells": 3}
+    for name in names:
+        found, expected = together.done[name], alone.run(name)
+        for value in ("steps", "tokens", "params_total", "params_trainable", "frozen_digest", "stored_bytes",
+                      "optimizer_bytes"):
+            assert found.record.values.get(value) == expected.record.values.get(value)
+        assert found.record.values["final_loss"] == pytest.approx(expected.record.values["final_loss"], rel=1e-4)
+        assert sorted(path.name for path in found.folder.rglob("*")) == sorted(p.name for p in expected.folder.rglob("*"))
+        predicted = name.replace("train/", "predict/") + "/new-test"
+        live = losses(together.run(predicted).folder)
+        np.testing.assert_allclose(live, losses(alone.run(predicted).folder), rtol=1e-3)
+        together.shared.pop(LIVE, None)
+        np.testing.assert_array_equal(losses(together.run(predicted, fresh=True).folder), live)
+
+
+def test_what_is_trained_alone(tmp_path: Path) -> None:
+    kind = catalog.find("stage", "train")
+    plan = build(parse_study(tiny_content(tmp_path), "study"), relative_to=tmp_path)
+    [full] = [stage for stage in plan.stages if stage.id == f"train/{phase('full', '0.01')}"]
+    [lora] = [stage for stage in plan.stages if stage.id == f"train/{phase('lora-r2', '0.1')}"]
+    assert kind.shared_by_stack(full.spec) is None and kind.shared_by_stack(lora.spec) is not None
+    assert kind.shared_by_stack({**lora.spec, "quantization": "nf4"}) is None
+    assert kind.shared_by_stack({**lora.spec, "training": {**lora.spec["training"], "precision": "fp16"}}) is None
+    assert kind.shared_by_stack({**lora.spec, "phase": 2}) is None  # it goes on with an adapter of its own
 
 
 def test_a_profile_counts_what_training_counts(bench: Bench) -> None:

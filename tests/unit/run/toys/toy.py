@@ -25,6 +25,27 @@ class Toy(StageKind):
     def batch_rows(cls, spec):
         return spec.get("rows")
 
+    @classmethod
+    def shared_by_stack(cls, spec):
+        return {"alike": spec["alike"]} if "alike" in spec else None
+
+    def run_together(self, contexts):
+        """Each as it would be alone; the whole fails or dies if a file `memory` beside any of them says so."""
+        for context in contexts:
+            trouble = Path(context.locations["memory"])
+            if trouble.exists():
+                if trouble.read_text() == "die":
+                    os.kill(os.getpid(), signal.SIGKILL)
+                raise RuntimeError("CUDA out of memory")
+        found = []
+        for context in contexts:
+            context.execution["stacked_cells"] = len(contexts)
+            try:
+                found.append(self.run(context))
+            except (Diverged, StageTimeout) as error:
+                found.append(error)
+        return found
+
     def run(self, context: StageContext):
         if "started" in context.locations:
             with open(context.locations["started"], "a") as file:
