@@ -42,7 +42,7 @@ def stacked(jobs: Iterable[list[StageState]], most: int) -> Iterator[tuple[list[
 
 def _stack_key(state: StageState) -> str | None:
     """What a stage has in common with all that it can share a pass with; None if it must be computed alone."""
-    if not state.stacks:
+    if not state.stacks or state.stage.activation_checkpointing:
         return None
     kind: type[StageKind] = catalog.find("stage", state.stage.kind)
     shared = kind.shared_by_stack(state.stage.spec)

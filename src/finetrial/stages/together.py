@@ -32,7 +32,7 @@ def shared_by_stack(spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
     no loss scaler, whose state would be one cell's.
     """
     training, components = Training.model_validate(spec["training"]), spec["components"]
-    if len(components) != 1 or training.precision == "fp16" or training.activation_checkpointing or "quantization" in spec:
+    if len(components) != 1 or training.precision == "fp16" or "quantization" in spec:
         return None
     [component] = components
     method = component.get("method")
