@@ -17,7 +17,8 @@ from finetrial.cli.output import console, heading, indented, note, say
 from finetrial.cli.study import Changes, find_study
 from finetrial.plan.bases import resolve_base
 from finetrial.plan.fetch import fetch_study
-from finetrial.spec.study import Study, TaskUse
+from finetrial.spec.study import Study
+from finetrial.spec.uses import TaskUse
 from finetrial.tasks.base import Examples, MiningReport, Split
 from finetrial.tasks.flaws import flawed
 

@@ -18,7 +18,8 @@ from finetrial.run.collect import collect
 from finetrial.run.provenance import environment
 from finetrial.run.store import Store
 from finetrial.run.trial import RunOptions, Trial, lookup_in_store, resolve_device, run_study
-from finetrial.spec.study import Base, Limits, Study
+from finetrial.spec.study import Limits, Study
+from finetrial.spec.uses import Base
 
 REPORT_SECONDS = 12.0  # collecting, analysing, drawing
 

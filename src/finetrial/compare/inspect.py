@@ -19,6 +19,7 @@ from finetrial.tasks.base import Example, Examples, Task
 from finetrial.tasks.pieces import USED_SPLITS
 
 SAMPLE_ROWS = 400
+LARGE_BYTES, MOST_ROWS = 64 << 20, 20_000  # of a larger file so many rows are drawn: more than a comparison trains on
 FEWEST_ROWS = 3  # of each split
 LEFT_OUT_FILE = "keep.jsonl"
 
@@ -53,21 +54,22 @@ def task_for(path: Path, columns: Mapping[str, str] | None = None) -> Task:
     from finetrial.tasks.text import Text
     from finetrial.tasks.user_rows import kind_of
 
-    if not path.exists() and (options := hub_options(str(path))) is not None:
-        first = next(iter(Text.model_validate(options).files().values()))[0]
-        read = Text if first.suffix == ".txt" or kind_of(first, columns or {}) == "text" else PromptCompletion
-        return read.model_validate({**options, "columns": dict(columns or {})})
-    if not path.is_file():
-        reason = "is a folder" if path.is_dir() else "does not exist"
-        raise DataError(f"data file {path} {reason}", f"paths are relative to {Path.cwd()}")
-    whole = str(path.resolve())
-    if path.suffix == ".txt":
+    options: dict[str, Any] | None = None if path.exists() else hub_options(str(path))
+    if options is None:
+        if not path.is_file():
+            reason = "is a folder" if path.is_dir() else "does not exist"
+            raise DataError(f"data file {path} {reason}", f"paths are relative to {Path.cwd()}")
+        options = {"path": str(path.resolve())}
+    files = [file for of_split in Text.model_validate(options).files().values() for file in of_split]
+    if sum(file.stat().st_size for file in files) > LARGE_BYTES:
+        options["max_rows"] = MOST_ROWS
+    if files[0].suffix == ".txt":
         if columns:
             raise DataError(f"{path} is plain text and has no columns", "leave out --columns, or give a .jsonl or .csv")
-        return Text(path=whole)
-    named = dict(columns or {})
-    return Text(path=whole, columns=named) if kind_of(path, named) == "text" else PromptCompletion(path=whole,
-                                                                                                 columns=named)
+        return Text.model_validate(options)
+    options["columns"] = dict(columns or {})
+    reads = Text if kind_of(files[0], options["columns"]) == "text" else PromptCompletion
+    return reads.model_validate(options)
 
 
 def inspect(path: Path, tokenizer: Any, columns: Mapping[str, str] | None = None) -> Inspected:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 from finetrial.errors import DataError, ModelError, unknown
 from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
 from finetrial.plan.hub_configs import known_config
-from finetrial.spec.study import Base
+from finetrial.spec.uses import Base
 
 if TYPE_CHECKING:
     from finetrial.tasks.sources.hub import Say, Snapshot

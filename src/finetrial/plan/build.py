@@ -30,7 +30,8 @@ from finetrial.plan.specs import Resolved
 from finetrial.records.table import CellKey
 from finetrial.spec.arm import Arm
 from finetrial.spec.slots import State
-from finetrial.spec.study import BASE_ARM, Sequence, Study, TaskUse, joined_tasks, slot_states
+from finetrial.spec.study import BASE_ARM, Sequence, Study, joined_tasks, slot_states
+from finetrial.spec.uses import TaskUse
 from finetrial.stages.base import Source
 
 __all__ = ["ArmRun", "Resolved", "arm_runs", "build"]

@@ -26,7 +26,8 @@ from finetrial.records.record import Outcome, Record
 from finetrial.records.results import Cost, Point, WeightChange
 from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
 from finetrial.scorers.base import Scorer
-from finetrial.spec.study import Study, TaskUse
+from finetrial.spec.study import Study
+from finetrial.spec.uses import TaskUse
 from finetrial.stages.base import StageInput
 from finetrial.stages.predict import PREDICTIONS
 from finetrial.stages.probe import PROBE

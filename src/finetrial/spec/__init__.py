@@ -5,7 +5,8 @@ from finetrial.spec.claims import PublishedClaim
 from finetrial.spec.hypothesis import Contrast, Hypothesis
 from finetrial.spec.match import Match
 from finetrial.spec.slots import Carry
-from finetrial.spec.study import Base, Evaluation, Limits, Sequence, Study, TaskUse
+from finetrial.spec.study import Evaluation, Limits, Sequence, Study
+from finetrial.spec.uses import Base, TaskUse
 
 __all__ = ["Arm", "Base", "Carry", "Component", "Contrast", "Controls", "Evaluation", "Hypothesis", "Limits",
            "Match", "PositiveControl", "PublishedClaim", "Sequence", "Study", "TaskUse"]

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Self
 
+from pydantic import Field
+
 from finetrial.errors import DataError
 from finetrial.fingerprint import key_of
 from finetrial.tasks.base import Split
@@ -34,6 +36,7 @@ class HubFiles(LocalTask):
 
     repository: str | None = None
     revision: str = "main"
+    max_rows: int | None = Field(default=None, ge=1)  # of each split's files, by a draw that depends on content only
 
     @property
     def origin(self) -> str:

@@ -8,6 +8,8 @@ others, with a count; a named cluster in several files is refused.
 
 from __future__ import annotations
 
+import hashlib
+import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -17,10 +19,11 @@ from typing import ClassVar
 from pydantic import model_validator
 
 from finetrial.errors import DataError
-from finetrial.fingerprint import file_digest, key_of
+from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
 from finetrial.tasks.base import Example, Examples, Split, Task
 from finetrial.tasks.near_duplicates import near_duplicates
 from finetrial.tasks.pieces import USED_SPLITS, content_id, counts
+from finetrial.tasks.sources.wheels import cache_root
 from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "val", "train")
@@ -71,18 +74,18 @@ class LocalTask(Task):
 
     def source_digest(self) -> str:
         """Digest of the files' bytes and of which split each is."""
-        return key_of([[split, file_digest(path)] for split, [path] in self.files().items()])
+        return key_of([[split, remembered_digest(path, cache_root() / DIGESTS)] for split, [path] in self.files().items()])
 
-    def examples_from(self, read: Callable[[Path], Sequence[LocalRow]]) -> Examples:
-        """Rows of all files with clusters and splits."""
+    def examples_from(self, read: Callable[[Path], Iterable[LocalRow]], max_rows: int | None = None) -> Examples:
+        """Rows of all files with clusters and splits; at most `max_rows` of each split's files."""
         files = self.files()
         rows: list[tuple[Split | None, LocalRow]] = []
+        dropped: Counter[str] = Counter({"exact duplicate": 0, "prompt in a held-out split": 0})
         for split, paths in files.items():
-            own = [row for path in paths for row in read(path)]
+            own = drawn((row for path in paths for row in read(path)), max_rows, dropped)
             if not own:
                 raise DataError(f"{paths[0]} has no rows", "expected text, or rows with columns")
             rows += [(split, row) for row in own]
-        dropped: Counter[str] = Counter({"exact duplicate": 0, "prompt in a held-out split": 0})
         rows = unique_rows(rows, dropped)
         if None in files:
             own_rows = [row for _, row in rows]
@@ -98,18 +101,33 @@ def read_text(path: Path) -> str:
     return decoded(path.read_bytes(), path)
 
 
-def decoded(data: bytes, path: Path) -> str:
-    """The bytes of `path` as UTF-8 text with \\n line ends. Raises DataError naming the line that is not."""
+def decoded(data: bytes, path: Path, *, first_line: int = 1) -> str:
+    """The bytes of `path`, from a line on, as UTF-8 text with \\n line ends. Raises DataError naming the line that is
+    not."""
     if b"\0" in data:
-        line = data[:data.index(b"\0")].count(b"\n") + 1
+        line = first_line + data[:data.index(b"\0")].count(b"\n")
         raise DataError(f"{path}, line {line}: byte 0x00; the file is binary, or text in UTF-16",
                         "save the file as UTF-8 text")
     try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n")
+        return data.decode("utf-8-sig" if first_line == 1 else "utf-8").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
-        line = data[:error.start].count(b"\n") + 1
+        line = first_line + data[:error.start].count(b"\n")
         raise DataError(f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8",
                         "save the file as UTF-8") from error
+
+
+def drawn(rows: Iterable[LocalRow], limit: int | None, dropped: Counter[str]) -> list[LocalRow]:
+    """At most `limit` rows, those whose ids have the smallest digests, in their order; the others are counted. Holds no
+    more rows than that."""
+    if limit is None:
+        return list(rows)
+    kept: list[tuple[int, int, LocalRow]] = []  # a heap, the largest digest first
+    number = 0
+    for number, row in enumerate(rows, start=1):
+        ranked = (-int.from_bytes(hashlib.sha256(row.id.encode()).digest()[:8]), number, row)
+        (heapq.heappush if len(kept) < limit else heapq.heappushpop)(kept, ranked)
+    dropped["above max_rows"] += number - len(kept)
+    return [row for _, _, row in sorted(kept, key=lambda ranked: ranked[1])]
 
 
 def unique_rows(rows: Sequence[tuple[Split | None, LocalRow]],

@@ -12,7 +12,7 @@ reads them (`metrics: [rouge-l, exact-match]`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -53,7 +53,7 @@ class PromptCompletion(HubFiles):
 
     def load(self) -> Examples:
         """Raises DataError for a file that is missing, empty, not UTF-8 or has a bad row (file and line named)."""
-        return self.examples_from(self._read)
+        return self.examples_from(self._read, self.max_rows)
 
     def render(self, example: Example) -> tuple[Segment, ...]:
         """The prompt is what may be cut; of a conversation, the turns before the last question."""
@@ -78,13 +78,13 @@ class PromptCompletion(HubFiles):
         return {"input": example.fields.get("history", "") + example.fields["prompt"],
                 "reference": example.fields["completion"]}
 
-    def _read(self, path: Path) -> list[LocalRow]:
+    def _read(self, path: Path) -> Iterator[LocalRow]:
         from finetrial.tasks.user_rows import kind_of, read_rows
 
-        kind = kind_of(path, self.columns)
-        if kind == "messages":
-            return [_conversation(record) for record in read_rows(path, kind, self.columns)]
-        return [_pair(record) for record in read_rows(path, "pairs", self.columns)]
+        if kind_of(path, self.columns) == "messages":
+            yield from map(_conversation, read_rows(path, "messages", self.columns))
+        else:
+            yield from map(_pair, read_rows(path, "pairs", self.columns))
 
 
 def _pair(record: Record) -> LocalRow:

@@ -8,6 +8,7 @@ ends.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
@@ -37,20 +38,21 @@ class Text(HubFiles):
 
     def load(self) -> Examples:
         """Raises DataError for a file that is missing, empty, not UTF-8 or has a bad row (file and line named)."""
-        return self.examples_from(self._read)
+        return self.examples_from(self._read, self.max_rows)
 
     def render(self, example: Example) -> tuple[Segment, ...]:
         """One target; what exceeds the sequence length is cut off and counted as lost."""
         return (Segment(example.fields["text"], loss=True, cuttable=True),)
 
-    def _read(self, path: Path) -> list[LocalRow]:
+    def _read(self, path: Path) -> Iterator[LocalRow]:
         if path.suffix == ".txt":
-            return [row for number, document in enumerate(text_documents(read_text(path)), start=1)
-                    for row in _rows(document, "", "", f"{path}, piece {number}")]
+            for number, document in enumerate(text_documents(read_text(path)), start=1):
+                yield from _rows(document, "", "", f"{path}, piece {number}")
+            return
         from finetrial.tasks.user_rows import read_rows, row_cluster, row_id
 
-        return [row for record in read_rows(path, "text", self.columns)
-                for row in _rows(record.text("text"), row_id(record), row_cluster(record), record.where)]
+        for record in read_rows(path, "text", self.columns):
+            yield from _rows(record.text("text"), row_id(record), row_cluster(record), record.where)
 
 
 def _rows(document: str, name: str, cluster: str, source: str) -> list[LocalRow]:

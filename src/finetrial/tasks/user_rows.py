@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetrial.errors import DataError, unknown
-from finetrial.tasks.sources.records import Record, columns_of, missing_column, read_records
+from finetrial.tasks.sources.records import Record, columns_of, iterate_records, missing_column
 
 Kind = Literal["text", "pairs", "messages"]
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {"pairs": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
@@ -70,7 +70,7 @@ def check_columns(columns: Mapping[str, str], kinds: Sequence[Kind]) -> None:
 def read_rows(path: Path, kind: Kind, columns: Mapping[str, str]) -> Iterator[Record]:
     """Every row, with the columns of its kind. Raises DataError for a row of another kind, or without its columns."""
     named = {name: columns.get(name, name) for name in COLUMNS[kind]}
-    for record in read_records(path, (), (*COLUMNS[kind], *BESIDE), columns):
+    for record in iterate_records(path, (), (*COLUMNS[kind], *BESIDE), columns):
         for column, name in named.items():
             if name not in record.there:
                 other = _kind_in(record.there, columns)

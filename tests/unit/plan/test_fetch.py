@@ -18,7 +18,8 @@ from finetrial.plan.bases import resolve_base
 from finetrial.plan.build import build
 from finetrial.plan.fetch import fetch_study
 from finetrial.spec.io import parse_study
-from finetrial.spec.study import Base, Study
+from finetrial.spec.study import Study
+from finetrial.spec.uses import Base
 
 MODEL, PROBLEMS = "owner/tiny", "openai/openai_humaneval"
 HUB_BASE = {"name": "tiny", "source": MODEL}

@@ -15,7 +15,8 @@ from finetrial.records.results import Point, Results
 from finetrial.records.table import CellKey, Items, ItemScores, Table
 from finetrial.report import build
 from finetrial.spec import Study
-from finetrial.spec.study import BASE_ARM, TaskUse
+from finetrial.spec.study import BASE_ARM
+from finetrial.spec.uses import TaskUse
 from finetrial.studies.as_published import perplexity
 
 LOSS = {"full": 3.0, "r8": 3.4, "lora-r8": 3.4, "r32": 3.2, "lora-r32": 3.2}  # by the beginning of an arm's name

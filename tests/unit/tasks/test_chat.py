@@ -15,7 +15,7 @@ from finetrial.models.load import load_tokenizer
 from finetrial.plan.bases import resolve_base
 from finetrial.plan.build import build
 from finetrial.spec.io import parse_study
-from finetrial.spec.study import Base
+from finetrial.spec.uses import Base
 from finetrial.tasks.base import Example, Task
 from finetrial.tasks.chat import DAY, in_chat_form
 from finetrial.tasks.encode import encode_examples, encode_prompts

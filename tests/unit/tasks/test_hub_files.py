@@ -91,3 +91,24 @@ def test_a_file_that_is_not_there_is_no_data_set() -> None:
     assert hub_options("data/rows.jsonl") is None
     with pytest.raises(DataError, match="does not exist"):
         task_for(Path("./nothing/here/rows.jsonl"))
+
+
+def test_of_too_many_rows_the_same_are_drawn_whatever_their_order(tmp_path: Path) -> None:
+    rows = texts(0, 500)
+    there, back = tmp_path / "there.jsonl", tmp_path / "back.jsonl"
+    there.write_bytes(lines(rows))
+    back.write_bytes(lines(rows[::-1]))
+    first, second = (Text(path=str(path), max_rows=60).load() for path in (there, back))
+    assert {row.id for row in first.rows} == {row.id for row in second.rows} and len(first.rows) == 60
+    assert first.report.dropped["above max_rows"] == 440
+    assert len(Text(path=str(there), max_rows=500).load().rows) == 500
+
+
+def test_compare_draws_from_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "large.jsonl"
+    path.write_bytes(lines(texts(0, 300)))
+    assert task_for(path).max_rows is None  # type: ignore[attr-defined]
+    monkeypatch.setattr("finetrial.compare.inspect.LARGE_BYTES", 1_000)
+    monkeypatch.setattr("finetrial.compare.inspect.MOST_ROWS", 50)
+    task = task_for(path)
+    assert task.max_rows == 50 and len(task.load().rows) == 50  # type: ignore[attr-defined]

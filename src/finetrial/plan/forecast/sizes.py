@@ -12,7 +12,8 @@ from finetrial.plan.forecast.shapes import ModelShapes
 from finetrial.plan.forecast.trained import Trained, methods_of, trained_by
 from finetrial.plan.specs import Resolved
 from finetrial.spec.arm import Arm
-from finetrial.spec.study import Study, TaskUse
+from finetrial.spec.study import Study
+from finetrial.spec.uses import TaskUse
 
 
 @dataclass

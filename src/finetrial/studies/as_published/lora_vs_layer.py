@@ -21,7 +21,7 @@ from finetrial.spec import (
     Study,
     TaskUse,
 )
-from finetrial.spec.study import Sampling
+from finetrial.spec.uses import Sampling
 from finetrial.studies.as_published import (
     EVERY_FLAW,
     arm_along,

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 import gzip
-import io
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -23,6 +22,7 @@ FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 FORMATS_TOLD = ".jsonl, .json or .csv (also with .gz), or .parquet"
 TRUTH = {"true": True, "false": False}
 BATCH_ROWS = 1_000
+MOST_CELL_CHARACTERS = (1 << 31) - 1  # a cell of a .csv may hold an article
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,27 @@ class Record:
 
 def read_records(path: Path, required: Sequence[str], optional: Sequence[str] = (),
                  names: Mapping[str, str] | None = None) -> list[Record]:
+    """The rows of a file, as `iterate_records` gives them one by one."""
+    return list(iterate_records(path, required, optional, names))
+
+
+def iterate_records(path: Path, required: Sequence[str], optional: Sequence[str] = (),
+                    names: Mapping[str, str] | None = None) -> Iterator[Record]:
     """The rows of a file with these columns; `names` says how the file calls a column, where it differs.
 
-    Raises DataError for an unknown format, a damaged file, a row that cannot be read, and a missing column (with the
-    columns that are there).
+    A .jsonl, .csv or .parquet is read as it goes, so that it may be larger than the memory. Raises DataError for an
+    unknown format, a damaged file, a row that cannot be read, and a missing column (with the columns that are there).
     """
     named = {column: (names or {}).get(column, column) for column in (*required, *optional)}
-    records = []
+    is_empty = True
     for values, where in _found(path, list(named.values())):
+        is_empty = False
         for column in required:
             if named[column] not in values:
                 raise missing_column(column, named[column], values, where)
-        records.append(Record({column: values.get(name) for column, name in named.items()}, where, values.keys()))
-    if not records:
+        yield Record({column: values.get(name) for column, name in named.items()}, where, values.keys())
+    if is_empty:
         raise DataError(f"{path} has no rows", f"expected the columns {', '.join(named[name] for name in required or named)}")
-    return records
 
 
 def columns_of(path: Path) -> tuple[Collection[str], str]:
@@ -107,21 +113,21 @@ def _found(path: Path, wanted: Sequence[str]) -> Iterable[tuple[dict[str, Any], 
         raise DataError(f"{path}: a data file is {FORMATS_TOLD}, not {path.suffix or 'nothing'!r}", "rename or convert it")
     if suffix == ".parquet":
         return _parquet(path, wanted)
-    return {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv}[suffix](_text(path), path)
+    return {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv}[suffix](path)
 
 
-def _text(path: Path) -> str:
-    data = path.read_bytes()
-    if path.suffix == ".gz":
+def _lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, perhaps compressed, with their ends, which are \\n."""
+    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
         try:
-            data = gzip.decompress(data)
-        except (OSError, EOFError, zlib.error) as error:
+            for number, line in enumerate(stream, start=1):
+                yield decoded(line, path, first_line=number)
+        except (gzip.BadGzipFile, EOFError, zlib.error) as error:
             raise DataError(f"{path} is no intact gzip file: {error}", "fetch or make it again") from error
-    return decoded(data, path)
 
 
-def _json_lines(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    for number, line in enumerate(text.split("\n"), start=1):
+def _json_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    for number, line in enumerate(_lines(path), start=1):
         if line.strip():
             where = f"{path}, line {number}"
             try:
@@ -132,9 +138,9 @@ def _json_lines(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             yield _object(value, where), where
 
 
-def _json_list(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+def _json_list(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     try:
-        rows = json.loads(text)
+        rows = json.loads("".join(_lines(path)))
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno})",
                         "expected one list of objects; objects line by line go into a .jsonl") from error
@@ -151,9 +157,9 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _csv(text: str, path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    before = csv.field_size_limit(max(csv.field_size_limit(), len(text) + 1))  # a cell may hold an article
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+def _csv(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    before = csv.field_size_limit(MOST_CELL_CHARACTERS)
+    reader = csv.reader(_lines(path), strict=True)
     try:
         header = next(reader, [])
         for cells in filter(None, reader):
