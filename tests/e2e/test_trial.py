@@ -51,6 +51,8 @@ def test_a_trial_leaves_everything_it_promises(undisturbed: Trial) -> None:
     assert {finding.hypothesis for finding in written.findings} == {"H1"}
     assert {cost.arm for cost in written.costs} == {"full", "lora-r2"}
     assert all(cost.peak_host_bytes is None or cost.peak_host_bytes > 0 for cost in written.costs)
+    assert all(cost.predict_seconds and cost.predict_tokens and cost.repeats["tokens_per_second"] == (cost.tokens_per_second,)
+               for cost in written.costs)
 
 
 def test_the_second_time_nothing_is_computed(folder: Path, undisturbed: Trial) -> None:

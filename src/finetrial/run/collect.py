@@ -35,6 +35,8 @@ from finetrial.stages.score import MODEL, OUTPUTS, joined, read_columns, read_sc
 
 Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
 CURVE_METRIC = "nats-per-token"
+MEASURED = ("tokens_per_second", "predict_tokens_per_second", "swap_seconds", "peak_host_bytes",
+            "peak_device_allocated_bytes", "peak_device_reserved_bytes")  # by a profile, in each of its repeats
 STANDING = (Outcome.OOM, Outcome.DIVERGED)  # of training: another run would give the same
 
 
@@ -232,10 +234,13 @@ def _costs(study: Study, plan: Plan, lookup: Lookup) -> list[Cost]:
 
 def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any, lookup: Lookup) -> Cost:
     """Parameters and bytes are exact; speed is the median over the profile's repeats."""
-    profiles = [found.record for stage in stages if (found := lookup(stage)) and found.record.outcome is Outcome.OK]
+    found = [lookup(stage) for stage in stages]
+    every = [None if one is None or one.record.outcome is not Outcome.OK else one.record for one in found]
+    profiles = [record for record in every if record is not None]
     trained = _trained(plan, base, arm, task, lookup)
     values = [record.values for record in profiles]
-    rate = _median(values, "tokens_per_second")
+    rate, predicted = _median(values, "tokens_per_second"), _median(values, "predict_tokens_per_second")
+    test = _test_tokens(plan, base, task, lookup)
     tokens = [record.values["tokens"] for record in trained]
     precision = study.training_of(study.arm(arm)).precision
     record = next(iter([*profiles, *trained]), None)
@@ -250,10 +255,20 @@ def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any,
         tokens_per_second=rate,
         train_seconds=statistics.median(tokens) / rate if tokens and rate else None,
         tuning_seconds=sum(tokens) / rate if tokens and rate else None,
+        predict_tokens=test, predict_tokens_per_second=predicted,
+        predict_seconds=test / predicted if test and predicted else None,
         swap_seconds=_median(values, "swap_seconds"),
+        repeats={name: tuple(None if record is None else record.values.get(name) for record in every)
+                 for name in MEASURED if any(row.get(name) is not None for row in values)},
         peak_host_bytes=_median_int(values, "peak_host_bytes"),
         peak_device_allocated_bytes=_median_int(values, "peak_device_allocated_bytes"),
         peak_device_reserved_bytes=_median_int(values, "peak_device_reserved_bytes"))
+
+
+def _test_tokens(plan: Plan, base: str, task: str, lookup: Lookup) -> int | None:
+    """The tokens of a task's test items, context included."""
+    data = lookup(plan.data[base, task])
+    return None if data is None else data.record.values["splits"].get("test", {}).get("num_tokens")
 
 
 def _trained(plan: Plan, base: str, arm: str, task: str, lookup: Lookup) -> list[Record]:
