@@ -1,46 +1,62 @@
-"""`--arms full,lora:r=8,lora:r=32` as arms, with learning rates for the size of the model."""
+"""`--arms full,lora:r=8,qlora:r=8` as arms, with learning rates for the size of the model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
-from finetrial.errors import UserError
+from finetrial.errors import MissingPackage, UserError
 from finetrial.methods.base import Method
+from finetrial.models.shapes import Quantization
 from finetrial.plan.allocate import spread
 from finetrial.spec import Arm, Component
 from finetrial.spec.model import plugin_from
 
 DEFAULT = "full,lora:r=8,lora:r=32"
+QLORA = "qlora"  # lora on a base whose matrices are held in 4 bits
 SHORT = {"r": "rank"}  # option names as people write them
 FULL_CENTRES = ((20e6, 3e-4), (2e8, 1e-4), (2e9, 3e-5))  # (up to so many parameters, centre of the grid)
 LARGE_CENTRE = 1e-5
 ADAPTER_FACTOR = 10.0  # Biderman et al. 2024; Schulman et al. 2025
 
 
-def parse_arms(text: str) -> dict[str, Method]:
-    """Methods by arm name: `lora:r=8` becomes `lora-r8`. Raises UserError for what is no method."""
-    methods: dict[str, Method] = {}
+@dataclass(frozen=True)
+class Way:
+    """A way to adapt a model: a method, and how the base is held."""
+
+    method: Method
+    quantization: Quantization | None = None
+
+
+def parse_arms(text: str) -> dict[str, Way]:
+    """Ways by arm name: `lora:r=8` becomes `lora-r8`. Raises UserError for what is no method, MissingPackage without
+    what QLoRA needs."""
+    ways: dict[str, Way] = {}
     for written in _separate(text):
+        quantization: Quantization | None = "nf4" if written.partition(":")[0] == QLORA else None
+        if quantization and find_spec("bitsandbytes") is None:
+            raise MissingPackage("bitsandbytes", "QLoRA", extra="qlora")
         try:
-            method = plugin_from("method", _long_names(written))
+            method = plugin_from("method", _long_names(written.removeprefix("q") if quantization else written))
         except ValueError as error:
             raise UserError(f"--arms: {written!r}: {error}", f"for example --arms {DEFAULT}") from error
         name = _name(written)
-        if name in methods:
+        if name in ways:
             raise UserError(f"--arms: {written!r} is given twice", f"for example --arms {DEFAULT}")
-        methods[name] = method
-    if len(methods) < 2:
-        raise UserError(f"--arms {text!r} names {len(methods)} arm; a comparison needs at least two",
+        ways[name] = Way(method, quantization)
+    if len(ways) < 2:
+        raise UserError(f"--arms {text!r} names {len(ways)} arm; a comparison needs at least two",
                         f"for example --arms {DEFAULT}")
-    return methods
+    return ways
 
 
-def make_arms(methods: Mapping[str, Method], config: Mapping[str, Any], parameters: int | None,
-              rates: int) -> tuple[Arm, ...]:
+def make_arms(ways: Mapping[str, Way], parameters: int | None, rates: int) -> tuple[Arm, ...]:
     """Arms with `rates` learning rates each, around the method's centre for a model of so many parameters."""
-    return tuple(Arm(name=name, label=_label(name, method), components={"*": (Component(method=method),)},
-                     learning_rates=spread(centre(method, parameters), rates)) for name, method in methods.items())
+    return tuple(Arm(name=name, label=_label(way), components={"*": (Component(method=way.method),)},
+                     quantization=way.quantization, learning_rates=spread(centre(way.method, parameters), rates))
+                 for name, way in ways.items())
 
 
 def centre(method: Method, parameters: int | None) -> float:
@@ -49,17 +65,17 @@ def centre(method: Method, parameters: int | None) -> float:
     return full if method.kind in ("full", "unfreeze") else ADAPTER_FACTOR * full
 
 
-def fitting(methods: Mapping[str, Method], config: Mapping[str, Any], asked: bool) -> dict[str, Method]:
-    """The methods that the model can take. One that was asked for and does not fit is an error; a default is left."""
+def fitting(ways: Mapping[str, Way], config: Mapping[str, Any], asked: bool) -> dict[str, Way]:
+    """The ways that the model can take. One that was asked for and does not fit is an error; a default is left."""
     kept = {}
-    for name, method in methods.items():
+    for name, way in ways.items():
         try:
-            method.count_trainable(config)
+            way.method.count_trainable(config)
         except UserError:
             if asked:
                 raise
             continue
-        kept[name] = method
+        kept[name] = way
     return kept
 
 
@@ -89,9 +105,10 @@ def _long_names(written: str) -> str:
     return f"{name}{colon}{','.join(options)}"
 
 
-def _label(name: str, method: Method) -> str:
+def _label(way: Way) -> str:
+    method = way.method
     if method.kind == "full":
         return "full fine-tuning"
     options = ", ".join(f"{option}={value}" for option, value in method.model_dump(exclude_defaults=True).items())
-    shown = {"lora": "LoRA"}.get(method.kind, method.kind)
+    shown = "QLoRA" if way.quantization else {"lora": "LoRA"}.get(method.kind, method.kind)
     return f"{shown} {options.replace('rank=', 'r=')}".strip() if options else f"{shown} r={getattr(method, 'rank', '')}"

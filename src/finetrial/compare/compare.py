@@ -15,9 +15,10 @@ from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.power import Forecast, forecast_power
 from finetrial.run.collect import collect
+from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
 from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions, Trial, lookup_in_store, resolve_device, run_study
+from finetrial.run.trial import RunOptions, Trial, lookup_in_store, run_study
 from finetrial.spec.study import Limits, Study
 from finetrial.spec.uses import Base
 
@@ -57,9 +58,9 @@ def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned], 
     timing = time_arms(request, options)
     if len(timing.arms) < 2:
         why = "; ".join(f"{name}: {outcome}" for name, outcome in timing.left_out.items())
-        raise UserError(f"{len(timing.arms)} of {len(request.methods)} arms can be run ({why})",
+        raise UserError(f"{len(timing.arms)} of {len(request.ways)} arms can be run ({why})",
                         f"a comparison needs two; the logs lie below {options.runs}; choose smaller arms or model")
-    request = replace(request, methods={name: request.methods[name] for name in timing.arms})
+    request = replace(request, ways={name: request.ways[name] for name in timing.arms})
     grid = _grid(asked, timing, request, time.monotonic() - began)
     study = design.study_of(request, grid)
     say(Planned(study, grid, request, timing.left_out, _power(study, options)))
@@ -72,14 +73,14 @@ def look(asked: Comparison, runs: Path) -> design.Request:
     from finetrial.models.shapes import count_parameters
 
     base = find_base(asked.model, asked.revision)
-    methods = arms.fitting(arms.parse_arms(asked.arms or arms.DEFAULT), base.config, asked.arms is not None)
+    ways = arms.fitting(arms.parse_arms(asked.arms or arms.DEFAULT), base.config, asked.arms is not None)
     tokenizer = load_tokenizer(base.folder)
     learn = inspect(asked.learn, tokenizer, asked.columns)
     name, keep = design.study_name(asked.learn), None
     if asked.keep is not None:
         keep = inspect(asked.keep, tokenizer, asked.keep_columns)
         keep = apart(keep, learn, runs / f"{name}-custom-{design.SIZE}", tokenizer)
-    return design.Request(base, count_parameters(base.config), methods, learn, keep, asked.limits, name)
+    return design.Request(base, count_parameters(base.config), ways, learn, keep, asked.limits, name)
 
 
 def find_base(model: str, revision: str | None) -> ResolvedBase:

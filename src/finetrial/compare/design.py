@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetrial.compare.arms import make_arms
+from finetrial.compare.arms import Way, make_arms
 from finetrial.compare.inspect import Inspected
 from finetrial.errors import UserError
-from finetrial.methods.base import Method
 from finetrial.plan.allocate import MIN_STEPS, Allocation, Speed, allocate
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec import Base, Contrast, Controls, Hypothesis, PositiveControl, Study, TaskUse
@@ -41,11 +40,11 @@ EFFORTS = (Effort(4096, 200, 60, 4), Effort(2048, 120, 40, 2), Effort(1024, 60, 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked: methods by arm name, the data, the limits under which to recommend."""
+    """What was asked: ways to adapt by arm name, the data, the limits under which to recommend."""
 
     base: ResolvedBase
     parameters: int | None
-    methods: Mapping[str, Method]
+    ways: Mapping[str, Way]
     learn: Inspected
     keep: Inspected | None
     limits: Limits
@@ -101,9 +100,10 @@ def timed_study(request: Request) -> Study:
 
 def study_of(request: Request, grid: Grid) -> Study:
     """The study that is run, and written as study.yaml."""
-    arms = make_arms(request.methods, request.base.config, request.parameters, grid.rates)
+    arms = make_arms(request.ways, request.parameters, grid.rates)
     roles = {LEARN: "learn", KEEP: "outside"}
     reference = arms[0].name
+    held = ("quantization",) if any(arm.quantization for arm in arms) else ()
     return Study(
         name=request.name, scale="custom", size=SIZE,
         question=f"Which way of adapting {request.base.name} learns the new data best, and what does it forget?",
@@ -113,7 +113,7 @@ def study_of(request: Request, grid: Grid) -> Study:
         hypotheses=_hypotheses({arm.name: arm.title for arm in arms}, has_keep=request.keep is not None),
         training=Training(budget=Budget(amount=grid.steps, unit="steps"), sequence_length=request.row_tokens,
                           batch_sequences=_batch(request, grid.effort), evaluations=grid.effort.evaluations),
-        seeds=tuple(range(grid.seeds)), factors=("method", "rank", "targets"), limits=request.limits)
+        seeds=tuple(range(grid.seeds)), factors=("method", "rank", "targets", *held), limits=request.limits)
 
 
 def grid_for(seconds: float, timed: Mapping[str, Timed], processes: float, request: Request,

@@ -12,9 +12,10 @@ from finetrial.compare import design
 from finetrial.plan.build import build
 from finetrial.records.record import Outcome
 from finetrial.run.execute import execute
+from finetrial.run.place import default_jobs, resolve_device
 from finetrial.run.provenance import environment
 from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions, default_jobs, resolve_device, run_folder
+from finetrial.run.trial import RunOptions, run_folder
 from finetrial.stages.base import StageInput
 from finetrial.stages.profile import MEASURED_STEPS, PREDICTED_ROWS, WARMUP_STEPS
 

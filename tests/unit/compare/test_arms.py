@@ -8,9 +8,9 @@ import pytest
 
 from finetrial.cli.comparing import Asked, read_limits
 from finetrial.cli.quantities import read_seconds
-from finetrial.compare.arms import centre, fitting, make_arms, parse_arms
+from finetrial.compare.arms import Way, centre, fitting, make_arms, parse_arms
 from finetrial.compare.inspect import task_for
-from finetrial.errors import DataError, UserError
+from finetrial.errors import DataError, MissingPackage, UserError
 from finetrial.methods.full import Full
 from finetrial.methods.lora import Lora
 
@@ -19,8 +19,20 @@ GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "vocab_size": 99, "n_p
 
 def test_arms_and_their_options() -> None:
     methods = parse_arms("full, lora:r=8, lora:r=32,targets=all-linear")
-    assert methods == {"full": Full(), "lora-r8": Lora(rank=8),
-                       "lora-r32-all-linear": Lora(rank=32, targets="all-linear")}
+    assert methods == {"full": Way(Full()), "lora-r8": Way(Lora(rank=8)),
+                       "lora-r32-all-linear": Way(Lora(rank=32, targets="all-linear"))}
+
+
+def test_qlora_is_lora_on_a_base_in_4_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetrial.compare.arms.find_spec", lambda name: object())
+    ways = parse_arms("lora:r=8,qlora:r=8")
+    assert ways["qlora-r8"] == Way(Lora(rank=8), "nf4")
+    plain, quantized = make_arms(ways, 5_000_000, 3)
+    assert (plain.quantization, quantized.quantization) == (None, "nf4") and quantized.label == "QLoRA r=8"
+    assert plain.learning_rates == quantized.learning_rates
+    monkeypatch.setattr("finetrial.compare.arms.find_spec", lambda name: None)
+    with pytest.raises(MissingPackage, match="bitsandbytes"):
+        parse_arms("lora:r=8,qlora:r=8")
 
 
 @pytest.mark.parametrize(("text", "message"), [
@@ -34,12 +46,12 @@ def test_mistakes_are_explained(text: str, message: str) -> None:
 def test_rates_follow_the_size_of_the_model_and_the_method() -> None:
     assert centre(Full(), 5_000_000) == 3e-4 and centre(Full(), 124_000_000) == 1e-4
     assert centre(Full(), 7_000_000_000) == 1e-5 and centre(Lora(), 124_000_000) == pytest.approx(1e-3)
-    arms = make_arms({"full": Full(), "lora": Lora()}, GPT2, 5_000_000, 3)
+    arms = make_arms({"full": Way(Full()), "lora": Way(Lora())}, 5_000_000, 3)
     assert [len(arm.learning_rates) for arm in arms] == [3, 3] and arms[0].label == "full fine-tuning"
 
 
 def test_a_default_that_does_not_fit_is_left_out_and_an_asked_one_is_an_error() -> None:
-    methods = {"full": Full(), "lora-r32": Lora(rank=32)}
+    methods = {"full": Way(Full()), "lora-r32": Way(Lora(rank=32))}
     assert list(fitting(methods, GPT2, asked=False)) == ["full"]
     with pytest.raises(UserError, match="rank 32"):
         fitting(methods, GPT2, asked=True)
