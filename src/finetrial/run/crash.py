@@ -2,7 +2,8 @@
 
 A SIGKILL that is not ours comes from the kernel, for lack of memory, or from somebody. The kernel counts what it kills
 (`oom_kill` in /proc/vmstat). For lack of memory the stage is tried with half the micro-batch, down to one row; a kill
-by somebody must not change how a stage is computed, and is tried once more as it was.
+by somebody must not change how a stage is computed, and is tried once more as it was. A machine of a cluster that is
+lost says nothing about the stage at all: it is tried elsewhere.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from finetrial.records.record import Outcome
 
 VMSTAT = Path("/proc/vmstat")
+MOST_LOSSES = 5  # of machines under one stage: then it may be the stage that kills them
 
 
 @dataclass(frozen=True)
@@ -25,6 +27,8 @@ class Crash:
     rows: int | None  # micro-batch; None = this kind of stage has none
     kills: int  # how often this run has seen the stage killed before
     timeout_seconds: float | None = None  # set if we killed it for passing its deadline
+    lost: str = ""  # what became of the machine, where that is why
+    losses: int = 0  # how often that has happened to the stage in this run before
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,10 @@ def judge(crash: Crash) -> Again | Verdict:
     """What to do next."""
     if crash.timeout_seconds is not None:
         return Verdict(Outcome.TIMEOUT, f"killed: it ran on past its limit of {crash.timeout_seconds:g} s")
+    if crash.lost:
+        if crash.losses < MOST_LOSSES:
+            return Again(crash.lost)
+        return Verdict(Outcome.FAILED, f"lost with its machine {crash.losses + 1} times, last: {crash.lost}")
     if crash.status == -signal.SIGKILL:
         return _judge_kill(crash)
     if crash.status < 0:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,3 +59,18 @@ def replace_text(path: Path, text: str) -> None:
     with explained(path):
         partial.write_text(text, encoding="utf-8")
         os.replace(partial, path)
+
+
+def replace_folder(folder: Path, place: Path) -> None:
+    """Rename a folder, in the place of what is there already."""
+    replaced = folder.with_name(f"{folder.name}.replaced")
+    while True:
+        try:
+            os.rename(folder, place)
+            break
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        with contextlib.suppress(FileNotFoundError):  # another machine moved it just now
+            os.rename(place, replaced)
+    shutil.rmtree(replaced, ignore_errors=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 from finetrial import catalog
 from finetrial.errors import StoreError
 from finetrial.records.record import Environment
-from finetrial.run.crash import Again, Crash, Verdict, judge, oom_killed_since, oom_kills
+from finetrial.run.crash import Again, Crash, Verdict, judge
 from finetrial.run.disk import explained
 from finetrial.run.events import (
     EntryDamaged,
@@ -28,8 +28,9 @@ from finetrial.run.events import (
     StageReused,
     StageStarted,
 )
+from finetrial.run.executor import Executor, OpenExecutor
 from finetrial.run.job import Job, Order, make_record, settles, utc_now
-from finetrial.run.local import LocalPool, default_preload
+from finetrial.run.local import default_preload, on_this_machine
 from finetrial.run.messages import Message
 from finetrial.run.running import Running
 from finetrial.run.stacks import stacked
@@ -45,11 +46,13 @@ TICK_SECONDS = 1.0
 RESUME = "stopped: {done} of {total} stages are recorded; run the same command again to go on from there"
 
 
-def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: str, jobs: int,
+def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: str, jobs: int | None,
             environment: Environment, timeout_seconds: float | None = None, listener: Listener | None = None,
             log_level: str = "info", plugins: Sequence[str | Path] = (),
-            preload: Sequence[str] | None = None, allow_unsandboxed: bool = False, stack: int = 1) -> ExecutionResult:
-    """Run the stages that are not recorded, up to `jobs` at a time, earlier ones first; up to `stack` in one pass.
+            preload: Sequence[str] | None = None, allow_unsandboxed: bool = False, stack: int = 1,
+            executor: OpenExecutor = on_this_machine) -> ExecutionResult:
+    """Run the stages that are not recorded, up to `jobs` at a time (None = as many as there are places), earlier ones
+    first; up to `stack` in one pass.
 
     `timeout_seconds` is for one stage. `preload` names the modules that every worker finds imported; None = the
     libraries and the package's own. Writes `status.json` and `logs/` below `run_folder`. Raises StoreError if store or
@@ -59,19 +62,19 @@ def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: 
     files = tuple(Path(plugin).resolve() for plugin in plugins)
     for file in files:
         catalog.add_file(file)
-    circumstances = Job(number=0, orders=(), store=store.root.resolve(), logs=(run_folder / "logs").resolve(),
+    circumstances = Job(number=0, orders=(), store=store.root.resolve(), cluster=store.cluster, logs=(run_folder / "logs").resolve(),
                         environment=environment, device=device, since=utc_now(), timeout_seconds=timeout_seconds,
                         plugins=files, preload=default_preload() if preload is None else tuple(preload),
                         log_level=log_level, allow_unsandboxed=allow_unsandboxed)
     return _Execution(Walk(stages, _tolerates_failures), store, run_folder, circumstances, jobs, listener,
-                      stack).go()
+                      stack, executor).go()
 
 
 class _Execution:
-    def __init__(self, walk: Walk, store: Store, run_folder: Path, circumstances: Job, jobs: int,
-                 listener: Listener | None, stack: int) -> None:
+    def __init__(self, walk: Walk, store: Store, run_folder: Path, circumstances: Job, jobs: int | None,
+                 listener: Listener | None, stack: int, executor: OpenExecutor) -> None:
         self.walk, self.store, self.run_folder = walk, store, run_folder
-        self.circumstances, self.jobs, self.stack = circumstances, jobs, stack
+        self.circumstances, self.jobs, self.stack, self.executor = circumstances, jobs, stack, executor
         self.environment = circumstances.environment
         self.watch = Watch(run_folder, listener)
         self.running: dict[int, Running] = {}  # by the job's number
@@ -85,9 +88,9 @@ class _Execution:
             self.circumstances.logs.mkdir(parents=True, exist_ok=True)
         planned = (state.stage for state in self.walk.states.values())
         stages = tuple(PlannedStage(stage.id, stage.kind, stage.label, stage.exclusive) for stage in planned)
-        self.watch.emit(RunStarted(self.watch.at(), stages, self.jobs))
         try:
-            with LocalPool(self.circumstances.logs / "workers.log", preload=self.circumstances.preload) as pool:
+            with self.executor(self.circumstances) as pool:
+                self.watch.emit(RunStarted(self.watch.at(), stages, self.jobs or pool.places()))
                 self._loop(pool)
         except BaseException as error:
             resume = RESUME.format(done=self.watch.board.done, total=self.watch.board.total)
@@ -100,7 +103,7 @@ class _Execution:
         self.watch.end("complete" if result.complete else "partial")
         return result
 
-    def _loop(self, pool: LocalPool) -> None:
+    def _loop(self, pool: Executor) -> None:
         self._settle()
         while not self.walk.finished:
             self._hand_out(pool)
@@ -147,20 +150,21 @@ class _Execution:
         record = state.found.record
         self.watch.emit(StageReused(self.watch.at(), state.stage.id, record.outcome, record.seconds))
 
-    def _hand_out(self, pool: LocalPool) -> None:
+    def _hand_out(self, pool: Executor) -> None:
         """Fill the free places. A job that must be alone waits until nothing else runs or could run."""
         if any(run.is_exclusive for run in self.running.values()):
             return
+        places = self.jobs or pool.places()
         alone: list[StageState] | None = None
         for members, stack in stacked((job for job in self.walk.ready() if not self._is_elsewhere(job)), self.stack):
-            if len(self.running) >= self.jobs:
+            if len(self.running) >= places:
                 return
             if not any(state.stage.exclusive for state in members):
                 self._start(pool, members, stack)
             elif alone is None:
                 alone = members
         if alone is not None and not self.running:
-            self._start(pool, alone, ())
+            self._start(pool, alone, (), exclusive=True)
 
     def _is_elsewhere(self, members: Sequence[StageState]) -> bool:
         for state in members:
@@ -170,13 +174,13 @@ class _Execution:
                 return True
         return False
 
-    def _start(self, pool: LocalPool, members: list[StageState], stack: tuple[str, ...]) -> None:
+    def _start(self, pool: Executor, members: list[StageState], stack: tuple[str, ...], *, exclusive: bool = False) -> None:
         self.num_jobs += 1
-        job = self.circumstances.model_copy(update={"number": self.num_jobs, "stack": stack,
+        job = self.circumstances.model_copy(update={"number": self.num_jobs, "stack": stack, "exclusive": exclusive,
                                                     "orders": tuple(self._order(state) for state in members)})
         for state in members:
             state.state = State.RUNNING
-        self.running[job.number] = Running(job, members, oom_kills())
+        self.running[job.number] = Running(job, members)
         pool.start(job)
 
     def _order(self, state: StageState) -> Order:
@@ -192,7 +196,7 @@ class _Execution:
     def _handle(self, message: Message) -> None:
         run = self.running[message["job"]]
         if message["type"] == "exit":
-            self._exited(run, message["status"])
+            self._exited(run, message["status"], message["oom_killed"], message.get("lost", ""))
             return
         state = self.walk.states[message["stage"]]
         match message["type"]:
@@ -242,7 +246,7 @@ class _Execution:
         state.stacks = False
         self._again(state, Again(f"not stacked: {reason}"))
 
-    def _exited(self, run: Running, status: int) -> None:
+    def _exited(self, run: Running, status: int, oom_killed: bool | None, lost: str) -> None:
         del self.running[run.job.number]
         unfinished = run.unfinished_stack if status != 0 else []
         for state in unfinished:
@@ -253,12 +257,12 @@ class _Execution:
         crashed = run.current or (left[0] if left and status != 0 else None)
         if crashed is None or unfinished:
             return
-        then = judge(Crash(status, oom_killed_since(run.oom_kills), run.rows, crashed.kills,
-                           self.circumstances.timeout_seconds if run.timed_out else None))
+        then = judge(Crash(status, oom_killed, run.rows, crashed.kills,
+                           self.circumstances.timeout_seconds if run.timed_out else None, lost, crashed.losses))
         if isinstance(then, Verdict):
             self._record_crash(run, crashed, then)
         else:
-            crashed.kills += 1
+            crashed.kills, crashed.losses = crashed.kills + (not lost), crashed.losses + bool(lost)
             self._again(crashed, then)
 
     def _record_crash(self, run: Running, state: StageState, verdict: Verdict) -> None:
@@ -276,7 +280,7 @@ class _Execution:
                                     time.monotonic() - run.clock if run.current else 0.0))
         self._recorded(state, reused=False)
 
-    def _enforce_deadlines(self, pool: LocalPool) -> None:
+    def _enforce_deadlines(self, pool: Executor) -> None:
         """Kill a stage that does not heed its deadline."""
         limit = self.circumstances.timeout_seconds
         if limit is None:

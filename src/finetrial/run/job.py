@@ -49,8 +49,10 @@ class Job(BaseModel):
 
     number: int
     orders: tuple[Order, ...]
+    exclusive: bool = False  # nothing else may run beside it
     stack: tuple[str, ...] = ()  # ids of the first stages, if they are computed in one pass
     store: Path
+    cluster: bool = False  # the store is leased to a driver that decides who computes what: no kernel locks
     logs: Path
     environment: Environment
     device: str

@@ -22,6 +22,7 @@ from typing import IO, Self
 from finetrial import catalog
 from finetrial.catalog import KINDS
 from finetrial.errors import UserError
+from finetrial.run.crash import oom_killed_since, oom_kills
 from finetrial.run.disk import explained
 from finetrial.run.job import Job
 from finetrial.run.messages import Message, Reader
@@ -54,8 +55,13 @@ def default_preload() -> tuple[str, ...]:
     return (*libraries, *(kind.base_module for kind in KINDS.values()), *own)
 
 
+def usable_cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class LocalPool:
-    """Runs jobs, each in a process of its own. Knows nothing of what they compute."""
+    """The executor of this machine."""
 
     def __init__(self, log: Path, *, preload: Sequence[str], fork: bool | None = None) -> None:
         """`log` takes what the server prints. `fork`: None = where it is safe, which is Linux."""
@@ -65,11 +71,15 @@ class LocalPool:
         self._events: Reader | None = None
         self._events_fd = -1
         self._inbox: list[Message] = []
-        self.jobs: set[int] = set()  # numbers of the jobs that have not ended
+        self.jobs: dict[int, int | None] = {}  # jobs that have not ended: number -> kills for memory when it began
+
+    def places(self) -> int:
+        """One phase for each core."""
+        return usable_cores()
 
     def start(self, job: Job) -> None:
         """Hand a job to a new process. Raises UserError if workers cannot be started at all."""
-        self.jobs.add(job.number)
+        self.jobs[job.number] = oom_kills()
         self._request(job.model_dump_json().encode() + b"\n")
 
     def kill(self, number: int) -> None:
@@ -85,9 +95,7 @@ class LocalPool:
             time.sleep(timeout)
             return []
         assert self._server is not None
-        found = self._events.read(timeout)
-        for message in found:
-            self._note(message)
+        found = [self._noted(message) for message in self._events.read(timeout)]
         if not found and (self._events.ended or self._server.poll() is not None):
             found = self._lost()
         return found
@@ -144,23 +152,27 @@ class LocalPool:
                 if readable:
                     if not (found := self._events.read(0)) and self._events.ended:
                         return
-                    for message in found:
-                        self._note(message)
-                    self._inbox.extend(found)
+                    self._inbox.extend(self._noted(message) for message in found)
                 if writable:
                     line = line[os.write(pipe, line):]
 
-    def _note(self, message: Message) -> None:
+    def _noted(self, message: Message) -> Message:
         if message["type"] == "exit":
-            self.jobs.discard(message["job"])
-        elif message["type"] == "broken":
+            return {**message, "oom_killed": oom_killed_since(self.jobs.pop(message["job"]))}
+        if message["type"] == "broken":
             raise UserError(f"workers cannot be started: {message['message']}",
                             f"the whole text is in {self._log}; finetrial doctor checks the installation",
                             code="workers")
+        return message
 
     def _lost(self) -> list[Message]:
         """The server is dead: so are its workers, or they are about to be."""
-        lost: list[Message] = [{"type": "exit", "job": number, "status": -signal.SIGKILL} for number in
-                               sorted(self.jobs)]
+        lost: list[Message] = [{"type": "exit", "job": number, "status": -signal.SIGKILL,
+                                "oom_killed": oom_killed_since(before)} for number, before in sorted(self.jobs.items())]
         self.close()
         return lost
+
+
+def on_this_machine(circumstances: Job) -> LocalPool:
+    """The executor of a run that names no other."""
+    return LocalPool(circumstances.logs / "workers.log", preload=circumstances.preload)

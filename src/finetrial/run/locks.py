@@ -30,6 +30,13 @@ class FileLock:
         self.release()
 
 
+class Unlocked:
+    """Stands in for a lock where somebody else sees to it that only one process comes here."""
+
+    def release(self) -> None:
+        """There is nothing to let go of."""
+
+
 def try_lock(path: Path) -> FileLock | None:
     """Take the lock without waiting; None if another process holds it. Raises OSError if it cannot be created."""
     while True:

@@ -7,7 +7,9 @@ killed. Every message has `type` and, if a worker sent it, `job` and `stage`:
     finished  a record was written                             recorded  another process had written it
     busy      another process computes it                      oom       try again with `micro_batch` rows
     disk      (problem, mend): the store cannot be written
-    exit      (from the server) the worker ended with `status`, a negative signal number or an exit code
+    exit      (from the server) the worker ended with `status`, a negative signal number or an exit code. The executor
+              adds `oom_killed`: true if the kernel has killed for lack of memory meanwhile, null where it does not tell;
+              and on a cluster `lost`: what became of the machine, where that is why
     broken    (from the server) workers cannot be started: `message`
 """
 

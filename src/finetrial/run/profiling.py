@@ -16,9 +16,10 @@ from finetrial.plan.fetch import fetch_study
 from finetrial.plan.matched import matched_untimed, without_open_matches
 from finetrial.records.record import Outcome
 from finetrial.run.execute import execute
+from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
 from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions, raise_for_data, resolve_device, run_folder
+from finetrial.run.trial import RunOptions, raise_for_data, run_folder
 from finetrial.run.view import open_view
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput

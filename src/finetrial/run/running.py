@@ -18,7 +18,6 @@ class Running:
 
     job: Job
     members: list[StageState]
-    oom_kills: int | None  # of this machine, when the job began
     current: StageState | None = None
     started: str = ""  # of the current stage, UTC
     clock: float = 0.0  # the same, monotonic

@@ -7,7 +7,8 @@
 An entry is written in `tmp/` under a lock, its record last, and moved to its place in one rename: an entry that exists
 is complete. Reading checks that the record is the one asked for and that its files match their digests; a damaged entry
 is moved to `corrupt/` and counts as absent. Processes may share a store: who computes an entry holds its lock, and the
-kernel takes the lock back if that process dies.
+kernel takes the lock back if that process dies. The nodes of a cluster take no locks: their driver, which alone has the
+store meanwhile (`lease.py`), decides who computes what.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import itertools
 import json
 import logging
 import os
+import platform
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,13 +29,15 @@ from pydantic import ValidationError
 
 from finetrial.fingerprint import file_digest, folder_digests
 from finetrial.records.record import RECORD_SCHEMA, Environment, Outcome, Record
-from finetrial.run.disk import explained
-from finetrial.run.locks import FileLock, is_locked, try_lock
+from finetrial.run.disk import explained, replace_folder
+from finetrial.run.lease import require_free
+from finetrial.run.locks import FileLock, Unlocked, is_locked, try_lock
 from finetrial.stages.base import StageInput
 
 RECORD = "record.json"
 CACHE = "cache"
 LARGE_BYTES = 1 << 20
+OF_CLUSTER = "cluster"  # in the names of what nodes of a cluster write, who hold no locks
 _OWN_FOLDERS = ("tmp", "locks", "checkpoints", "corrupt")
 _LOG = logging.getLogger(__name__)
 _serial = itertools.count()
@@ -49,18 +53,23 @@ class Store:
     """A store in the folder `root`. Nothing is created before `prepare`.
 
     With `trusting`, files of at least `LARGE_BYTES` that were last changed before their record was written are not
-    digested: for a process that reports, while those that compute with such files check them.
+    digested: for a process that reports, while those that compute with such files check them. `cluster`: for the driver
+    that holds the lease, and its nodes.
     """
 
-    def __init__(self, root: Path, *, trusting: bool = False) -> None:
+    def __init__(self, root: Path, *, trusting: bool = False, cluster: bool = False) -> None:
         self.root = root
+        self.cluster = cluster
         self.trusting = trusting
         self.corrupt: list[str] = []  # entries that this object found damaged and moved aside, each with the reason
         self._verified: dict[Path, tuple[tuple[Stamp, ...], StageInput]] = {}
 
     def prepare(self) -> None:
-        """Make the folders and remove what dead processes left. Raises StoreError if the store cannot be written."""
+        """Make the folders and remove what dead processes left. Raises StoreError if the store cannot be written, or is
+        leased to the driver of a cluster."""
         with explained(self.root):
+            if not self.cluster:
+                require_free(self.root)
             for name in _OWN_FOLDERS:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             probe = self.root / "tmp" / f".probe-{os.getpid()}"
@@ -107,11 +116,12 @@ class Store:
         """The right to compute an entry; None while another process has it. Raises StoreError if it can't be taken."""
         name = _name(key, environment)
         with explained(self.root):
-            lock = try_lock(self.root / "locks" / name)
+            lock = Unlocked() if self.cluster else try_lock(self.root / "locks" / name)
             if lock is None:
                 return None
             try:
-                folder = self.root / "tmp" / f"{name}.{os.getpid()}.{next(_serial)}"
+                owner = f"{OF_CLUSTER}.{platform.node()}." if self.cluster else ""
+                folder = self.root / "tmp" / f"{name}.{owner}{os.getpid()}.{next(_serial)}"
                 shutil.rmtree(folder, ignore_errors=True)  # of a dead process that had our number
                 folder.mkdir()
                 checkpoint = self.root / "checkpoints" / name
@@ -174,7 +184,7 @@ class Store:
 
     def _sweep_entry(self, name: str) -> None:
         for folder in (self.root / "tmp").glob(f"{name}.*"):
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)  # of nodes, too: nobody has the lease, or we have
         checkpoint = self.root / "checkpoints" / name
         recorded = list(self.root.glob(f"*/{name[:2]}/{name}/{RECORD}"))
         if recorded and f'"outcome": "{Outcome.TIMEOUT}"' not in recorded[0].read_text(encoding="utf-8"):
@@ -190,7 +200,7 @@ class Claim:
     _place: Path
     folder: Path  # empty: the stage's files
     checkpoint: Path  # a folder that survives a kill, until a record is written
-    _lock: FileLock
+    _lock: FileLock | Unlocked
 
     def write(self, record: Record) -> StageInput:
         """Digest the files, write the record, move the entry to its place. Only an outcome of OK keeps files.
@@ -205,10 +215,7 @@ class Claim:
             record = record.model_copy(update={"files": files})
             _write_synced(self.folder / RECORD, json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
             self._place.parent.mkdir(parents=True, exist_ok=True)
-            if self._place.exists():
-                os.rename(self._place, self.folder.with_name(f"{self.folder.name}.replaced"))
-            os.rename(self.folder, self._place)
-            shutil.rmtree(self.folder.with_name(f"{self.folder.name}.replaced"), ignore_errors=True)
+            replace_folder(self.folder, self._place)
             if record.outcome is not Outcome.TIMEOUT:  # the next attempt goes on from there
                 shutil.rmtree(self.checkpoint, ignore_errors=True)
         return StageInput(record, self._place)

@@ -7,7 +7,6 @@ after the stages is a pure function of records, so a partial run has a report to
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import sys
 import time
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from finetrial.analysis.analyse import analyse
-from finetrial.errors import DataError, UserError, unknown
+from finetrial.errors import DataError, UserError
 from finetrial.plan.audit import audit, audit_data, audit_plan, audit_records, refuse
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.fetch import fetch_study
@@ -31,6 +30,7 @@ from finetrial.run.collect import Lookup, collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.execute import ExecutionResult, execute
 from finetrial.run.looks import Looks
+from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.store import Store
@@ -59,6 +59,9 @@ class RunOptions:
     within_seconds: float | None = None  # None = all seeds, however long they take
     accept: tuple[str, ...] = ()
     figures: bool = True
+    on: str = "local"  # or "ray": a cluster
+    address: str | None = None  # of the cluster; None = the one that this machine is a node of
+    memory_bytes: int | None = None  # that a phase reserves on a cluster; None = it is not counted
     view: bool = True  # show progress on standard error
     allow_unsandboxed: bool = False  # run generated code even where layers of the sandbox are missing
 
@@ -87,21 +90,27 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     began = time.monotonic()
     study = study.model_copy(update={"accept_threats": (*study.accept_threats, *options.accept)})
     refuse(audit(study))
-    device = resolve_device(options.device)
-    fetch_study(study, relative_to, say=_say if options.view else None)
-    store, here = Store(options.store_folder(), trusting=True), environment(device)
+    say = _say if options.view else None
+    with open_place(options, say) as place:
+        fetch_study(study, relative_to, say=say)
+        return _run_at(place, study, options, relative_to, command, began)
+
+
+def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path | None, command: str,
+            began: float) -> Trial:
+    store, here = place.store, place.environment
     study = matched(study, recorded=lambda plan: recorded_in_store(plan, store, here), relative_to=relative_to)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     refuse((*audit(study), *audit_plan(study, plan)))
     check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
     folder = run_folder(study, options.runs)
     with explained(folder):
-        _write_run_files(folder, study, plan, options, device, relative_to, command)
+        _write_run_files(folder, study, plan, options, place, relative_to, command)
 
     def run(stages: Sequence[Stage]) -> ExecutionResult:
-        return execute(stages, store, folder, device=device, environment=here, timeout_seconds=options.timeout_seconds,
-                       stack=options.stack,
-                       jobs=options.jobs or default_jobs(device), log_level=options.log_level,
+        return execute(stages, store, folder, device=place.device, environment=here,
+                       timeout_seconds=options.timeout_seconds, stack=options.stack, jobs=place.jobs,
+                       executor=place.executor, log_level=options.log_level,
                        listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
@@ -115,11 +124,11 @@ def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = N
     refuse(of_data)
     if options.within_seconds is not None:
         study = fit_seeds(study, options.within_seconds, run, lambda plan: recorded_in_store(plan, store, here),
-                          jobs=options.jobs or default_jobs(device), began=began, relative_to=relative_to,
+                          jobs=place.jobs or place.places(), began=began, relative_to=relative_to,
                           say=_say if options.view else None)
         plan = build(study, resolved=Resolved(), relative_to=relative_to)
         with explained(folder):
-            _write_run_files(folder, study, plan, options, device, relative_to, command)
+            _write_run_files(folder, study, plan, options, place, relative_to, command)
     result = run(plan.stages)
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
     return replace(trial, corrupt=result.corrupt)
@@ -129,14 +138,15 @@ def _say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions, device: str,
+def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions, place: Place,
                      relative_to: Path | None, command: str) -> None:
     """What a run is, before it starts: the resolved study, the plan, and how to build its report again."""
     folder.mkdir(parents=True, exist_ok=True)
     write_study(study, folder / STUDY_FILE)
     _write_json(folder / PLAN_FILE, plan.describe())
-    how = {"device": device, "store": str(options.store_folder().resolve()), "command": command,
-           "relative_to": str(relative_to.resolve()) if relative_to else None}
+    how = {"device": place.device, "store": str(options.store_folder().resolve()), "command": command,
+           "relative_to": str(relative_to.resolve()) if relative_to else None,
+           **({"environment": place.environment.model_dump(mode="json")} if place.store.cluster else {})}
     _write_json(folder / RUN_FILE, {**how, **Looks(folder / RUN_FILE, study).as_json()})
 
 
@@ -149,7 +159,7 @@ def rebuild(folder: Path, *, figures: bool = True) -> Trial:
     relative_to = Path(how["relative_to"]) if how["relative_to"] else None
     study = read_study(folder / STUDY_FILE, relative_to)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
-    here = environment(how["device"])
+    here = Environment(**how["environment"]) if "environment" in how else environment(how["device"])  # of a cluster's nodes
     lookup = lookup_in_store(plan, Store(Path(how["store"]), trusting=True), here)
     return finish(study, plan, lookup, folder, here, how["command"], figures=figures, again=True)
 
@@ -210,35 +220,6 @@ def recorded_in_store(plan: Plan, store: Store, here: Environment) -> Mapping[st
     """The same without the stages that the store does not hold."""
     found = lookup_in_store(plan, store, here)
     return {stage.id: held for stage in plan.stages if (held := found(stage.id)) is not None}
-
-
-def resolve_device(wanted: str) -> str:
-    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError for a device that is not there."""
-    if wanted == "cpu" or (wanted == "auto" and not _may_have_accelerator()):
-        return "cpu"
-    import torch
-
-    present = ["cpu"]
-    if torch.cuda.is_available():
-        present.insert(0, "cuda")
-    elif torch.backends.mps.is_available():
-        present.insert(0, "mps")
-    if wanted == "auto":
-        return present[0]
-    if wanted.partition(":")[0] not in present:
-        raise UserError(unknown("device", wanted, ["auto", *present]), "finetrial doctor shows what this machine has")
-    return wanted
-
-
-def _may_have_accelerator() -> bool:
-    """False where a look at the system rules one out; saves importing torch."""
-    drivers = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/proc/driver/nvidia")
-    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
-
-
-def default_jobs(device: str) -> int:
-    """One phase for each core on a CPU (a phase uses one thread, so results do not depend on it); one on a GPU."""
-    return len(os.sched_getaffinity(0)) if device == "cpu" and hasattr(os, "sched_getaffinity") else 1
 
 
 def write_items(table: Table, path: Path) -> None:

@@ -41,6 +41,7 @@ class StageState:
     micro_batch: int | None = None  # for the next attempt; None = the whole batch
     stacks: bool = True  # may share a pass with stages alike; False once that has failed
     kills: int = 0  # attempts of this run that ended by SIGKILL, for no reason of ours
+    losses: int = 0  # attempts of this run that ended with their machine
     attempts: list[str] = field(default_factory=list)  # what went wrong before: for the record
 
     @property

@@ -50,7 +50,7 @@ def run_job(job: Job, send: Send) -> None:
     """Compute the stages in order, those of a stack in one pass. A group ends with the first of its stages that has no OK
     record, or that another process has."""
     keep_freed_memory()
-    store = Store(job.store)
+    store = Store(job.store, cluster=job.cluster)
     shared: dict[str, dict[str, Any]] = {}
     for order in job.orders[:1]:
         redirect_output(job.log_file(order.stage_id), job.log_level)

@@ -174,7 +174,7 @@ def test_a_killed_worker_is_tried_once_more_as_it_was(laboratory):
 
 @pytest.mark.parametrize(("counter", "outcome"), [(lambda: 0, Outcome.FAILED), (lambda: None, Outcome.OOM)])
 def test_a_worker_killed_twice_is_tried_again_by_the_next_run(laboratory, monkeypatch, counter, outcome):
-    monkeypatch.setattr("finetrial.run.execute.oom_kills", counter)
+    monkeypatch.setattr("finetrial.run.local.oom_kills", counter)
     monkeypatch.setattr(crash, "oom_kills", counter)
     stage = laboratory.stage("a", do="die", deaths=2)
     assert outcome_of(laboratory.execute(stage), "a") is outcome
@@ -183,7 +183,7 @@ def test_a_worker_killed_twice_is_tried_again_by_the_next_run(laboratory, monkey
 
 def test_what_the_kernel_kills_for_lack_of_memory_is_tried_smaller(laboratory, monkeypatch):
     counter = iter(range(100))
-    monkeypatch.setattr("finetrial.run.execute.oom_kills", lambda: next(counter))
+    monkeypatch.setattr("finetrial.run.local.oom_kills", lambda: next(counter))
     monkeypatch.setattr(crash, "oom_kills", lambda: next(counter))
     record = laboratory.execute(laboratory.stage("a", do="die", deaths=2, rows=8)).found("a").record
     assert record.outcome is Outcome.OK and record.execution["micro_batch"] == 2

@@ -1,0 +1,85 @@
+"""Where a study's phases are computed: on this machine, or on a Ray cluster. What is computed is the same."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from finetrial.errors import UserError, unknown
+from finetrial.records.record import Environment
+from finetrial.run.executor import OpenExecutor
+from finetrial.run.local import on_this_machine, usable_cores
+from finetrial.run.provenance import environment
+from finetrial.run.store import Store
+
+if TYPE_CHECKING:
+    from finetrial.run.trial import RunOptions
+
+PLACES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a run needs to know of where it computes."""
+
+    device: str
+    environment: Environment  # of its results
+    store: Store
+    executor: OpenExecutor
+    jobs: int | None  # phases at once; None = as many as there are places
+    places: Callable[[], int]  # how many that is now
+
+
+@contextlib.contextmanager
+def open_place(options: RunOptions, say: Callable[[str], None] | None = None) -> Iterator[Place]:
+    """The place that the options name. Raises UserError where it cannot be used, StoreError where a cluster's driver has
+    the store, MissingPackage without the package that a cluster needs."""
+    if options.on not in PLACES:
+        raise UserError(unknown("place to run on", options.on, PLACES), "--on local, or --on ray")
+    if options.on == "local":
+        if options.address is not None or options.memory_bytes is not None:
+            raise UserError("an address and a memory to reserve are for a cluster", "add --on ray")
+        device = resolve_device(options.device)
+        yield Place(device, environment(device), Store(options.store_folder(), trusting=True), on_this_machine,
+                    options.jobs or default_jobs(device), lambda: default_jobs(device))
+        return
+    from finetrial.run.lease import Lease
+    from finetrial.run.on_ray import Cluster, RayPool
+
+    store = Store(options.store_folder(), trusting=True, cluster=True)
+    with Cluster(options.address, options.device, options.memory_bytes) as cluster, Lease(store.root) as lease:
+        here = cluster.describe(say).environment
+        yield Place(cluster.device, here, store, lambda _: RayPool(cluster, lease), options.jobs, cluster.room)
+
+
+def resolve_device(wanted: str) -> str:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError for a device that is not there."""
+    if wanted == "cpu" or (wanted == "auto" and not _may_have_accelerator()):
+        return "cpu"
+    import torch
+
+    present = ["cpu"]
+    if torch.cuda.is_available():
+        present.insert(0, "cuda")
+    elif torch.backends.mps.is_available():
+        present.insert(0, "mps")
+    if wanted == "auto":
+        return present[0]
+    if wanted.partition(":")[0] not in present:
+        raise UserError(unknown("device", wanted, ["auto", *present]), "finetrial doctor shows what this machine has")
+    return wanted
+
+
+def _may_have_accelerator() -> bool:
+    """False where a look at the system rules one out; saves importing torch."""
+    drivers = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/proc/driver/nvidia")
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
+
+
+def default_jobs(device: str) -> int:
+    """One phase for each core on a CPU (a phase uses one thread, so results do not depend on it); one on a GPU."""
+    return usable_cores() if device == "cpu" else 1
