@@ -1,8 +1,8 @@
 """The training loop. It knows parameters, batches and a budget; it knows no method.
 
 A step's gradient is that of the mean loss per target token over the whole batch, however it is cut into micro-batches.
-Everything random is found by the step's number (data order in `batch`, dropout here), so a resumed run takes the same
-steps as an undisturbed one, bit for bit on one machine and thread count.
+Everything random is found by the numbers of step and micro-batch (data order in `batch`, dropout here), so a resumed run
+takes the same steps as an undisturbed one, bit for bit on one machine and thread count, and processes can share a step.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from finetrial.streams import Streams
 from finetrial.train import checkpoint, optim
 from finetrial.train.batch import Batch, Batches, BatchSource, DocumentBatches, Documents
 from finetrial.train.config import Training
+from finetrial.train.data_parallel import DataParallel
 from finetrial.train.loss import check_positions, summed_loss
 from finetrial.train.meter import CurvePoint, Meter, OnMetrics, Totals, TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime
@@ -51,18 +52,19 @@ def train(model: Any, components: Sequence[Component], dataset: Documents | Batc
           learning_rate: float, streams: Streams, *, device: str = "cpu", micro_batch: int | None = None,
           on_metrics: OnMetrics | None = None, validate: Validate | None = None,
           checkpoints: Checkpoints | None = None, deadline: float | None = None,
-          reuse: Reuse | None = None) -> TrainResult:
+          reuse: Reuse | None = None, parallel: DataParallel | None = None) -> TrainResult:
     """Train what `components` own, in place, for `config.budget`; everything else is frozen.
 
     `validate(step)` gives a loss after each of `config.evaluations` equally spaced steps, the last one the end; without
     improvement for `config.early_stopping` of them training stops, keeping its last weights. `deadline` is a value of
     `time.monotonic()`. With `checkpoints` a run that was interrupted goes on where it was. `reuse` (of what lies below
-    everything that is trained) saves time and changes no bit.
+    everything that is trained) saves time and changes no bit. Processes that call it with their places in `parallel` share
+    the work, and each returns the same result; the first alone validates, writes checkpoints and heeds the deadline.
 
     Raises Diverged, OutOfTime, UserError for data or precision that the model or device cannot take, and lets the
     library's out-of-memory error through; a smaller `micro_batch` then gives the same result up to rounding.
     """
-    run = Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse)
+    run = Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse, parallel=parallel)
     steps = run.steps(on_metrics, validate, checkpoints, deadline)
     try:
         parts = next(steps)
@@ -87,15 +89,22 @@ def evaluation_steps(num_steps: int, evaluations: int) -> set[int]:
     return {max(1, round(num_steps * k / evaluations)) for k in range(1, evaluations + 1)} | {num_steps}
 
 
+def dropout_purpose(step: int, number: int) -> str:
+    """The stream that dropout draws from in micro-batch `number` of a step (both 0-based)."""
+    return f"dropout/{step}/{number}" if number else f"dropout/{step}"
+
+
 class Run:
     """One cell's training: what it does between two gradients, which `gradients` computes for it where it is alone."""
 
     def __init__(self, model: Any, components: Sequence[Component], dataset: Documents | BatchSource, config: Training,
                  learning_rate: float, streams: Streams, device: str, micro_batch: int | None,
-                 reuse: Reuse | None = None, frozen: FrozenMatrices | None = None) -> None:
+                 reuse: Reuse | None = None, frozen: FrozenMatrices | None = None,
+                 parallel: DataParallel | None = None) -> None:
         check_positions(model, config.sequence_length)
         self.model, self.components, self.config, self.streams = model, components, config, streams
-        self.learning_rate, self.micro_batch, self.reuse = learning_rate, micro_batch, reuse
+        self.learning_rate, self.reuse, self.parallel = learning_rate, reuse, parallel or DataParallel()
+        self.micro_batch = self.parallel.micro_batch(micro_batch, config.batch_sequences)
         self.accelerator = _accelerator(device, config.precision)
         self.device = self.accelerator.device
         model.to(self.device)
@@ -126,7 +135,7 @@ class Run:
         saved = time.monotonic()
         self.model.train()
         while self.step < self.num_steps and not self._stops_early():
-            if deadline is not None and time.monotonic() > deadline:
+            if deadline is not None and self.parallel.first(time.monotonic() > deadline):
                 meter.flush()
                 self._save(checkpoints)
                 raise OutOfTime(self.step)
@@ -142,6 +151,8 @@ class Run:
                 self._save(checkpoints)
                 saved = time.monotonic()
         meter.flush()
+        if self.parallel.count > 1:
+            self.parallel.check_equal(params.digest(self.parameters))
         return self._result()
 
     def close(self) -> None:
@@ -152,12 +163,14 @@ class Run:
             blocks.recompute(self.model, False)
 
     def gradients(self, parts: Sequence[Batch]) -> torch.Tensor:
-        """Add the gradient of the mean loss over all targets of `parts`; the mean loss."""
+        """Add the gradient of the mean loss over all targets of `parts`, computed here or by others; the mean loss."""
         num_targets = sum(part.num_targets for part in parts)
         loss = torch.zeros((), device=self.device)
-        with self._dropout_stream(), self.frozen:
-            for part in parts:
-                loss += self._backward(part, num_targets)
+        with self.frozen:
+            for number, part in self.parallel.share(parts):
+                with self._dropout_stream(number):
+                    loss += self._backward(part, num_targets)
+        self.parallel.add_up(self.parameters.values(), loss)
         return loss
 
     def _update(self, parts: Sequence[Batch], loss: torch.Tensor, meter: Meter) -> None:
@@ -191,9 +204,9 @@ class Run:
         norm: torch.Tensor = self.accelerator.clip_grad_norm_(self.parameters.values(), limit)
         return norm
 
-    def _dropout_stream(self) -> contextlib.AbstractContextManager[None]:
-        """Dropout draws from a stream of its own for each step; without dropout nothing is drawn."""
-        return self.streams.torch_fork(f"dropout/{self.step}") if self.drops else contextlib.nullcontext()
+    def _dropout_stream(self, number: int) -> contextlib.AbstractContextManager[None]:
+        """Dropout of micro-batch `number` of this step, whoever computes it; without dropout nothing is drawn."""
+        return self.streams.torch_fork(dropout_purpose(self.step, number)) if self.drops else contextlib.nullcontext()
 
     def _judge(self, step: int, loss: float) -> None:
         """Raise Diverged for a loss that is not finite, or far above a uniform guess for many steps in a row."""
@@ -210,7 +223,8 @@ class Run:
     def _evaluate(self, validate: Validate) -> None:
         self.model.eval()
         self.frozen.restore()
-        self.totals.curve.append(CurvePoint(self.step, self.totals.tokens, validate(self.step)))
+        value = self.parallel.first(validate(self.step) if self.parallel.is_first else math.nan)
+        self.totals.curve.append(CurvePoint(self.step, self.totals.tokens, value))
         self.model.train()
 
     def _stops_early(self) -> bool:
@@ -218,7 +232,7 @@ class Run:
         return patience is not None and len(values) > patience and min(values[-patience:]) >= min(values[:-patience])
 
     def _save(self, checkpoints: Checkpoints | None) -> None:
-        if checkpoints is None:
+        if checkpoints is None or not self.parallel.is_first:
             return
         scaler = self.accelerator.scaler
         checkpoint.save(checkpoints.folder, self.step, self.identity, {
@@ -229,6 +243,8 @@ class Run:
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.load(folder, self.identity, self.device)
+        step = state["step"] if state is not None else 0
+        assert step == self.parallel.first(step), "processes that train together read different checkpoints"
         if state is None:
             return
         with torch.no_grad():

@@ -22,7 +22,7 @@ from finetrial.models.stacked import Dropouts, Places, StackedAdapters
 from finetrial.streams import Streams
 from finetrial.train.batch import Batch, BatchSource, Documents, longest_sides, make_batch, target_counts
 from finetrial.train.config import Precision, Training
-from finetrial.train.loop import Checkpoints, Run, Validate
+from finetrial.train.loop import Checkpoints, Run, Validate, dropout_purpose
 from finetrial.train.loss import cross_entropies, length_sorted, summed_cross_entropy, target_states
 from finetrial.train.meter import OnMetrics, TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime
@@ -141,14 +141,15 @@ def _gradients(carrier: Any, adapters: StackedAdapters, runs: Sequence[Run], ask
                precision: Precision) -> dict[int, Tensor]:
     """Add every cell's gradients for one step; each one's mean loss."""
     device = next(carrier.parameters()).device
-    dropouts = Dropouts({cell: runs[cell].streams.torch_seed(f"dropout/{runs[cell].step}") for cell in asked})
     num_targets = {cell: sum(part.num_targets for part in parts) for cell, parts in asked.items()}
     losses = {cell: torch.zeros((), device=device) for cell in asked}
     with runs[0].frozen:
-        for parts in zip(*asked.values(), strict=True):
+        for number, parts in enumerate(zip(*asked.values(), strict=True)):
             batch, places = joined(dict(zip(asked, parts, strict=True)))
             if batch.num_targets == 0:
                 continue
+            dropouts = Dropouts({cell: runs[cell].streams.torch_seed(dropout_purpose(runs[cell].step, number))
+                                 for cell in asked})
             with autocast(device, precision):
                 with adapters.routed(places, dropouts):
                     hidden = target_states(carrier, batch.to(device))  # (T, D)

@@ -1,0 +1,69 @@
+"""Runs of training that one process or two can take: `tests/partner.py` runs them as rank 1."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from conftest import make_documents, make_pairs, make_tiny_model
+
+from finetrial.methods.full import Full
+from finetrial.methods.lora import Lora
+from finetrial.streams import Streams
+from finetrial.train.config import Training
+from finetrial.train.data_parallel import DataParallel
+from finetrial.train.loop import Checkpoints, train
+from finetrial.train.outcome import Diverged, OutOfTime
+
+TRAINING = {"budget": "6 steps", "sequence_length": 40, "batch_sequences": 6, "clip_norm": 0.5, "evaluations": 3}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained, and how."""
+
+    family: str = "gpt2"
+    method: str = "full"
+    training: Mapping[str, Any] = field(default_factory=dict)
+    rate: float = 1e-2
+    lora_dropout: float = 0.0
+    micro_batch: int | None = None
+    validation: tuple[float, ...] = ()  # what validation finds, in process 0
+    checkpoints: Path | None = None
+    expired: bool = False  # in process 0
+
+
+@dataclass(frozen=True)
+class Outcome:
+    losses: list[float]
+    norms: list[float]
+    weights: dict[str, Any]
+    result: Any
+
+
+def run(setting: Setting, parallel: DataParallel | None = None) -> Outcome:
+    """Train, and say what was seen; a run that diverges or is out of time says so in `result`."""
+    alone = parallel is None or parallel.is_first
+    model = make_tiny_model(setting.family)
+    method = Full() if setting.method == "full" else Lora(rank=4, targets="all-linear", dropout=setting.lora_dropout)
+    component = method.attach(model, Streams(1), "main")
+    rows = make_pairs(30) if setting.family.startswith("t5") else make_documents(30)
+    metrics: list[Mapping[str, Any]] = []
+    found = iter(setting.validation)
+
+    def validate(step: int) -> float:
+        assert alone, "the first process alone validates"
+        return next(found)
+
+    try:
+        result: Any = train(
+            model, [component], rows, Training.model_validate({**TRAINING, **setting.training}), setting.rate, Streams(1),
+            micro_batch=setting.micro_batch, on_metrics=metrics.append, validate=validate if setting.validation else None,
+            checkpoints=Checkpoints(setting.checkpoints, every_seconds=0.0) if setting.checkpoints else None,
+            deadline=0.0 if setting.expired and alone else 1e18, parallel=parallel)
+    except (Diverged, OutOfTime) as error:
+        result = repr(error)
+    return Outcome([row["loss"] for row in metrics], [row["grad_norm"] for row in metrics],
+                   {name: parameter.detach().clone() for name, parameter in component.parameters().items()}, result)
