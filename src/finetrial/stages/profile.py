@@ -54,11 +54,13 @@ class Profile(StageKind):
         model = adapted.base.model.to(context.device)
         steps: list[Mapping[str, Any]] = []
         result = train(model, adapted.components, dataset, training, 1e-6, streams_of(spec), device=context.device,
-                       micro_batch=context.micro_batch, on_metrics=lambda metrics: steps.append(dict(metrics)))
+                       micro_batch=context.micro_batch, on_metrics=lambda metrics: steps.append(dict(metrics)),
+                       flush_steps=1)
         peaks = memory.peaks()
         timed = [_step_rate(before, after) for before, after in zip(steps[WARMUP_STEPS - 1:], steps[WARMUP_STEPS:],
                                                                     strict=False)]
         rows = dataset.select(range(min(PREDICTED_ROWS, len(dataset))))
+        _wait_for(context.device)
         started = time.perf_counter()
         item_losses(model, rows)
         predict_seconds = time.perf_counter() - started

@@ -52,19 +52,22 @@ def train(model: Any, components: Sequence[Component], dataset: Documents | Batc
           learning_rate: float, streams: Streams, *, device: str = "cpu", micro_batch: int | None = None,
           on_metrics: OnMetrics | None = None, validate: Validate | None = None,
           checkpoints: Checkpoints | None = None, deadline: float | None = None,
-          reuse: Reuse | None = None, parallel: DataParallel | None = None) -> TrainResult:
+          reuse: Reuse | None = None, parallel: DataParallel | None = None,
+          flush_steps: int | None = None) -> TrainResult:
     """Train what `components` own, in place, for `config.budget`; everything else is frozen.
 
     `validate(step)` gives a loss after each of `config.evaluations` equally spaced steps, the last one the end; without
     improvement for `config.early_stopping` of them training stops, keeping its last weights. `deadline` is a value of
     `time.monotonic()`. With `checkpoints` a run that was interrupted goes on where it was. `reuse` (of what lies below
-    everything that is trained) saves time and changes no bit. Processes that call it with their places in `parallel` share
+    everything that is trained) saves time and changes no bit. `flush_steps`: metrics are read, and timed, once in so many
+    steps; unless given, at every step on a CPU, where nothing waits for it. Processes that call it with their places in `parallel` share
     the work, and each returns the same result; the first alone validates, writes checkpoints and heeds the deadline.
 
     Raises Diverged, OutOfTime, UserError for data or precision that the model or device cannot take, and lets the
     library's out-of-memory error through; a smaller `micro_batch` then gives the same result up to rounding.
     """
-    run = Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse, parallel=parallel)
+    run = Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse, parallel=parallel,
+              flush_steps=flush_steps)
     steps = run.steps(on_metrics, validate, checkpoints, deadline)
     try:
         parts = next(steps)
@@ -100,13 +103,14 @@ class Run:
     def __init__(self, model: Any, components: Sequence[Component], dataset: Documents | BatchSource, config: Training,
                  learning_rate: float, streams: Streams, device: str, micro_batch: int | None,
                  reuse: Reuse | None = None, frozen: FrozenMatrices | None = None,
-                 parallel: DataParallel | None = None) -> None:
+                 parallel: DataParallel | None = None, flush_steps: int | None = None) -> None:
         check_positions(model, config.sequence_length)
         self.model, self.components, self.config, self.streams = model, components, config, streams
         self.learning_rate, self.reuse, self.parallel = learning_rate, reuse, parallel or DataParallel()
         self.micro_batch = self.parallel.micro_batch(micro_batch, config.batch_sequences)
         self.accelerator = _accelerator(device, config.precision)
         self.device = self.accelerator.device
+        self.flush_steps = flush_steps or (1 if self.device.type == "cpu" else FLUSH_STEPS)
         model.to(self.device)
         self.parameters = params.own(model, components)
         params.set_dropout(model, config.dropout)
@@ -129,8 +133,7 @@ class Run:
         """Yields the micro-batches of each step; whoever takes them adds their gradients and sends their mean loss."""
         if checkpoints is not None:
             self._restore(checkpoints.folder)
-        flush_steps = 1 if self.device.type == "cpu" else FLUSH_STEPS
-        meter = Meter(on_metrics, self.num_steps, flush_steps, self._judge)
+        meter = Meter(on_metrics, self.num_steps, self.flush_steps, self._judge)
         evaluate_at = evaluation_steps(self.num_steps, self.config.evaluations) if validate is not None else set()
         saved = time.monotonic()
         self.model.train()

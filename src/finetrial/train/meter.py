@@ -97,5 +97,5 @@ class Meter:
                     "step": entry.step, "num_steps": self._num_steps, "loss": loss,
                     "learning_rate": entry.learning_rate,
                     "grad_norm": None if entry.grad_norm is None else float(entry.grad_norm),
-                    "tokens": entry.tokens, "seconds": round(time.monotonic() - self._started, 3)})
+                    "tokens": entry.tokens, "seconds": round(time.monotonic() - self._started, 6)})
             self._on_loss(entry.step, loss)

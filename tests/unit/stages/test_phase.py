@@ -20,6 +20,7 @@ from finetrial.stages.base import Stage, StageContext, StageInput
 from finetrial.stages.predict import PREDICTIONS
 from finetrial.stages.train import LIVE, WEIGHTS
 from finetrial.tasks.encoded import TokenDataset
+from finetrial.train import loop
 
 HERE = Environment(device="cpu", torch="0", transformers="0", peft="0", cpu_capability="TEST")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -219,3 +220,13 @@ def test_a_profile_counts_what_training_counts(bench: Bench) -> None:
     assert profile["params_trainable"] == trained["params_trainable"]
     assert profile["optimizer_bytes"] >= 8 * trained["params_trainable"]  # two moments of four bytes
     assert profile["tokens_per_second"] > 0
+
+
+def test_a_profile_reads_the_clock_at_every_step(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On an accelerator metrics are read a few steps at a time, all with one time."""
+    asked = []
+    real = loop.train
+    monkeypatch.setattr("finetrial.train.loop.train", lambda *args, **more: asked.append(more["flush_steps"]) or
+                        real(*args, **more))
+    bench.run("profile/mine/full/new/repeat-0")
+    assert asked == [1]

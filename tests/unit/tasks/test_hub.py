@@ -185,7 +185,7 @@ def test_no_server(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_damaged_record(hub: LoopbackHub) -> None:
     fetch(REPOSITORY, "main", TRAIN)
     (record,) = source.cache_root().glob("hub/*/main.json")
-    assert set(json.loads(record.read_text())) == {"kind", "repository", "revision", "commit", "resolved", "files"}
+    assert set(json.loads(record.read_text())) == {"kind", "repository", "revision", "commit", "resolved", "files", "names"}
     record.write_text("{")
     with pytest.raises(DataError, match="is damaged") as caught:
         fetch(REPOSITORY, "main", TRAIN)

@@ -66,6 +66,16 @@ def test_a_revision_is_kept_and_the_network_not_asked_again(hub: LoopbackHub, mo
     assert again == first
 
 
+def test_what_a_name_means_does_not_depend_on_what_was_fetched_before(hub: LoopbackHub) -> None:
+    hub.add("dataset", "owner/three", {f"data/{split}.jsonl": lines(texts(100 * number, 30))
+                                       for number, split in enumerate(("train", "val", "test"))})
+    one = task_for(Path("owner/three:data/train.jsonl"))
+    assert isinstance(one, Text) and one.path == "data/train.jsonl" and one.load()
+    every = task_for(Path("owner/three"))
+    assert isinstance(every, Text) and every.test == "data/test.jsonl" and len(every.load().rows) == 90
+    assert task_for(Path("owner/three:data/test.jsonl")).load().rows
+
+
 def test_a_study_reads_it_without_a_path_of_this_machine(hub: LoopbackHub, tmp_path: Path) -> None:
     hub.add("dataset", "owner/plain", {"a.txt": "\n\n".join(f"text {n} " * 90 for n in range(40)).encode()})
     task = Text(repository="owner/plain", path="*.txt").located(tmp_path)

@@ -92,44 +92,44 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = 
 
 
 def file_names(repository: str, revision: str, kind: Kind = "dataset") -> list[str]:
-    """The names of a repository's files: those that were fetched before, else all, by asking the hub.
-
-    Raises DataError as `fetch` does.
+    """The names of all files of a repository, at the commit that the revision was resolved to, if it was; the hub is
+    asked only before that. Raises DataError as `fetch` does.
     """
     record = _read_record(_record_path(kind, repository, revision))
-    if record is not None and record["files"]:
-        return sorted(record["files"])
-    from huggingface_hub import HfApi
-
-    try:
-        info: Any = (HfApi().dataset_info if kind == "dataset" else HfApi().model_info)(repository, revision=revision)
-    except Exception as error:
-        raise told(error, kind, repository, revision) from error
-    return sorted(file.rfilename for file in info.siblings or ())
+    if record is not None and "names" in record:
+        return list(record["names"])
+    return sorted(_listing(kind, repository, revision, record)[1])
 
 
 def _resolve(kind: Kind, repository: str, revision: str, patterns: Sequence[str], optional: Sequence[str],
              record: Mapping[str, Any] | None) -> tuple[dict[str, Any], list[str]]:
     """The commit (the recorded one if there is), and the names of its files that match."""
-    from huggingface_hub import HfApi
 
-    asked = revision if record is None else record["commit"]
-    try:
-        api = HfApi()
-        ask = api.dataset_info if kind == "dataset" else api.model_info
-        info: Any = ask(repository, revision=asked, files_metadata=True)
-    except Exception as error:
-        raise told(error, kind, repository, revision) from error
-    there = {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()}
+    commit, there = _listing(kind, repository, revision, record)
     names = _matching(there, [*patterns, *optional])
     missing = [pattern for pattern in patterns if not fnmatch.filter(there, pattern)]
     if missing:
         folders = sorted({name.rpartition("/")[0] or "." for name in there})
-        raise DataError(f"{kind} {repository} at {info.sha} has no file {' or '.join(missing)}",
+        raise DataError(f"{kind} {repository} at {commit} has no file {' or '.join(missing)}",
                         f"it has files in: {', '.join(folders[:12])}; name another revision, {own_files(kind)}")
-    resolved = {"kind": kind, "repository": repository, "revision": revision, "commit": info.sha,
-                "resolved": datetime.now(UTC).isoformat(timespec="seconds"), "files": {}, **(record or {})}
+    resolved = {"kind": kind, "repository": repository, "revision": revision, "commit": commit,
+                "resolved": datetime.now(UTC).isoformat(timespec="seconds"), "files": {}, **(record or {}),
+                "names": sorted(there)}
     return {**resolved, "announced": {name: there[name] for name in names if there[name]}}, names
+
+
+def _listing(kind: Kind, repository: str, revision: str,
+             record: Mapping[str, Any] | None) -> tuple[str, dict[str, str | None]]:
+    """The commit (the recorded one if there is), and its files with the SHA-256 that the hub announces of large ones."""
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        ask = api.dataset_info if kind == "dataset" else api.model_info
+        info: Any = ask(repository, revision=revision if record is None else record["commit"], files_metadata=True)
+    except Exception as error:
+        raise told(error, kind, repository, revision) from error
+    return info.sha, {file.rfilename: file.lfs.sha256 if file.lfs else None for file in info.siblings or ()}
 
 
 def _download(kind: Kind, repository: str, revision: str, commit: str, name: str) -> Path:
