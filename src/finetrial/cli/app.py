@@ -9,6 +9,7 @@ import typer
 
 from finetrial.cli.options import (
     AcceptThreat,
+    Address,
     AllowUnsandboxed,
     Arms,
     AsPublished,
@@ -28,6 +29,9 @@ from finetrial.cli.options import (
     MaxTrainable,
     MoreSeeds,
     Name,
+    On,
+    OnOption,
+    PhaseMemory,
     PlannedDevice,
     PrecisionOption,
     Rate,
@@ -41,6 +45,7 @@ from finetrial.cli.options import (
     Store,
     Timeout,
     Track,
+    Version,
     Within,
 )
 
@@ -51,17 +56,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100})
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
-        from finetrial import __version__
-
-        typer.echo(f"finetrial {__version__}")
-        raise typer.Exit
-
-
 @app.callback()
-def options(version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True,
-                                                  help="Print the version and exit.")] = False) -> None:
+def options(version: Version = False) -> None:
     """Options before the command."""
 
 
@@ -72,7 +68,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
         as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None,
         timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = 1,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
-        track: Track = None) -> None:
+        track: Track = None, on: OnOption = On.LOCAL, address: Address = None, memory: PhaseMemory = None) -> None:
     """Run a study, analyse it, report.
 
     What is recorded already is not computed again: run the same command to resume."""
@@ -83,7 +79,8 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
                       tuple(accept_threat or ()), as_published)
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
                 timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
-                allow_unsandboxed=allow_unsandboxed, within=within, track=track, stack=stack)
+                allow_unsandboxed=allow_unsandboxed, within=within, track=track, stack=stack,
+                on=on.value, address=address, memory=memory)
 
 
 @app.command()

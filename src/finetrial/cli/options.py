@@ -27,12 +27,27 @@ class LogLevel(StrEnum):
     INFO, DEBUG = "info", "debug"
 
 
+class On(StrEnum):
+    """Where phases are carried out."""
+
+    LOCAL, RAY = "local", "ray"
+
+
 class Schema(StrEnum):
     """What has a JSON schema."""
 
     STUDY, RESULTS = "study", "results"
 
 
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        from finetrial import __version__
+
+        typer.echo(f"finetrial {__version__}")
+        raise typer.Exit
+
+
+Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in study (finetrial studies), or a .yaml file.")]
 Scale = Annotated[str | None, typer.Option(metavar="SCALE", help="Which models and data: embedded (default) or full.")]
 Size = Annotated[str | None, typer.Option(metavar="SIZE", help="How much of it: demo, standard (default), thorough.")]
@@ -88,3 +103,9 @@ Keep = Annotated[Path | None, typer.Option(metavar="FILE", help="Text that it mu
                                            "measured.")]
 Track = Annotated[str | None, typer.Option(metavar="LIST", help="Log the results to these experiment trackers when it is done: "
                                            "tensorboard, mlflow, wandb, trackio.")]
+OnOption = Annotated[On, typer.Option("--on", help="Compute on this machine, or on the nodes of a Ray cluster; runs and store must "
+                                      "then lie in folders that every node sees.")]
+Address = Annotated[str | None, typer.Option(metavar="HOST:PORT", help="With --on ray: the cluster; the one that this machine is a "
+                                             "node of unless given.")]
+PhaseMemory = Annotated[str | None, typer.Option("--memory", metavar="SIZE", help="With --on ray: main memory that each phase "
+                                                 "reserves: 4GB. Not counted unless given.")]

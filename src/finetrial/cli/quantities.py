@@ -19,6 +19,14 @@ def read_seconds(text: str) -> float:
     return number * SECONDS[unit]
 
 
+def read_bytes(text: str, option: str) -> int:
+    """`4GB` -> 4000000000. Raises UserError for what is no size."""
+    number, unit = quantity(text, option, "a size such as 16GB or 900MB")
+    if unit not in BYTES or not number:
+        raise UserError(f"{option} {text!r} is no size", "expected a size such as 16GB or 900MB")
+    return int(number * BYTES[unit])
+
+
 def quantity(text: str, option: str, expected: str) -> tuple[float, str]:
     """The number and the unit of a text. Raises UserError that says what was `expected`."""
     match = _QUANTITY.fullmatch(text)
