@@ -102,20 +102,29 @@ def _linear(trial: Trial, contrast: Contrast) -> Answer:
 
 
 def _seed_prior(trial: Trial, contrast: Contrast) -> Prior | None:
-    """From the same comparison of every arm with the right-hand side; none for an interaction."""
-    like = contrast.model_copy(update={"left": "", "expect": "greater", "margin": None, "bounds": None})
-    if contrast.interaction is None and like not in trial.seed_priors:
+    """From the same comparison of every arm with the right-hand side, or of every arm with itself elsewhere; none where
+    the comparison is another one: an interaction, or of the base or a floor."""
+    if contrast.interaction is not None or contrast.left not in {arm.name for arm in trial.study.arms}:
+        return None
+    like = _with_left(contrast, "").model_copy(update={"expect": "greater", "margin": None, "bounds": None})
+    if like not in trial.seed_priors:
         trial.seed_priors[like] = _fitted_prior(trial, contrast)
-    return trial.seed_priors.get(like)
+    return trial.seed_priors[like]
+
+
+def _with_left(contrast: Contrast, arm: str) -> Contrast:
+    """The comparison with another arm on the left; on both sides, where it is of one arm in two places."""
+    both = {"right": arm} if contrast.left == contrast.right else {}
+    return contrast.model_copy(update={"left": arm, **both})
 
 
 def _fitted_prior(trial: Trial, contrast: Contrast) -> Prior | None:
     squares, freedom = [], len(trial.study.seeds) - 1
     for arm in trial.study.arms:
-        if arm.name == contrast.right:
+        if arm.name == contrast.right != contrast.left:
             continue
         try:
-            estimate = _plain(trial, contrast.model_copy(update={"left": arm.name})).estimate
+            estimate = _plain(trial, _with_left(contrast, arm.name)).estimate
         except NotMeasured:
             continue
         if estimate is not None and estimate.mean_squares is not None and estimate.num_seeds == freedom + 1:

@@ -65,10 +65,23 @@ def moderated(estimate: Estimate, prior: Prior | None, *, cautious: bool) -> Est
     freedom = min(prior.freedom + own, prior.most_freedom)
     spread = spread_of((square, items, residual), (freedom, estimate.num_clusters - 1, own * (estimate.num_clusters - 1)),
                        estimate.num_seeds * estimate.num_clusters, fewest=own)
+    components = estimate.components
+    assert components is not None
+    varies = max(0.0, (square - residual) / estimate.num_clusters)  # what a forecast of more seeds should count on
     if cautious or prior.is_unequal:
-        return replace(estimate, moderated=spread).with_p_value().at(estimate.confidence)
-    return replace(estimate, standard_error=spread.standard_error, degrees_of_freedom=spread.degrees_of_freedom
-                   ).with_p_value().at(estimate.confidence)
+        components = replace(components, seeds=max(components.seeds, varies))
+        return replace(estimate, moderated=spread, components=components).with_p_value().at(estimate.confidence)
+    return replace(estimate, standard_error=spread.standard_error, degrees_of_freedom=spread.degrees_of_freedom,
+                   components=replace(components, seeds=varies)).with_p_value().at(estimate.confidence)
+
+
+def moderated_alike(estimates: Sequence[Estimate], choice: str) -> list[Estimate]:
+    """Estimates of like comparisons, each moderated by all of them; `choice` as `Evaluation.seed_variance` says."""
+    known = [(one.mean_squares[0], one.num_seeds) for one in estimates if one.mean_squares is not None]
+    if choice == "own" or len({number for _, number in known}) != 1:
+        return list(estimates)
+    prior = fit_prior([square for square, _ in known], known[0][1] - 1)
+    return [moderated(one, prior, cautious=choice == "cautious") for one in estimates]
 
 
 def _trigamma_inverse(value: float) -> float:

@@ -19,6 +19,7 @@ from finetrial.analysis.limits import Judged, judge, standing, why_not
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.looks import settle
 from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.moderation import moderated_alike
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.record import Outcome
 from finetrial.records.results import Assay, Recommendation
@@ -101,13 +102,12 @@ def _choose(trial: Trial, readings: dict[str, Loading], names: list[str]) -> _Ch
     seeds = trial.study.seeds
     means = {name: float(trial.differences([readings[name]], seeds).values.mean()) for name in names}
     choice = _Choice(max(means, key=lambda name: means[name]))
-    for name in names:
+    best, others = readings[choice.best], [name for name in names if name != choice.best]
+    choice.kept.append(_Candidate(choice.best, _parameters(trial, best), None))
+    plain = [estimate_loadings(trial, [best, Loading(-1.0, readings[name].branch, readings[name].entry)], seeds)[0]
+             for name in others]
+    for name, behind in zip(others, moderated_alike(plain, trial.study.evaluation.seed_variance), strict=True):
         parameters = _parameters(trial, readings[name])
-        if name == choice.best:
-            choice.kept.append(_Candidate(name, parameters, None))
-            continue
-        other = readings[name]
-        behind, _ = estimate_loadings(trial, [readings[choice.best], Loading(-1.0, other.branch, other.entry)], seeds)
         if behind.low is None:
             raise NotMeasured(f"{behind.reason}; {settle(behind, 1 - behind.confidence).text}")
         if behind.low <= 0:

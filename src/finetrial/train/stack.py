@@ -9,7 +9,7 @@ alone up to rounding, since products are taken in other shapes. A cell that ends
 from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -17,16 +17,14 @@ import torch
 from torch import Tensor
 
 from finetrial.methods.base import Component
-from finetrial.models import blocks
 from finetrial.models.stacked import Dropouts, Places, StackedAdapters
 from finetrial.streams import Streams
-from finetrial.train.batch import Batch, BatchSource, Documents, longest_sides, make_batch, target_counts
+from finetrial.train.batch import Batch, BatchSource, Documents
 from finetrial.train.config import Precision, Training
 from finetrial.train.loop import Checkpoints, Run, Validate, dropout_purpose
-from finetrial.train.loss import cross_entropies, length_sorted, summed_cross_entropy, target_states
+from finetrial.train.loss import summed_cross_entropy, target_states
 from finetrial.train.meter import OnMetrics, TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime
-from finetrial.train.packing import IntArray
 from finetrial.train.precision import FrozenMatrices, autocast
 
 Ended = TrainResult | Diverged | OutOfTime
@@ -71,32 +69,6 @@ def train_stacked(carrier: Any, adapters: StackedAdapters, cells: Sequence[Cell]
             run.close()
 
 
-def item_losses_stacked(carrier: Any, adapters: StackedAdapters, num_cells: int, dataset: Documents, *,
-                        batch_tokens: int = 8192, precision: Precision = "fp32",
-                        ) -> tuple[np.ndarray[tuple[int, int], np.dtype[np.float64]], IntArray]:
-    """`item_losses` of all cells at once: (cells, documents) in nats, and the number of targets of each document.
-
-    A batch holds at most `batch_tokens` places, those of all cells counted.
-    """
-    lengths, counts = longest_sides(dataset), target_counts(dataset)
-    sums = np.zeros((num_cells, len(lengths)))
-    device = next(carrier.parameters()).device
-    carrier.eval()
-    with autocast(device, precision), torch.no_grad():
-        for documents in length_sorted(lengths, batch_tokens // num_cells):
-            documents = documents[counts[documents] > 0]
-            if len(documents) == 0:
-                continue
-            rows = [(int(document),) for document in documents]
-            batch = make_batch(dataset, rows, start_id=blocks.start_id(carrier)).to(device)
-            joint, places = joined({cell: batch for cell in range(num_cells)})
-            with adapters.routed(places):
-                hidden = target_states(carrier, joint)
-            losses = cross_entropies(carrier, hidden, joint.target_ids).cpu().double().numpy().reshape(num_cells, -1)
-            sums[:, documents] = np.add.reduceat(losses, np.cumsum(counts[documents]) - counts[documents], axis=1)
-    return sums, counts
-
-
 def joined(batches: Mapping[int, Batch]) -> tuple[Batch, Places]:
     """The batches of cells as one, row after row and target after target, padded to the widest; equally many rows each."""
     parts = list(batches.values())
@@ -130,7 +102,7 @@ def _in_step(carrier: Any, adapters: StackedAdapters, runs: Sequence[Run],
             try:
                 asked[number] = next(steps[number]) if answer is None else steps[number].send(answer)
             except StopIteration as end:
-                ended[number] = end.value
+                ended[number] = replace(end.value, seconds=end.value.seconds / len(runs))  # each one's share
             except (Diverged, OutOfTime) as error:
                 ended[number] = error
         answers = dict(_gradients(carrier, adapters, runs, asked, precision)) if asked else {}

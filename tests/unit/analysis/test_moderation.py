@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from scipy import special
 
 from finetrial.analysis.estimate import crossed
-from finetrial.analysis.moderation import Prior, _trigamma_inverse, fit_prior, moderated
+from finetrial.analysis.moderation import Prior, _trigamma_inverse, fit_prior, moderated, moderated_alike
 
 
 @pytest.mark.parametrize(("freedom", "scale"), [(4.0, 2.0), (20.0, 0.1)])
@@ -69,3 +70,21 @@ def test_the_p_value_and_the_interval_agree() -> None:
     assert found.p_value is not None
     at_it = found.at(1 - found.p_value)
     assert at_it.low is not None and min(abs(at_it.low), abs(at_it.high or 0)) == pytest.approx(0.0, abs=1e-9)
+
+
+def test_more_seeds_are_forecast_by_the_moderated_variance() -> None:
+    own = crossed(np.random.default_rng(4).normal(0.2, 1.0, (3, 30)))
+    assert own.components is not None
+    prior = Prior(40.0, math.inf, 5.0, is_unequal=False)
+    found = moderated(own, prior, cautious=True)
+    assert found.components is not None and found.components.seeds > own.components.seeds
+    assert moderated(own, replace(prior, mean_square=1e-9), cautious=True).components == own.components
+
+
+def test_like_comparisons_moderate_each_other() -> None:
+    generator = np.random.default_rng(0)
+    plain = [crossed(generator.normal(0, 1, (3, 1)) + generator.normal(0.1, 0.2, (3, 40))) for _ in range(5)]
+    found = moderated_alike(plain, "cautious")
+    widths = [(one.high or 0) - (one.low or 0) for one in found]
+    assert all(width >= (one.high or 0) - (one.low or 0) for width, one in zip(widths, plain, strict=True))
+    assert moderated_alike(plain, "own") == plain and moderated_alike(plain[:2], "cautious") == plain[:2]

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 
@@ -21,7 +20,7 @@ from finetrial.train.loop import Checkpoints, train
 from finetrial.train.loss import item_losses
 from finetrial.train.meter import TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime
-from finetrial.train.stack import Cell, item_losses_stacked, joined, train_stacked
+from finetrial.train.stack import Cell, joined, train_stacked
 
 CONFIG = Training.model_validate({"budget": "5 steps", "sequence_length": 40, "batch_sequences": 4, "clip_norm": 0.5})
 FAMILIES = ("gpt2", "llama", "t5", "t5-gated")
@@ -143,19 +142,6 @@ def test_each_cell_validates_stops_and_checkpoints_by_itself(trial: Any, tmp_pat
 
 def test_a_deadline_ends_every_cell(trial: Any) -> None:
     assert all(isinstance(ended, OutOfTime) for ended in trial().together(deadline=0.0))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_predictions_of_all_cells_at_once(trial: Any, family: str) -> None:
-    made = trial(family)
-    made.together()
-    sums, counts = item_losses_stacked(made.carrier, StackedAdapters(made.carrier, made.adapters), len(made.cells),
-                                       made.dataset, batch_tokens=512)
-    for cell, found in zip(made.cells, sums, strict=True):
-        expected, numbers = item_losses(cell.model, made.dataset)
-        np.testing.assert_allclose(found, expected, rtol=1e-4)
-        np.testing.assert_array_equal(counts, numbers)
-    assert not np.allclose(sums[0], sums[1])
 
 
 def test_batches_of_one_document_a_row_join_packed_ones(tiny_documents: Any) -> None:
