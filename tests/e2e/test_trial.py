@@ -107,6 +107,9 @@ def test_within_a_time_the_seeds_that_fit_are_run(folder: Path, undisturbed: Tri
     trial = within(folder, 600.0, said, monkeypatch)
     assert trial.study.seeds == (0, 1, 2, 3) and trial.results.status == "complete"
     assert said[-1].startswith("3 seeds are done after") and said[-1].endswith("; 4 of 5 fit into 10.0 minutes")
+    monkeypatch.setattr("finetrial.run.within.seeds_within", lambda *_, **more: pytest.fail("it was decided before"))
+    again = within(folder, 600.0, said, monkeypatch)
+    assert again.study.seeds == trial.study.seeds and again.results.look == trial.results.look
 
 
 def test_a_report_is_made_again_from_the_store(undisturbed: Trial) -> None:

@@ -30,7 +30,7 @@ from finetrial.records.record import Outcome
 from finetrial.spec.arm import Arm, Component
 from finetrial.spec.io import parse_study
 from finetrial.spec.match import VALUE, Match, Quantity, Solved
-from finetrial.spec.study import Study
+from finetrial.spec.study import Study, joined_tasks
 from finetrial.stages.base import StageInput
 
 TIME: Quantity = "train_time"
@@ -68,13 +68,28 @@ def matched(study: Study, *, recorded: Records, relative_to: Path | None = None,
 
 
 def matched_untimed(study: Study, *, relative_to: Path | None = None, fetch: bool = True) -> Study:
-    """The study with every match solved that needs no measurement."""
-    wanted = _open(study, ["parameters", "tokens", "flops"])
-    if not wanted:
+    """The study with every match solved that needs no measurement; one that was solved before must still hold.
+
+    Raises SpecError where the arms have changed since.
+    """
+    solve = {"parameters": _by_parameters, "tokens": _by_tokens, "flops": _by_operations}
+    asked = [(arm, wanted) for arm, wanted in _matches(study.arms) if wanted.quantity in solve]
+    if not asked:
         return study
     bases = {base.name: resolve_base(base, relative_to, fetch=fetch) for base in study.bases}
-    solve = {"parameters": _by_parameters, "tokens": _by_tokens, "flops": _by_operations}
-    return _replaced(study, {arm.name: solve[match.quantity](study, arm, bases) for arm, match in _matches(wanted)})
+    found = {arm.name: solve[wanted.quantity](study, arm, bases) for arm, wanted in asked}
+    for arm, wanted in asked:
+        if wanted.solved is not None:
+            _still_holds(arm, wanted.solved, found.pop(arm.name))
+    return _replaced(study, found) if found else study
+
+
+def _still_holds(arm: Arm, solved: Solved, candidates: Iterable[_Candidate]) -> None:
+    """Raise SpecError unless the arm is one of those that solving its match gives now."""
+    if not any(one.solved == solved and (one.arm.components, one.arm.training) == (arm.components, arm.training)
+               for one in candidates):
+        raise _refusal(arm, f"it was solved with {_match_of(arm).option or 'a budget of'} {solved.value}, and the arms have "
+                            "changed since; remove `solved` to solve it again")
 
 
 def without_open_matches(study: Study) -> Study:
@@ -210,6 +225,9 @@ def _seconds_of(study: Study, plan: Plan, recorded: Mapping[str, StageInput]) ->
     """Seconds of a step, or of a token, by the medians of the recorded profiles."""
 
     def seconds(base: str, arm: Arm, task: str) -> float:
+        if len(joined_tasks(task)) > 1 or not study.task(task).evaluate:
+            why = "trains several tasks in one phase" if len(joined_tasks(task)) > 1 else "is not evaluated"
+            raise _refusal(arm, f"{task} {why}, and such phases are not profiled; match on tokens or flops")
         stages = plan.profiles.get((base, arm.name, task), ())
         records = [recorded[stage].record for stage in stages if stage in recorded]
         values = [record.values for record in records if record.outcome is Outcome.OK]

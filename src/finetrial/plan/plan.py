@@ -122,7 +122,10 @@ def deduplicate(plan: Plan) -> Plan:
     for stage in plan.stages:
         key = keys[stage.id]
         same[stage.id] = first.setdefault(key, stage.id) if key is not None else stage.id
-    kept = [replace(stage, inputs={name: _renamed(source, same) for name, source in stage.inputs.items()})
+    # What is no part of the key may differ between equal stages: what one of them asks for, the one that stays has.
+    checkpointing = {same[stage.id] for stage in plan.stages if stage.activation_checkpointing}
+    kept = [replace(stage, inputs={name: _renamed(source, same) for name, source in stage.inputs.items()},
+                    activation_checkpointing=stage.id in checkpointing)
             for stage in plan.stages if same[stage.id] == stage.id]
     cells = [replace(cell, phases=[_renamed_phase(phase, same) for phase in cell.phases]) for cell in plan.cells]
     profiles = {cost: [same[stage] for stage in stages] for cost, stages in plan.profiles.items()}

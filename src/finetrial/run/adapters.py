@@ -81,13 +81,15 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
 def open_arm(run: Path, arm: str, *, routing: Routing = "latest", task: str = "", **which: Any) -> Adapted:
     """The model of an arm in memory. `arm` may be `base`, the untouched one."""
     from finetrial.models.load import load_base
-    from finetrial.stages.adapted import Adapted
+    from finetrial.stages.adapted import Adapted, read_state
 
     if arm == BASE_ARM:
         study, relative_to = _study_of(run)
         base = resolve_base(study.bases[0], relative_to)
         return Adapted(load_base(base.folder, attention=attention(base, Resolved())), [])
     found = find_trained(run, arm, **which)
+    if task and task not in (learned := read_state(found.folder).learned):
+        raise UserError(unknown("task", task, learned), f"those that {arm} learned can be asked for")
     return _opened(found, found.quantization, routing=routing, task=task)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Iterable
@@ -56,7 +57,7 @@ def remove(waste: Iterable[Waste], store: Path) -> int:
         if lock is None:
             continue  # a run computes it just now
         with lock:
-            shutil.rmtree(entry.folder)
+            shutil.rmtree(entry.folder, ignore_errors=entry.kind in OWN_FOLDERS)  # a run may write there just now
             freed += entry.num_bytes
     return freed
 
@@ -80,4 +81,8 @@ def _keys(folder: Path, how: dict[str, str | None], store: Path) -> set[str]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # removed by a run meanwhile
+            total += path.stat().st_size if path.is_file() else 0
+    return total

@@ -1,13 +1,14 @@
-"""Which numbers of seeds complete results were seen at: kept in `run.json`, for the error rate of the next look.
+"""What a run's folder remembers of its question, in `run.json`: which numbers of seeds complete results were seen at, for
+the error rate of the next look, and which seeds a time was found to hold, so that the same command asks the same.
 
-Only readings of the same question count. Seeds, declared looks, limits of the recommendation and notes may change; with
-anything else changed it is another question, and its first look is a first look.
+Seeds, declared looks, limits of the recommendation and notes may change; with anything else changed it is another
+question, and its first look is a first look.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from finetrial.fingerprint import key_of
 from finetrial.run.disk import replace_text
 from finetrial.spec.study import Study
 
-FIELD = "looks"
+FIELD, WITHIN = "looks", "within"
 NOT_THE_QUESTION = ("seeds", "looks", "limits", "notes")
 
 
@@ -23,7 +24,7 @@ class Looks:
     """The looks that a run's folder remembers."""
 
     def __init__(self, path: Path, study: Study) -> None:
-        self._path = path
+        self._path, self._seeds = path, study.seeds
         content = {name: value for name, value in study.identity().items() if name not in NOT_THE_QUESTION}
         self._question = key_of(content)
 
@@ -35,18 +36,30 @@ class Looks:
     def remember(self, num_seeds: int) -> None:
         """Complete results at so many seeds are seen from now on."""
         if num_seeds not in self.earlier:
-            content = json.loads(self._path.read_text(encoding="utf-8"))
-            content[FIELD] = {**self._read(), self._question: [*self.earlier, num_seeds]}
-            replace_text(self._path, json.dumps(content, indent=1) + "\n")
+            self._keep(FIELD, [*self.earlier, num_seeds])
+
+    @property
+    def seeds_within(self) -> tuple[int, ...]:
+        """Those of the study's seeds that `--within` was found to hold; none before the first time."""
+        decided = self._read(WITHIN).get(self._question, ())
+        return tuple(seed for seed in self._seeds if seed in decided)
+
+    def decide(self, seeds: Sequence[int]) -> None:
+        """`--within` holds these seeds from now on."""
+        self._keep(WITHIN, list(seeds))
 
     def as_json(self) -> dict[str, Any]:
-        """What `run.json` holds of them; nothing before the first look."""
-        kept = self._read()
-        return {FIELD: kept} if kept else {}
+        """What `run.json` holds of them."""
+        return {field: kept for field in (FIELD, WITHIN) if (kept := self._read(field))}
 
-    def _read(self) -> Mapping[str, list[int]]:
+    def _keep(self, field: str, values: list[int]) -> None:
+        content = json.loads(self._path.read_text(encoding="utf-8"))
+        content[field] = {**self._read(field), self._question: values}
+        replace_text(self._path, json.dumps(content, indent=1) + "\n")
+
+    def _read(self, field: str = FIELD) -> Mapping[str, list[int]]:
         try:
-            found: Mapping[str, list[int]] = json.loads(self._path.read_text(encoding="utf-8")).get(FIELD, {})
+            found: Mapping[str, list[int]] = json.loads(self._path.read_text(encoding="utf-8")).get(field, {})
         except OSError:
             return {}
         return found

@@ -46,7 +46,7 @@ def profile_study(study: Study, options: RunOptions, *, relative_to: Path | None
     study = without_open_matches(matched_untimed(study, relative_to=relative_to))
     plan = build(study, relative_to=relative_to)
     wanted = {stage for stages in plan.profiles.values() for stage in stages}
-    folder = run_folder(study, options.runs)
+    folder = run_folder(study, options.runs) / "profile"  # its status and logs are not the run's
     folder.mkdir(parents=True, exist_ok=True)
     result = execute([stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted],
                      Store(options.store_folder()), folder, device=device, environment=environment(device), jobs=1,

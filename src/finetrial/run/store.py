@@ -113,8 +113,10 @@ class Store:
         return self.root / CACHE / environment.key()
 
     def drop_cache(self) -> None:
-        """Remove all caches; a process that uses one goes on without."""
-        shutil.rmtree(self.root / CACHE, ignore_errors=True)
+        """Remove all caches, unless some process computes with the store; one that begins now goes on without."""
+        locks = self.root / "locks"
+        if not locks.is_dir() or not any(is_locked(lock) for lock in locks.iterdir()):
+            shutil.rmtree(self.root / CACHE, ignore_errors=True)
 
     def claim(self, kind: str, key: str, environment: Environment) -> Claim | None:
         """The right to compute an entry; None while another process has it. Raises StoreError if it can't be taken."""

@@ -2,7 +2,7 @@
 
 Arms, learning rates and steps are the question and stay. The first seeds, the fewest that give an interval, are run and
 timed; how many more fit follows from what they took. Nobody has looked at a result by then, so stopping by the clock
-costs no error rate.
+costs no error rate. What was decided is kept (`run/looks.py`): the same command again asks for the same seeds.
 """
 
 from __future__ import annotations
@@ -20,8 +20,6 @@ from finetrial.plan.plan import Plan
 from finetrial.run.execute import ExecutionResult
 from finetrial.spec.study import FEWEST_SEEDS, Study
 from finetrial.stages.base import Stage, StageInput
-
-NOT_OF_A_SEED = ("data", "profile")  # kinds of stages that more seeds do not repeat
 
 Run = Callable[[Sequence[Stage]], ExecutionResult]
 Recorded = Callable[[Plan], Mapping[str, StageInput]]
@@ -46,8 +44,7 @@ def fit_seeds(study: Study, seconds: float, run: Run, recorded: Recorded, *, job
                         f"and {minutes_text(max(0.0, seconds - gone))} of {minutes_text(seconds)} are left",
                         f"give more time (--within {needed}min), a smaller size (--size demo), or fewer arms")
     result = run(plan.stages)
-    worked = sum(found.record.seconds for stage in plan.stages
-                 if stage.kind not in NOT_OF_A_SEED and (found := result.found(stage.id)) is not None)
+    worked = sum(found.record.seconds for stage in _repeated(plan) if (found := result.found(stage)) is not None)
     gone = time.monotonic() - began
     count = seeds_within(seconds - gone, worked / len(first.seeds) / jobs, done=len(first.seeds), most=len(study.seeds))
     if say is not None:
@@ -55,3 +52,10 @@ def fit_seeds(study: Study, seconds: float, run: Run, recorded: Recorded, *, job
             f"{minutes_text(seconds)}")
     return study.model_copy(update={"seeds": study.seeds[:count]})
 
+
+def _repeated(plan: Plan) -> set[str]:
+    """The stages that belong to one seed: more seeds repeat their like."""
+    found = {stage for cell in plan.cells if cell.key.seed is not None for phase in cell.phases
+             for stage in (phase.train, *phase.predictions.values()) if stage}
+    found |= {stage for row in plan.outputs if row.seed is not None for stage in (row.generate, row.score) if stage}
+    return found | {row.predict for row in plan.losses} | {row.probe for row in plan.probes}

@@ -84,6 +84,12 @@ class State:
         return found
 
     @property
+    def learned(self) -> tuple[str, ...]:
+        """The tasks that the instances were trained on, in order."""
+        ordered = sorted(self.instances, key=lambda instance: instance.born)
+        return tuple(dict.fromkeys(task for instance in ordered for task in instance.tasks))
+
+    @property
     def merged(self) -> list[Instance]:
         """What has become part of the base, in the order of folding."""
         return [instance for instance in self.instances if instance.place is Place.MERGED]

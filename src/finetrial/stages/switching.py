@@ -71,8 +71,7 @@ class TaskSwitch:
     @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that were learned, in order."""
-        ordered = sorted(self._state.instances, key=lambda instance: instance.born)
-        return tuple(dict.fromkeys(task for instance in ordered for task in instance.tasks))
+        return self._state.learned
 
     def to(self, task: str) -> float:
         """Let the parts that learned `task` answer, or with an empty one the base alone; returns the seconds that it

@@ -8,8 +8,6 @@ others, with a count; a named cluster in several files is refused.
 
 from __future__ import annotations
 
-import hashlib
-import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -22,7 +20,7 @@ from finetrial.errors import DataError
 from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
 from finetrial.tasks.base import Example, Examples, Split, Task
 from finetrial.tasks.near_duplicates import near_duplicates
-from finetrial.tasks.pieces import USED_SPLITS, content_id, counts
+from finetrial.tasks.pieces import USED_SPLITS, content_id, counted_draw, counts
 from finetrial.tasks.sources.wheels import cache_root
 from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 
@@ -82,7 +80,9 @@ class LocalTask(Task):
         rows: list[tuple[Split | None, LocalRow]] = []
         dropped: Counter[str] = Counter({"exact duplicate": 0, "prompt in a held-out split": 0})
         for split, paths in files.items():
-            own = drawn((row for path in paths for row in read(path)), max_rows, dropped)
+            own, number = counted_draw((row for path in paths for row in read(path)), max_rows)
+            if max_rows is not None:
+                dropped["above max_rows"] += number - len(own)
             if not own:
                 raise DataError(f"{paths[0]} has no rows", "expected text, or rows with columns")
             rows += [(split, row) for row in own]
@@ -114,20 +114,6 @@ def decoded(data: bytes, path: Path, *, first_line: int = 1) -> str:
         line = first_line + data[:error.start].count(b"\n")
         raise DataError(f"{path}, line {line}: byte 0x{data[error.start]:02x} is not UTF-8",
                         "save the file as UTF-8") from error
-
-
-def drawn(rows: Iterable[LocalRow], limit: int | None, dropped: Counter[str]) -> list[LocalRow]:
-    """At most `limit` rows, those whose ids have the smallest digests, in their order; the others are counted. Holds no
-    more rows than that."""
-    if limit is None:
-        return list(rows)
-    kept: list[tuple[int, int, LocalRow]] = []  # a heap, the largest digest first
-    number = 0
-    for number, row in enumerate(rows, start=1):
-        ranked = (-int.from_bytes(hashlib.sha256(row.id.encode()).digest()[:8]), number, row)
-        (heapq.heappush if len(kept) < limit else heapq.heappushpop)(kept, ranked)
-    dropped["above max_rows"] += number - len(kept)
-    return [row for _, _, row in sorted(kept, key=lambda ranked: ranked[1])]
 
 
 def unique_rows(rows: Sequence[tuple[Split | None, LocalRow]],

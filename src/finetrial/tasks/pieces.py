@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol, TypeVar
 
 from finetrial.tasks.base import Example, MiningReport, Split
 
@@ -13,6 +15,14 @@ PIECE_CHARACTERS = 2_000
 MIN_BLOCK_CHARACTERS = 500
 END_OF_TEXT = "<|endoftext|>"
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'`)\]]))\s+(?=[A-Z0-9`\"'(\[])|\n+")
+
+
+class _Named(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+Row = TypeVar("Row", bound=_Named)
 
 
 def content_id(*parts: str) -> str:
@@ -71,14 +81,19 @@ def at_margin(code: str) -> str:
     return "\n".join(line.removeprefix(margin) for line in lines).strip("\n")
 
 
-def stable_draw(rows: Iterable[Example], limit: int | None) -> list[Example]:
+def stable_draw(rows: Iterable[Row], limit: int | None) -> list[Row]:
     """At most `limit` rows, those whose ids have the smallest digests, in the order given."""
-    rows = list(rows)
-    if limit is None or len(rows) <= limit:
-        return rows
-    ranked = sorted(rows, key=lambda row: hashlib.sha256(row.id.encode()).digest())
-    kept = {row.id for row in ranked[:limit]}
-    return [row for row in rows if row.id in kept]
+    return counted_draw(rows, limit)[0]
+
+
+def counted_draw(rows: Iterable[Row], limit: int | None) -> tuple[list[Row], int]:
+    """`stable_draw`, and how many rows there were. Holds no more rows than it draws."""
+    kept: list[tuple[int, int, Row]] = []  # a heap, the largest digest first
+    number = 0
+    for number, row in enumerate(rows, start=1):
+        ranked = (-int.from_bytes(hashlib.sha256(row.id.encode()).digest()), -number, row)
+        (heapq.heappush if limit is None or len(kept) < limit else heapq.heappushpop)(kept, ranked)
+    return [row for _, _, row in sorted(kept, key=lambda ranked: -ranked[1])], number
 
 
 def counts(examples: Sequence[Example], dropped: Mapping[str, int], notes: tuple[str, ...] = ()) -> MiningReport:

@@ -39,7 +39,7 @@ class StateFiles:
     def __init__(self, folder: Path, most_bytes: int = MOST_BYTES) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
-        self.most_bytes = min(most_bytes, shutil.disk_usage(folder).free // FREE_SHARE)
+        self.most_bytes = min(most_bytes, shutil.disk_usage(_there(folder)).free // FREE_SHARE)
         self._uncounted = self.most_bytes  # bytes written since the files were counted; count at the first write
 
     def get(self, key: str) -> list[Tensor] | None:
@@ -92,6 +92,11 @@ class StateFiles:
                 path.unlink(missing_ok=True)
                 excess -= size
         return True
+
+
+def _there(folder: Path) -> Path:
+    """The folder, or above it the first that exists: another run may have removed it."""
+    return next(path for path in (folder, *folder.parents) if path.is_dir())
 
 
 class Reuse:

@@ -99,6 +99,15 @@ def test_what_was_solved_is_written_and_not_solved_again(content: dict[str, Any]
     assert matched(solved, recorded=no_records, relative_to=folder) is solved
 
 
+def test_a_solution_that_does_not_hold_any_more_is_refused(content: dict[str, Any], folder: Path) -> None:
+    solved = matched(with_arm(content, {"arm": "layer", "option": "rank"}), recorded=no_records, relative_to=folder)
+    written = yaml.safe_load(study_yaml(solved))
+    [layer] = [arm for arm in written["arms"] if arm["name"] == "layer"]
+    layer["components"] = "layer:count=1"
+    with pytest.raises(SpecError, match="solved with rank .*, and the arms have changed since; remove `solved`"):
+        matched(parse_study(written, "study.yaml"), recorded=no_records, relative_to=folder)
+
+
 def test_an_arm_whose_rank_was_solved_is_the_arm_that_names_it(content: dict[str, Any], folder: Path) -> None:
     solved = matched(with_arm(content, {"arm": "layer", "option": "rank"}), recorded=no_records, relative_to=folder)
     rank = solved.arm("matched").match.solved.value
