@@ -57,7 +57,7 @@ class Board:
     damaged: list[str] = field(default_factory=list)
     recent: deque[StageFinished] = field(default_factory=lambda: deque(maxlen=RECENT))
     ended: RunEnded | None = None
-    _seconds: dict[str, list[float]] = field(default_factory=dict)  # by kind
+    _timed: dict[str, tuple[float, int]] = field(default_factory=dict)  # by kind: seconds, and of how many stages
 
     def see(self, event: Event) -> None:
         """Take in one event."""
@@ -120,8 +120,8 @@ class Board:
 
     def _expected(self, stage: PlannedStage, at: float) -> float | None:
         """Seconds that a stage still needs; None if no stage of its kind was timed and it shows no progress."""
-        timed = self._seconds.get(stage.kind)
-        mean = sum(timed) / len(timed) if timed else None
+        seconds, count = self._timed.get(stage.kind, (0.0, 0))
+        mean = seconds / count if count else None
         line = self.running.get(stage.id)
         if line is None:
             return mean
@@ -134,4 +134,6 @@ class Board:
         self.running.pop(stage_id, None)
         self.outcomes[stage_id] = outcome
         if outcome is Outcome.OK:
-            self._seconds.setdefault(self.stages[stage_id].kind, []).append(seconds)
+            kind = self.stages[stage_id].kind
+            before, count = self._timed.get(kind, (0.0, 0))
+            self._timed[kind] = before + seconds, count + 1

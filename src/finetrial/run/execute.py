@@ -152,9 +152,9 @@ class _Execution:
 
     def _hand_out(self, pool: Executor) -> None:
         """Fill the free places. A job that must be alone waits until nothing else runs or could run."""
-        if any(run.is_exclusive for run in self.running.values()):
-            return
         places = self.jobs or pool.places()
+        if len(self.running) >= places or any(run.job.exclusive for run in self.running.values()):
+            return
         alone: list[StageState] | None = None
         for members, stack in stacked((job for job in self.walk.ready() if not self._is_elsewhere(job)), self.stack):
             if len(self.running) >= places:
@@ -209,7 +209,7 @@ class _Execution:
                 run.current = None
                 self._recorded(state, reused=message["type"] == "recorded")
             case "busy":
-                state.state = State.PENDING
+                state.reopen()
                 self.elsewhere.add(state.stage.id)
             case "oom":
                 run.current = None
@@ -225,7 +225,7 @@ class _Execution:
         assert state.key is not None
         found = self.store.lookup(state.stage.kind, state.key, self.environment, verify=reused)
         if found is None:  # removed or damaged as soon as it was there: once more
-            state.state = State.PENDING
+            state.reopen()
         elif reused:
             state.record(State.CACHED, found)
             self._reused(state)
@@ -236,7 +236,7 @@ class _Execution:
 
     def _again(self, state: StageState, again: Again) -> None:
         """Another attempt of this run, as soon as there is a place."""
-        state.state = State.PENDING
+        state.reopen()
         state.micro_batch = again.micro_batch or state.micro_batch
         state.attempts.append(again.reason)
         self.watch.emit(StageRetried(self.watch.at(), state.stage.id, again.reason))
@@ -253,7 +253,7 @@ class _Execution:
             self._alone(state, "the worker died")
         left = [state for state in run.members if state.state is State.RUNNING]
         for state in left:
-            state.state = State.PENDING
+            state.reopen()
         crashed = run.current or (left[0] if left and status != 0 else None)
         if crashed is None or unfinished:
             return

@@ -34,11 +34,6 @@ class Running:
         return self.current is not None and time.monotonic() - self.clock > limit * GRACE + GRACE_SECONDS
 
     @property
-    def is_exclusive(self) -> bool:
-        """Whether nothing else may run meanwhile."""
-        return any(state.stage.exclusive for state in self.members)
-
-    @property
     def unfinished_stack(self) -> list[StageState]:
         """The stages that were computed in one pass and have no record."""
         return [state for state in self.members if state.stage.id in self.job.stack and state.state is State.RUNNING]

@@ -3,11 +3,15 @@
 Pure bookkeeping: no process, no clock. A stage is pending until it is found in the store (cached), handed to a worker
 (running) and recorded (done), or cannot run (not run, with the reason). A stage's key follows from its inputs' keys;
 where a `select` stage decides an input, the key is known once the selection is.
+
+Only what a change may concern is looked at again: a stage that was settled concerns those that may read from it. So a
+plan of tens of thousands of stages costs its driver milliseconds a stage.
 """
 
 from __future__ import annotations
 
 import graphlib
+import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -28,11 +32,12 @@ class State(StrEnum):
     NOT_RUN = "not run"
 
 
-@dataclass
+@dataclass(eq=False)
 class StageState:
     """One stage of the walk."""
 
     stage: Stage
+    tell: Callable[[StageState], None] = field(default=lambda _: None, repr=False)  # of a change that concerns others
     state: State = State.PENDING
     key: str | None = None
     found: StageInput | None = None  # once cached or done
@@ -62,10 +67,17 @@ class StageState:
     def record(self, state: State, found: StageInput) -> None:
         """Settle the stage with its record."""
         self.state, self.found, self.final = state, found, is_final(found.record)
+        self.tell(self)
 
     def skip(self, reason: str, *, final: bool) -> None:
         """Settle the stage without a record."""
         self.state, self.reason, self.final = State.NOT_RUN, reason, final
+        self.tell(self)
+
+    def reopen(self) -> None:
+        """Back from a worker without a record."""
+        self.state = State.PENDING
+        self.tell(self)
 
 
 @dataclass(frozen=True)
@@ -90,16 +102,28 @@ class Walk:
 
     def __init__(self, stages: Sequence[Stage], tolerates_failures: Callable[[str], bool]) -> None:
         """`tolerates_failures` says of a kind whether it runs with the inputs that there are."""
-        self.states = {stage.id: StageState(stage) for stage in stages}
+        self.states = {stage.id: StageState(stage, self._changed) for stage in stages}
         assert len(self.states) == len(stages), "two stages share an id"
         self._tolerates = tolerates_failures
         graph = {stage.id: set(_possible(stage)) for stage in stages}
         self._order = [self.states[name] for name in graphlib.TopologicalSorter(graph).static_order()]
+        self._place = {state.stage.id: place for place, state in enumerate(self._order)}
+        self._readers: dict[str, list[str]] = {}  # stage -> those that may read from it
+        for reader, sources in graph.items():
+            for source in sources:
+                self._readers.setdefault(source, []).append(reader)
+        self._groups: dict[str, list[StageState]] = {}  # by priority
+        for state in self.states.values():
+            self._groups.setdefault(_group(state.stage), []).append(state)
+        self._priority = {name: priority for priority, name in enumerate(self._groups)}
+        self._unsettled = set(self.states)
+        self._due = set(range(len(self._order)))  # places in the order to look at
+        self._startable = set(self._groups)  # groups that may have a job
 
     @property
     def finished(self) -> bool:
         """True once every stage is settled."""
-        return all(state.settled for state in self._order)
+        return not self._unsettled
 
     def settle(self, lookup: Callable[[StageState], StageInput | None]) -> list[StageState]:
         """Find keys, look up stages whose key has become known, and rule out those that cannot run.
@@ -107,34 +131,36 @@ class Walk:
         Returns the stages that this call has settled, inputs before their dependents.
         """
         settled = []
-        for state in self._order:
+        waiting, self._due = self._due, set()
+        queue = sorted(waiting)
+        while queue:
+            place = heapq.heappop(queue)
+            waiting.discard(place)
+            state = self._order[place]
             if state.state is not State.PENDING:
                 continue
-            sources = self._sources(state.stage)
-            if state.key is None and (keys := _keys(sources)) is not None:
-                state.key = state.stage.key(keys)
-                if (found := lookup(state)) is not None:
-                    state.record(State.CACHED, found)
-            if state.state is State.PENDING:
-                self._rule_out(state, sources)
+            found = self._look_at(state, lookup)
             if state.settled:
                 settled.append(state)
+            elif found:
+                self._concerns(state)
+            for later in self._due - waiting:  # readers of what has changed just now
+                heapq.heappush(queue, later)
+                waiting.add(later)
+            self._due.clear()
         return settled
 
     def ready(self) -> Iterator[list[StageState]]:
         """The jobs that could start now, by priority of their groups' first stages: of each, those that can run in one process."""
-        groups: dict[str, list[StageState]] = {}
-        for state in self.states.values():
-            members = groups.setdefault(state.stage.group or state.stage.id, [])
-            if state.state is State.PENDING and state.key is not None:
-                members.append(state)
-        for members in groups.values():
+        for name in sorted(self._startable, key=self._priority.__getitem__):
             job: list[StageState] = []
-            for state in members:
-                if self._may_join(state, job):
+            for state in self._groups[name]:
+                if state.state is State.PENDING and state.key is not None and self._may_join(state, job):
                     job.append(state)
             if job:
                 yield job
+            else:
+                self._startable.discard(name)
 
     def inputs(self, state: StageState) -> dict[str, StageState]:
         """What a stage that is about to run reads from, by input name."""
@@ -153,6 +179,33 @@ class Walk:
         """True if an input that is missing may yet come: the result must not be reused then."""
         return any(source is None or not (source.ok or source.final)
                    for source in self._sources(state.stage).values()) and self._tolerates(state.stage.kind)
+
+    def _look_at(self, state: StageState, lookup: Callable[[StageState], StageInput | None]) -> bool:
+        """Find a pending stage's key, its record, or why it cannot run. True if the key is new."""
+        sources, known = self._sources(state.stage), state.key is not None
+        if state.key is None and (keys := _keys(sources)) is not None:
+            state.key = state.stage.key(keys)
+            if (found := lookup(state)) is not None:
+                state.record(State.CACHED, found)
+        if state.state is State.PENDING:
+            self._rule_out(state, sources)
+        return state.key is not None and not known
+
+    def _changed(self, state: StageState) -> None:
+        """A stage was settled, or is pending again."""
+        if state.settled:
+            self._unsettled.discard(state.stage.id)
+        else:
+            self._due.add(self._place[state.stage.id])
+            self._startable.add(_group(state.stage))
+        self._concerns(state)
+
+    def _concerns(self, state: StageState) -> None:
+        """Those that may read from it are looked at again."""
+        self._startable.add(_group(state.stage))
+        for reader in self._readers.get(state.stage.id, ()):
+            self._due.add(self._place[reader])
+            self._startable.add(_group(self.states[reader].stage))
 
     def _may_join(self, state: StageState, job: Sequence[StageState]) -> bool:
         sources = self._sources(state.stage).values()
@@ -200,6 +253,10 @@ class Walk:
         if select.ok:
             return (f"{source.select} chose {_choice(select)!r}, which is not one of {sorted(source.among)}", True)
         return f"needs {source.select}, which is {select.outcome or 'not run'}", select.final
+
+
+def _group(stage: Stage) -> str:
+    return stage.group or stage.id
 
 
 def _choice(select: StageState) -> Any:

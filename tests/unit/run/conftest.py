@@ -33,11 +33,11 @@ class Laboratory:
         return Stage(name, kind, 1, {"value": name, **spec}, inputs or {}, group=group, label=f"label of {name}",
                      exclusive=exclusive, locations=locations)
 
-    def execute(self, *stages, jobs=2, run_folder=None, listener=None, **more):
-        """With a store of its own on the same folder, as another process would have."""
+    def execute(self, *stages, jobs=2, run_folder=None, listener=None, store=None, **more):
+        """With a store of its own on the same folder, as another process would have, unless one is given."""
         self.events = []
         how = {"device": "cpu", "environment": HERE, "plugins": TOYS, "preload": PRELOAD, **more}
-        return execute(stages, Store(self.folder / "store"), run_folder or self.run_folder, jobs=jobs,
+        return execute(stages, store or Store(self.folder / "store"), run_folder or self.run_folder, jobs=jobs,
                        listener=listener or self.events.append, **how)
 
     def started(self) -> list[str]:

@@ -56,7 +56,7 @@ def test_the_time_left_comes_from_stages_of_the_same_kind():
 def test_exclusive_stages_are_not_shared_out():
     board = board_of(StageReused(0, "t1", Outcome.OK, 2.0), StageReused(0, "p1", Outcome.OK, 2.0))
     board = Board(stages={**board.stages, "c2": PlannedStage("c2", "profile", "", exclusive=True)}, jobs=2,
-                  outcomes=dict(board.outcomes), _seconds={**board._seconds, "profile": [5.0]})
+                  outcomes=dict(board.outcomes), _timed={**board._timed, "profile": (5.0, 1)})
     assert board.time_left(0.0) == TimeLeft(5.0 + 5.0 + (2.0 + 2.0) / 2, at_least=False)
 
 

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from finetrial.errors import StoreError
+from finetrial.run import lease
+from finetrial.run.lease import LEASE_FILE, Lease, holds, require_free
+from finetrial.run.locks import is_locked
+from finetrial.run.store import Store
+
+
+def write(root, **held):
+    (root / LEASE_FILE).write_text(json.dumps({"token": "theirs", "host": "elsewhere", "pid": 1, **held}))
+
+
+def test_a_store_has_one_driver_of_a_cluster_and_no_other_runner(tmp_path):
+    with Lease(tmp_path) as mine:
+        assert holds(tmp_path, mine.token)
+        for other in (Lease, lambda root: Store(root).prepare(), require_free):
+            with pytest.raises(StoreError, match=f"in use by process {os.getpid()} on {platform.node()}"):
+                other(tmp_path)
+        Store(tmp_path, cluster=True).prepare()
+        mine.check()
+    assert not holds(tmp_path, mine.token)
+    Store(tmp_path).prepare()
+
+
+def test_a_driver_that_is_dead_on_this_machine_holds_nothing(tmp_path):
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    write(tmp_path, host=platform.node(), pid=child.pid)
+    with Lease(tmp_path) as mine:
+        assert holds(tmp_path, mine.token)
+
+
+def test_elsewhere_its_age_tells(tmp_path):
+    write(tmp_path)
+    with pytest.raises(StoreError, match="process 1 on elsewhere"):
+        Lease(tmp_path)
+    old = (tmp_path / LEASE_FILE).stat().st_mtime - lease.STALE_SECONDS - 1
+    os.utime(tmp_path / LEASE_FILE, (old, old))
+    with Lease(tmp_path):
+        assert [path.name for path in tmp_path.iterdir()] == [LEASE_FILE]
+
+
+def test_a_lease_that_cannot_be_read_is_held(tmp_path):
+    (tmp_path / LEASE_FILE).write_text("{")
+    with pytest.raises(StoreError, match="in use"):
+        require_free(tmp_path)
+
+
+def test_a_lease_is_renewed_and_its_loss_noticed(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    with Lease(tmp_path) as mine:
+        os.utime(tmp_path / LEASE_FILE, (0, 0))
+        while (tmp_path / LEASE_FILE).stat().st_mtime == 0:
+            mine.check()
+        write(tmp_path)
+        mine._thread.join(10)
+        with pytest.raises(StoreError, match="taken over by another run"):
+            mine.check()
+    assert holds(tmp_path, "theirs")
+
+
+def test_nodes_take_no_locks_and_what_they_left_is_swept(tmp_path, environment, make_record):
+    store = Store(tmp_path, cluster=True)
+    store.prepare()
+    left = store.claim("toy", "ab" * 16, environment)
+    claim = store.claim("toy", "ab" * 16, environment)  # the driver gave it to another node
+    assert left.folder != claim.folder and not is_locked(tmp_path / "locks" / f"{'ab' * 16}-{environment.key()}")
+    with claim:
+        claim.write(make_record())
+    assert store.lookup("toy", "ab" * 16, environment) is not None
+    Store(tmp_path).prepare()
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_a_record_of_a_node_that_was_given_up_is_replaced(tmp_path, environment, make_record):
+    store = Store(tmp_path, cluster=True)
+    store.prepare()
+    first, second = (store.claim("toy", "ab" * 16, environment) for _ in range(2))
+    for claim, seconds in ((first, 1.0), (second, 2.0)):
+        with claim:
+            claim.write(make_record(seconds=seconds))
+    assert store.lookup("toy", "ab" * 16, environment).record.seconds == 2.0
+    assert list((tmp_path / "tmp").iterdir()) == []
