@@ -92,6 +92,7 @@ def levels(trial: Trial, contrast: Contrast) -> tuple[tuple[str, float], ...]:
 def _linear(trial: Trial, contrast: Contrast) -> Answer:
     """Scores and measures: left minus right, paired by seed and item, the seeds' variance moderated."""
     found, choice = _plain(trial, contrast), trial.study.evaluation.seed_variance
+    found = replace(found, notes=(*found.notes, *_at_edge(trial, contrast)))
     if found.estimate is None or found.estimate.mean_squares is None or choice == "own":
         return found
     prior = _seed_prior(trial, contrast)
@@ -99,6 +100,19 @@ def _linear(trial: Trial, contrast: Contrast) -> Answer:
     if prior is not None and prior.is_unequal and choice == "moderated":
         return replace(changed, notes=(*changed.notes, UNEQUAL_VARIANCES))
     return changed
+
+
+def _at_edge(trial: Trial, contrast: Contrast) -> list[str]:
+    """Which sides may not be at their best: a better learning rate may lie outside the grid."""
+    branches = dict.fromkeys(trial.branch(side) for side in contrast.sides)
+    notes = []
+    for branch in (branch for branch in branches if not branch.is_fixed):
+        choices = trial.choices(branch, _phase(trial, contrast, branch)).values()
+        number = sum(choice.at_edge for choice in choices)
+        if number:
+            notes.append(f"the learning rate chosen for {trial.label(branch.arm)} lies at the edge of its grid for "
+                         f"{number} of {len(choices)} seeds: a better one may lie outside")
+    return notes
 
 
 def _seed_prior(trial: Trial, contrast: Contrast) -> Prior | None:
