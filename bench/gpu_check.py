@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from gpu import checks, saving
+from gpu import checks, processes, saving
 from gpu.setting import Finding, Setting
 from gpu.trial import trials
 
@@ -69,6 +69,7 @@ def _checks() -> dict[str, Callable[[Setting], Iterator[Finding]]]:
     return {"facts": checks.facts, "losses": checks.same_losses, "predictions": checks.predicts,
             "resume": checks.resumes, "training": checks.trains, "memory": checks.meters, "held": saving.held_once,
             "checkpointing": saving.checkpoints, "4-bit": saving.four_bit, "8-bit": saving.eight_bit, "trial": trials,
+            "processes": processes.same_result,
             "trl": partial(checks.against_trl, script=MEASURING_SCRIPT)}
 
 

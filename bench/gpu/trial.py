@@ -22,8 +22,8 @@ def trials(setting: Setting) -> Iterator[Finding]:
 
     for mode, methods in (("fork", ("full", "lora")), ("spawn", ("full",))):
         with mock.patch.object(execute, "LocalPool", partial(LocalPool, fork=mode == "fork")):
-            yield _run(setting, _study(setting, methods), mode)
-    yield _again(setting, _study(setting, ("full", "lora")))
+            yield _run(setting, study_of(setting, methods), mode)
+    yield _again(setting, study_of(setting, ("full", "lora")))
 
 
 def _run(setting: Setting, study: Any, mode: str) -> Finding:
@@ -50,7 +50,8 @@ def _again(setting: Setting, study: Any) -> Finding:
     return Finding("trial: again, all recorded", seconds < 20, f"{seconds:.1f} s")
 
 
-def _study(setting: Setting, methods: tuple[str, ...]) -> Any:
+def study_of(setting: Setting, methods: tuple[str, ...]) -> Any:
+    """A study of finetrial's own source text, of one seed."""
     from finetrial.spec.io import parse_study
 
     text = setting.folder / "text.txt"

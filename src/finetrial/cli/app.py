@@ -34,6 +34,7 @@ from finetrial.cli.options import (
     PhaseMemory,
     PlannedDevice,
     PrecisionOption,
+    Processes,
     Rate,
     Runs,
     Scale,
@@ -67,6 +68,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
         as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None,
         timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = 1,
+        processes: Processes = 1,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         track: Track = None, on: OnOption = On.LOCAL, address: Address = None, memory: PhaseMemory = None) -> None:
     """Run a study, analyse it, report.
@@ -79,7 +81,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
                       tuple(accept_threat or ()), as_published)
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
                 timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
-                allow_unsandboxed=allow_unsandboxed, within=within, track=track, stack=stack,
+                allow_unsandboxed=allow_unsandboxed, within=within, track=track, stack=stack, processes=processes,
                 on=on.value, address=address, memory=memory)
 
 

@@ -76,11 +76,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MoreSeeds = Annotated[int | None, typer.Option(metavar="N", help="Add N seeds to those of the study's last run; only what "
                                                "they need is computed.")]
 Within = Annotated[str | None, typer.Option(metavar="TIME", help="Run as many of the study's seeds as fit: 30min, 2h. The "
-                                            "first three decide how many.")]
+                                            "first three decide how many; the same command again asks for the same seeds.")]
 Timeout = Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this time; its "
                                                "outcome is TIMEOUT.")]
 Stack = Annotated[int, typer.Option(min=1, metavar="N", help="Train up to N LoRA cells of one base and task in one pass: "
                                     "for GPUs and small batches; on a CPU it gains little.")]
+Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Compute each training phase by N processes that share its "
+                                        "steps, one GPU each: same results up to rounding.")]
 AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers of the "
                                                 "sandbox are missing (finetrial doctor): only where nothing can be lost.")]
 MaxMemory = Annotated[str | None, typer.Option(metavar="SIZE", help="Recommend nothing that needs more: 16GB.")]

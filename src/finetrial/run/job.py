@@ -51,6 +51,7 @@ class Job(BaseModel):
     orders: tuple[Order, ...]
     exclusive: bool = False  # nothing else may run beside it
     stack: tuple[str, ...] = ()  # ids of the first stages, if they are computed in one pass
+    processes: int = 1  # that compute a stage together where its kind can be shared
     store: Path
     cluster: bool = False  # the store is leased to a driver that decides who computes what: no kernel locks
     logs: Path

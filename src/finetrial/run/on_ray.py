@@ -55,13 +55,13 @@ class Needs:
 class Cluster:
     """A connection to a Ray cluster. Leaving its context ends it, and whatever still runs for it."""
 
-    def __init__(self, address: str | None, device: str, memory_bytes: int | None = None) -> None:
+    def __init__(self, address: str | None, device: str, memory_bytes: int | None = None, processes: int = 1) -> None:
         """`address`: `host:port`; None = RAY_ADDRESS, or the cluster that this machine is a node of. `device` "auto" takes
         CUDA where the cluster has GPUs. Raises MissingPackage without ray, UserError where there is no such cluster."""
         self.ray = _connected(address)
         try:
             self.device = self._device(device)
-            self.needs = Needs(gpus=int(self.device == "cuda"), memory_bytes=memory_bytes)
+            self.needs = Needs(processes, processes * int(self.device == "cuda"), memory_bytes)
             self._looked, self._places = -LOOK_SECONDS, 0
             if self.room() < 1:
                 raise UserError(f"no node of the cluster has what a phase needs: {self.needs}",
@@ -137,7 +137,7 @@ class RayPool:
         """Submit a job as a task. Ray starts it as soon as a node has its resources."""
         needs = self._cluster.whole_node() if job.exclusive else self._cluster.needs
         threads = max((order.threads for order in job.orders), default=1)
-        options = {**needs.options(), "num_cpus": max(needs.cpus, threads), "name": job.orders[0].stage_id}
+        options = {**needs.options(), "num_cpus": max(needs.cpus, threads * job.processes), "name": job.orders[0].stage_id}
         task = self._phase.options(**options).remote(job.model_dump_json(), self._lease.token, __version__)
         self._tasks[task] = job.number
 

@@ -45,13 +45,13 @@ def open_place(options: RunOptions, say: Callable[[str], None] | None = None) ->
             raise UserError("an address and a memory to reserve are for a cluster", "add --on ray")
         device = resolve_device(options.device)
         yield Place(device, environment(device), Store(options.store_folder(), trusting=True), on_this_machine,
-                    options.jobs or default_jobs(device), lambda: default_jobs(device))
+                    options.jobs or default_jobs(device, options.processes), lambda: default_jobs(device, options.processes))
         return
     from finetrial.run.lease import Lease
     from finetrial.run.on_ray import Cluster, RayPool
 
     store = Store(options.store_folder(), trusting=True, cluster=True)
-    with Cluster(options.address, options.device, options.memory_bytes) as cluster, Lease(store.root) as lease:
+    with Cluster(options.address, options.device, options.memory_bytes, options.processes) as cluster, Lease(store.root) as lease:
         here = cluster.describe(say).environment
         yield Place(cluster.device, here, store, lambda _: RayPool(cluster, lease), options.jobs, cluster.room)
 
@@ -80,6 +80,7 @@ def _may_have_accelerator() -> bool:
     return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
-def default_jobs(device: str) -> int:
-    """One phase for each core on a CPU (a phase uses one thread, so results do not depend on it); one on a GPU."""
-    return usable_cores() if device == "cpu" else 1
+def default_jobs(device: str, processes: int = 1) -> int:
+    """One phase for each core on a CPU (a phase uses one thread, so results do not depend on it), or for as many cores as
+    it has processes; one on a GPU."""
+    return max(1, usable_cores() // processes) if device == "cpu" else 1

@@ -114,10 +114,7 @@ def become_worker(line: bytes, events: int, server: int) -> NoReturn:
     status = 1
     try:
         os.setsid()
-        if sys.platform == "linux":
-            ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != server:  # it died before the kernel knew
-            os._exit(1)
+        die_with(server)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         with open(os.devnull, "rb") as nothing:
             os.dup2(nothing.fileno(), 0)
@@ -133,6 +130,14 @@ def become_worker(line: bytes, events: int, server: int) -> NoReturn:
             sys.stdout.flush()
             sys.stderr.flush()
         os._exit(status)
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent, the process `parent`, dies (Linux)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel knew
+        os._exit(1)
 
 
 def preload(names: Sequence[str]) -> None:

@@ -33,6 +33,7 @@ from finetrial.run.looks import Looks
 from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
+from finetrial.run.ranks import check_processes
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
@@ -53,7 +54,8 @@ class RunOptions:
     store: Path | None = None  # None = <runs>/.store
     device: str = "auto"
     stack: int = 1  # LoRA cells trained in one pass over their base, at most
-    jobs: int | None = None  # None = one phase for each core (CPU), one (accelerator)
+    processes: int = 1  # that compute a training phase together, each on a core or a GPU of its own
+    jobs: int | None = None  # None = as many phases as there are cores (CPU) for, one (accelerator)
     log_level: str = "info"
     timeout_seconds: float | None = None  # for one stage
     within_seconds: float | None = None  # None = all seeds, however long they take
@@ -103,6 +105,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     refuse((*audit(study), *audit_plan(study, plan)))
     check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
+    check_processes(options.processes, plan.stages, place.device, stack=options.stack, local=options.on == "local")
     folder = run_folder(study, options.runs)
     with explained(folder):
         _write_run_files(folder, study, plan, options, place, relative_to, command)
@@ -110,7 +113,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
                        timeout_seconds=options.timeout_seconds, stack=options.stack, jobs=place.jobs,
-                       executor=place.executor, log_level=options.log_level,
+                       processes=options.processes, executor=place.executor, log_level=options.log_level,
                        listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
@@ -123,13 +126,20 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     of_data = audit_data(study, plan, prepared.get)
     refuse(of_data)
     if options.within_seconds is not None:
-        study = fit_seeds(study, options.within_seconds, run, lambda plan: recorded_in_store(plan, store, here),
-                          jobs=place.jobs or place.places(), began=began, relative_to=relative_to,
-                          say=_say if options.view else None)
+        looks = Looks(folder / RUN_FILE, study)
+        if decided := looks.seeds_within:
+            study = study.model_copy(update={"seeds": decided})
+        else:
+            study = fit_seeds(study, options.within_seconds, run, lambda plan: recorded_in_store(plan, store, here),
+                              jobs=place.jobs or place.places(), began=began, relative_to=relative_to,
+                              say=_say if options.view else None)
+            looks.decide(study.seeds)
         plan = build(study, resolved=Resolved(), relative_to=relative_to)
         with explained(folder):
             _write_run_files(folder, study, plan, options, place, relative_to, command)
     result = run(plan.stages)
+    if result.complete:
+        store.drop_cache()
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
     return replace(trial, corrupt=result.corrupt)
 

@@ -15,7 +15,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from finetrial import catalog
 from finetrial.errors import StoreError, UserError
@@ -25,15 +25,26 @@ from finetrial.run.disk import is_full, store_error
 from finetrial.run.job import Job, Order, make_record, settles, utc_now
 from finetrial.run.machine import keep_freed_memory
 from finetrial.run.messages import Message
+from finetrial.run.ranks import device_of, how, num_processes, ranks
 from finetrial.run.server import preload
 from finetrial.run.store import RECORD, Claim, Store
 from finetrial.stages.base import Diverged, StageContext, StageInput, StageKind, StageTimeout
+from finetrial.train.data_parallel import DataParallel
 
 PROGRESS_SECONDS = 0.2  # at most this often
 LONGEST_MESSAGE = 600  # characters; the whole text is in the log
 _LOG = logging.getLogger("finetrial.stage")
 
 Send = Callable[[Message], None]
+
+
+class Folders(Protocol):
+    """Where a stage writes: a claim, as this file reads it."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def checkpoint(self) -> Path: ...
 
 
 @dataclass(frozen=True)
@@ -82,15 +93,15 @@ def _computed(job: Job, order: Order, store: Store, shared: dict[str, Any], tell
         if found is not None and settles(found.record, job.since, checkpointing=order.activation_checkpointing):
             tell({"type": "recorded"})
             return found.record.outcome is Outcome.OK
-        rows = order.micro_batch or batch_rows(order)
+        rows = rows_at_once(job, order)
         tell({"type": "started", "micro_batch": rows})
         started, clock = utc_now(), time.monotonic()
         ended = _run(job, order, store, claim, shared, tell)
         if ended.outcome is Outcome.OOM and rows is not None and rows > 1:
             tell({"type": "oom", "micro_batch": rows // 2})
             return False
-        claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started,
-                                time.monotonic() - clock, ended.execution))
+        store.trust(claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started,
+                                            time.monotonic() - clock, ended.execution)))
         tell({"type": "finished"})
         return ended.outcome is Outcome.OK
 
@@ -121,7 +132,7 @@ def _ended_together(job: Job, orders: Sequence[Order], store: Store, shared: dic
                 continue
             tell({"type": "started", "micro_batch": order.micro_batch or batch_rows(order)})
             own = shared.setdefault(order.group, {})
-            mine.append((order, claim, _context(job, order, store, claim, own, tell, stages=len(orders))))
+            mine.append((order, claim, stage_context(job, order, store, claim, own, tell, stages=len(orders))))
         if mine:
             redirect_output(job.log_file(orders[0].stage_id), job.log_level)
             ended -= _recorded_together(job, mine, send)
@@ -145,12 +156,11 @@ def _recorded_together(job: Job, mine: Sequence[tuple[Order, Claim, StageContext
         for order, *_ in mine:
             _teller(send, job, order)({"type": "alone", "reason": one_line(error)})
         return set()
-    fine = set()
+    fine, share = set(), (time.monotonic() - clock) / len(mine)
     for (order, claim, context), result in zip(mine, results, strict=True):
         ended = (_Ended(Outcome.OK, values=result, execution=context.execution) if isinstance(result, Mapping)
                  else _failed(job, result))
-        claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started, time.monotonic() - clock,
-                                context.execution))
+        claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started, share, context.execution))
         _teller(send, job, order)({"type": "finished"})
         fine |= {order.group} if ended.outcome is Outcome.OK else set()
     return fine
@@ -162,14 +172,22 @@ def batch_rows(order: Order) -> int | None:
     return kind.batch_rows(order.spec)
 
 
+def rows_at_once(job: Job, order: Order) -> int | None:
+    """Rows of its micro-batches, of which every process that computes the stage has some."""
+    rows = batch_rows(order)
+    return None if rows is None else DataParallel(count=num_processes(job, order)).micro_batch(order.micro_batch, rows) or rows
+
+
 def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send) -> _Ended:
     """Run the stage and sort what comes out. Raises StoreError if a disk is full."""
+    began = time.monotonic()
     try:
         _set_threads(order.threads)
         kind = catalog.find("stage", order.kind)()
         assert isinstance(kind, StageKind)
-        context = _context(job, order, store, claim, shared, tell)
-        values = dict(kind.run(context))
+        with ranks(job, order, claim.folder, claim.checkpoint) as parallel:
+            context = stage_context(job, order, store, claim, shared, tell, began=began, parallel=parallel)
+            values = dict(kind.run(context))
         canonical(values)
         canonical(context.execution)
         if (claim.folder / RECORD).exists():
@@ -193,19 +211,23 @@ def _failed(job: Job, error: Diverged | StageTimeout) -> _Ended:
     return _Ended(Outcome.TIMEOUT, f"{one_line(error)}{limit}")
 
 
-def _context(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send, *,
-             stages: int = 1) -> StageContext:
-    """What the stage is handed; `stages` that are computed in one pass have the time of all of them."""
+def stage_context(job: Job, order: Order, store: Store, place: Folders, shared: dict[str, Any], tell: Send, *,
+                  stages: int = 1, began: float | None = None,
+                  parallel: DataParallel = DataParallel()) -> StageContext:  # noqa: B008 (frozen)
+    """What the stage is handed, which `began` (monotonic) now or before; `stages` computed in one pass have the time of all."""
     inputs: dict[str, StageInput] = {}
     for name, (kind, key) in order.inputs.items():
-        found = store.lookup(kind, key, job.environment, verify=False)  # the runner has verified it
+        found = store.lookup(kind, key, job.environment)
         if found is None:
-            raise FileNotFoundError(f"the input {name!r} ({kind}/{key}) is gone from the store {job.store}")
+            raise FileNotFoundError(f"the input {name!r} ({kind}/{key}) is gone from the store {job.store}, or damaged; "
+                                    "the next run computes it again")
         inputs[name] = found
-    deadline = None if job.timeout_seconds is None else time.monotonic() + job.timeout_seconds * stages
+    began = time.monotonic() if began is None else began
+    deadline = None if job.timeout_seconds is None else began + job.timeout_seconds * stages
     return StageContext(
-        stage_id=order.stage_id, spec=order.spec, inputs=inputs, folder=claim.folder, checkpoint=claim.checkpoint,
-        device=job.device, micro_batch=order.micro_batch, log=_LOG, progress=_Progress(tell), shared=shared,
+        stage_id=order.stage_id, spec=order.spec, inputs=inputs, folder=place.folder, checkpoint=place.checkpoint,
+        device=device_of(job.device, parallel), parallel=parallel, execution=how(job.device, parallel.count),
+        micro_batch=order.micro_batch, log=_LOG, progress=_Progress(tell), shared=shared,
         activation_checkpointing=order.activation_checkpointing, deadline=deadline, locations=order.locations,
         allow_unsandboxed=job.allow_unsandboxed,
         cache=store.cache(job.environment))

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 from finetrial.fingerprint import key_of
 from finetrial.records.record import Record
+from finetrial.train.data_parallel import DataParallel
 from finetrial.train.outcome import Diverged
 from finetrial.train.outcome import OutOfTime as StageTimeout
 
@@ -94,12 +95,14 @@ class StageContext:
     activation_checkpointing: bool = False  # of the Stage
     cache: Path | None = None  # shared by processes, may be emptied at any time; what it holds changes no result
     execution: dict[str, Any] = field(default_factory=dict)  # what the stage notes for the record on how it ran
+    parallel: DataParallel = field(default_factory=DataParallel)  # this process among those that compute the stage
 
 
 class StageKind(ABC):
     """A kind of stage. The file name is its registered name; `version` is part of every key made of it."""
 
     version: ClassVar[int] = 1
+    parallel: ClassVar[bool] = False  # True: several processes can compute a stage, one `run`, the others `assist`
     tolerates_failures: ClassVar[bool] = False  # True: run with the inputs that are OK, whatever became of the others
 
     @classmethod
@@ -115,6 +118,10 @@ class StageKind(ABC):
     def run_together(self, contexts: Sequence[StageContext]) -> list[Mapping[str, Any] | Diverged | StageTimeout]:
         """What `run` returns for each context, or how that one ended. Any error means that each is to be run alone."""
         raise AssertionError(f"{type(self).__name__} says that its stages share a pass, and does not define it")
+
+    def assist(self, context: StageContext) -> None:
+        """The part of a process other than the first of those that compute the stage. It writes no file."""
+        raise AssertionError(f"{type(self).__name__} says that processes may share it, and does not define how")
 
     @abstractmethod
     def run(self, context: StageContext) -> Mapping[str, Any]:

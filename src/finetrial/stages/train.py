@@ -21,7 +21,7 @@ from finetrial.train.config import Training
 if TYPE_CHECKING:
     from finetrial.models.load import LoadedBase
     from finetrial.tasks.encode import TokenDataset
-    from finetrial.train.meter import CurvePoint, TrainResult
+    from finetrial.train.meter import CurvePoint, OnMetrics, TrainResult
     from finetrial.train.reuse import Reuse
 
 CURVE_ROWS = 32  # validation rows behind a point of the learning curve; all of them where it decides when to stop
@@ -34,6 +34,7 @@ class Train(StageKind):
     """
 
     version: ClassVar[int] = 2
+    parallel: ClassVar[bool] = True
 
     @classmethod
     def batch_rows(cls, spec: Mapping[str, Any]) -> int:
@@ -48,21 +49,21 @@ class Train(StageKind):
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Raises Diverged, StageTimeout, or the library's out-of-memory error."""
         from finetrial.models.params import frozen_digest
-        from finetrial.train.loop import Checkpoints, train
-        from finetrial.train.reuse import reuse_below
 
         phase = Phase(context)
         frozen = frozen_digest(phase.model)
-        reuse = reuse_below(phase.model, (p for p in phase.model.parameters() if p.requires_grad), context.cache)
+        reuse = phase.reuse()
         with phase.recording() as recorder:
-            result = train(phase.model, phase.adapted.components, phase.dataset, phase.training,
-                           context.spec["learning_rate"], streams_of(context.spec), device=context.device,
-                           micro_batch=context.micro_batch, on_metrics=recorder, validate=phase.validator(reuse),
-                           checkpoints=Checkpoints(context.checkpoint), deadline=context.deadline, reuse=reuse)
+            result = phase.train(reuse, recorder)
         assert frozen == frozen_digest(phase.model), "training changed weights that no component owns"
         if reuse is not None:
             context.execution["frozen_prefix"] = reuse.counts
         return phase.finish(recorder, result, frozen)
+
+    def assist(self, context: StageContext) -> None:
+        """Take the steps with the process that runs the stage."""
+        phase = Phase(context)
+        phase.train(phase.reuse())
 
     def run_together(self, contexts: Sequence[StageContext]) -> list[Mapping[str, Any] | Diverged | StageTimeout]:
         """Cells that `shared_by_stack` finds alike, in one pass."""
@@ -87,6 +88,22 @@ class Phase:
         """Takes the loop's metrics, and writes them to `metrics.jsonl`."""
         with (self.context.folder / "metrics.jsonl").open("w", encoding="utf-8") as lines:
             yield _Recorder(lines, self.context)
+
+    def reuse(self) -> Reuse | None:
+        """The states of the frozen first blocks, if there are any below what is trained."""
+        from finetrial.train.reuse import reuse_below
+
+        return reuse_below(self.model, (p for p in self.model.parameters() if p.requires_grad), self.context.cache)
+
+    def train(self, reuse: Reuse | None, on_metrics: OnMetrics | None = None) -> TrainResult:
+        """Train, alone or with other processes. Raises Diverged, StageTimeout, or the library's out-of-memory error."""
+        from finetrial.train.loop import Checkpoints, train
+
+        context = self.context
+        return train(self.model, self.adapted.components, self.dataset, self.training, context.spec["learning_rate"],
+                     streams_of(context.spec), device=context.device, micro_batch=context.micro_batch,
+                     on_metrics=on_metrics, validate=self.validator(reuse), checkpoints=Checkpoints(context.checkpoint),
+                     deadline=context.deadline, reuse=reuse, parallel=context.parallel)
 
     def validator(self, reuse: Reuse | None) -> _Validator:
         """The loss on the new task's validation rows."""
