@@ -12,6 +12,7 @@ from pathlib import Path
 from finetrial.errors import UserError
 from finetrial.plan.build import Resolved, build
 from finetrial.records.record import Record
+from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
 from finetrial.run.store import RECORD
 from finetrial.spec.io import read_study
@@ -50,7 +51,11 @@ def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
 
 
 def remove(waste: Iterable[Waste], store: Path) -> int:
-    """Delete entries that no process holds; the bytes that became free (hard links elsewhere keep their content)."""
+    """Delete entries that no process holds; the bytes that became free (hard links elsewhere keep their content).
+
+    Raises StoreError while a cluster computes, whose nodes hold no locks.
+    """
+    require_free(store)
     freed = 0
     for entry in waste:
         lock = try_lock(store / "locks" / entry.folder.name.partition(".")[0])

@@ -10,6 +10,7 @@ import pytest
 
 from finetrial.errors import StoreError
 from finetrial.run import lease
+from finetrial.run.garbage import remove
 from finetrial.run.lease import LEASE_FILE, Lease, holds, require_free
 from finetrial.run.locks import is_locked
 from finetrial.run.store import Store
@@ -22,7 +23,7 @@ def write(root, **held):
 def test_a_store_has_one_driver_of_a_cluster_and_no_other_runner(tmp_path):
     with Lease(tmp_path) as mine:
         assert holds(tmp_path, mine.token)
-        for other in (Lease, lambda root: Store(root).prepare(), require_free):
+        for other in (Lease, lambda root: Store(root).prepare(), lambda root: remove([], root)):
             with pytest.raises(StoreError, match=f"in use by process {os.getpid()} on {platform.node()}"):
                 other(tmp_path)
         Store(tmp_path, cluster=True).prepare()

@@ -1,0 +1,146 @@
+"""A tiny study on a Ray cluster of several nodes on this machine: nodes die, the driver is stopped, the answers stay."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+import yaml
+from tiny_study import tiny_content
+
+from finetrial.run.lease import LEASE_FILE
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("ray") is None,
+                                                   reason="ray is not installed: pip install 'finetrial[ray]'")]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+MEMORY = 80 << 20  # of a node's object store, the least that Ray takes
+
+
+class Nodes:
+    """A cluster whose head has no cores: phases run on the nodes that are added to it."""
+
+    def __init__(self):
+        from ray.cluster_utils import Cluster
+
+        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": MEMORY})
+        self.address = self._cluster.address
+        self.alive = []
+
+    def add(self):
+        self.alive.append(self._cluster.add_node(num_cpus=1, object_store_memory=MEMORY))
+
+    def kill(self):
+        self._cluster.remove_node(self.alive.pop(0), allow_graceful=False)
+
+    def workers(self):
+        """Processes of ours that nodes have started."""
+        found = []
+        for node in self.alive:
+            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+            found += [process for process in raylet.children(recursive=True) if "finetrial.run.server" in process.cmdline()]
+        return found
+
+    def close(self):
+        self._cluster.shutdown()
+
+
+@pytest.fixture(scope="module")
+def nodes():
+    cluster = Nodes()
+    yield cluster
+    cluster.close()
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("cluster")
+    (folder / "study.yaml").write_text(yaml.safe_dump(tiny_content(folder)))
+    return folder
+
+
+def start(folder, runs, *options):
+    return subprocess.Popen([sys.executable, "-m", "finetrial.cli", "run", str(folder / "study.yaml"), "--runs", str(folder / runs),
+                             "--device", "cpu", *options], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def ended(process, code=0):
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == code, f"{out}\n{err}"
+    return err
+
+
+def records(folder, runs):
+    """What the store holds: file of the record -> which file it is, and when it was written."""
+    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (folder / runs / ".store").glob("*/??/*/record.json")}
+
+
+def wait_for(process, true):
+    while not true():
+        assert process.poll() is None, process.communicate()
+        time.sleep(0.05)
+
+
+def values(folder, runs):
+    """What was computed, by key; without what says how long it took: profiles, and the learning curve with its seconds."""
+    found = {}
+    for path in records(folder, runs):
+        record = json.loads(path.read_text())
+        if record["kind"] != "profile":
+            files = {name: digest for name, digest in record["files"].items() if name != "metrics.jsonl"}
+            found[record["key"]] = (record["stage_id"], record["outcome"], files)
+    return found
+
+
+def test_nodes_are_killed_while_a_study_runs(nodes, folder):
+    for _ in range(3):
+        nodes.add()
+    run = start(folder, "cluster", "--on", "ray", "--address", nodes.address)
+    kept = {}
+    for least in (6, 15):
+        wait_for(run, lambda n=least: len(records(folder, "cluster")) >= n)
+        kept |= records(folder, "cluster")
+        nodes.kill()
+    ended(run)
+    after = records(folder, "cluster")
+    assert {path: after[path] for path in kept} == kept, "a recorded stage was computed again"
+    ended(start(folder, "local", "--jobs", "1"))
+    assert values(folder, "cluster") == values(folder, "local")
+    scores = [json.loads((folder / runs / "tiny-custom-small" / "results.json").read_text())["scores"] for runs in ("cluster", "local")]
+    assert scores[0] == scores[1]
+    status = json.loads((folder / "cluster" / "tiny-custom-small" / "status.json").read_text())
+    assert status["state"] == "complete" and list((folder / "cluster" / "tiny-custom-small" / "logs").glob("train__*.log"))
+    report = subprocess.run([sys.executable, "-m", "finetrial.cli", "report", "tiny-custom-small", "--runs", str(folder / "cluster")],
+                            env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert report.returncode == 0, report.stderr
+
+
+def test_ctrl_c_leaves_no_process_and_the_next_run_goes_on(nodes, folder):
+    if not nodes.alive:
+        nodes.add()
+    command = ("again", "--on", "ray", "--address", nodes.address)
+    run = start(folder, *command)
+    wait_for(run, lambda: len(records(folder, "again")) >= 5 and nodes.workers())
+    ours = nodes.workers()
+    run.send_signal(signal.SIGINT)
+    run.communicate(timeout=60)
+    assert run.returncode != 0
+    psutil.wait_procs(ours, timeout=30)
+    assert not [process for process in ours if alive(process)]
+    assert not (folder / "again" / ".store" / LEASE_FILE).exists()
+    kept = records(folder, "again")
+    ended(start(folder, *command))
+    assert {path: found for path, found in records(folder, "again").items() if path in kept} == kept
+
+
+def alive(process):
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return process.status() != psutil.STATUS_ZOMBIE
+    return False
