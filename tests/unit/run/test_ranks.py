@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from finetrial.errors import UserError
-from finetrial.run.ranks import check_processes, device_of, how
+from finetrial.run.job import Job, Order
+from finetrial.run.ranks import ProcessLost, check_processes, device_of, how, ranks
+from finetrial.run.worker import is_out_of_memory, rows_at_once
 from finetrial.stages.base import Stage
 from finetrial.train.data_parallel import DataParallel
 
@@ -38,3 +42,29 @@ def test_each_has_a_gpu_of_its_own():
     assert device_of("cuda", DataParallel()) == "cuda" and device_of("cpu", DataParallel(1, 2)) == "cpu"
     assert how("cuda", 2) == {"processes": {"count": 2, "form": "data parallel", "backend": "cpu:gloo,cuda:nccl"}}
     assert how("cuda", 1) == {}
+
+
+@pytest.fixture
+def job(tmp_path, environment):
+    """A job of two processes with one training stage of 4 rows a step."""
+    order = Order(stage_id="train/a", kind="train", key="ab" * 16, identity={}, spec=TRAIN.spec, inputs={}, locations={})
+    return Job(number=1, orders=(order,), store=tmp_path, logs=tmp_path, environment=environment, device="cpu",
+               since="2026-01-01T00:00:00", processes=2)
+
+
+@pytest.mark.parametrize(("does", "message"), [
+    ("raise SystemExit(3)", "process 2 of 2 ran out of memory"), ("raise SystemExit(1)", "process 2 of 2 failed (exit code 1)"),
+    ("import os; os.kill(os.getpid(), 15)", "process 2 of 2 died of SIGTERM")])
+def test_one_that_dies_before_it_is_ready_is_named(tmp_path, monkeypatch, job, does, message):
+    monkeypatch.setattr("finetrial.run.ranks.COMMAND", (sys.executable, "-S", "-c", does))
+    with pytest.raises(ProcessLost) as lost, ranks(job, job.orders[0], tmp_path, tmp_path):
+        pytest.fail("the stage must not begin")
+    assert str(lost.value) == message and is_out_of_memory(lost.value) == ("memory" in message)
+    assert not list(tmp_path.iterdir())
+
+
+def test_no_process_is_without_a_micro_batch(job):
+    [order] = job.orders
+    assert rows_at_once(job, order) == 2 and rows_at_once(job, order.model_copy(update={"micro_batch": 1})) == 1
+    assert rows_at_once(job.model_copy(update={"processes": 1}), order) == 4
+    assert rows_at_once(job, order.model_copy(update={"kind": "predict"})) is None
