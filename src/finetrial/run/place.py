@@ -51,7 +51,8 @@ def open_place(options: RunOptions, say: Callable[[str], None] | None = None) ->
     from finetrial.run.on_ray import Cluster, RayPool
 
     store = Store(options.store_folder(), trusting=True, cluster=True)
-    with Cluster(options.address, options.device, options.memory_bytes, options.processes) as cluster, Lease(store.root) as lease:
+    with (Lease(store.root) as lease,  # given back last
+          Cluster(options.address, options.device, options.memory_bytes, options.processes) as cluster):
         here = cluster.describe(say).environment
         yield Place(cluster.device, here, store, lambda _: RayPool(cluster, lease), options.jobs, cluster.room)
 
