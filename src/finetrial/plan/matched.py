@@ -11,31 +11,27 @@ other is called `<name>-below` or `<name>-above`. What was solved is kept in the
 from __future__ import annotations
 
 import math
-import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetrial.errors import ModelError, SpecError, UserError, unknown
+from finetrial.errors import ModelError, SpecError, unknown
 from finetrial.methods.base import Method
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import build
-from finetrial.plan.forecast.operations import training_operations
-from finetrial.plan.forecast.shapes import read_shapes
-from finetrial.plan.forecast.trained import methods_of, trained_by
+from finetrial.plan.forecast.trained import methods_of
 from finetrial.plan.match import TOLERANCE, match
 from finetrial.plan.plan import Plan
-from finetrial.records.record import Outcome
+from finetrial.plan.unit_costs import UnitCost, operations_of, seconds_of
 from finetrial.spec.arm import Arm, Component
 from finetrial.spec.io import parse_study
 from finetrial.spec.match import VALUE, Match, Quantity, Solved
-from finetrial.spec.study import Study, joined_tasks
+from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
 
 TIME: Quantity = "train_time"
 Records = Callable[[Plan], Mapping[str, StageInput]]  # what the store holds of a plan, by stage
-UnitCost = Callable[[str, Arm, str], float]  # base, arm, phase -> what one unit of the arm's budget costs
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ def matched(study: Study, *, recorded: Records, relative_to: Path | None = None,
     if not timed:
         return study
     plan = build(without_open_matches(study), relative_to=relative_to, fetch=fetch)
-    cost = _seconds_of(study, plan, recorded(plan))
+    cost = seconds_of(study, plan, recorded(plan))
     return _replaced(study, {arm.name: _by_budget(study, arm, [base.name for base in study.bases], cost)
                              for arm in timed})
 
@@ -185,22 +181,7 @@ def _by_tokens(study: Study, arm: Arm, bases: Mapping[str, ResolvedBase]) -> lis
 
 
 def _by_operations(study: Study, arm: Arm, bases: Mapping[str, ResolvedBase]) -> list[_Candidate]:
-    """Operations of training, as the forecast counts them; rows are taken to be full."""
-
-    def operations(base: str, one: Arm, task: str) -> float:
-        config, settings = bases[base].config, study.training_of(one)
-        shapes = read_shapes(config)
-        trained = trained_by(methods_of(one.for_task(task)), shapes, config) if shapes is not None else None
-        tokens = 1 if settings.budget.unit == "tokens" else settings.batch_sequences * settings.sequence_length * (
-            2 if config.get("is_encoder_decoder") else 1)
-        known = None if shapes is None or trained is None else \
-            training_operations(shapes, trained, tokens, settings.sequence_length)
-        if known is None:
-            raise ModelError(f"arm {arm.name}: match: the operations of {one.name} on {base} cannot be told from its "
-                             "config.json", "match on tokens or train_time, or set the budgets yourself")
-        return known
-
-    return _by_budget(study, arm, list(bases), operations)
+    return _by_budget(study, arm, list(bases), operations_of(study, arm, bases))
 
 
 def _by_budget(study: Study, arm: Arm, bases: Sequence[str], cost: UnitCost) -> list[_Candidate]:
@@ -219,27 +200,6 @@ def _by_budget(study: Study, arm: Arm, bases: Sequence[str], cost: UnitCost) -> 
                        Solved(value=value, own={base: _short(value * each[base]) for base in bases},
                               other={base: _short(target[base]) for base in bases}))
             for value in _same_values(arm, found)]
-
-
-def _seconds_of(study: Study, plan: Plan, recorded: Mapping[str, StageInput]) -> UnitCost:
-    """Seconds of a step, or of a token, by the medians of the recorded profiles."""
-
-    def seconds(base: str, arm: Arm, task: str) -> float:
-        if len(joined_tasks(task)) > 1 or not study.task(task).evaluate:
-            why = "trains several tasks in one phase" if len(joined_tasks(task)) > 1 else "is not evaluated"
-            raise _refusal(arm, f"{task} {why}, and such phases are not profiled; match on tokens or flops")
-        stages = plan.profiles.get((base, arm.name, task), ())
-        records = [recorded[stage].record for stage in stages if stage in recorded]
-        values = [record.values for record in records if record.outcome is Outcome.OK]
-        if not values:
-            raise UserError(f"a match on train_time needs measured speeds, and none of {arm.name} on {base}, {task}, is "
-                            f"recorded for this device", f"measure them first: finetrial profile {study.name} (the study's "
-                            "name or file, with the same options and --device)")
-        if study.training_of(arm).budget.unit == "steps":
-            return statistics.median(float(row["step_seconds"]) for row in values)
-        return 1 / statistics.median(float(row["tokens_per_second"]) for row in values)
-
-    return seconds
 
 
 def _nearest(value: float) -> list[int]:
