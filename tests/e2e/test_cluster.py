@@ -21,6 +21,7 @@ from finetrial.run.lease import LEASE_FILE
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("ray") is None,
                                                    reason="ray is not installed: pip install 'finetrial[ray]'")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
+_drivers: list[subprocess.Popen[str]] = []  # that were started
 MEMORY = 80 << 20  # of a node's object store, the least that Ray takes
 
 
@@ -56,6 +57,8 @@ class Nodes:
 def nodes():
     cluster = Nodes()
     yield cluster
+    for driver in _drivers:
+        driver.kill()  # nothing, unless a test has failed
     cluster.close()
 
 
@@ -67,8 +70,9 @@ def folder(tmp_path_factory):
 
 
 def start(folder, runs, *options):
-    return subprocess.Popen([sys.executable, "-m", "finetrial.cli", "run", str(folder / "study.yaml"), "--runs", str(folder / runs),
-                             "--device", "cpu", *options], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    command = [sys.executable, "-m", "finetrial.cli", "run", str(folder / "study.yaml"), "--runs", str(folder / runs), "--device", "cpu"]
+    _drivers.append(subprocess.Popen([*command, *options], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    return _drivers[-1]
 
 
 def ended(process, code=0):
