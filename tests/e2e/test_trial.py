@@ -138,8 +138,10 @@ def test_kill_and_resume_give_the_same_scores(folder: Path, undisturbed: Trial) 
 
 
 def test_a_corrupt_entry_is_found_and_computed_again(folder: Path, undisturbed: Trial) -> None:
-    weights = next((folder / "undisturbed" / ".store" / "predict").rglob("predictions.parquet"))
-    weights.write_bytes(weights.read_bytes()[:-7])
+    planned = json.loads((undisturbed.folder / "plan.json").read_text())["stages"]
+    key = next(stage["key"] for stage in planned if stage["kind"] == "predict")
+    [predictions] = (folder / "undisturbed" / ".store" / "predict").glob(f"*/{key}-*/predictions.parquet")
+    predictions.write_bytes(predictions.read_bytes()[:-7])
     again = run(folder, "undisturbed")
     assert len(again.corrupt) == 1 and scores(again) == scores(undisturbed)
 

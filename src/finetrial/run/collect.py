@@ -268,7 +268,9 @@ def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any,
 def _test_tokens(plan: Plan, base: str, task: str, lookup: Lookup) -> int | None:
     """The tokens of a task's test items, context included."""
     data = lookup(plan.data[base, task])
-    return None if data is None else data.record.values["splits"].get("test", {}).get("num_tokens")
+    splits = data.record.values.get("splits", {}) if data is not None else {}
+    found: int | None = splits.get("test", {}).get("num_tokens")
+    return found
 
 
 def _trained(plan: Plan, base: str, arm: str, task: str, lookup: Lookup) -> list[Record]:
