@@ -17,11 +17,12 @@ NUM_FILES = 60  # of finetrial's own source text
 
 def trials(setting: Setting) -> Iterator[Finding]:
     """Run a small study in each way of starting workers, then again, when everything must be recorded."""
-    from finetrial.run import execute
-    from finetrial.run.local import LocalPool
+    from finetrial.run import local, place
 
     for mode, methods in (("fork", ("full", "lora")), ("spawn", ("full",))):
-        with mock.patch.object(execute, "LocalPool", partial(LocalPool, fork=mode == "fork")):
+        pool = partial(local.LocalPool, fork=mode == "fork")
+        with mock.patch.object(place, "on_this_machine", lambda job, pool=pool: pool(job.logs / "workers.log",
+                                                                                     preload=job.preload)):
             yield _run(setting, study_of(setting, methods), mode)
     yield _again(setting, study_of(setting, ("full", "lora")))
 
