@@ -21,7 +21,7 @@ from finetrial.plan.plan import (
     PlannedProbe,
     PredictionOf,
 )
-from finetrial.records.parquet import read_table
+from finetrial.records.parquet import numbers_of, read_table
 from finetrial.records.record import Outcome, Record
 from finetrial.records.results import Cost, Point, WeightChange
 from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
@@ -52,7 +52,7 @@ class _Reader:
         if folder not in self.columns:
             table = read_table(folder / PREDICTIONS)
             self.columns[folder] = {name: table[name].to_pylist() if name in ("item", "cluster")
-                                    else table[name].to_numpy() for name in table.column_names}
+                                    else numbers_of(table[name]) for name in table.column_names}
         return self.columns[folder]
 
     def output_items(self, plan: Plan, row: PlannedOutputs) -> Items:
