@@ -24,6 +24,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "mine.yaml"
 
 
+@pytest.mark.slow
 def test_training_time_is_matched_after_a_profile(study: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", study]) == 2 == main(["run", study, "--device", "cpu"])
     assert "measure them first: finetrial profile tiny" in capfd.readouterr().err

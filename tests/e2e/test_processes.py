@@ -99,6 +99,7 @@ def test_what_two_processes_recorded_one_finds(stages: list[Stage], together: Ex
     assert {state.state for state in again.states.values()} == {State.CACHED}
 
 
+@pytest.mark.slow
 def test_one_that_dies_ends_the_phase_and_a_worker_takes_the_others_with_it(
         stages: list[Stage], tmp_path: Path, here: Environment, together: ExecutionResult) -> None:
     """Of two phases, one after the other, the first loses its second process, the second its worker."""

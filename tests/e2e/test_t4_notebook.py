@@ -17,6 +17,7 @@ from finetrial.spec.study import Study
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "t4.ipynb"
 
 
+@pytest.mark.slow
 def test_its_cells_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     content = tiny_content(tmp_path)

@@ -63,6 +63,7 @@ def test_the_second_time_nothing_is_computed(folder: Path, undisturbed: Trial) -
     assert after == before
 
 
+@pytest.mark.slow
 def test_cells_trained_in_one_pass_have_the_scores_of_cells_alone(folder: Path, undisturbed: Trial) -> None:
     stacked = run(folder, "stacked", stack=4)
     records = [json.loads(path.read_text()) for path in (folder / "stacked" / ".store" / "train").rglob("record.json")]
