@@ -50,15 +50,16 @@ $(VENV)/.installed: pyproject.toml $(VENV)/.locked
 demo: install
 	@$(BIN)/finetrial run perplexity --size demo
 
+# A file's tests share what they make, so a file goes to one process; in their own order the longest files come early.
 test: install
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 studies: install
 	@for study in $(STUDIES); do $(BIN)/finetrial run $$study --size standard || exit; done
 
 # The claims about the statistics, by simulation, and the tests that take minutes.
 validate: install
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadgroup -m slow
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n $(TEST_PROCESSES) --dist loadfile --no-loadscope-reorder -m slow
 	@for script in tests/validate/*.py; do $(BIN)/python $$script || exit; done
 
 lint: install

@@ -91,13 +91,8 @@ def make_documents(num: int = 20, *, shortest: int = 4, longest: int = 30, seed:
                         [f"item-{index}" for index in range(num)], [f"cluster-{index // 2}" for index in range(num)])
 
 
-@pytest.hookimpl(tryfirst=True)  # before groups are read
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Slow tests run where they are asked for: `pytest -m slow`. A file of end-to-end tests goes to one process, which
-    makes the run that its tests share once."""
-    for item in items:
-        if item.path.parent.name == "e2e":
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+    """Slow tests run where they are asked for: `pytest -m slow`."""
     if "slow" not in config.getoption("-m"):
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("slow")])
         items[:] = [item for item in items if not item.get_closest_marker("slow")]

@@ -21,9 +21,8 @@ from finetrial.sandbox import probe
 from finetrial.sandbox.languages import find_node
 
 FEWER_WALLS = [("root", "namespaces"), ("plain", "namespaces"), ("root", "landlock")]
-SETTINGS = [*(pytest.param(user, "", marks=pytest.mark.xdist_group(f"sandbox-{user}")) for user in ("root", "plain")),
-            *(pytest.param(*setting, marks=[pytest.mark.slow, pytest.mark.xdist_group("-".join(setting))])
-              for setting in FEWER_WALLS)]
+SETTINGS = [*(pytest.param(user, "") for user in ("root", "plain")),
+            *(pytest.param(*setting, marks=pytest.mark.slow) for setting in FEWER_WALLS)]
 CONTROLS = [case for case in ALL if case.control]
 pytestmark = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
 
@@ -72,7 +71,6 @@ def test_nothing_is_seen_outside(user: str, left_out: str) -> None:
     assert all(left_out not in outcome["layers"] for outcome in told["outcomes"].values())
 
 
-@pytest.mark.xdist_group("sandbox-control")
 @pytest.mark.parametrize("case", CONTROLS, ids=lambda case: case.name)
 def test_the_programs_are_harmful(case: Hostile) -> None:
     """Without walls they succeed: being contained is not for a mistake in them."""
