@@ -135,11 +135,12 @@ def _ended_together(job: Job, orders: Sequence[Order], store: Store, shared: dic
             mine.append((order, claim, stage_context(job, order, store, claim, own, tell, stages=len(orders))))
         if mine:
             redirect_output(job.log_file(orders[0].stage_id), job.log_level)
-            ended -= _recorded_together(job, mine, send)
+            ended -= _recorded_together(job, mine, store, send)
     return ended
 
 
-def _recorded_together(job: Job, mine: Sequence[tuple[Order, Claim, StageContext]], send: Send) -> set[str]:
+def _recorded_together(job: Job, mine: Sequence[tuple[Order, Claim, StageContext]], store: Store,
+                       send: Send) -> set[str]:
     """Run and record; the groups whose stage is OK."""
     started, clock = utc_now(), time.monotonic()
     try:
@@ -160,7 +161,8 @@ def _recorded_together(job: Job, mine: Sequence[tuple[Order, Claim, StageContext
     for (order, claim, context), result in zip(mine, results, strict=True):
         ended = (_Ended(Outcome.OK, values=result, execution=context.execution) if isinstance(result, Mapping)
                  else _failed(job, result))
-        claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started, share, context.execution))
+        store.trust(claim.write(make_record(job, order, ended.outcome, ended.message, ended.values, started, share,
+                                            context.execution)))
         _teller(send, job, order)({"type": "finished"})
         fine |= {order.group} if ended.outcome is Outcome.OK else set()
     return fine
