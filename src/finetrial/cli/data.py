@@ -6,7 +6,7 @@ to the rows, and a few training rows with the scored text marked.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 from rich.console import RenderableType
@@ -70,11 +70,10 @@ def encoded(study: Study, use: TaskUse, examples: Examples, base: str, tokenizer
     from finetrial.tasks.encode import encode_examples, preview
 
     task, max_tokens = flawed(in_chat_form(use.task, tokenizer), use.flaws), use.max_tokens or study.training.sequence_length
-    limits: Mapping[str, int] = {"val": use.num_val, "test": use.num_test}
     table = _table("split", *COLUMNS.values())
     for split in use.task.splits:
         rows = stable_order(examples.split(split))
-        _, report = encode_examples(task, rows, tokenizer, max_tokens, limit=limits.get(split), flaws=use.flaws)
+        _, report = encode_examples(task, rows, tokenizer, max_tokens, limit=use.num_scored(split), flaws=use.flaws)
         counts = report.as_dict()
         table.add_row(split, *(f"{counts[column]:,}" for column in COLUMNS))
     yield from (Text(), indented(Text(f"As tokens of {base}, at most {max_tokens} a row:")), indented(table))

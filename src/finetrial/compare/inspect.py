@@ -54,13 +54,9 @@ def task_for(path: Path, columns: Mapping[str, str] | None = None) -> Task:
     from finetrial.tasks.text import Text
     from finetrial.tasks.user_rows import kind_of
 
-    options: dict[str, Any] | None = None if path.exists() else hub_options(str(path))
-    if options is None:
-        if not path.is_file():
-            reason = "is a folder" if path.is_dir() else "does not exist"
-            raise DataError(f"data file {path} {reason}", f"paths are relative to {Path.cwd()}")
-        options = {"path": str(path.resolve())}
-    files = [file for of_split in Text.model_validate(options).files().values() for file in of_split]
+    on_hub: dict[str, Any] | None = None if path.exists() else hub_options(str(path))
+    files = [file for of_split in Text.model_validate(on_hub or {"path": str(path)}).files().values() for file in of_split]
+    options = on_hub or {"path": str(path.resolve())}
     if sum(file.stat().st_size for file in files) > LARGE_BYTES:
         options["max_rows"] = MOST_ROWS
     if files[0].suffix == ".txt":

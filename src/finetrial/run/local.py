@@ -25,6 +25,7 @@ from finetrial.errors import UserError
 from finetrial.run.crash import oom_killed_since, oom_kills
 from finetrial.run.disk import explained
 from finetrial.run.job import Job
+from finetrial.run.machine import child_environment
 from finetrial.run.messages import Message, Reader
 from finetrial.run.server import COMMAND
 
@@ -129,7 +130,7 @@ class LocalPool:
         self._events_fd, writer = os.pipe()
         self._events = Reader(self._events_fd)
         mode = "fork" if self._fork else "spawn"
-        environment = {**os.environ, **PINNED, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment = {**child_environment(), **PINNED}
         with explained(self._log):
             self._log.parent.mkdir(parents=True, exist_ok=True)
             log: IO[bytes] = self._log.open("ab")

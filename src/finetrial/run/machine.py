@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
 import platform
 import re
 import shutil
@@ -26,6 +27,11 @@ def accelerators() -> list[str]:
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return ["Apple GPU"]
     return [_model(path) for path in sorted(NVIDIA.glob("*/information"))]
+
+
+def child_environment() -> dict[str, str]:
+    """The environment in which another interpreter imports what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
 
 
 def unused_accelerator(device: str) -> str:

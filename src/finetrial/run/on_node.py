@@ -24,6 +24,7 @@ from finetrial.records.record import Environment
 from finetrial.run.job import Job
 from finetrial.run.lease import LEASE_FILE, holds
 from finetrial.run.local import LocalPool
+from finetrial.run.machine import child_environment
 from finetrial.run.messages import Message
 from finetrial.run.provenance import environment
 
@@ -55,8 +56,7 @@ _servers: list[_Server] = []  # at most one: a worker process has one task at a 
 def describe(device: str) -> Node:
     """This node, as phases on `device` find it. In a process of its own: the asking may load torch and a GPU's driver."""
     command = [sys.executable, "-P", "-m", __name__, device]
-    paths = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env={**os.environ, **paths},
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=child_environment(),
                           stdin=subprocess.DEVNULL)
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]

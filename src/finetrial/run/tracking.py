@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from finetrial.errors import UserError, unknown
 from finetrial.run.disk import replace_text
+from finetrial.run.machine import child_environment
 
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")  # each is its package's name
 TIMEOUT_SECONDS = 600.0
@@ -66,9 +66,9 @@ def _logged(place: Path) -> dict[str, str]:
 def _log_by_child(folder: Path, name: str, timeout_seconds: float) -> None:
     """Raises UserError with the reason in one line."""
     asked = [sys.executable, "-m", "finetrial.run.trackers", str(folder), name]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     try:
-        done = subprocess.run(asked, capture_output=True, text=True, timeout=timeout_seconds, check=False, env=environment)
+        done = subprocess.run(asked, capture_output=True, text=True, timeout=timeout_seconds, check=False,
+                              env=child_environment())
     except subprocess.TimeoutExpired:
         raise UserError(f"it had not ended after {timeout_seconds:g} seconds") from None
     if done.returncode != 0:

@@ -64,6 +64,10 @@ class TaskUse(Frozen):
     metrics: tuple[str, ...] = ()  # empty = the task's primary metric and what belongs to it
     flaws: DataFlaws = NO_FLAWS  # of a published design, repeated on purpose
 
+    def num_scored(self, split: str) -> int | None:
+        """How many rows of a split are scored, at most; None for one that is trained on."""
+        return {"val": self.num_val, "test": self.num_test}.get(split)
+
     @field_validator("task", mode="before")
     @classmethod
     def _find_task(cls, value: Any) -> Any:

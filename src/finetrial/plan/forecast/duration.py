@@ -123,7 +123,7 @@ class _Works:
         return min((number for number in (wanted, held) if number is not None), default=None)
 
     def _prediction(self, base: str, arm: Arm | None, use: TaskUse, split: str) -> Work:
-        rows = {"val": use.num_val, "test": use.num_test}.get(split)
+        rows = use.num_scored(split)
         shapes = self.sizes.shapes[base]
         if rows is None:
             return Work("predict", None, None)

@@ -145,8 +145,7 @@ def _disk(sizes: Sizes, plan: Plan, recorded: Mapping[str, StageInput]) -> int |
     predicted = {stage: of for cell in plan.cells for phase in cell.phases for of, stage in phase.predictions.items()}
     predicted |= {row.predict: row.of for row in plan.losses}
     for of in (of for stage, of in predicted.items() if stage not in done):
-        use = sizes.study.task(of.task)
-        total += {"val": use.num_val, "test": use.num_test}.get(of.split, 0) * PREDICTION_BYTES
+        total += (sizes.study.task(of.task).num_scored(of.split) or 0) * PREDICTION_BYTES
     return total
 
 
