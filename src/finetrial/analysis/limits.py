@@ -11,14 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetrial.analysis import numbers
-from finetrial.analysis.contrasts import estimate_loadings
+from finetrial.analysis.contrasts import answer, levels
 from finetrial.analysis.estimate import Estimate
-from finetrial.analysis.loading import Branch, Entry, Loading
+from finetrial.analysis.loading import Branch
 from finetrial.analysis.looks import settle
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Cost
-from finetrial.spec.study import Limits
+from finetrial.spec.hypothesis import Contrast
+from finetrial.spec.study import BASE_ARM, Limits
 
 IN_PLACE = ("full", "unfreeze")  # methods that train parameters of the base and add none
 
@@ -104,16 +105,16 @@ def _forgetting(trial: Trial, limits: Limits, branch: Branch) -> Iterator[Judged
     if not outside:
         raise NotMeasured("there is a limit for forgetting, and no old text to measure it on (a task with role: outside)")
     for task in outside:
-        last = Loading(-1.0, branch, Entry(len(trial.order(branch.sequence)), task, VALIDATION_METRIC))
-        before = replace(last.at_phase(0), coefficient=1.0)
-        seeds, reasons = trial.measured_seeds([last])
-        if len(seeds) < len(trial.study.seeds):
-            raise NotMeasured(f"forgetting of {task}: {'; '.join(reasons)}")
-        rise, _ = estimate_loadings(trial, [before, last], seeds)
+        kept = Contrast(left=branch.arm, right=BASE_ARM, task=task, metric=VALIDATION_METRIC, base=branch.base,
+                        sequence=branch.sequence)
+        found = answer(trial, kept)
+        if found.estimate is None:
+            raise NotMeasured(f"forgetting of {task}: {found.reason}")
+        rise = replace(found.estimate, low=0.0, high=0.0) if found.by_construction else found.estimate.mirrored()
         if limits.max_forgetting is not None:
             yield _rise(trial, rise, limits.max_forgetting, task)
         if limits.max_forgetting_share is not None:
-            base = -float(trial.differences([before], seeds).values.mean())
+            (_, _), (_, base) = levels(trial, kept)
             yield _rise(trial, rise, limits.max_forgetting_share * base, task)
 
 

@@ -8,6 +8,9 @@ import pytest
 from synthetic import make_table
 
 from finetrial.analysis.analyse import analyse
+from finetrial.analysis.limits import judge, standing
+from finetrial.analysis.loading import Branch
+from finetrial.analysis.trial import Trial
 from finetrial.records.results import Recommendation
 from finetrial.records.table import Table
 from finetrial.spec.study import Limits, Sequence
@@ -80,6 +83,18 @@ def test_a_margin_that_the_cheapest_arm_may_miss_is_told() -> None:
     found = recommended("inconclusive")
     assert found.arm == "lora-r8"
     assert "That may be more than the margin of 0.05 nats/token; " in found.text
+
+
+@pytest.mark.parametrize(("seed_variance", "expected"), [("own", "within"), ("cautious", "open")])
+def test_forgetting_is_judged_by_the_variance_that_findings_use(seed_variance: str, expected: str) -> None:
+    """Five seeds of LoRA r=32 happen to agree: their own interval ends at 0.439, by all arms' variances at 0.476."""
+    study, table = make_table("inconclusive")
+    evaluation = study.evaluation.model_copy(update={"seed_variance": seed_variance})
+    study = study.model_copy(update={"limits": Limits(max_forgetting=0.45), "seeds": (0, 1, 2, 3, 4),
+                                     "evaluation": evaluation})
+    trial = Trial(study, table)
+    branch = Branch(study.bases[0].name, "lora-r32", trial.paths[0].name)
+    assert standing(judge(trial, branch, "new")) == expected
 
 
 def test_a_limit_on_what_is_not_measured_is_not_met() -> None:
