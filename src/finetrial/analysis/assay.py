@@ -32,7 +32,13 @@ class _Compared:
     """The centre of an arm's grid minus its control, signed: above 0 means that the control is worse."""
 
     estimate: Estimate | None
-    text: str
+    what: str
+    found: str  # or why nothing was
+    unit: str = ""
+
+    @property
+    def text(self) -> str:
+        return f"{self.what}: {self.found}"
 
 
 def assay(trial: Trial) -> Assay:
@@ -43,6 +49,7 @@ def assay(trial: Trial) -> Assay:
     compared = _aa(trial)
     found = compared.estimate
     return Assay(positive_control=seen, positive_text=positive_text, aa_text=compared.text,
+                 aa_compared=compared.what, aa_unit=compared.unit,
                  aa_estimate=found.mean if found else None, aa_low=found.low if found else None,
                  aa_high=found.high if found else None)
 
@@ -87,15 +94,16 @@ def _compare(trial: Trial, where: Branch, control: str, task: str) -> _Compared:
     seeds, reasons = trial.measured_seeds(loadings)
     if len(seeds) < MIN_SEEDS:
         counted = f"{len(seeds)} seeds measured, {MIN_SEEDS} are needed"
-        return _Compared(None, f"{what}: {counted}" + (f" ({'; '.join(reasons)})" if reasons else ""))
+        return _Compared(None, what, counted + (f" ({'; '.join(reasons)})" if reasons else ""))
     try:
         estimate, _ = estimate_loadings(trial, loadings, seeds)
     except NotMeasured as missing:
-        return _Compared(None, f"{what}: {missing}")
+        return _Compared(None, what, str(missing))
     unit = trial.metric(entry.metric).unit
     value, interval = numbers.with_interval(estimate.mean, estimate.low, estimate.high)
-    return _Compared(estimate, f"{what}: {value} {unit} ({numbers.percent(estimate.confidence)} interval {interval}; "
-                               f"{len(seeds)} seeds, {estimate.num_clusters} clusters)")
+    found = (f"{value} {unit} ({numbers.percent(estimate.confidence)} interval {interval}; "
+             f"{len(seeds)} seeds, {estimate.num_clusters} clusters)")
+    return _Compared(estimate, what, found, unit)
 
 
 def _what(trial: Trial, where: Branch, control: str, task: str) -> str:

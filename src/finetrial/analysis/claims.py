@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 
 from finetrial.analysis import numbers, sentences
 from finetrial.analysis.answer import Answer
-from finetrial.analysis.contrasts import answer, levels
+from finetrial.analysis.contrasts import answer
 from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.sides import levels
 from finetrial.analysis.trial import Trial
 from finetrial.analysis.verdicts import decision_interval, verdict_of
 from finetrial.records.results import Assay, Claim, Quote, Standing, Verdict

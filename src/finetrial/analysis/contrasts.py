@@ -8,12 +8,11 @@ number per seed and get the paired t interval over seeds. Costs are in `costs`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
 
-from finetrial import catalog
 from finetrial.analysis.answer import Answer, exactly
 from finetrial.analysis.costs import cost_answer
 from finetrial.analysis.estimate import Estimate, crossed, items_only
@@ -22,10 +21,11 @@ from finetrial.analysis.loading import Branch, Entry, Loading, merged, term_load
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.moderation import Prior, fit_prior, moderated
 from finetrial.analysis.rates import best_log_rate, log_ratio
+from finetrial.analysis.sides import all_seeds, last_phase, reading_of, sides_of
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial, seeds_text
-from finetrial.measures.base import Measure, Reading, Term
+from finetrial.measures.base import Term
 from finetrial.records.table import Floats, ItemScores
-from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO, SCORE, Contrast, Side
+from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO, SCORE, Contrast
 
 UNEQUAL_VARIANCES = "seeds vary by different amounts from arm to arm: the wider of two intervals is taken"
 BY_CONSTRUCTION = "zero by construction: the weights that answer are untouched"
@@ -41,25 +41,6 @@ def answer(trial: Trial, contrast: Contrast) -> Answer:
         return Answer(reason=str(missing))
 
 
-def reading_of(trial: Trial, measure: str, branch: Branch, task: str, phase: int | None) -> Reading:
-    """The reading of a measure that a contrast is of; without a phase, the latest. Raises NotMeasured."""
-    plugin: Measure = catalog.find("measure", measure)()
-    order = trial.order(branch.sequence)
-    found = [reading for reading in plugin.readings(order, trial.tasks_along(branch.sequence))
-             if reading.task == task and phase in (None, reading.phase)]
-    if not found:
-        after = "" if phase is None else f" after phase {phase}"
-        raise NotMeasured(f"{measure} of {task or 'all tasks'}{after} is not defined: "
-                          f"the sequence learns {', '.join(order)}")
-    return max(found, key=lambda reading: reading.phase)
-
-
-def common_metric(trial: Trial, tasks: Iterable[str]) -> str:
-    """The primary metric of some tasks; nats per token, which every task has, where they differ: one unit."""
-    metrics = {trial.primary(task) for task in tasks}
-    return metrics.pop() if len(metrics) == 1 else VALIDATION_METRIC
-
-
 def estimate_loadings(trial: Trial, loadings: list[Loading], seeds: tuple[int, ...]) -> tuple[Estimate, int]:
     """The estimate of a sum of loadings over given seeds, and the number of items left out.
 
@@ -70,23 +51,6 @@ def estimate_loadings(trial: Trial, loadings: list[Loading], seeds: tuple[int, .
     if all(loading.branch.is_fixed for loading in loadings):
         return items_only(differences.values[0], confidence), differences.num_missing
     return crossed(differences.values, confidence), differences.num_missing
-
-
-def levels(trial: Trial, contrast: Contrast) -> tuple[tuple[str, float], ...]:
-    """What left and right of a contrast of scores came to, by label, in the metric's own direction.
-
-    Empty for a contrast of anything else. Raises NotMeasured.
-    """
-    if contrast.quantity != SCORE or contrast.interaction is not None:
-        return ()
-    metric = contrast.metric or trial.primary(contrast.task)
-    found = []
-    for side in contrast.sides:
-        terms = _side_terms(trial, contrast, side)
-        loadings = _side_loadings(trial, contrast, replace(side, coefficient=1.0), terms, metric)
-        values = trial.differences(loadings, _all_seeds(trial, loadings)).values
-        found.append((trial.label(side.arm), trial.metric(metric).sign * float(values.mean())))
-    return tuple(found)
 
 
 def _linear(trial: Trial, contrast: Contrast) -> Answer:
@@ -107,7 +71,7 @@ def _at_edge(trial: Trial, contrast: Contrast) -> list[str]:
     branches = dict.fromkeys(trial.branch(side) for side in contrast.sides)
     notes = []
     for branch in (branch for branch in branches if not branch.is_fixed):
-        choices = trial.choices(branch, _phase(trial, contrast, branch)).values()
+        choices = trial.choices(branch, last_phase(trial, contrast, branch)).values()
         number = sum(choice.at_edge for choice in choices)
         if number:
             notes.append(f"the learning rate chosen for {trial.label(branch.arm)} lies at the edge of its grid for "
@@ -148,12 +112,9 @@ def _fitted_prior(trial: Trial, contrast: Contrast) -> Prior | None:
 
 def _plain(trial: Trial, contrast: Contrast) -> Answer:
     """Left minus right by the comparison's own variances."""
-    sides = [_side_terms(trial, contrast, side) for side in contrast.sides]
-    metric = contrast.metric or common_metric(trial, {term.task for terms in sides for term in terms})
-    of_sides = [_side_loadings(trial, contrast, side, terms, metric)
-                for side, terms in zip(contrast.sides, sides, strict=True)]
+    metric, of_sides = sides_of(trial, contrast)
     loadings = merged(loading for of_side in of_sides for loading in of_side)  # between two arms the base cancels
-    seeds = _all_seeds(trial, loadings)
+    seeds = all_seeds(trial, loadings)
     unit = trial.metric(metric).unit
     if trial.cancels(loadings, seeds):
         zero = exactly(0.0, unit, trial.study.evaluation.confidence)
@@ -163,22 +124,6 @@ def _plain(trial: Trial, contrast: Contrast) -> Answer:
     if num_missing:
         notes.append(f"{num_missing} items without a score in every run are left out")
     return Answer(estimate, unit, metric, over_items=True, notes=tuple(notes)).with_reason()
-
-
-def _side_terms(trial: Trial, contrast: Contrast, side: Side) -> tuple[Term, ...]:
-    """The entries of R that one side reads."""
-    branch = trial.branch(side)
-    if contrast.quantity == SCORE:
-        return (Term(1.0, 0 if branch.is_fixed else _phase(trial, contrast, branch), contrast.task),)
-    return reading_of(trial, contrast.quantity, branch, contrast.task, contrast.phase).terms
-
-
-def _side_loadings(trial: Trial, contrast: Contrast, side: Side, terms: tuple[Term, ...], metric: str) -> list[Loading]:
-    branch = trial.branch(side)
-    entry = Entry(0, contrast.task, metric, routing=contrast.routing)
-    if branch.is_fixed:
-        return [Loading(side.coefficient * term.coefficient, branch, replace(entry, task=term.task)) for term in terms]
-    return term_loadings(terms, branch, entry, side.coefficient)
 
 
 def _zero_sides(trial: Trial, contrast: Contrast, of_sides: list[list[Loading]], seeds: tuple[int, ...]) -> list[str]:
@@ -191,7 +136,7 @@ def _zero_sides(trial: Trial, contrast: Contrast, of_sides: list[list[Loading]],
 
 
 def _learning_rate_ratio(trial: Trial, contrast: Contrast) -> Answer:
-    left, right = (_best_log_rates(trial, branch, _phase(trial, contrast, branch))
+    left, right = (_best_log_rates(trial, branch, last_phase(trial, contrast, branch))
                    for branch in map(trial.branch, contrast.sides))
     ratio = log_ratio(left, right, trial.study.evaluation.confidence)
     return Answer(ratio, "ratio", is_log=True).with_reason()
@@ -240,13 +185,13 @@ def _is_zero(trial: Trial, loadings: list[Loading]) -> bool:
 
 
 def _forgetting_loadings(trial: Trial, contrast: Contrast, branch: Branch, metric: str) -> list[Loading]:
-    reading = reading_of(trial, "forgetting", branch, contrast.task, _phase(trial, contrast, branch))
+    reading = reading_of(trial, "forgetting", branch, contrast.task, last_phase(trial, contrast, branch))
     return term_loadings(reading.terms, branch, Entry(0, contrast.task, metric, routing=contrast.routing))
 
 
 def _states(trial: Trial, contrast: Contrast, branch: Branch, forgetting: list[Loading]) -> States:
     """Final states of an arm over seeds and rates: plasticity on `learned`, forgetting of `task`, on both splits."""
-    phase = _phase(trial, contrast, branch)
+    phase = last_phase(trial, contrast, branch)
     gain = term_loadings((Term(1.0, phase, contrast.learned), Term(-1.0, 0, contrast.learned)), branch,
                          Entry(phase, contrast.learned, VALIDATION_METRIC, routing=contrast.routing))
     parts: list[Floats] = []
@@ -284,15 +229,3 @@ def _signed_at(trial: Trial, loading: Loading, seed: int, rate: float | None) ->
                           trial.label(loading.branch.arm))
     signed = trial.signed(found)
     return np.nan if signed is None else signed
-
-
-def _phase(trial: Trial, contrast: Contrast, branch: Branch) -> int:
-    return len(trial.order(branch.sequence)) if contrast.phase is None else contrast.phase
-
-
-def _all_seeds(trial: Trial, loadings: list[Loading]) -> tuple[int, ...]:
-    """Every seed of the study. Raises NotMeasured if a loading lacks one: seeds that failed are not left out."""
-    seeds, reasons = trial.measured_seeds(loadings)
-    if len(seeds) < len(trial.study.seeds):
-        raise NotMeasured(f"{len(seeds)} of {len(trial.study.seeds)} seeds measured: {'; '.join(reasons)}")
-    return seeds

@@ -16,6 +16,7 @@ from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.looks import Look, settle
 from finetrial.analysis.multiplicity import Adjusted, holm
 from finetrial.analysis.power import detectable_effect
+from finetrial.analysis.sides import pairing
 from finetrial.analysis.trial import Trial
 from finetrial.analysis.verdicts import combine, decision_interval, decision_p_value, verdict_of
 from finetrial.records.results import Assay, Finding
@@ -70,7 +71,14 @@ def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, foun
                   reason="; ".join(filter(None, (found.reason, *found.notes))))
     if found.estimate is None:
         return row
-    return row.model_copy(update={**_numbers(contrast, found, level, alpha), **_settling(contrast, found, row, alpha)})
+    return row.model_copy(update={**_numbers(contrast, found, level, alpha), **_paired(trial, contrast, found),
+                                  **_settling(contrast, found, row, alpha)})
+
+
+def _paired(trial: Trial, contrast: Contrast, found: Answer) -> dict[str, float]:
+    """What pairing bought a difference that has an interval over items."""
+    bought = pairing(trial, contrast) if found.over_items and found.has_interval else None
+    return {} if bought is None else {"pairing_correlation": bought.correlation, "pairing_gain": bought.gain}
 
 
 def _settling(contrast: Contrast, found: Answer, row: Finding, alpha: float) -> dict[str, str | int | None]:

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from finetrial.analysis import numbers
-from finetrial.analysis.contrasts import answer, levels
+from finetrial.analysis.contrasts import answer
 from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.loading import Branch
 from finetrial.analysis.looks import settle
 from finetrial.analysis.missing import NotMeasured
+from finetrial.analysis.sides import levels
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Cost
 from finetrial.spec.hypothesis import Contrast

@@ -108,6 +108,8 @@ class Finding(Row):
     n_clusters: int | None = None
     n_repeats: int | None = None  # of the profile, for measured costs
     detectable: float | None = None  # the effect this comparison would have seen with 80 % power
+    pairing_correlation: float | None = None  # of both arms' values, over all runs and clusters
+    pairing_gain: float | None = None  # how many times wider the interval would be without pairing by seed and item
     by_construction: bool = False  # exactly 0, because the answering weights are untouched
     settling: str = ""  # what would settle an open comparison, with a power of 80 %
     more_seeds: int | None = None  # the seeds that would; None = not known, or seeds are not what is missing
@@ -184,6 +186,8 @@ class Assay(Row):
     positive_control: Literal["seen", "not seen", "not measured", "not planned"] = "not planned"
     positive_text: str = ""
     aa_text: str = ""
+    aa_compared: str = ""  # "full minus full, repeated, on docs"
+    aa_unit: str = ""
     aa_estimate: float | None = None  # the A/A difference: what no effect looks like here
     aa_low: float | None = None
     aa_high: float | None = None

@@ -105,6 +105,8 @@ def support_facts(finding: Finding) -> tuple[str, ...]:
         facts.append("items only: no seed variance")
     if finding.n_clusters is not None:
         facts.append(numbers.counted(finding.n_clusters, "cluster"))
+    if finding.pairing_gain is not None:
+        facts.append(f"pairing: r = {finding.pairing_correlation:.2f}, interval {_times(finding.pairing_gain)}")
     if finding.detectable is not None:
         ratio = finding.unit == "ratio"
         facts.append(f"detectable with 80 % power: {'a ratio of ' if ratio else ''}"
@@ -114,6 +116,11 @@ def support_facts(finding: Finding) -> tuple[str, ...]:
     if finding.look > 1:
         facts.append(f"look {finding.look} at the data")
     return tuple(facts)
+
+
+def _times(gain: float) -> str:
+    """What pairing did to an interval's width."""
+    return f"{numbers.plain(gain, 2)} times narrower" if gain >= 1 else f"{numbers.plain(1 / gain, 2)} times wider"
 
 
 def contrast_name(finding: Finding, contrast: Contrast | None, label: Label) -> str:

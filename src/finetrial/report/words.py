@@ -20,6 +20,7 @@ GLOSSARY: tuple[tuple[str, str], ...] = (
     ("floor", "an output that needs no model, such as the input copied: what any model should beat"),
     ("margin", "the largest difference that does not matter, set before the run"),
     ("detectable", "the smallest true difference that this comparison would have found with 80 % probability"),
+    ("pairing", "arms are compared run by run and item by item; r says how alike two arms score there"),
     ("Holm-adjusted", "corrected for asking several questions at once, so that all verdicts hold together"),
     ("positive control", "an arm with a known effect: the trial has to see it, else it could not see anything"),
     ("A/A", "the same arm run twice with other random streams: shows how large no difference looks"),

@@ -105,6 +105,7 @@ def make_results(**changes: Any) -> rows.Results:
 
 ASSAY = rows.Assay(positive_control="seen", aa_estimate=0.004, aa_low=-0.021, aa_high=0.029,
                    positive_text="Ten times the rate raised the old-domain loss by 1.92 nats/token (1.71 to 2.13).",
+                   aa_compared="full fine-tuning minus full fine-tuning, repeated, on pydoc-chat", aa_unit="nats/token",
                    aa_text="Equal arms differ by 0.004 nats/token on pydoc-chat (−0.021 to 0.029).")
 
 

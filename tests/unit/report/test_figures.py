@@ -120,6 +120,14 @@ def test_the_forest_has_every_contrast_with_an_interval(facts):
     assert rows[-1]["unit"] == "ratio" and (rows[-1]["band_low"], rows[-1]["band_high"]) == (5, 20)
 
 
+def test_the_forest_shows_two_equal_arms_beside_comparisons_in_their_unit(study, results, new_results):
+    figure = forest.figure(Facts(study, results))
+    text = "Two equal arms: full fine-tuning minus full fine-tuning, repeated, on pydoc-chat"
+    assert [text in json.dumps(panel.spec) for panel in figure.panels] == ["nats/token" in panel.title for panel in figure.panels]
+    unknown = results.assay.model_copy(update={"aa_low": None, "aa_high": None})
+    assert text not in json.dumps([panel.spec for panel in forest.figure(Facts(study, new_results(assay=unknown))).panels])
+
+
 def test_unknown_cost_drops_its_panel_and_says_so(study, results, new_results):
     costs = tuple(row.model_copy(update={"peak_host_bytes": None}) for row in results.costs)
     facts = Facts(study, new_results(costs=costs))

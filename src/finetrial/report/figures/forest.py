@@ -17,7 +17,7 @@ from finetrial.spec import Contrast
 
 # Dark enough on white, light enough on near-black; the word stands beside the mark, so colour is not needed to read it.
 VERDICT_COLOURS = {"SUPPORTED": "#009E73", "REFUTED": "#D55E00", "EQUIVALENT": "#3B86C6", "INCONCLUSIVE": "#B78A00",
-                   "NOT MEASURED": "#808891", "ASSAY FAILED": "#C2609A"}
+                   "NOT MEASURED": "#808891", "ASSAY FAILED": "#C2609A", "A/A": NEUTRAL}
 _TEXT, _BAR, _WIDE = 13, 30, 56  # pixels of a line of text and of an interval; characters of a line
 
 
@@ -28,14 +28,17 @@ def figure(facts: Facts) -> Figure | None:
         groups.setdefault((row["unit"], ratio), []).append(row)
     if not groups:
         return None
+    floor = noise_floor(facts)
+    if floor and (floor["unit"], False) in groups:
+        groups[floor["unit"], False].append(floor)
     panels = tuple(_panel(rows, unit, ratio, unit if len(groups) > 1 else "")
                    for (unit, ratio), rows in groups.items())
     texts = [f"{row['text']}: {row['found']}, {row['verdict']}" for rows in groups.values() for row in rows]
     return Figure("forest", "All comparisons",
                   "Each comparison is left minus right, with its interval after correction for the number of primary "
                   "comparisons (Holm). For scores, right of the line favours the arm named first; for forgetting, "
-                  "right of the line means that it forgets more. Grey band: the margin inside which a difference "
-                  "does not matter.", f"Forest plot. {'; '.join(texts)}.", panels, 1, 200)
+                  "right of the line means that it forgets more. Grey band: the margin inside which a "
+                  "difference does not matter. A/A: two equal arms, what no difference looks like.", f"Forest plot. {'; '.join(texts)}.", panels, 1, 200)
 
 
 def forest_rows(facts: Facts) -> list[tuple[dict[str, Any], bool]]:
@@ -51,6 +54,16 @@ def forest_rows(facts: Facts) -> list[tuple[dict[str, Any], bool]]:
                     and finding.low < finding.high:
                 rows.append((_row(facts, finding, contrast, ratio), ratio))
     return rows
+
+
+def noise_floor(facts: Facts) -> dict[str, Any] | None:
+    """The difference of two equal arms with its interval, where the study has measured it."""
+    assay = facts.results.assay
+    if assay.aa_estimate is None or assay.aa_low is None or assay.aa_high is None:
+        return None
+    estimate, interval = numbers.with_interval(assay.aa_estimate, assay.aa_low, assay.aa_high)
+    return {"text": f"Two equal arms: {assay.aa_compared}", "estimate": assay.aa_estimate, "low": assay.aa_low,
+            "high": assay.aa_high, "verdict": "A/A", "found": f"{estimate} ({interval})", "unit": unit_name(assay.aa_unit)}
 
 
 def _row(facts: Facts, finding: Finding, contrast: Contrast | None, ratio: bool) -> dict[str, Any]:
