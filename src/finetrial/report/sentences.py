@@ -106,7 +106,7 @@ def support_facts(finding: Finding) -> tuple[str, ...]:
     if finding.n_clusters is not None:
         facts.append(numbers.counted(finding.n_clusters, "cluster"))
     if finding.pairing_gain is not None:
-        facts.append(f"pairing: r = {finding.pairing_correlation:.2f}, interval {_times(finding.pairing_gain)}")
+        facts.append(f"pairing: r = {finding.pairing_correlation:.3f}, interval {_times(finding.pairing_gain)}")
     if finding.detectable is not None:
         ratio = finding.unit == "ratio"
         facts.append(f"detectable with 80 % power: {'a ratio of ' if ratio else ''}"
