@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 
 import altair
 import pytest
@@ -106,6 +107,15 @@ def test_curves_of_recorded_runs_follow_the_choice():
     rows = curves.curve_rows(facts, facts.paths[0], 1)["val", "new", "nats-per-token"]
     assert {row["n"] for row in rows} == {5}
     assert {row["name"] for row in rows} == {"full", "lora-r8", "lora-r32", "full-x10", "full-aa"}
+
+
+def test_seeds_that_end_at_unlike_steps_are_matched_by_evaluation():
+    """A budget in tokens: seed 0 evaluates at 10, 20, 30, seed 1 at 10, 20, 31; seed 2 stopped early."""
+    runs = {("full", 0): [(10, 3.0), (30, 1.0), (20, 2.0)], ("full", 1): [(10, 5.0), (20, 4.0), (31, 3.0)]}
+    arms = SimpleNamespace(arms=[SimpleNamespace(name="full", label="Full")])
+    assert [(row["step"], row["value"], row["low"], row["n"]) for row in curves._lines(arms, runs)] == [
+        (10, 4.0, 3.0, 2), (20, 3.0, 2.0, 2), (30.5, 2.0, 1.0, 2)]
+    assert [row["step"] for row in curves._lines(arms, {**runs, ("full", 2): [(10, 4.0)]})] == [10]
 
 
 def test_long_curves_are_thinned_but_keep_their_ends():

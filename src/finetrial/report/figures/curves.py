@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from statistics import fmean
+from typing import TypeVar
 
 import altair as alt
 
@@ -13,56 +15,62 @@ from finetrial.report.figures.theme import Figure, Panel, Rows, colour, named, p
 from finetrial.report.quantities import metric_name, unit_name
 
 SPLITS = {"train": "training", "val": "validation"}
+Point = TypeVar("Point")
+Points = list[tuple[int, float]]  # step, value
 MAX_POINTS = 40  # of one line: more cannot be told apart on the page
 
 
 def figure(facts: Facts) -> Figure | None:
     """A panel for each base, sequence, phase, split and scored task; None without curves."""
-    panels, shown, seeds = [], set(), set()
+    panels, shown = [], set()
     for path in facts.paths:
         for phase in range(1, path.last_phase + 1):
             groups = curve_rows(facts, path, phase)
             for (split, task, metric), rows in groups.items():
                 words = [facts.path_label(path), f"phase {phase}" if path.last_phase > 1 else "", SPLITS[split], task]
-                panels.append(_panel(facts, task, metric, rows, ", ".join(filter(None, words))))
+                panels.append((_panel(facts, task, metric, rows, ", ".join(filter(None, words))), rows))
                 shown |= {row["name"] for row in rows}
-                seeds |= {row["n"] for row in rows}
     if not panels:
         return None
-    number = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
+    seeds = {row["n"] for _, rows in panels for row in rows}
+    number = f"{min(seeds)} to {max(seeds)}, by arm" if len(seeds) > 1 else f"{max(seeds)}"
     return Figure("curves", "Learning curves",
-                  f"Mean over seeds (n = {number} a point) at the chosen learning rate; bands: lowest to highest seed.",
-                  f"Line charts of the loss by optimizer step, for {numbers.listed([p.title for p in panels])}.",
-                  tuple(panels), 2, 240, named(facts.arms, shown))
+                  f"Mean over seeds (n = {number}) at the chosen learning rate, evaluation by evaluation; bands: lowest to "
+                  "highest seed. A line ends where its first seed stopped.",
+                  f"Line charts of the loss by optimizer step, for {numbers.listed([p.title for p, _ in panels])}.",
+                  tuple(drawn for drawn, _ in panels), 2, 240, named(facts.arms, shown))
 
 
 def curve_rows(facts: Facts, path: Path, phase: int) -> dict[tuple[str, str, str], Rows]:
-    """(split, task, metric) -> rows of arm, step, mean, lowest, highest and n over seeds; at most 40 steps a line."""
-    groups: dict[tuple[str, str, str], dict[tuple[str, int], list[float]]] = {}
+    """(split, task, metric) -> rows of arm, step, mean, lowest, highest and n over seeds; at most 40 points a line.
+
+    A budget in tokens ends seeds at unlike steps, so points are matched by the evaluation's number, not by its step.
+    """
+    groups: dict[tuple[str, str, str], dict[tuple[str, int | None], Points]] = {}
     for row in facts.curve(path, phase):
         if row.split in SPLITS and row.value is not None and row.step is not None:
-            cells = groups.setdefault((row.split, row.task, row.metric), defaultdict(list))
-            cells[row.arm, row.step].append(row.value)
+            runs = groups.setdefault((row.split, row.task, row.metric), defaultdict(list))
+            runs[row.arm, row.seed].append((row.step, row.value))
     order = {split: place for place, split in enumerate(SPLITS)}
     return {key: _lines(facts, groups[key]) for key in sorted(groups, key=lambda key: (order[key[0]], key[1:]))}
 
 
-def _lines(facts: Facts, cells: dict[tuple[str, int], list[float]]) -> Rows:
+def _lines(facts: Facts, runs: Mapping[tuple[str, int | None], Points]) -> Rows:
     rows: Rows = []
     for arm in facts.arms:
-        steps = sorted(step for name, step in cells if name == arm.name)
-        for step in _thinned(steps):
-            values = cells[arm.name, step]
-            rows.append({"name": arm.name, "arm": arm.label, "step": step, "value": fmean(values),
-                         "low": min(values), "high": max(values), "n": len(values)})
+        of_seeds = [sorted(points) for (name, _), points in runs.items() if name == arm.name]
+        for together in _thinned(list(zip(*of_seeds, strict=False))):  # as far as all seeds go
+            values = [value for _, value in together]
+            rows.append({"name": arm.name, "arm": arm.label, "step": fmean(step for step, _ in together),
+                         "value": fmean(values), "low": min(values), "high": max(values), "n": len(values)})
     return rows
 
 
-def _thinned(steps: list[int]) -> list[int]:
-    if len(steps) <= MAX_POINTS:
-        return steps
-    stride = (len(steps) - 1) / (MAX_POINTS - 1)
-    return [steps[round(place * stride)] for place in range(MAX_POINTS)]
+def _thinned(points: list[Point]) -> list[Point]:
+    if len(points) <= MAX_POINTS:
+        return points
+    stride = (len(points) - 1) / (MAX_POINTS - 1)
+    return [points[round(place * stride)] for place in range(MAX_POINTS)]
 
 
 def _panel(facts: Facts, task: str, metric: str, rows: Rows, name: str) -> Panel:
@@ -71,7 +79,7 @@ def _panel(facts: Facts, task: str, metric: str, rows: Rows, name: str) -> Panel
     scale = alt.Scale(domain=span([row[end] for row in rows for end in ("low", "high")]), nice=False)
     y = alt.Y("value:Q", title=title(f"{metric_name(metric)}{f' ({unit})' if unit else ''}", 30), scale=scale)
     chart = alt.Chart().encode(x=x, color=colour(named(facts.arms, (row["name"] for row in rows))))
-    tips = [alt.Tooltip("arm:N"), alt.Tooltip("step:Q"), alt.Tooltip("value:Q", format=".4g"),
+    tips = [alt.Tooltip("arm:N"), alt.Tooltip("step:Q", format=".0f"), alt.Tooltip("value:Q", format=".4g"),
             alt.Tooltip("n:Q", title="seeds")]
     return panel(name, rows, [
         chart.mark_area(opacity=0.14, line=False).encode(y=alt.Y("low:Q", scale=scale, title=None),
