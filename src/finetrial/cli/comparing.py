@@ -18,8 +18,8 @@ class Asked:
     """The options as they were written."""
 
     model: str
-    learn: Path
-    keep: Path | None
+    learn: str
+    keep: str | None
     within: str
     arms: str | None
     max_memory: str | None

@@ -98,10 +98,11 @@ ExpectSd = Annotated[str | None, typer.Option(metavar="SEEDS[,ITEMS]", help="Sta
                                               "0.02,0.6.")]
 ComparedModel = Annotated[str, typer.Option("--model", metavar="MODEL", help="A folder with the model, a bundled base, or a hub "
                                             "repository.")]
-Learn = Annotated[Path, typer.Option(metavar="FILE", help="What it must learn: .txt, or .jsonl, .json, .csv, .parquet with "
-                                     "text, with prompt and completion, or with messages; or a data set of the "
-                                     "hub: owner/name, owner/name@revision, owner/name:FILES.")]
-Keep = Annotated[Path | None, typer.Option(metavar="FILE", help="Text that it must not forget. Without it, forgetting is not "
+Learn = Annotated[str, typer.Option(metavar="FILE", help="What it must learn: .txt, or .jsonl, .json, .csv, .parquet with "
+                                    "text, with prompt and completion, or with messages; two texts line by line: "
+                                    "prompts.txt,completions.txt; or a data set of the hub: owner/name, "
+                                    "owner/name@revision, owner/name:FILES.")]
+Keep = Annotated[str | None, typer.Option(metavar="FILE", help="Text that it must not forget. Without it, forgetting is not "
                                            "measured.")]
 Track = Annotated[str | None, typer.Option(metavar="LIST", help="Log the results to these experiment trackers when it is done: "
                                            "tensorboard, mlflow, wandb, trackio.")]

@@ -30,8 +30,8 @@ class Comparison:
     """What was asked for on the command line. `columns`: our name -> the file's."""
 
     model: str
-    learn: Path
-    keep: Path | None
+    learn: str
+    keep: str | None
     seconds: float
     arms: str | None
     limits: Limits

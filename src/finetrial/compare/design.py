@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import PurePath
 from typing import Any
 
 from finetrial.compare.arms import Way, make_arms
@@ -83,9 +83,9 @@ class Grid:
     seconds: float  # forecast, of everything from now on
 
 
-def study_name(learn: Path) -> str:
+def study_name(learn: str) -> str:
     """`compare-<file>`: names the folder of the run."""
-    return f"compare-{as_name(learn.name.partition('.')[0]) or 'data'}"
+    return f"compare-{as_name(PurePath(learn).name.partition('.')[0]) or 'data'}"
 
 
 def as_name(text: str) -> str:

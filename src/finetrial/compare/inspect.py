@@ -1,7 +1,8 @@
 """What a user's data file is: which task reads it, how many rows it gives, how long they are, and what two files share.
 
 A `.txt` is plain text. A table (.jsonl, .json, .csv, .parquet) says by the columns of its first row what it is: `text`;
-`prompt` and `completion`; `messages`.
+`prompt` and `completion`; `messages`. Two files that are no tables, `prompts.txt,completions.txt`, belong together line by
+line.
 """
 
 from __future__ import annotations
@@ -46,32 +47,33 @@ class Inspected:
         return {rule: count for rule, count in self.examples.report.dropped.items() if count}
 
 
-def task_for(path: Path, columns: Mapping[str, str] | None = None) -> Task:
-    """The task that reads a file, or a data set of the hub (`owner/name`, `owner/name@revision`, `owner/name:pattern`),
-    which is fetched. Raises DataError, naming what was found, for one that none reads."""
+def task_for(reference: str, columns: Mapping[str, str] | None = None) -> Task:
+    """The task that reads a file (or several, separated by commas), or a data set of the hub (`owner/name`,
+    `owner/name@revision`, `owner/name:pattern`), which is fetched. Raises DataError, naming what was found, for one that none reads."""
     from finetrial.tasks.hub_files import hub_options
     from finetrial.tasks.prompt_completion import PromptCompletion
     from finetrial.tasks.text import Text
-    from finetrial.tasks.user_rows import kind_of
+    from finetrial.tasks.user_rows import are_parallel, kind_of
 
-    on_hub: dict[str, Any] | None = None if path.exists() else hub_options(str(path))
-    files = [file for of_split in Text.model_validate(on_hub or {"path": str(path)}).files().values() for file in of_split]
-    options = on_hub or {"path": str(path.resolve())}
+    on_hub: dict[str, Any] | None = None if Path(reference).expanduser().exists() else hub_options(reference)
+    files = [file for of_split in Text.model_validate(on_hub or {"path": reference}).files().values() for file in of_split]
+    options = on_hub or {"path": ",".join(str(file.resolve()) for file in files)}
     if sum(file.stat().st_size for file in files) > LARGE_BYTES:
         options["max_rows"] = MOST_ROWS
-    if files[0].suffix == ".txt":
+    is_parallel = on_hub is None and are_parallel(files)
+    if is_parallel or files[0].suffix == ".txt":
         if columns:
-            raise DataError(f"{path} is plain text and has no columns", "leave out --columns, or give a .jsonl or .csv")
-        return Text.model_validate(options)
+            raise DataError(f"{reference} is plain text and has no columns", "leave out --columns, or give a .jsonl or .csv")
+        return (PromptCompletion if is_parallel else Text).model_validate(options)
     options["columns"] = dict(columns or {})
     reads = Text if kind_of(files[0], options["columns"]) == "text" else PromptCompletion
     return reads.model_validate(options)
 
 
-def inspect(path: Path, tokenizer: Any, columns: Mapping[str, str] | None = None) -> Inspected:
+def inspect(reference: str, tokenizer: Any, columns: Mapping[str, str] | None = None) -> Inspected:
     """Read a file, split it, and measure it. Raises DataError where a split has fewer than 3 rows."""
-    task = task_for(path, columns)
-    return _measured(task, task.load(), path, tokenizer)
+    task = task_for(reference, columns)
+    return _measured(task, task.load(), reference, tokenizer)
 
 
 def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> Inspected:
@@ -90,7 +92,7 @@ def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> In
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / LEFT_OUT_FILE
     path.write_text("".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in left), encoding="utf-8")
-    return replace(inspect(path, tokenizer), num_shared=len(shared))
+    return replace(inspect(str(path), tokenizer), num_shared=len(shared))
 
 
 def _shared(rows: Sequence[Example], others: Sequence[Example]) -> set[int]:
@@ -107,16 +109,18 @@ def _as_line(row: Example) -> dict[str, str]:
     fields = dict(row.fields)
     if "history" in fields:  # a conversation
         fields["prompt"] = fields.pop("history") + fields["prompt"]
+    if "cue" in fields:  # two files line by line
+        fields["prompt"] += fields.pop("cue")
     return {"id": row.id, "cluster": row.cluster, **fields}
 
 
-def _measured(task: Task, examples: Examples, path: Path, tokenizer: Any) -> Inspected:
+def _measured(task: Task, examples: Examples, reference: str, tokenizer: Any) -> Inspected:
     from finetrial.tasks.encode import encode_examples
 
     for split in USED_SPLITS:
         if len(examples.split(split)) < FEWEST_ROWS:
             dropped = sum(examples.report.dropped.values())
-            raise DataError(f"{path}: {len(examples.rows)} different rows"
+            raise DataError(f"{reference}: {len(examples.rows)} different rows"
                             + (f" ({dropped} duplicates were left out)" if dropped else "")
                             + f" give {len(examples.split(split))} for {split}; at least {FEWEST_ROWS} are needed",
                             "give more data: 80 % go to train, 10 % to val, 10 % to test; rows that say nearly the "

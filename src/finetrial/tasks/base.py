@@ -65,6 +65,14 @@ class MiningReport:
     notes: tuple[str, ...] = ()
 
 
+def named_files(value: str, folder: Path | None = None) -> list[Path]:
+    """The files that an option names: one, or several separated by commas. `folder`: where they may lie, too."""
+    whole = Path(value).expanduser()
+    if "," not in value or whole.exists() or (folder is not None and (folder / whole).exists()):
+        return [whole]
+    return [Path(part.strip()).expanduser() for part in value.split(",")]
+
+
 @dataclass(frozen=True)
 class Examples:
     """The rows of one task, all splits together, with their content digest and the mining report."""
@@ -113,9 +121,9 @@ class Task(BaseModel):
         for option in self.path_options:
             written = getattr(self, option)
             if written is not None:
-                path = Path(written).expanduser()
-                there = folder is not None and (folder / path).exists()
-                found[option] = str(folder / path if there and folder is not None else path.absolute())
+                files = [folder / path if folder is not None and (folder / path).exists() else path.absolute()
+                         for path in named_files(written, folder)]
+                found[option] = ",".join(map(str, files))
         return self.model_copy(update=found)
 
     @property

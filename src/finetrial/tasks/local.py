@@ -1,6 +1,6 @@
 """A user's own files as rows with splits: read strictly, clustered, and never the same prompt on both sides.
 
-Either one `path`, whose clusters are hashed into train 80 / val 10 / test 10 %, or a file for each split (`train`,
+Either one `path` (or several, separated by commas), whose clusters are hashed into train 80 / val 10 / test 10 %, or a file for each split (`train`,
 `val`, `test`; any may be left out). Rows that share a `cluster` or a prompt, or that say nearly the same, belong
 together. With files per split a prompt that is in several of them stays in test, else val, and is dropped from the
 others, with a count; a named cluster in several files is refused.
@@ -18,7 +18,7 @@ from pydantic import model_validator
 
 from finetrial.errors import DataError
 from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
-from finetrial.tasks.base import Example, Examples, Split, Task
+from finetrial.tasks.base import Example, Examples, Split, Task, named_files
 from finetrial.tasks.near_duplicates import near_duplicates
 from finetrial.tasks.pieces import USED_SPLITS, content_id, counted_draw, counts
 from finetrial.tasks.sources.wheels import cache_root
@@ -63,24 +63,27 @@ class LocalTask(Task):
     def files(self) -> dict[Split | None, list[Path]]:
         """The files of each split given, or those under None. Raises DataError for a file that is not there."""
         named: dict[Split | None, str] = {split: value for split in USED_SPLITS if (value := getattr(self, split))}
-        found = {split: Path(name).expanduser() for split, name in (named or {None: str(self.path)}).items()}
-        for path in found.values():
+        found = {split: named_files(name) for split, name in (named or {None: str(self.path)}).items()}
+        for path in (path for of_split in found.values() for path in of_split):
             if not path.is_file():
                 reason = "is a folder" if path.is_dir() else "does not exist"
                 raise DataError(f"data file {path} {reason}", f"paths are relative to {Path.cwd()}")
-        return {split: [path] for split, path in found.items()}
+        return found
 
     def source_digest(self) -> str:
         """Digest of the files' bytes and of which split each is."""
-        return key_of([[split, remembered_digest(path, cache_root() / DIGESTS)] for split, [path] in self.files().items()])
+        digests = {split: [remembered_digest(path, cache_root() / DIGESTS) for path in paths]
+                   for split, paths in self.files().items()}
+        return key_of([[split, found[0] if len(found) == 1 else found] for split, found in digests.items()])
 
-    def examples_from(self, read: Callable[[Path], Iterable[LocalRow]], max_rows: int | None = None) -> Examples:
-        """Rows of all files with clusters and splits; at most `max_rows` of each split's files."""
+    def examples_from(self, read: Callable[[Sequence[Path]], Iterable[LocalRow]], max_rows: int | None = None) -> Examples:
+        """Rows of all files with clusters and splits; `read` gets the files of a split, of whose rows at most `max_rows`
+        are drawn."""
         files = self.files()
         rows: list[tuple[Split | None, LocalRow]] = []
         dropped: Counter[str] = Counter({"exact duplicate": 0, "prompt in a held-out split": 0})
         for split, paths in files.items():
-            own, number = counted_draw((row for path in paths for row in read(path)), max_rows)
+            own, number = counted_draw(read(paths), max_rows)
             if max_rows is not None:
                 dropped["above max_rows"] += number - len(own)
             if not own:

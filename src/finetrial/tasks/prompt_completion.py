@@ -5,6 +5,7 @@ last assistant message is the completion, what comes before it the prompt), and 
 in one split) and `id`; `columns` says how the file calls them. A prompt and its completion are used as written: put the
 space or line break between them where the model wants it. Messages are written out as `User: ...` and `Assistant:`,
 or as the chat template of the base's tokenizer has it, where there is one.
+Two texts that belong together line by line, `path: "prompts.txt,completions.txt"`: a line break is put between.
 A prompt that is too long loses its right end (of a conversation the earlier turns do, the last question never); a
 completion that does not fit drops the row. Both are counted. Outputs are generated where the study names a metric that
 reads them (`metrics: [rouge-l, exact-match]`).
@@ -12,7 +13,7 @@ reads them (`metrics: [rouge-l, exact-match]`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -60,7 +61,8 @@ class PromptCompletion(HubFiles):
         prompt, history = example.fields["prompt"], example.fields.get("history")
         completion = Segment(example.fields["completion"], loss=True)
         if history is None:
-            return (Segment(prompt, cuttable=True), completion)
+            cue = (Segment(example.fields["cue"]),) if "cue" in example.fields else ()
+            return (Segment(prompt, cuttable=True), *cue, completion)
         earlier = (Segment(history, cuttable=True),) if history else ()
         return (*earlier, Segment(prompt), completion)
 
@@ -78,18 +80,24 @@ class PromptCompletion(HubFiles):
         return {"input": example.fields.get("history", "") + example.fields["prompt"],
                 "reference": example.fields["completion"]}
 
-    def _read(self, path: Path) -> Iterator[LocalRow]:
-        from finetrial.tasks.user_rows import kind_of, read_rows
+    def _read(self, paths: Sequence[Path]) -> Iterator[LocalRow]:
+        from finetrial.tasks.user_rows import are_parallel, kind_of, parallel_lines, read_rows
 
-        if kind_of(path, self.columns) == "messages":
-            yield from map(_conversation, read_rows(path, "messages", self.columns))
-        else:
-            yield from map(_pair, read_rows(path, "pairs", self.columns))
+        if are_parallel(paths):
+            prompts, completions = paths
+            yield from (_pair(record, cue="\n") for record in parallel_lines(prompts, completions))
+            return
+        for path in paths:
+            if kind_of(path, self.columns) == "messages":
+                yield from map(_conversation, read_rows(path, "messages", self.columns))
+            else:
+                yield from map(_pair, read_rows(path, "pairs", self.columns))
 
 
-def _pair(record: Record) -> LocalRow:
+def _pair(record: Record, cue: str = "") -> LocalRow:
+    """`cue`: what stands between both, and is never cut."""
     prompt, completion = record.text("prompt"), record.text("completion")
-    return _row(record, prompt, {"prompt": prompt, "completion": completion})
+    return _row(record, prompt, {"prompt": prompt, **({"cue": cue} if cue else {}), "completion": completion})
 
 
 def _conversation(record: Record) -> LocalRow:

@@ -8,7 +8,7 @@ ends.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -44,7 +44,11 @@ class Text(HubFiles):
         """One target; what exceeds the sequence length is cut off and counted as lost."""
         return (Segment(example.fields["text"], loss=True, cuttable=True),)
 
-    def _read(self, path: Path) -> Iterator[LocalRow]:
+    def _read(self, paths: Sequence[Path]) -> Iterator[LocalRow]:
+        for path in paths:
+            yield from self._read_one(path)
+
+    def _read_one(self, path: Path) -> Iterator[LocalRow]:
         if path.suffix == ".txt":
             for number, document in enumerate(text_documents(read_text(path)), start=1):
                 yield from _rows(document, "", "", f"{path}, piece {number}")

@@ -3,6 +3,7 @@
     text                    plain text, one document a row
     prompt, completion      the completion, given the prompt
     messages                a list of {role, content}: the last assistant message, given those before it
+    two files, no tables    each line of the first the prompt, the same line of the second its completion
 
 Any of them may have `id`, and `cluster` for what must stay in one split. A file holds one kind of rows. `columns` says
 how the file calls a column: {prompt: question, completion: answer}.
@@ -13,11 +14,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
 from finetrial.errors import DataError, unknown
-from finetrial.tasks.sources.records import Record, columns_of, iterate_records, missing_column
+from finetrial.tasks.sources.records import Record, columns_of, is_table, iterate_records, missing_column, text_lines
 
 Kind = Literal["text", "pairs", "messages"]
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {"pairs": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
@@ -79,6 +81,25 @@ def read_rows(path: Path, kind: Kind, columns: Mapping[str, str]) -> Iterator[Re
                                     f"{_listed(named.values())}: mixed kinds of rows", "a file holds one kind; make two")
                 raise missing_column(column, name, record.there, record.where)
         yield record
+
+
+def are_parallel(paths: Sequence[Path]) -> bool:
+    """Whether these files are two texts that belong together line by line: two, and neither is a table."""
+    return len(paths) == 2 and not any(is_table(path) for path in paths)
+
+
+def parallel_lines(prompts: Path, completions: Path) -> Iterator[Record]:
+    """Line n of one file as the prompt of line n of the other; lines that are empty in both are left out. Raises DataError
+    where one file is longer."""
+    lines = zip_longest(text_lines(prompts), text_lines(completions))
+    for number, (prompt, completion) in enumerate(lines, start=1):
+        if prompt is None or completion is None:
+            shorter, longer = (prompts, completions) if prompt is None else (completions, prompts)
+            raise DataError(f"{shorter} ends before line {number} of {longer}",
+                            "line by line they must be the prompts and their completions")
+        if prompt.strip() or completion.strip():
+            values = {"prompt": prompt, "completion": completion}
+            yield Record(values, f"{prompts} and {completions.name}, line {number}", values)
 
 
 def row_id(record: Record) -> str:

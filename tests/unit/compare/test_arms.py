@@ -77,11 +77,11 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     files = {"a.txt": "hello", "b.jsonl": '{"text": "x"}\n', "c.jsonl": '{"prompt": "x", "completion": "y"}\n'}
     for name, text in files.items():
         (tmp_path / name).write_text(text)
-    assert [type(task_for(tmp_path / name)).__name__ for name in files] == ["Text", "Text", "PromptCompletion"]
+    assert [type(task_for(str(tmp_path / name))).__name__ for name in files] == ["Text", "Text", "PromptCompletion"]
     for name, text, message in (("d.jsonl", '{"question": "x"}', "question"), ("e.jsonl", "nonsense", "not JSON"),
                                 ("f.docx", "", ".docx"), ("g.jsonl", "[1]", "a list")):
         (tmp_path / name).write_text(text)
         with pytest.raises(DataError, match=message):
-            task_for(tmp_path / name)
+            task_for(str(tmp_path / name))
     with pytest.raises(DataError, match="does not exist"):
-        task_for(tmp_path / "none.txt")
+        task_for(str(tmp_path / "none.txt"))

@@ -24,7 +24,7 @@ def lines(*rows: Any) -> bytes:
     return "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows).encode()
 
 
-def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+def write(path: Path, rows: list[dict[str, Any]]) -> str:
     if path.suffix == ".jsonl":
         path.write_bytes(lines(*rows))
     elif path.suffix == ".json":
@@ -39,7 +39,7 @@ def write(path: Path, rows: list[dict[str, Any]]) -> Path:
         import pyarrow.parquet as pq
 
         pq.write_table(pa.Table.from_pylist(rows), path)
-    return path
+    return str(path)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
@@ -48,7 +48,7 @@ def test_every_format_gives_the_same_rows_in_the_same_splits(suffix: str, tmp_pa
     assert isinstance(task, PromptCompletion)
     found = {row.id: (row.split, dict(row.fields)) for row in task.load().rows}
     first = {row.id: (row.split, dict(row.fields))
-             for row in PromptCompletion(path=str(write(tmp_path / "first.jsonl", ROWS))).load().rows}
+             for row in PromptCompletion(path=write(tmp_path / "first.jsonl", ROWS)).load().rows}
     assert found == first and len(found) == 60
 
 
@@ -121,9 +121,46 @@ def test_malformed(name: str, data: bytes, columns: dict[str, str], message: str
     path = tmp_path / name
     path.write_bytes(data)
     with pytest.raises(DataError) as caught:
-        inspect(path, None, columns)
+        inspect(str(path), None, columns)
     assert message in caught.value.problem and caught.value.mend
     assert "\n" not in caught.value.problem
+
+
+def test_two_texts_line_by_line(tmp_path: Path) -> None:
+    """What cuts a long prompt never cuts the line break; blank lines in both are left out."""
+    (tmp_path / "a.java").write_text("int a;\r\nint b;\n\nint c;\n")
+    (tmp_path / "a.cs").write_text("var a;\nvar b;\n\nvar c;")
+    task = task_for(f"{tmp_path / 'a.java'},{tmp_path / 'a.cs'}")
+    assert isinstance(task, PromptCompletion)
+    rows = {row.fields["prompt"]: row for row in task.load().rows}
+    assert {prompt: row.fields["completion"] for prompt, row in rows.items()} == {
+        "int a;": "var a;", "int b;": "var b;", "int c;": "var c;"}
+    segments = task.render(rows["int b;"])
+    assert [(part.text, part.cuttable, part.loss) for part in segments] == [
+        ("int b;", True, False), ("\n", False, False), ("var b;", False, True)]
+    assert rows["int c;"].source == f"{tmp_path / 'a.java'} and a.cs, line 4"
+
+
+@pytest.mark.parametrize(("first", "second", "message"), [
+    ("a\nb\n", "c\n", "second.cs ends before line 2 of "), ("a\n", "b\nc\n", "first.java ends before line 2 of "),
+    ("a\n \n", "b\nc\n", "line 2: \"prompt\" is ' ', expected a text"), ("a\n", "\n", "line 1: \"completion\" is ''")])
+def test_two_texts_that_do_not_belong_together(first: str, second: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "first.java").write_text(first)
+    (tmp_path / "second.cs").write_text(second)
+    with pytest.raises(DataError) as caught:
+        inspect(f"{tmp_path / 'first.java'},{tmp_path / 'second.cs'}", None)
+    assert message in caught.value.problem and caught.value.mend
+
+
+def test_several_files_of_one_kind_and_names_with_a_comma(tmp_path: Path) -> None:
+    one, two = write(tmp_path / "one.jsonl", ROWS[:30]), write(tmp_path / "two.csv", ROWS[30:])
+    assert len(task_for(f"{one}, {two}").load().rows) == 60
+    odd = write(tmp_path / "with,comma.jsonl", ROWS)
+    assert len(task_for(odd).load().rows) == 60
+    with pytest.raises(DataError, match="three.jsonl does not exist"):
+        task_for(f"{one},{tmp_path / 'three.jsonl'}")
+    task = PromptCompletion(path="one.jsonl,two.csv").located(tmp_path)
+    assert task.path == f"{one},{two}" and task.source_digest() != PromptCompletion(path=one).source_digest()
 
 
 def test_rows_that_say_nearly_the_same_stay_in_one_split(tmp_path: Path) -> None:
@@ -131,14 +168,14 @@ def test_rows_that_say_nearly_the_same_stay_in_one_split(tmp_path: Path) -> None
     for number in range(80):
         words = [f"word{(number * 37 + place * place * 11) % 997}" for place in range(40)]
         rows += [{"text": " ".join(words)}, {"text": " ".join([*words[:39], "changed"])}]
-    examples = Text(path=str(write(tmp_path / "a.jsonl", rows))).load()
+    examples = Text(path=write(tmp_path / "a.jsonl", rows)).load()
     clusters: dict[str, set[str]] = {}
     for row in examples.rows:
         clusters.setdefault(row.fields["text"].rpartition(" ")[0], set()).add(row.cluster)
     assert len(clusters) == 80 and all(len(names) == 1 for names in clusters.values())
 
 
-def inspected(path: Path) -> Inspected:
+def inspected(path: str) -> Inspected:
     task = task_for(path)
     return Inspected(task, task.load(), 1, 1, 1.0)
 

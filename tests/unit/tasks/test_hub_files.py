@@ -39,7 +39,7 @@ def test_published_splits_are_kept(hub: LoopbackHub) -> None:
         "README.md": b"x", "data/train-00000-of-00002.parquet": parquet(texts(0, 20)),
         "data/train-00001-of-00002.parquet": parquet(texts(20, 20)), "data/validation-00000.parquet": parquet(texts(40, 5)),
         "data/test-00000.parquet": parquet(texts(45, 6))})
-    task = task_for(Path("owner/split"))
+    task = task_for("owner/split")
     assert isinstance(task, Text) and (task.repository, task.origin) == ("owner/split", "owner/split")
     assert (task.train, task.test) == ("data/train-0000*.parquet", "data/test-00000.parquet")
     assert {split: len(task.load().split(split)) for split in task.splits} == {"train": 40, "val": 5, "test": 6}
@@ -49,7 +49,7 @@ def test_published_splits_are_kept(hub: LoopbackHub) -> None:
 def test_without_three_splits_they_are_made_of_the_training_files(hub: LoopbackHub) -> None:
     pairs = [{"question": f"what is {number}?", "answer": f"it is {number * 31}"} for number in range(60)]
     hub.add("dataset", "owner/pairs", {"train.jsonl": lines(pairs), "test.jsonl": lines(pairs[:9])})
-    task = task_for(Path("owner/pairs"), {"prompt": "question", "completion": "answer"})
+    task = task_for("owner/pairs", {"prompt": "question", "completion": "answer"})
     assert isinstance(task, PromptCompletion) and task.path == "train.jsonl"
     rows = task.load().rows
     assert len(rows) == 60 and {row.split for row in rows} == {"train", "val", "test"}
@@ -57,11 +57,11 @@ def test_without_three_splits_they_are_made_of_the_training_files(hub: LoopbackH
 
 def test_a_revision_is_kept_and_the_network_not_asked_again(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
     hub.add("dataset", "owner/moves", {"rows.jsonl": lines(texts(0, 30))})
-    first = task_for(Path("owner/moves@main"))
+    first = task_for("owner/moves@main")
     digest = first.source_digest()
     hub.add("dataset", "owner/moves", {"rows.jsonl": lines(texts(100, 30))})
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    again = task_for(Path("owner/moves"))
+    again = task_for("owner/moves")
     assert again.source_digest() == digest and again.load().rows[0].fields["text"].startswith("document")
     assert again == first
 
@@ -69,11 +69,11 @@ def test_a_revision_is_kept_and_the_network_not_asked_again(hub: LoopbackHub, mo
 def test_what_a_name_means_does_not_depend_on_what_was_fetched_before(hub: LoopbackHub) -> None:
     hub.add("dataset", "owner/three", {f"data/{split}.jsonl": lines(texts(100 * number, 30))
                                        for number, split in enumerate(("train", "val", "test"))})
-    one = task_for(Path("owner/three:data/train.jsonl"))
+    one = task_for("owner/three:data/train.jsonl")
     assert isinstance(one, Text) and one.path == "data/train.jsonl" and one.load()
-    every = task_for(Path("owner/three"))
+    every = task_for("owner/three")
     assert isinstance(every, Text) and every.test == "data/test.jsonl" and len(every.load().rows) == 90
-    assert task_for(Path("owner/three:data/test.jsonl")).load().rows
+    assert task_for("owner/three:data/test.jsonl").load().rows
 
 
 def test_a_study_reads_it_without_a_path_of_this_machine(hub: LoopbackHub, tmp_path: Path) -> None:
@@ -93,14 +93,14 @@ def test_a_study_reads_it_without_a_path_of_this_machine(hub: LoopbackHub, tmp_p
 def test_what_cannot_be_told(files: dict[str, bytes], reference: str, message: str, hub: LoopbackHub) -> None:
     hub.add("dataset", "owner/data", files)
     with pytest.raises(DataError, match=message):
-        task_for(Path(reference))
+        task_for(reference)
 
 
 def test_a_file_that_is_not_there_is_no_data_set() -> None:
     assert hub_options("rows.jsonl") is None and hub_options("./owner/name") is None and hub_options("/a/b") is None
     assert hub_options("data/rows.jsonl") is None
     with pytest.raises(DataError, match="does not exist"):
-        task_for(Path("./nothing/here/rows.jsonl"))
+        task_for("./nothing/here/rows.jsonl")
 
 
 def test_of_too_many_rows_the_same_are_drawn_whatever_their_order(tmp_path: Path) -> None:
@@ -117,8 +117,8 @@ def test_of_too_many_rows_the_same_are_drawn_whatever_their_order(tmp_path: Path
 def test_compare_draws_from_a_large_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "large.jsonl"
     path.write_bytes(lines(texts(0, 300)))
-    assert task_for(path).max_rows is None  # type: ignore[attr-defined]
+    assert task_for(str(path)).max_rows is None  # type: ignore[attr-defined]
     monkeypatch.setattr("finetrial.compare.inspect.LARGE_BYTES", 1_000)
     monkeypatch.setattr("finetrial.compare.inspect.MOST_ROWS", 50)
-    task = task_for(path)
+    task = task_for(str(path))
     assert task.max_rows == 50 and len(task.load().rows) == 50  # type: ignore[attr-defined]

@@ -108,12 +108,26 @@ def columns_of(path: Path) -> tuple[Collection[str], str]:
 
 def _found(path: Path, wanted: Sequence[str]) -> Iterable[tuple[dict[str, Any], str]]:
     """(row, where it is) one after the other; of a parquet file only the columns that are wanted have values."""
-    suffix = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if suffix not in FORMATS or path.name.endswith(".parquet.gz"):
+    suffix = _format(path)
+    if not is_table(path):
         raise DataError(f"{path}: a data file is {FORMATS_TOLD}, not {path.suffix or 'nothing'!r}", "rename or convert it")
     if suffix == ".parquet":
         return _parquet(path, wanted)
     return {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv}[suffix](path)
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file's name is one of a format that has columns."""
+    return _format(path) in FORMATS and not path.name.endswith(".parquet.gz")
+
+
+def _format(path: Path) -> str:
+    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+
+
+def text_lines(path: Path) -> Iterator[str]:
+    """The lines of a text file, perhaps compressed, without their ends. Raises DataError for what is not UTF-8."""
+    return (line.removesuffix("\n") for line in _lines(path))
 
 
 def _lines(path: Path) -> Iterator[str]:
