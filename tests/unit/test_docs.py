@@ -1,18 +1,24 @@
 """The examples of docs/extending.md, used as a reader would: files beside a study that names them."""
 
+import json
+import os
 import re
+import shutil
+import subprocess
+import sys
+import zipfile
 from pathlib import Path
 
 import pytest
-import yaml
-from tiny_study import tiny_content
+from tiny_study import save_tiny_base, write_text
 
 from finetrial import catalog
-from finetrial.run.trial import RunOptions, run_study
-from finetrial.spec.io import read_study
+from finetrial.cli.study import Changes, find_study
+from finetrial.errors import UserError
 from finetrial.tasks.base import SPLITS
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
 
 
 def examples() -> dict[str, str]:
@@ -22,25 +28,64 @@ def examples() -> dict[str, str]:
 
 
 def test_there_is_one_of_each() -> None:
-    assert set(examples()) == {"initials.py", "norms.py", "long_loss_share.py"}
+    assert set(examples()) == {"initials.py", "norms.py", "long_loss_share.py", "net_gain.py", "unstated_margin.py", "my_study.py"}
 
 
-def test_every_example_runs_in_a_study(tmp_path: Path) -> None:
-    content = tiny_content(tmp_path)
+def test_every_example_runs_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
+    """A user's folder, the command line, and a finetrial that was built into a wheel and unpacked elsewhere."""
+    save_tiny_base(tmp_path / "model")
+    write_text(tmp_path / "new.txt", step=7, documents=90)
+    write_text(tmp_path / "old.txt", step=3, documents=90, seed=1)
     for name, code in examples().items():
         (tmp_path / name).write_text(code)
-    content["plugins"] = sorted(examples())
-    content["tasks"].append({"name": "letters", "task": "initials:words=4", "role": "outside", "num_val": 4,
-                             "num_test": 5, "metrics": ["long-loss-share"]})
-    content["arms"].append({"name": "norms", "components": "norms", "learning_rates": [0.01, 0.1]})
-    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content))
-    study = read_study(tmp_path / "study.yaml")
-    trial = run_study(study, RunOptions(runs=tmp_path / "runs", view=False, figures=False), relative_to=tmp_path)
-    assert trial.results.status == "complete"
-    arms = {score.arm for score in trial.results.scores if score.metric == "long-loss-share"}
+    environment = {**os.environ, "PYTHONPATH": str(wheel), "OMP_NUM_THREADS": "1"}
+    asked = ["run", "my_study.py", "--size", "small", "--accept-threat", "held-out-rows-in-training"]  # words made by a rule
+    done = subprocess.run([sys.executable, "-P", "-m", "finetrial.cli", *asked], cwd=tmp_path, env=environment,
+                          capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    folder = tmp_path / "runs" / "my-study-embedded-small"
+    results = json.loads((folder / "results.json").read_text())
+    assert results["status"] == "complete"
+    arms = {score["arm"] for score in results["scores"] if score["metric"] == "long-loss-share"}
     assert {"norms", "full", "base"} <= arms
-    saved = trial.folder / "artifacts" / "mine" / "norms" / "new" / "seed-0" / "phase-1-new" / "main"
-    assert (saved / "norms.safetensors").is_file()
+    assert any(row["measure"] == "net-gain" and row["low"] is not None for row in results["measures"])
+    assert results["findings"][0]["verdict"] in ("SUPPORTED", "REFUTED", "INCONCLUSIVE")
+    assert "H1 states no margin" in (folder / "report.html").read_text()
+    assert (folder / "artifacts" / "mine" / "norms" / "new" / "seed-0" / "phase-1-new" / "main" / "norms.safetensors").is_file()
+
+
+@pytest.fixture
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the wheel holds."""
+    pytest.importorskip("setuptools")
+    source, built = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("built")
+    for name in ("src", "pyproject.toml", "README.md", "LICENSE"):
+        copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
+        copy(ROOT / name, source / name)
+    subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--no-index",
+                    "--wheel-dir", built, source], check=True)
+    (found,) = built.glob("*.whl")
+    with zipfile.ZipFile(found) as packed:
+        packed.extractall(built / "site")
+    return built / "site"
+
+
+@pytest.mark.parametrize(("code", "told"), [
+    ("class Nothing: pass", "defines no plug-in class"),
+    ("from finetrial.plan.audit.base import Rule\nclass Mine(Rule): pass", "defines a rule, not a study")])
+def test_a_file_that_makes_no_study(code: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "odd.py").write_text(code)
+    with pytest.raises(UserError, match=told):
+        find_study(str(tmp_path / "odd.py"))
+
+
+def test_a_study_in_code_has_the_sizes_that_it_says(tmp_path: Path) -> None:
+    for name, code in examples().items():
+        (tmp_path / name).write_text(code)
+    found = find_study(str(tmp_path / "my_study.py"))
+    assert (found.study.size, found.relative_to) == ("standard", tmp_path)
+    with pytest.raises(UserError, match="unknown size .*large.*small"):
+        find_study(str(tmp_path / "my_study.py"), Changes(size="large"))
 
 
 @pytest.mark.parametrize("name", ["pydoc-chat", "python-text", "text", "prompt-completion"])

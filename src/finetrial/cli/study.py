@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from finetrial.spec.study import BASE_ARM, Study
 from finetrial.studies.base import BuiltIn
 
 FILE_ENDINGS = (".yaml", ".yml", ".json")
+CODE_ENDING = ".py"
 SCALE, SIZE = "embedded", "standard"  # of a built-in study, unless asked for another
 
 
@@ -44,7 +45,10 @@ class Found:
 def find_study(name: str, changes: Changes | None = None) -> Found:
     """The study that `name` stands for, with the changes made. Raises UserError with all problems found."""
     changes = changes or Changes()
-    found = _from_file(Path(name), changes) if is_file_name(name) else Found(_built_in(name, changes))
+    if name.endswith(CODE_ENDING):
+        found = _from_code(Path(name), changes)
+    else:
+        found = _from_file(Path(name), changes) if is_file_name(name) else Found(_built_in(name, changes))
     content = found.study.identity()
     if not _apply(content, changes):
         return found
@@ -53,7 +57,7 @@ def find_study(name: str, changes: Changes | None = None) -> Found:
 
 def is_file_name(name: str) -> bool:
     """Whether a name is meant as the path of a study file."""
-    return name.endswith(FILE_ENDINGS) or "/" in name or Path(name).is_file()
+    return name.endswith((*FILE_ENDINGS, CODE_ENDING)) or "/" in name or Path(name).is_file()
 
 
 def built_in_studies() -> Mapping[str, type[BuiltIn]]:
@@ -65,13 +69,34 @@ def _built_in(name: str, changes: Changes) -> Study:
     try:
         found: type[BuiltIn] = catalog.find("study", name)
     except UserError as error:
-        raise UserError(error.problem, "finetrial studies lists them; a study of your own is a .yaml file",
-                        code=error.code) from None
+        raise UserError(error.problem, "finetrial studies lists them; a study of your own is a .yaml file, or a .py file with "
+                        "a class", code=error.code) from None
+    return _made(found(), changes)
+
+
+def _made(study: BuiltIn, changes: Changes) -> Study:
+    """At the scale and size asked for, or the usual ones, or the first that it has."""
+    scale = changes.scale or _usual(SCALE, study.sizes)
     if not changes.as_published:
-        return found().study(changes.scale or SCALE, changes.size or SIZE)
+        return study.study(scale, changes.size or _usual(SIZE, study.sizes.get(scale, ())))
     if changes.size is not None:
         raise UserError(f"--size {changes.size} does not go with --as-published, which has one size", "leave --size out")
-    return found().as_published(changes.scale or SCALE)
+    return study.as_published(scale)
+
+
+def _usual(name: str, known: Iterable[str]) -> str:
+    return name if name in known else next(iter(known), name)
+
+
+def _from_code(path: Path, changes: Changes) -> Found:
+    """A study that a class in a file of one's own makes, with the plug-ins that the class names."""
+    kind, name, _ = catalog.add_file(path)
+    if kind != "study":
+        raise UserError(f"{path} defines a {kind}, not a study", "name it in a study's `plugins`; a study subclasses BuiltIn")
+    found: type[BuiltIn] = catalog.find("study", name)
+    for plugin in found.plugins:
+        catalog.add_file(path.parent / plugin)
+    return Found(_made(found(), changes), path.resolve().parent)
 
 
 def _from_file(path: Path, changes: Changes) -> Found:

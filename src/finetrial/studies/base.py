@@ -1,4 +1,4 @@
-"""What a built-in study is: a function of scale and size that returns a `Study`."""
+"""What a study in code is, built in or in a file of one's own: a function of scale and size that returns a `Study`."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ AS_PUBLISHED_SCALE = EMBEDDED  # the only one at which studies are repeated as t
 
 
 class BuiltIn(ABC):
-    """A study that comes with finetrial. The file name is its registered name."""
+    """A study that comes with finetrial, or that `finetrial run FILE.py` finds. The file name is its registered name."""
 
     summary: ClassVar[str]  # one line
     sizes: ClassVar[Mapping[str, tuple[str, ...]]] = {
         EMBEDDED: ("demo", "standard", "thorough"), FULL: ("published-budget", "standard", "thorough")}  # of each scale
+    plugins: ClassVar[tuple[str, ...]] = ()  # files beside this one that it needs
 
     @abstractmethod
     def make(self, scale: str, size: str) -> Study:
@@ -39,7 +40,8 @@ class BuiltIn(ABC):
             raise UserError(unknown("scale", scale, list(self.sizes)))
         if size not in self.sizes[scale]:
             raise UserError(unknown(f"size at the scale {scale}", size, list(self.sizes[scale])))
-        return self.make(scale, size)
+        made = self.make(scale, size)
+        return made.model_copy(update={"plugins": self.plugins}) if self.plugins else made
 
     def as_published(self, scale: str = AS_PUBLISHED_SCALE) -> Study:
         """The study repeated as it was published, called `NAME-as-published`. Raises UserError for another scale."""
