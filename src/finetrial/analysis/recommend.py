@@ -9,7 +9,6 @@ with the seeds that would settle it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from finetrial.analysis import numbers
@@ -31,6 +30,11 @@ class _Candidate:
     arm: str
     parameters: int
     behind: Estimate | None  # best minus this arm; None for the best itself
+
+    @property
+    def order(self) -> tuple[int, float]:
+        """The cheapest first; of equally cheap ones the better."""
+        return self.parameters, self.behind.mean if self.behind else 0.0
 
 
 @dataclass
@@ -114,7 +118,7 @@ def _choose(trial: Trial, readings: dict[str, Loading], names: list[str]) -> _Ch
             choice.kept.append(_Candidate(name, parameters, behind))
         else:
             choice.worse[name] = behind
-    choice.kept.sort(key=lambda candidate: candidate.parameters)
+    choice.kept.sort(key=lambda candidate: candidate.order)
     return choice
 
 
@@ -161,8 +165,9 @@ def _doubt(trial: Trial, choice: _Choice, behind: Estimate, entry: Entry) -> str
 
 
 def _others(trial: Trial, choice: _Choice, fallen: dict[str, str], entry: Entry) -> str:
-    """Why each other arm fell: it costs more, it is worse, or it is beyond a limit."""
-    why = {one.arm: f"it trains more, {numbers.short_count(one.parameters)} parameters" for one in choice.kept[1:]}
+    """Why each other arm fell: it costs more, it is no cheaper, it is worse, or it is beyond a limit."""
+    why = {one.arm: "it is no cheaper, and its score no better" if one.parameters == choice.chosen.parameters
+           else f"it trains more, {numbers.short_count(one.parameters)} parameters" for one in choice.kept[1:]}
     why |= {name: f"it is behind {trial.label(choice.best)} by {_behind(trial, behind, entry)}"
             for name, behind in choice.worse.items()}
     return _fallen(trial, {**why, **fallen})
@@ -185,9 +190,13 @@ def _open_text(trial: Trial, judged: dict[str, list[Judged]], *, named: bool = T
 
 
 def _fallen(trial: Trial, why: dict[str, str]) -> str:
-    """One sentence an arm, in the order of the study."""
-    ordered: Iterable[str] = (arm.name for arm in trial.study.arms if arm.name in why)
-    return " ".join(f"Not {trial.label(name)}: {why[name]}." for name in ordered)
+    """One sentence a reason, with the arms that it holds for, in the order of the study."""
+    arms: dict[str, list[str]] = {}
+    for arm in trial.study.arms:
+        if arm.name in why:
+            arms.setdefault(why[arm.name], []).append(trial.label(arm.name))
+    return " ".join(f"Not {labels[0]}: {reason}." if len(labels) == 1 else
+                    f"Not {'; '.join(labels)}: each {reason.removeprefix('it ')}." for reason, labels in arms.items())
 
 
 def _cannot(why: str) -> Recommendation:

@@ -177,7 +177,8 @@ def _alerts(facts: Facts, cards: tuple[Card, ...]) -> Iterable[str]:
 def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
     """Per arm, how many of the planned (seed, rate) cells have no score after the last phase, or failed.
 
-    Read on the task that was learned last, or on the first one that is scored where that one is not.
+    Read on the task that was learned last, or on the first one that is scored where that one is not. Where an arm is tested
+    at its chosen rates only, there is a test score for each seed, and validation tells which rates failed.
     """
     scored = facts.scored_along(path)
     if not scored:
@@ -188,19 +189,26 @@ def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
     beside = (BASE, FLOOR, POSITIVE_CONTROL, AA) if path.is_control else (FLOOR,)
     for arm in (arm for arm in facts.along(path) if arm.role not in beside):
         rows = facts.rows(path, arm.name, 0 if arm.role == BASE else path.last_phase, task, "test", metric)
-        planned = _planned(facts, path, arm)
-        absent = planned - len({(row.seed, row.point) for row in rows})
+        planned, tested = _planned(facts, path, arm)
+        absent = tested - len({(row.seed, row.point) for row in rows})
         if absent > 0:
-            what = "the test score is" if arm.role == BASE else f"{absent:,} of {numbers.counted(planned, 'cell')} are"
+            what = "the test score is" if arm.role == BASE else f"{absent:,} of {numbers.counted(tested, 'cell')} are"
             yield f"{arm.label}{where}: {what} missing{' so far' if facts.results.status != 'complete' else ''}."
-        failed = Counter(str(row.outcome) for row in rows if row.outcome is not Outcome.OK)
+        tried = () if arm.role == BASE else facts.rows(path, arm.name, path.last_phase, path.last_task, "val", metric)
+        outcomes = {(row.seed, row.point): row.outcome for row in (*tried, *rows)}
+        failed = Counter(str(outcome) for outcome in outcomes.values() if outcome is not Outcome.OK)
         for word, number in sorted(failed.items()):
             yield f"{arm.label}{where}: {word} in {number:,} of {numbers.counted(planned, 'cell')}."
 
 
-def _planned(facts: Facts, path: Path, arm: ArmMark) -> int:
+def _planned(facts: Facts, path: Path, arm: ArmMark) -> tuple[int, int]:
+    """The cells of an arm that are trained, and those that are tested."""
+    if arm.role == BASE:
+        return 1, 1
     rates = {own.name: len(own.rates(path.tasks[-1])) for own in facts.study.arms}
-    return 1 if arm.role == BASE else rates.get(arm.name, 1) * len(facts.study.seeds)
+    seeds = len(facts.study.seeds)
+    trained = rates.get(arm.name, 1) * seeds
+    return trained, trained if facts.study.at_every_rate(arm.name) else seeds
 
 
 def _checks(facts: Facts) -> Iterable[Check]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from synthetic import make_table
 
@@ -34,6 +35,19 @@ def test_without_limits_the_others_are_told_why_they_fell() -> None:
     cheap = recommended("equivalent")
     assert cheap.arm == "lora-r8"
     assert "Not full fine-tuning: it trains more, 6.90 M parameters." in cheap.text
+
+
+def test_of_equally_cheap_arms_the_better_is_chosen_and_reasons_that_arms_share_are_told_once() -> None:
+    study, table = make_table("equivalent")
+    costs = [row.model_copy(update={"params_trainable": 7}) if row.params_trainable else row for row in table.costs]
+    alike = Table(table.scores, table.metrics, table.curves, costs, num_stages=table.num_stages, num_done=table.num_done)
+    found = analyse(study, alike).recommendation
+    assert found is not None and found.arm is not None
+    best = max((arm.name for arm in study.arms), key=lambda name: -np.mean(
+        [row.value for row in analyse(study, alike).scores
+         if (row.arm, row.task, row.split, row.selected) == (name, "new", "test", True) and row.metric == "nats-per-token"]))
+    assert found.arm == best
+    assert found.text.count("each is no cheaper, and its score no better.") == 1
 
 
 @pytest.mark.parametrize(("limits", "arm", "told"), [

@@ -82,6 +82,22 @@ def test_what_is_missing_or_failed_is_said_at_the_top(case, alert):
     assert alert in shown(case).alerts
 
 
+@pytest.mark.parametrize(("case", "alerts"), [
+    ("supported", ()), ("diverged-rate", ("full fine-tuning: DIVERGED in 5 of 15 cells.", "Not measured: H3."))])
+def test_tested_at_the_chosen_rates_only_nothing_is_missing(case, alerts):
+    """Validation is there at every rate, and tells what failed; the test score of one seed is then taken away."""
+    study, table = make_table(case)
+    study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"rates": "chosen"})})
+    results = analyse(study, table)
+    chosen = {(row.arm, row.seed, row.point) for row in results.scores if row.selected}
+    scores = tuple(row for row in results.scores if row.arm != "lora-r32" or row.split != "test"
+                   or (row.arm, row.seed, row.point) in chosen)
+    assert len(scores) < len(results.scores)
+    assert view(study, results.model_copy(update={"scores": scores})).alerts == alerts
+    fewer = tuple(row for row in scores if (row.arm, row.seed, row.split) != ("lora-r32", 0, "test"))
+    assert "LoRA r=32: 1 of 5 cells are missing." in view(study, results.model_copy(update={"scores": fewer})).alerts
+
+
 def test_too_few_seeds_and_warnings_are_reasons_for_less_trust(new_study, new_results):
     assert [check.state for check in shown("two-seeds").checks if check.title.startswith("Replicates")] == ["bad"]
     edges = [AuditFinding(rule="best-rate-at-edge", severity="warning", message="extend the grid", where=str(number))
