@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import cast
 
 from finetrial import catalog
@@ -97,8 +98,18 @@ def _measured(trial: Trial, row: Measure, loadings: list[Loading], *, is_level: 
         estimate, num_missing = estimate_loadings(trial, merged(loadings), seeds)
     except NotMeasured as missing:
         return row.model_copy(update={"note": str(missing)})
-    turned = is_level and row.higher_is_better is False
-    return _with_numbers(row, estimate.mirrored() if turned else estimate, reasons, num_missing)
+    if is_level:
+        estimate = _level(trial, row, estimate)
+    return _with_numbers(row, estimate, reasons, num_missing)
+
+
+def _level(trial: Trial, row: Measure, estimate: Estimate) -> Estimate:
+    """In the metric's own direction, the interval cut where no value can lie: a perplexity below 1, a ROUGE below 0."""
+    metric = trial.metric(row.metric)
+    found = estimate if metric.higher_is_better else estimate.mirrored()
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(found.low, metric.least), high=min(found.high, metric.most))
 
 
 def _share(trial: Trial, row: Measure, top: list[Loading], bottom: list[Loading]) -> Measure:

@@ -7,6 +7,7 @@ one form serves means, ratios and corpus metrics, and gives every one of them it
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -22,13 +23,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Metric:
-    """What a column of statistics means. `aggregate` maps sums [..., k] to values [...]."""
+    """What a column of statistics means. `aggregate` maps sums [..., k] to values [...], none of which lies outside
+    `least` to `most`."""
 
     name: str
     version: int
     unit: str
     higher_is_better: bool
     aggregate: Callable[[Floats], Floats]
+    least: float = -math.inf
+    most: float = math.inf
 
     @property
     def sign(self) -> float:

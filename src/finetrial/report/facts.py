@@ -154,7 +154,8 @@ class Facts:
         """The base and the order of tasks, as far as they need saying; empty where there is only one path."""
         words = [path.base] if len(self.study.bases) > 1 else []
         if len(self.study.paths) > 1 or path.is_control:
-            words.append(" \N{RIGHTWARDS ARROW} ".join(name.replace("+", " + ") for name in path.tasks))
+            order = " \N{RIGHTWARDS ARROW} ".join(name.replace("+", " + ") for name in path.tasks)
+            words.append(order if len(path.tasks) > 1 else f"{order} alone")
         return ", ".join(words)
 
     def primary_metric(self, task: str) -> str:

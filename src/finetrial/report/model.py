@@ -33,6 +33,8 @@ from finetrial.report.tables import (
 from finetrial.report.tabular import Table
 from finetrial.spec import Contrast, Hypothesis, Study
 
+RUNNERS_UP = 3  # named below the recommendation
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -106,7 +108,7 @@ def view(study: Study, results: Results) -> View:
         summary=_summary(cards), alerts=tuple(_alerts(facts, cards)), cards=cards,
         recommended=facts.arm(chosen.arm) if chosen and chosen.arm else None,
         recommendation=sentences.sentence(chosen.text) if chosen else "No arm can be recommended from these results.",
-        runners_up=tuple(facts.label(name) for name in chosen.runners_up) if chosen else (),
+        runners_up=tuple(facts.label(name) for name in chosen.runners_up[:RUNNERS_UP]) if chosen else (),
         checks=tuple(_checks(facts)), scope=_scope(facts), arms=facts.arms, claims=claims_table(facts),
         scores=(*score_tables(facts), *(table for path in facts.paths if (table := movement_table(facts, path)))),
         sequences=tuple(table for path in facts.paths if (table := sequence_table(facts, path))),

@@ -71,7 +71,8 @@ class Scorer(BaseModel, ABC):
     def metric(self) -> Metric:
         """What the analysis needs to know of this scorer."""
         return Metric(name=name_of(type(self)), version=self.version, unit=self.unit,
-                      higher_is_better=self.higher_is_better, aggregate=self.aggregate)
+                      higher_is_better=self.higher_is_better, aggregate=self.aggregate,
+                      least=min(self.best, self.worst), most=max(self.best, self.worst))
 
 
 def column(predictions: Columns, name: str) -> Floats:

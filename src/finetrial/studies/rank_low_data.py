@@ -46,6 +46,7 @@ HUB_NEW, HUB_OLD = "cnn-dailymail", "wikitext"
 TINYLLAMA = Base(name="tinyllama", source="TinyLlama/TinyLlama-1.1B-Chat-v1.0")
 INSTRUCTION_TUNED = Base(name="gemma", source="google/gemma-2b-it")
 PLAIN, INSTRUCTED = "plain", "instructed"
+LOW_RANK, LOW_RANK_RATES = 4, (3e-3, 1e-2, 3e-2)  # at LORA_RATES rank 2 chose the highest, with 100 examples and more
 GRIDS = {"published-budget": ((8, 32), (100,)), "demo": ((2, 8, 32), (100,)), "standard": ((2, 8, 32), (30, 100, 300, 1000)),
          "thorough": ((1, 2, 4, 8, 16, 32, 64), (30, 100, 300, 1000, 3000))}
 
@@ -90,7 +91,7 @@ def _arm(rank: int, count: int) -> Arm:
     chat = (Component(method=Full(), slot="base"),)
     return Arm(name=f"r{rank}-n{count}", label=f"LoRA r={rank}, {count} examples",
                components={CHAT: chat, NEW: (Component(method=lora(rank), slot="adapter"),)},
-               learning_rates=LORA_RATES, learning_rates_for={CHAT: (FULL_RATES[1],)},
+               learning_rates=LOW_RANK_RATES if rank <= LOW_RANK else LORA_RATES, learning_rates_for={CHAT: (FULL_RATES[1],)},
                sequences=() if (rank, count) == (8, 100) else (PLAIN,), num_train={NEW: count},
                factors={"rank": rank, "num_train": count})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -208,3 +209,17 @@ def test_an_open_comparison_says_what_would_settle_it() -> None:
     assert open_rows and all(row.settling for row in open_rows)
     decided = [row for row in analyse(*make_table("supported")).findings if row.verdict == "SUPPORTED"]
     assert decided and all(row.settling == "" and row.more_seeds is None for row in decided)
+
+
+def test_an_interval_of_a_level_ends_where_no_value_can_lie() -> None:
+    """A loss of about 4 that may not lie above 4: the level's interval is cut there, a difference of levels is not."""
+    study, table = make_table("supported")
+    metric = table.metrics["nats-per-token"]
+    narrow = replace(table, metrics={**table.metrics, "nats-per-token": replace(metric, most=3.0)})
+    found, whole = ([row for row in analyse(study, of).measures if row.metric == "nats-per-token" and row.high is not None]
+                    for of in (narrow, table))
+    assert len(found) == len(whole)
+    for cut, before in zip(found, whole, strict=True):
+        assert cut.high == (min(before.high, 3.0) if cut.measure in ("score", "average-score") else before.high)
+        assert (cut.value, cut.low) == (before.value, before.low)
+    assert any(cut.high != before.high for cut, before in zip(found, whole, strict=True))

@@ -74,7 +74,7 @@ def test_floors_and_the_base_stand_beside_every_score() -> None:
     assert first.rows[1].cells[1].text == "\N{EN DASH}"
     assert row(first, "LoRA r=8", "ORACLE").cells[1].text != row(first, "LoRA r=8", "after phase 2: code").cells[1].text
     assert not any("ORACLE" in one.cells[0].note for one in first.rows if one.cells[0].text == "full fine-tuning")
-    assert tables[2].caption.startswith("Test scores, control (code)") and len(tables[2].rows) == 7
+    assert tables[2].caption.startswith("Test scores, control (code alone)") and len(tables[2].rows) == 7
 
 
 def test_efficiency_draws_the_floors() -> None:

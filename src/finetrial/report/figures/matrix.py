@@ -21,8 +21,10 @@ def figure(facts: Facts) -> Figure | None:
         if path.last_phase < 2:
             continue
         largest = _largest(facts, path)
-        for arm in facts.arms:
-            for routing in facts.routings(path, arm.name) if not arm.is_fixed and not arm.is_control else ():
+        for arm in facts.along(path):
+            if arm.is_fixed or arm.is_control:
+                continue
+            for routing in facts.routings(path, arm.name):
                 rows = matrix_rows(facts, path, arm, routing, largest)
                 if routing != LATEST and rows == matrix_rows(facts, path, arm, LATEST, largest):
                     continue
