@@ -33,6 +33,7 @@ from finetrial.report.tables import (
 from finetrial.report.tabular import Table
 from finetrial.spec import Contrast, Hypothesis, Study
 
+FOREMOST = ("below-floor",)  # rules whose findings change what every answer means
 RUNNERS_UP = 3  # named below the recommendation
 
 
@@ -171,6 +172,7 @@ def _alerts(facts: Facts, cards: tuple[Card, ...]) -> Iterable[str]:
         yield f"The run is {facts.results.status}: what follows uses what is there so far."
     for path in (*facts.paths, *facts.control_paths):
         yield from _missing_cells(facts, path)
+    yield from (f"{found.message}." for found in facts.results.audit if found.rule in FOREMOST)
     unmeasured = [card.name for card in cards if card.answer.verdict == "NOT MEASURED"]
     if unmeasured:
         yield f"Not measured: {numbers.listed(unmeasured)}."

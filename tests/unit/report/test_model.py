@@ -107,6 +107,11 @@ def test_too_few_seeds_and_warnings_are_reasons_for_less_trust(new_study, new_re
     assert any(check.title == "Audit: 3 warnings" for check in warned.checks)
 
 
+def test_arms_that_beat_no_floor_are_told_before_the_answers(new_study, new_results):
+    found = AuditFinding(rule="below-floor", severity="warning", message="summary: no arm is shown to beat lead-1", where="x")
+    assert "summary: no arm is shown to beat lead-1." in view(new_study(), new_results(audit=[found])).alerts
+
+
 def test_an_undeclared_look_is_called_exploratory(new_study, new_results):
     look = LookRow(number=2, num_looks=2, num_seeds=5, is_declared=False, alpha=0.025, caveat="exploratory, as seen before")
     found = view(new_study(), new_results(look=look))
