@@ -37,8 +37,10 @@ def main(setting: dict[str, Any]) -> None:
             for seed in range(setting["seeds"]):
                 with timed(seconds, "train"):
                     model = trained(setting, arm, rate, seed, tokenizer, data["train"])
+                with timed(seconds, "validate"):
+                    scores = {"val": loss(model, data["val"])}
                 with timed(seconds, "score"):
-                    scores = {name: loss(model, data[name]) for name in ("val", "test", "old")}
+                    scores |= {name: loss(model, data[name]) for name in ("test", "old")}
                 with timed(seconds, "generate"):
                     outputs = [answer(model, tokenizer, ids, setting["max_new_tokens"]) for ids, _ in data["prompts"]]
                 cells.append({"arm": arm["name"], "rate": rate, "seed": seed, "outputs": len(outputs), **scores})

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -70,13 +71,35 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return built / "site"
 
 
-@pytest.mark.parametrize(("code", "told"), [
-    ("class Nothing: pass", "defines no plug-in class"),
-    ("from finetrial.plan.audit.base import Rule\nclass Mine(Rule): pass", "defines a rule, not a study")])
-def test_a_file_that_makes_no_study(code: str, told: str, tmp_path: Path) -> None:
-    (tmp_path / "odd.py").write_text(code)
-    with pytest.raises(UserError, match=told):
-        find_study(str(tmp_path / "odd.py"))
+@pytest.mark.parametrize(("change", "told"), [
+    (lambda code: "class Nothing: pass", "defines no plug-in class"),
+    (lambda code: "from finetrial.plan.audit.base import Rule\nclass Mine(Rule): pass", "defines a rule, not a study"),
+    (lambda code: code + "\nclass (", r"my_study.py, line \d+: SyntaxError"),
+    (lambda code: code.replace("import Budget", "import Budgets"), r"my_study.py, line \d+: ImportError: .*Budgets"),
+    (lambda code: code.replace("small = size", "small = sise"), r"my_study.py, line \d+: NameError: .*sise"),
+    (lambda code: code.replace('components="full"', 'components="fulll"'), "unknown method 'fulll'.*full"),
+    (lambda code: code.replace('"norms.py"', '"norm.py"'), "norm.py does not exist")])
+def test_a_file_that_makes_no_study(change: Callable[[str], str], told: str, tmp_path: Path) -> None:
+    for name, code in examples().items():
+        (tmp_path / name).write_text(change(code) if name == "my_study.py" else code)
+    with pytest.raises(UserError) as caught:
+        find_study(str(tmp_path / "my_study.py"))
+    assert re.search(told, str(caught.value), re.DOTALL)
+
+
+def test_a_study_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"study file .*mine.py does not exist"):
+        find_study(str(tmp_path / "mine.py"))
+
+
+def test_plug_ins_of_the_class_and_of_the_study_it_makes(tmp_path: Path) -> None:
+    for name, code in examples().items():
+        (tmp_path / name).write_text(code)
+    code = examples()["my_study.py"].replace('"net_gain.py", "unstated_margin.py")', '"net_gain.py")').replace(
+        'name="my-study",', 'name="my-study", plugins=("unstated_margin.py", "norms.py"),')
+    (tmp_path / "my_study.py").write_text(code)
+    assert find_study(str(tmp_path / "my_study.py")).study.plugins == (
+        "initials.py", "norms.py", "long_loss_share.py", "net_gain.py", "unstated_margin.py")
 
 
 def test_a_study_in_code_has_the_sizes_that_it_says(tmp_path: Path) -> None:

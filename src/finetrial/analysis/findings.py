@@ -14,6 +14,7 @@ from finetrial.analysis.answer import Answer
 from finetrial.analysis.contrasts import answer
 from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.looks import Look, settle
+from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.multiplicity import Adjusted, holm
 from finetrial.analysis.power import detectable_effect
 from finetrial.analysis.sides import pairing
@@ -76,8 +77,11 @@ def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, foun
 
 
 def _paired(trial: Trial, contrast: Contrast, found: Answer) -> dict[str, float]:
-    """What pairing bought a difference that has an interval over items."""
-    bought = pairing(trial, contrast) if found.over_items and found.has_interval else None
+    """What pairing bought a difference that has an interval over items, where each side can be read by itself."""
+    try:
+        bought = pairing(trial, contrast) if found.over_items and found.has_interval else None
+    except NotMeasured:  # of scores that cancel in the difference
+        return {}
     return {} if bought is None else {"pairing_correlation": bought.correlation, "pairing_gain": bought.gain}
 
 

@@ -109,7 +109,8 @@ def _level(trial: Trial, row: Measure, estimate: Estimate) -> Estimate:
     found = estimate if metric.higher_is_better else estimate.mirrored()
     if found.low is None or found.high is None:
         return found
-    return replace(found, low=max(found.low, metric.least), high=min(found.high, metric.most))
+    return replace(found, low=min(found.mean, max(found.low, metric.least)),
+                   high=max(found.mean, min(found.high, metric.most)))
 
 
 def _share(trial: Trial, row: Measure, top: list[Loading], bottom: list[Loading]) -> Measure:

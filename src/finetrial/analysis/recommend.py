@@ -195,8 +195,14 @@ def _fallen(trial: Trial, why: dict[str, str]) -> str:
     for arm in trial.study.arms:
         if arm.name in why:
             arms.setdefault(why[arm.name], []).append(trial.label(arm.name))
-    return " ".join(f"Not {labels[0]}: {reason}." if len(labels) == 1 else
-                    f"Not {'; '.join(labels)}: each {reason.removeprefix('it ')}." for reason, labels in arms.items())
+    return " ".join(f"Not {'; '.join(labels)}: {_of_each(reason) if len(labels) > 1 else reason}."
+                    for reason, labels in arms.items())
+
+
+def _of_each(reason: str) -> str:
+    """The same reason said of several arms."""
+    simple = reason.startswith("it ") and "; it " not in reason
+    return f"each {reason.removeprefix('it ')}" if simple else reason
 
 
 def _cannot(why: str) -> Recommendation:

@@ -61,8 +61,8 @@ def levels(trial: Trial, contrast: Contrast) -> tuple[tuple[str, float], ...]:
 
 @dataclass(frozen=True)
 class Pairing:
-    """What pairing two arms by seed and item bought: the correlation of their values over all runs and clusters, and how
-    many times wider the interval of two independent samples would be (a ratio of standard errors)."""
+    """What pairing two arms by seed and item bought: the correlation of their values over all runs and clusters, and the
+    standard error of two independent samples over that of the pairs."""
 
     correlation: float
     gain: float

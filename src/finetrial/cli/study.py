@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import ValidationError
 
 from finetrial import catalog
 from finetrial.errors import UserError, unknown
-from finetrial.spec.io import parse_study, read_study, set_value
+from finetrial.spec.io import parse_study, read_study, set_value, spec_error
 from finetrial.spec.study import BASE_ARM, Study
 from finetrial.studies.base import BuiltIn
 
@@ -89,14 +91,40 @@ def _usual(name: str, known: Iterable[str]) -> str:
 
 
 def _from_code(path: Path, changes: Changes) -> Found:
-    """A study that a class in a file of one's own makes, with the plug-ins that the class names."""
-    kind, name, _ = catalog.add_file(path)
-    if kind != "study":
-        raise UserError(f"{path} defines a {kind}, not a study", "name it in a study's `plugins`; a study subclasses BuiltIn")
-    found: type[BuiltIn] = catalog.find("study", name)
-    for plugin in found.plugins:
-        catalog.add_file(path.parent / plugin)
-    return Found(_made(found(), changes), path.resolve().parent)
+    """A study that a class in a file of one's own makes, with the plug-ins that it names. What goes wrong in the file is told
+    as a mistake in it."""
+    if not path.is_file():
+        raise UserError(f"study file {path} does not exist", "write one (docs/extending.md), or run a built-in study: "
+                        "finetrial studies")
+    try:
+        kind, name, _ = catalog.add_file(path)
+        if kind != "study":
+            raise UserError(f"{path} defines a {kind}, not a study",
+                            "name it in a study's `plugins`; a study subclasses BuiltIn")
+        found: type[BuiltIn] = catalog.find("study", name)
+        _add_plugins(found.plugins, path.parent)
+        study = _made(found(), changes)
+        _add_plugins(study.plugins, path.parent)
+    except UserError:
+        raise
+    except ValidationError as error:
+        raise spec_error(str(path), error) from error
+    except Exception as error:
+        raise UserError(f"{_place(error, path)}: {type(error).__name__}: {' '.join(str(error).split())}",
+                        "mend the file; it makes the study") from error
+    return Found(study, path.resolve().parent)
+
+
+def _add_plugins(names: Iterable[str], folder: Path) -> None:
+    for name in names:
+        catalog.add_file(folder / name)
+
+
+def _place(error: Exception, path: Path) -> str:
+    """The file, and its last line that the error came through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == path.name]
+    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    return f"{path}, line {line}" if line else str(path)
 
 
 def _from_file(path: Path, changes: Changes) -> Found:

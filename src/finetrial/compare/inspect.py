@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from finetrial.errors import DataError
-from finetrial.tasks.base import Example, Examples, Task
+from finetrial.tasks.base import Example, Examples, Task, is_there, joined_files
 from finetrial.tasks.pieces import USED_SPLITS
 
 SAMPLE_ROWS = 400
@@ -55,9 +55,9 @@ def task_for(reference: str, columns: Mapping[str, str] | None = None) -> Task:
     from finetrial.tasks.text import Text
     from finetrial.tasks.user_rows import are_parallel, kind_of
 
-    on_hub: dict[str, Any] | None = None if Path(reference).expanduser().exists() else hub_options(reference)
+    on_hub: dict[str, Any] | None = None if is_there(Path(reference).expanduser()) else hub_options(reference)
     files = [file for of_split in Text.model_validate(on_hub or {"path": reference}).files().values() for file in of_split]
-    options = on_hub or {"path": ",".join(str(file.resolve()) for file in files)}
+    options = on_hub or {"path": joined_files([file.resolve() for file in files])}
     if sum(file.stat().st_size for file in files) > LARGE_BYTES:
         options["max_rows"] = MOST_ROWS
     is_parallel = on_hub is None and are_parallel(files)

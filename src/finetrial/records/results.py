@@ -109,7 +109,7 @@ class Finding(Row):
     n_repeats: int | None = None  # of the profile, for measured costs
     detectable: float | None = None  # the effect this comparison would have seen with 80 % power
     pairing_correlation: float | None = None  # of both arms' values, over all runs and clusters
-    pairing_gain: float | None = None  # how many times wider the interval would be without pairing by seed and item
+    pairing_gain: float | None = None  # standard error of independent samples, over that of the pairs
     by_construction: bool = False  # exactly 0, because the answering weights are untouched
     settling: str = ""  # what would settle an open comparison, with a power of 80 %
     more_seeds: int | None = None  # the seeds that would; None = not known, or seeds are not what is missing

@@ -155,7 +155,7 @@ class Facts:
         words = [path.base] if len(self.study.bases) > 1 else []
         if len(self.study.paths) > 1 or path.is_control:
             order = " \N{RIGHTWARDS ARROW} ".join(name.replace("+", " + ") for name in path.tasks)
-            words.append(order if len(path.tasks) > 1 else f"{order} alone")
+            words.append(order if len(path.tasks) > 1 else f"{order} {'jointly' if '+' in path.tasks[0] else 'alone'}")
         return ", ".join(words)
 
     def primary_metric(self, task: str) -> str:

@@ -106,7 +106,7 @@ def support_facts(finding: Finding) -> tuple[str, ...]:
     if finding.n_clusters is not None:
         facts.append(numbers.counted(finding.n_clusters, "cluster"))
     if finding.pairing_gain is not None:
-        facts.append(f"pairing: r = {finding.pairing_correlation:.3f}, interval {_times(finding.pairing_gain)}")
+        facts.append(f"pairing: r = {finding.pairing_correlation:.3f}, standard error {_times(finding.pairing_gain)}")
     if finding.detectable is not None:
         ratio = finding.unit == "ratio"
         facts.append(f"detectable with 80 % power: {'a ratio of ' if ratio else ''}"
@@ -119,8 +119,8 @@ def support_facts(finding: Finding) -> tuple[str, ...]:
 
 
 def _times(gain: float) -> str:
-    """What pairing did to an interval's width."""
-    return f"{numbers.plain(gain, 2)} times narrower" if gain >= 1 else f"{numbers.plain(1 / gain, 2)} times wider"
+    """What pairing did to a standard error."""
+    return f"{numbers.plain(gain, 2)} times smaller" if gain >= 1 else f"{numbers.plain(1 / gain, 2)} times larger"
 
 
 def contrast_name(finding: Finding, contrast: Contrast | None, label: Label) -> str:

@@ -72,7 +72,12 @@ class Scorer(BaseModel, ABC):
         """What the analysis needs to know of this scorer."""
         return Metric(name=name_of(type(self)), version=self.version, unit=self.unit,
                       higher_is_better=self.higher_is_better, aggregate=self.aggregate,
-                      least=min(self.best, self.worst), most=max(self.best, self.worst))
+                      least=min(self.ends), most=max(self.ends))
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Between which every value lies: `best` and `worst`, unless the best lies in the middle of the scale."""
+        return self.best, self.worst
 
 
 def column(predictions: Columns, name: str) -> Floats:

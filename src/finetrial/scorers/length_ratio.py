@@ -5,6 +5,7 @@ It describes: 1 is the length of the references, 0.5 half of it, 2 twice. Neithe
 
 from __future__ import annotations
 
+import math
 from typing import ClassVar
 
 from finetrial.scorers.outputs import OutputScorer
@@ -21,6 +22,11 @@ class LengthRatio(OutputScorer):
     summary: ClassVar[str] = "tokens of outputs over tokens of references; describes, 1 is right"
 
     language: str = "text"
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Its best is no end: outputs may be longer."""
+        return 0.0, math.inf
 
     def judge(self, *texts: str) -> tuple[float, ...] | None:
         """Tokens of output and reference."""

@@ -47,7 +47,12 @@ def parse_study(content: Mapping[str, Any], source: str) -> Study:
     try:
         return Study.model_validate(dict(content))
     except ValidationError as error:
-        raise SpecError(source, dict.fromkeys(_explain(detail) for detail in _own_problems(error.errors()))) from None
+        raise spec_error(source, error) from None
+
+
+def spec_error(source: str, error: ValidationError) -> SpecError:
+    """Every problem of a study, or of a part of one, in words; `source` is what the error calls it."""
+    return SpecError(source, dict.fromkeys(_explain(detail) for detail in _own_problems(error.errors())))
 
 
 def write_study(study: Study, path: Path) -> None:

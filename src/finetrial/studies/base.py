@@ -40,12 +40,15 @@ class BuiltIn(ABC):
             raise UserError(unknown("scale", scale, list(self.sizes)))
         if size not in self.sizes[scale]:
             raise UserError(unknown(f"size at the scale {scale}", size, list(self.sizes[scale])))
-        made = self.make(scale, size)
-        return made.model_copy(update={"plugins": self.plugins}) if self.plugins else made
+        return self._with_plugins(self.make(scale, size))
 
     def as_published(self, scale: str = AS_PUBLISHED_SCALE) -> Study:
         """The study repeated as it was published, called `NAME-as-published`. Raises UserError for another scale."""
         if scale != AS_PUBLISHED_SCALE:
             raise UserError(f"--as-published is there at the scale {AS_PUBLISHED_SCALE}, not at {scale}",
                             "leave --scale out")
-        return self.make_as_published()
+        return self._with_plugins(self.make_as_published())
+
+    def _with_plugins(self, made: Study) -> Study:
+        """Workers and reports find there what they need."""
+        return made.model_copy(update={"plugins": tuple(dict.fromkeys((*self.plugins, *made.plugins)))})

@@ -18,6 +18,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict
 
+from finetrial.errors import DataError
+
 Split = Literal["pretrain", "train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("pretrain", "train", "val", "test")
 
@@ -68,9 +70,26 @@ class MiningReport:
 def named_files(value: str, folder: Path | None = None) -> list[Path]:
     """The files that an option names: one, or several separated by commas. `folder`: where they may lie, too."""
     whole = Path(value).expanduser()
-    if "," not in value or whole.exists() or (folder is not None and (folder / whole).exists()):
+    if "," not in value or is_there(whole) or (folder is not None and is_there(folder / whole)):
         return [whole]
-    return [Path(part.strip()).expanduser() for part in value.split(",")]
+    return [Path(part.strip()).expanduser() for part in value.split(",") if part.strip()]
+
+
+def joined_files(files: Sequence[Path]) -> str:
+    """The option that names these files. Raises DataError where a list could not be taken apart again."""
+    odd = next((file for file in files if "," in str(file)), None)
+    if odd is not None and len(files) > 1:
+        raise DataError(f"{odd} has a comma in its path, and several files are separated by commas",
+                        "rename the folder or file, or put the rows into one file")
+    return ",".join(map(str, files))
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path exists; no error for a text that is too long to be one."""
+    try:
+        return path.exists()
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)
@@ -123,7 +142,7 @@ class Task(BaseModel):
             if written is not None:
                 files = [folder / path if folder is not None and (folder / path).exists() else path.absolute()
                          for path in named_files(written, folder)]
-                found[option] = ",".join(map(str, files))
+                found[option] = joined_files(files)
         return self.model_copy(update=found)
 
     @property

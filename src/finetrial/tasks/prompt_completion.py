@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field, field_validator
 
+from finetrial.errors import DataError
 from finetrial.tasks.base import Example, Examples, Segment, Turn
 from finetrial.tasks.hub_files import HubFiles
 from finetrial.tasks.local import LocalRow
@@ -85,6 +86,8 @@ class PromptCompletion(HubFiles):
 
         if are_parallel(paths):
             prompts, completions = paths
+            if self.columns:
+                raise DataError(f"{prompts} and {completions} are plain texts and have no columns", "leave out `columns`")
             yield from (_pair(record, cue="\n") for record in parallel_lines(prompts, completions))
             return
         for path in paths:

@@ -96,7 +96,8 @@ def parallel_lines(prompts: Path, completions: Path) -> Iterator[Record]:
         if prompt is None or completion is None:
             shorter, longer = (prompts, completions) if prompt is None else (completions, prompts)
             raise DataError(f"{shorter} ends before line {number} of {longer}",
-                            "line by line they must be the prompts and their completions")
+                            "two texts are read line by line, as prompts and completions; to read both as plain text, "
+                            "put them into one file")
         if prompt.strip() or completion.strip():
             values = {"prompt": prompt, "completion": completion}
             yield Record(values, f"{prompts} and {completions.name}, line {number}", values)

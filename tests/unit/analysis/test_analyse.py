@@ -212,14 +212,35 @@ def test_an_open_comparison_says_what_would_settle_it() -> None:
 
 
 def test_an_interval_of_a_level_ends_where_no_value_can_lie() -> None:
-    """A loss of about 4 that may not lie above 4: the level's interval is cut there, a difference of levels is not."""
+    """Just above the largest loss, no loss may lie: levels' intervals are cut there, those of differences are not."""
+    study, table = make_table("supported")
+    metric, name = table.metrics["nats-per-token"], "nats-per-token"
+    whole = [row for row in analyse(study, table).measures if row.metric == name and row.high is not None]
+    levels = [row for row in whole if row.measure in ("score", "average-score")]
+    most = max(row.value for row in levels) + 0.01
+    narrow = replace(table, metrics={**table.metrics, name: replace(metric, most=most)})
+    found = [row for row in analyse(study, narrow).measures if row.metric == name and row.high is not None]
+    for cut, before in zip(found, whole, strict=True):
+        assert cut.high == (min(before.high, most) if before in levels else before.high)
+        assert (cut.value, cut.low) == (before.value, before.low) and cut.low <= cut.value <= cut.high
+    assert any(cut.high != before.high for cut, before in zip(found, whole, strict=True))
+
+
+def test_an_end_of_the_scale_on_the_wrong_side_of_a_value_leaves_the_value_in_its_interval() -> None:
     study, table = make_table("supported")
     metric = table.metrics["nats-per-token"]
-    narrow = replace(table, metrics={**table.metrics, "nats-per-token": replace(metric, most=3.0)})
-    found, whole = ([row for row in analyse(study, of).measures if row.metric == "nats-per-token" and row.high is not None]
-                    for of in (narrow, table))
-    assert len(found) == len(whole)
-    for cut, before in zip(found, whole, strict=True):
-        assert cut.high == (min(before.high, 3.0) if cut.measure in ("score", "average-score") else before.high)
-        assert (cut.value, cut.low) == (before.value, before.low)
-    assert any(cut.high != before.high for cut, before in zip(found, whole, strict=True))
+    wrong = replace(table, metrics={**table.metrics, "nats-per-token": replace(metric, most=1.0)})
+    for row in analyse(study, wrong).measures:
+        assert row.low is None or row.low <= row.value <= row.high
+
+
+def test_scores_that_cancel_may_be_missing() -> None:
+    """What the base scored on the old text cancels between two arms: without it the finding stands, and says less."""
+    study, table = make_table("supported")
+    scores = [replace(row, statistics=np.full_like(row.statistics, np.nan)) if (row.cell.arm, row.task) == ("base", "old")
+              else row for row in table.scores]
+    before = {row.contrast: row for row in analyse(study, table).findings if "forgetting of old" in row.contrast}
+    after = {row.contrast: row for row in analyse(study, replace(table, scores=scores)).findings}
+    assert before
+    for name, row in before.items():
+        assert (after[name].estimate, after[name].verdict) == (row.estimate, row.verdict)

@@ -39,15 +39,28 @@ def test_without_limits_the_others_are_told_why_they_fell() -> None:
 
 def test_of_equally_cheap_arms_the_better_is_chosen_and_reasons_that_arms_share_are_told_once() -> None:
     study, table = make_table("equivalent")
-    costs = [row.model_copy(update={"params_trainable": 7}) if row.params_trainable else row for row in table.costs]
+    level = {name: np.mean([row.value for row in analyse(study, table).scores
+                            if (row.arm, row.task, row.split, row.selected, row.metric) ==
+                            (name, "new", "test", True, "nats-per-token")]) for name in (arm.name for arm in study.arms)}
+    best, second, worst = sorted(level, key=level.__getitem__)
+    arms = tuple(study.arm(name) for name in (best, worst, second))  # the better of the two cheap ones comes last
+    study = study.model_copy(update={"arms": arms})
+    costs = [row.model_copy(update={"params_trainable": 9 if row.arm == best else 7}) if row.params_trainable else row
+             for row in table.costs]
     alike = Table(table.scores, table.metrics, table.curves, costs, num_stages=table.num_stages, num_done=table.num_done)
     found = analyse(study, alike).recommendation
-    assert found is not None and found.arm is not None
-    best = max((arm.name for arm in study.arms), key=lambda name: -np.mean(
-        [row.value for row in analyse(study, alike).scores
-         if (row.arm, row.task, row.split, row.selected) == (name, "new", "test", True) and row.metric == "nats-per-token"]))
-    assert found.arm == best
-    assert found.text.count("each is no cheaper, and its score no better.") == 1
+    assert found is not None and (found.arm, found.runners_up) == (second, (worst, best))
+    assert found.text.count("it is no cheaper, and its score no better.") == 1
+
+
+def test_a_reason_that_arms_share_is_said_once() -> None:
+    study, table = make_table("supported")
+    costs = [row.model_copy(update={"peak_host_bytes": None}) for row in table.costs]
+    bare = Table(table.scores, table.metrics, table.curves, costs, num_stages=table.num_stages, num_done=table.num_done)
+    study = study.model_copy(update={"limits": Limits(max_memory_bytes=10**9)})
+    found = analyse(study, bare).recommendation
+    assert found is not None
+    assert "Not full fine-tuning; LoRA r=8; LoRA r=32: what it needs is not measured, and there is a limit" in found.text
 
 
 @pytest.mark.parametrize(("limits", "arm", "told"), [

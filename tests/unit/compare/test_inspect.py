@@ -152,13 +152,23 @@ def test_two_texts_that_do_not_belong_together(first: str, second: str, message:
     assert message in caught.value.problem and caught.value.mend
 
 
-def test_several_files_of_one_kind_and_names_with_a_comma(tmp_path: Path) -> None:
+def test_several_files_of_one_kind_and_names_with_a_comma(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, two = write(tmp_path / "one.jsonl", ROWS[:30]), write(tmp_path / "two.csv", ROWS[30:])
     assert len(task_for(f"{one}, {two}").load().rows) == 60
     odd = write(tmp_path / "with,comma.jsonl", ROWS)
     assert len(task_for(odd).load().rows) == 60
     with pytest.raises(DataError, match="three.jsonl does not exist"):
         task_for(f"{one},{tmp_path / 'three.jsonl'}")
+    many = ",".join(f"{tmp_path}/part-{number:02}.jsonl" for number in range(60))  # no path is as long
+    with pytest.raises(DataError, match="part-00.jsonl does not exist"):
+        task_for(many)
+    assert len(task_for(f"{one},").load().rows) == 30
+    (tmp_path / "Doe, John").mkdir()
+    inside = [write(tmp_path / "Doe, John" / name, ROWS) for name in ("a.jsonl", "b.jsonl")]
+    monkeypatch.chdir(tmp_path / "Doe, John")
+    with pytest.raises(DataError, match="has a comma in its path"):
+        task_for("a.jsonl,b.jsonl")
+    assert len(task_for(inside[0]).load().rows) == 60
     task = PromptCompletion(path="one.jsonl,two.csv").located(tmp_path)
     assert task.path == f"{one},{two}" and task.source_digest() != PromptCompletion(path=one).source_digest()
 

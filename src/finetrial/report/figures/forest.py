@@ -38,7 +38,8 @@ def figure(facts: Facts) -> Figure | None:
                   "Each comparison is left minus right, with its interval after correction for the number of primary "
                   "comparisons (Holm). For scores, right of the line favours the arm named first; for forgetting, "
                   "right of the line means that it forgets more. Grey band: the margin inside which a "
-                  "difference does not matter. A/A: two equal arms, what no difference looks like.", f"Forest plot. {'; '.join(texts)}.", panels, 1, 200)
+                  "difference does not matter. A/A: two equal arms at one learning rate, what no difference looks like "
+                  "(its interval is not corrected).", f"Forest plot. {'; '.join(texts)}.", panels, 1, 200)
 
 
 def forest_rows(facts: Facts) -> list[tuple[dict[str, Any], bool]]:
