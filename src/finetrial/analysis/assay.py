@@ -72,11 +72,26 @@ def _positive(trial: Trial) -> tuple[Seen, str]:
 
 
 def _aa(trial: Trial) -> _Compared:
-    """The A/A difference on the task learned last, on the first base and sequence."""
+    """The A/A difference on the first base and sequence, on what the last phase trained that both came to alike."""
     controls = trial.study.controls
     assert controls is not None
     where = next(_branches(trial, controls.reference))
-    return _compare(trial, where, aa_name(controls), joined_tasks(trial.order(where.sequence)[-1])[-1])
+    phase = last_alike(trial, where)
+    return _compare(trial, where, aa_name(controls), joined_tasks(trial.order(where.sequence)[phase - 1])[-1], phase)
+
+
+def last_alike(trial: Trial, where: Branch) -> int:
+    """The last phase into which an arm and its A/A control go as equals.
+
+    The control trains every phase at the centre of the grid; the arm goes on from the rate that validation chose. Where
+    that was another one, for any seed, later phases compare unlike arms.
+    """
+    arm, order = trial.study.arm(where.arm), trial.order(where.sequence)
+    for phase, trained in enumerate(order[:-1], start=1):
+        choices = trial.choices(where, phase)
+        if any(seed not in choices or choices[seed].rate != arm.centre_rate(trained) for seed in trial.study.seeds):
+            return phase
+    return len(order)
 
 
 def _state(found: Estimate | None) -> Seen:
@@ -85,12 +100,15 @@ def _state(found: Estimate | None) -> Seen:
     return "seen" if found.low > 0 else "not seen"
 
 
-def _compare(trial: Trial, where: Branch, control: str, task: str) -> _Compared:
+def _compare(trial: Trial, where: Branch, control: str, task: str, phase: int | None = None) -> _Compared:
+    """After a phase; without one, after the last."""
     order = trial.order(where.sequence)
-    entry = Entry(len(order), task, VALIDATION_METRIC)
-    loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate(order[-1])),
+    entry = Entry(phase or len(order), task, VALIDATION_METRIC)
+    loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate(order[entry.phase - 1])),
                 Loading(-1.0, replace(where, arm=control), entry)]
     what = _what(trial, where, control, task)
+    if entry.phase < len(order):
+        what += f", after phase {entry.phase}: later ones of the arm go on from another rate than its control's"
     seeds, reasons = trial.measured_seeds(loadings)
     if len(seeds) < MIN_SEEDS:
         counted = f"{len(seeds)} seeds measured, {MIN_SEEDS} are needed"

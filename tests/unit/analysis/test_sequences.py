@@ -11,7 +11,10 @@ from tests import sequences
 from tests.sequences import CODE, DOCS, FORGETS, FORTH, LEARNS, OLD
 
 from finetrial.analysis.analyse import analyse
+from finetrial.analysis.assay import assay
 from finetrial.analysis.contrasts import answer
+from finetrial.analysis.loading import Branch
+from finetrial.analysis.selection import Choice
 from finetrial.analysis.trial import Trial
 from finetrial.records.results import Cost, Finding, Measure, Results
 from finetrial.records.table import Table
@@ -238,3 +241,20 @@ def test_a_ratio_of_ratios_is_refused_before_the_run() -> None:
     with pytest.raises(ValueError, match="an interaction is of scores or measures"):
         Contrast(left="a", right="b", quantity="cost", cost="params_total", interaction=("c", "d"))
     assert Contrast(left="a", right="a", task=DOCS, left_sequence="x", right_sequence="y").sides[1].sequence == "y"
+
+
+def test_the_aa_control_is_read_where_both_arms_came_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It trains every phase at the centre; an arm that went on from another rate is another arm from there on."""
+    study, table = sequences.make_table()
+    assert results().assay.aa_compared == "full fine-tuning minus full fine-tuning, repeated, on code, docs-code"
+    choices = Trial.choices
+
+    def off_centre(self: Trial, branch: Branch, phase: int, metric: str = "nats-per-token") -> dict[int, Choice]:
+        found = choices(self, branch, phase, metric)
+        return {seed: replace(choice, rate=sequences.RATES["full"][0]) for seed, choice in found.items()} \
+            if (branch.arm, phase) == ("full", 1) else found
+
+    monkeypatch.setattr(Trial, "choices", off_centre)
+    found = assay(Trial(study, table))
+    assert found.aa_compared.startswith("full fine-tuning minus full fine-tuning, repeated, on docs, docs-code, after phase 1")
+    assert found.aa_low is not None and found.aa_high is not None and found.aa_low < 0 < found.aa_high

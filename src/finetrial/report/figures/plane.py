@@ -80,7 +80,7 @@ def plane_rows(facts: Facts, path: Path, task: str) -> Rows:
     marks = [row for arm in drawn if (row := _mark_row(facts, path, task, arm, trails))]
     grids = {row["name"] for row in trails if sum(row["name"] == other["name"] and other["kind"] == "mean"
                                                   for other in trails) > 1}
-    return [{"kind": "zero", "x": 0.0, "y": 0.0}, *_floor_rows(facts, marks, trails),
+    return [{"kind": "zero", "x": 0.0, "y": 0.0}, *_floor_rows(facts, path, marks, trails),
             *(row for row in trails if row["name"] in grids), *marks]
 
 
@@ -136,7 +136,7 @@ def _gains(facts: Facts, path: Path, arm: ArmMark, task: str, since: int = 0) ->
             and (before := start.get(row.seed if since else None)) is not None}
 
 
-def _floor_rows(facts: Facts, marks: Rows, trails: Rows) -> Rows:
+def _floor_rows(facts: Facts, path: Path, marks: Rows, trails: Rows) -> Rows:
     """The A/A box: around the reference arm, as wide and high as two equal arms lie apart at the same rate."""
     twin = next((arm.name for arm in facts.arms if arm.role == AA), "")
     controls = facts.study.controls
@@ -146,11 +146,18 @@ def _floor_rows(facts: Facts, marks: Rows, trails: Rows) -> Rows:
         return []
     once = means.get((controls.reference, again["rate"]))
     centre = next((row for row in marks if row["name"] == controls.reference), None)
-    if once is None or centre is None:
+    if once is None or centre is None or not _came_alike(facts, path, controls.reference):
         return []
     half_x, half_y = abs(once["x"] - again["x"]), abs(once["y"] - again["y"])
     return [{"kind": "floor", "x": centre["x"] - half_x, "x2": centre["x"] + half_x,
              "y": centre["y"] - half_y, "y2": centre["y"] + half_y}]
+
+
+def _came_alike(facts: Facts, path: Path, reference: str) -> bool:
+    """Whether the reference went into the last phase from the centres of its grids, as its A/A control does."""
+    earlier = [row for row in facts.results.tuning if (row.base, row.sequence, row.arm) ==
+               (path.base, path.sequence, reference) and row.phase < path.last_phase]
+    return all(row.chosen == row.learning_rates[(len(row.learning_rates) - 1) // 2] for row in earlier)
 
 
 def _frame(facts: Facts, rows: Rows) -> tuple[Frame, Rows]:
