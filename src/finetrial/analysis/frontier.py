@@ -4,9 +4,10 @@ An arm's points are its final states over the learning-rate grid, each with plas
 and the untouched base, which is the state at rate 0: P = 0 and F = 0 exactly.
 For each seed the frontier is chosen on validation by the other seeds: the states that no other state beats in both.
 It is read on test: forgetting as an isotonic function of plasticity (more learning never costs less; Barlow et al.
-1972, pool adjacent violators), interpolated linearly at P*. P* is 90 % of the smaller arm's best mean validation
-plasticity, a rule fixed before the run. Arms are paired over seeds. Nothing is extrapolated: an arm whose points do
-not reach P* is not comparable there.
+1972, pool adjacent violators), interpolated linearly at P*. P* is 90 % of the smaller arm's best mean plasticity, a
+rule fixed before the run: which rate is best, validation tells; how much is learned there, test, where it is read.
+Validation rows may be easier or harder than test rows, and a P* in their terms out of reach. Arms are paired over
+seeds. Nothing is extrapolated: an arm whose points do not reach P* is not comparable there.
 
 Shapes: S seeds, R learning rates.
 """
@@ -56,7 +57,7 @@ class Matched:
 def match(left: States, right: States) -> Matched:
     """Forgetting at matched plasticity. Raises NotMeasured where the arms are not comparable."""
     arms = (left.finished(), right.finished())
-    best = [float(arm.plasticity_val.mean(axis=0).max()) for arm in arms]
+    best = [float(arm.plasticity_test.mean(axis=0)[arm.plasticity_val.mean(axis=0).argmax()]) for arm in arms]
     target = MATCHED_SHARE * min(best)
     if target <= 0:
         loser = arms[best.index(min(best))].arm

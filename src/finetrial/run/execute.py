@@ -207,14 +207,15 @@ class _Execution:
                 run.current = None
                 self._recorded(state, reused=message["type"] == "recorded")
             case "busy":
+                run.leave(state)
                 state.reopen()
                 self.elsewhere.add(state.stage.id)
             case "oom":
-                run.current = None
+                run.leave(state)
                 self._again(state, Again(f"out of memory; next with micro-batch {message['micro_batch']}",
                                          message["micro_batch"]))
             case "alone":
-                run.current = None
+                run.leave(state)
                 self._alone(state, message["reason"])
             case "disk":
                 raise StoreError(message["problem"], message["mend"])

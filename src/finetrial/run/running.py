@@ -28,6 +28,11 @@ class Running:
         """The worker is at this stage now."""
         self.current, self.started, self.clock, self.rows = state, utc_now(), time.monotonic(), rows
 
+    def leave(self, state: StageState) -> None:
+        """The stage is tried again by another job, perhaps before this one has ended: its end says nothing of it."""
+        self.current = None
+        self.members.remove(state)
+
     def is_late(self, limit_seconds: float) -> bool:
         """Whether the current stage has passed its deadline so far that it will not heed it any more."""
         limit = limit_seconds * max(1, len(self.job.stack))

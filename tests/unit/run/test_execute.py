@@ -21,6 +21,7 @@ from finetrial.run.events import (
     StageRetried,
 )
 from finetrial.run.job import is_final
+from finetrial.run.local import LocalPool
 from finetrial.run.status import read_status
 from finetrial.run.walk import State
 from finetrial.stages.base import Chosen
@@ -145,6 +146,30 @@ def test_out_of_memory_halves_the_micro_batch(laboratory):
     assert record.execution["attempts"] == ["out of memory; next with micro-batch 4",
                                             "out of memory; next with micro-batch 2"]
     assert sum(isinstance(e, StageRetried) for e in laboratory.events) == 2
+
+
+class LateExits(LocalPool):
+    """One message at a time; a job's end is told once a later job has ended too, and before what that one said."""
+
+    def __init__(self, job):
+        super().__init__(job.logs / "workers.log", preload=job.preload)
+        self.told, self.ends = [], []
+
+    def wait(self, timeout):
+        for message in super().wait(0.2):
+            (self.ends if message["type"] == "exit" else self.told).append(message)
+        if self.ends and self.told and self.told[0]["job"] > self.ends[0]["job"]:
+            return [self.ends.pop(0)] if len(self.ends) > 1 else []
+        if self.told:
+            return [self.told.pop(0)]
+        return [self.ends.pop(0)] if self.ends and not self.jobs else []
+
+
+def test_a_stage_that_is_tried_again_before_its_first_job_has_ended_is_tried_once(laboratory):
+    stage = laboratory.stage("big", do="need-memory", rows=8, fits=2)
+    result = laboratory.execute(stage, executor=LateExits)
+    assert (laboratory.folder / "memory-big").read_text().split() == ["8", "4", "2"]
+    assert result.complete and result.found("big").record.execution["micro_batch"] == 2
 
 
 @pytest.mark.parametrize(("rows", "tried"), [(8, ["8", "4", "2", "1"]), (None, ["1"])])
