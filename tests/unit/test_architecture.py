@@ -9,6 +9,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 PACKAGE = Path(__file__).parents[2] / "src" / "finetrial"
 MOST_LINES = 300
 ALONE = PACKAGE / "sandbox" / "inside"  # runs in an interpreter that cannot see the package: imports itself relatively
@@ -142,16 +144,18 @@ def test_only_models_training_and_generation_need_torch():
     run_python(BLOCKED + f"import importlib\nfor name in {light}: importlib.import_module(name)")
 
 
-def test_every_built_in_study_is_planned_and_shown_without_torch():
+@pytest.mark.parametrize("thorough", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_built_in_study_is_planned_and_shown_without_torch(thorough):
     """At every scale and size: compiled to a plan, audited, keyed and printed."""
-    run_python(BLOCKED + """
+    run_python(BLOCKED + f"""
 from finetrial.cli import main
 from finetrial.cli.study import built_in_studies
 for name, study in built_in_studies().items():
     for scale, sizes in study.sizes.items():
         for size in sizes:
-            code = main(["plan", name, "--scale", scale, "--size", size])
-            assert code == 0, (name, scale, size)
+            if (size == "thorough") == {thorough}:
+                code = main(["plan", name, "--scale", scale, "--size", size])
+                assert code == 0, (name, scale, size)
 """)
 
 

@@ -122,7 +122,7 @@ def plain_score(model: Any, rows: TokenDataset) -> float:
     return total / number
 
 
-@pytest.mark.parametrize("architecture", ["gpt2", "llama"])
+@pytest.mark.parametrize("architecture", ["gpt2", pytest.param("llama", marks=pytest.mark.slow)])
 def test_every_entry_is_what_plain_code_finds(architecture: str, tmp_path: Path) -> None:
     done = computed(tmp_path, architecture)
     rows: Mapping[tuple[str, str], TokenDataset] = {
