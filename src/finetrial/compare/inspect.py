@@ -49,7 +49,10 @@ class Inspected:
 
 def task_for(reference: str, columns: Mapping[str, str] | None = None) -> Task:
     """The task that reads a file (or several, separated by commas), or a data set of the hub (`owner/name`,
-    `owner/name@revision`, `owner/name:pattern`), which is fetched. Raises DataError, naming what was found, for one that none reads."""
+    `owner/name@revision`, `owner/name:pattern`), which is fetched.
+
+    Raises DataError, naming what was found, for one that none reads.
+    """
     from finetrial.tasks.hub_files import hub_options
     from finetrial.tasks.prompt_completion import PromptCompletion
     from finetrial.tasks.text import Text

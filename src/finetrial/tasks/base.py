@@ -140,7 +140,7 @@ class Task(BaseModel):
         for option in self.path_options:
             written = getattr(self, option)
             if written is not None:
-                files = [folder / path if folder is not None and (folder / path).exists() else path.absolute()
+                files = [folder / path if folder is not None and is_there(folder / path) else path.absolute()
                          for path in named_files(written, folder)]
                 found[option] = joined_files(files)
         return self.model_copy(update=found)

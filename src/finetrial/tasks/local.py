@@ -1,7 +1,7 @@
 """A user's own files as rows with splits: read strictly, clustered, and never the same prompt on both sides.
 
-Either one `path` (or several, separated by commas), whose clusters are hashed into train 80 / val 10 / test 10 %, or a file for each split (`train`,
-`val`, `test`; any may be left out). Rows that share a `cluster` or a prompt, or that say nearly the same, belong
+Either one `path` (or several, separated by commas), whose clusters are hashed into train 80 / val 10 / test 10 %, or a
+file for each split (`train`, `val`, `test`; any may be left out). Rows that share a `cluster` or a prompt, or that say nearly the same, belong
 together. With files per split a prompt that is in several of them stays in test, else val, and is dropped from the
 others, with a count; a named cluster in several files is refused.
 """

@@ -157,7 +157,8 @@ def _came_alike(facts: Facts, path: Path, reference: str) -> bool:
     """Whether the reference went into the last phase from the centres of its grids, as its A/A control does."""
     earlier = [row for row in facts.results.tuning if (row.base, row.sequence, row.arm) ==
                (path.base, path.sequence, reference) and row.phase < path.last_phase]
-    return all(row.chosen == row.learning_rates[(len(row.learning_rates) - 1) // 2] for row in earlier)
+    arm = facts.study.arm(reference)
+    return all(row.chosen == arm.centre_rate(row.task) for row in earlier)
 
 
 def _frame(facts: Facts, rows: Rows) -> tuple[Frame, Rows]:
