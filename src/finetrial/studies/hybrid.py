@@ -42,6 +42,7 @@ from finetrial.studies.lora_vs_layer import (
     PUBLISHED,
     PYTHON,
     code_tasks,
+    grids,
     hub_tasks,
     hub_training,
     matched_lora,
@@ -113,7 +114,7 @@ def _both(name: str, label: str, layer: Carry, parts: Parts) -> Arm:
     block = Component(method=parts.layer, slot="layer")
     later = block.model_copy(update={"carry": layer})
     return Arm(name=name, label=label, components={PYTHON: (block, adapter), JAVASCRIPT: (later, adapter)},
-               learning_rates=parts.rates.added, factors={"lora": 1, "layer": 1})
+               factors={"lora": 1, "layer": 1}, **grids(parts.rates.added, parts.rates))
 
 
 def _arms(size: str, parts: Parts) -> tuple[Arm, ...]:

@@ -14,9 +14,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from finetrial.methods.base import Method
 from finetrial.methods.full import Full
 from finetrial.spec import Arm, Base, Carry, Contrast, Controls, Hypothesis, PositiveControl, Sequence, Study, TaskUse
-from finetrial.studies.arms import BUNDLED, HUB, Rates, arm, lora, path_arm
+from finetrial.studies.arms import BUNDLED, HUB, Rates, arm, higher, lora, path_arm
 from finetrial.studies.as_published import plasticity_stability
 from finetrial.studies.base import EMBEDDED, FULL, BuiltIn
 from finetrial.tasks.cnn_dailymail import CnnDailymail
@@ -95,11 +96,17 @@ def _full(size: str) -> Study:
 
 def _arms(size: str, rates: Rates, tasks: tuple[str, str]) -> tuple[Arm, ...]:
     full, adapter = Full(), lora(8)
+    of_second = higher(rates.of(adapter)) if rates is BUNDLED else None  # for LoRA validation chose the highest there
+
+    def path(name: str, label: str, first: Method, then: Method, carry: Carry) -> Arm:
+        return path_arm(name, label, first, then, carry, tasks, rates=rates,
+                        then_rates=of_second if then is adapter else None)
+
     arms = (arm("full-full", "full, then full", full, rates=rates),
-            arm("lora-lora", "LoRA r=8, then the same LoRA", adapter, rates=rates),
-            path_arm("full-lora", "full, then LoRA r=8", full, adapter, Carry.MERGE, tasks, rates=rates),
-            path_arm("lora-full", "LoRA r=8 merged, then full", adapter, full, Carry.MERGE, tasks, rates=rates),
-            path_arm("lora-merge-lora", "LoRA r=8 merged, then new LoRA", adapter, adapter, Carry.MERGE, tasks, rates=rates))
+            path("lora-lora", "LoRA r=8, then the same LoRA", adapter, adapter, Carry.CONTINUE),
+            path("full-lora", "full, then LoRA r=8", full, adapter, Carry.MERGE),
+            path("lora-full", "LoRA r=8 merged, then full", adapter, full, Carry.MERGE),
+            path("lora-merge-lora", "LoRA r=8 merged, then new LoRA", adapter, adapter, Carry.MERGE))
     return arms[:3] if size == "demo" else arms
 
 

@@ -22,6 +22,7 @@ from finetrial.spec import (
     TaskUse,
 )
 from finetrial.spec.uses import Sampling
+from finetrial.studies.arms import LORA_RATES
 from finetrial.studies.as_published import (
     EVERY_FLAW,
     arm_along,
@@ -38,7 +39,8 @@ from finetrial.tasks.pycode import Pycode
 PYTHON, JAVASCRIPT, PYTHON_COPIED, JAVASCRIPT_COPIED = "pycode", "jscode", "pycode-copied", "jscode-copied"
 MENDED, PUBLISHED = "mended", "published"
 LENGTH, NEW_TOKENS = 160, 48
-RATES = (1e-3, 3e-3)  # the first is the published arms' only one; two, not three, for the time it takes
+ONE_RATE = LORA_RATES[:1]  # of the published arms
+RATES = LORA_RATES[1:]  # two, not three, for the time it takes: those that validation chose for one task or the other
 LORA = Lora(rank=16, targets="attention")
 RANDOM_LAYER = Layer(init="random", output_scale=0.01)
 
@@ -78,7 +80,7 @@ def _copied_tasks() -> tuple[TaskUse, ...]:
 
 
 def _arms() -> tuple[Arm, ...]:
-    one, half = RATES[:1], "bf16"
+    one, half = ONE_RATE, "bf16"
     return (_arm("lora-published", "LoRA r=16, as published", PUBLISHED, LORA, one, half),
             _arm("layer-published", "random layer, as published", PUBLISHED, RANDOM_LAYER, one),
             _arm("lora-fp32", "LoRA r=16, the layer's precision", PUBLISHED, LORA, one),
