@@ -191,8 +191,10 @@ def test_compare_to_its_end(folder: Path, capsys: pytest.CaptureFixture[str], mo
     monkeypatch.setenv("COLUMNS", "80")
     least = design.Grid(design.EFFORTS[-1], rates=2, seeds=3, steps=6, seconds=30.0)
     monkeypatch.setattr(design, "grid_for", lambda *arguments: least)
-    printed = command(capsys, "compare", "--model", "model", "--learn", "new.txt", "--keep", "old.txt", "--runs", "compared",
-                      "--arms", "full,lora:r=2", "--within", "10min", "--max-trainable", "50%")
+    monkeypatch.setattr("finetrial.run.within.seeds_within", lambda *_, **more: more["done"])
+    asked = ("compare", "--model", "model", "--learn", "new.txt", "--keep", "old.txt", "--runs", "compared",
+             "--arms", "full,lora:r=2", "--within", "10min", "--max-trainable", "50%")
+    printed = command(capsys, *asked)
     for words in ("The plan", "2 learning rates x 3 seeds", "unknown: how noisy", "Learned", "Forgot", "Recommendation"):
         assert words in printed, printed
     for line in printed.splitlines():
@@ -207,6 +209,10 @@ def test_compare_to_its_end(folder: Path, capsys: pytest.CaptureFixture[str], mo
         code = printed.split("load it: ")[1].splitlines()[0]
         assert eval(code, {"PeftModel": PeftModel, "AutoModelForCausalLM": AutoModelForCausalLM}) is not None
     assert (run / "report.html").is_file()
+    monkeypatch.setattr(design, "grid_for", lambda *arguments: pytest.fail("it was planned before"))
+    again = command(capsys, *asked)
+    assert "asked before" in again and "Recommendation" in again
+    assert read_study(run / "study.yaml") == study
 
 
 def test_a_limit_on_forgetting_needs_what_is_to_be_kept(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

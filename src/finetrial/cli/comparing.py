@@ -11,6 +11,7 @@ from finetrial.cli.quantities import BYTES, quantity, read_seconds
 from finetrial.errors import UserError
 
 if TYPE_CHECKING:
+    from finetrial.compare.compare import Planned
     from finetrial.spec.study import Limits
 
 @dataclass(frozen=True)
@@ -48,11 +49,17 @@ def compare_command(asked: Asked, *, runs: Path, store: Path | None, device: str
     unused = unused_accelerator(device)
     if unused:
         warn(unused)
-    say_line("reading the data and timing a few steps of each arm")
     wanted = Comparison(asked.model, asked.learn, asked.keep, seconds, asked.arms, limits, asked.revision, columns,
                         keep_columns)
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, accept=accept)
-    trial = compare(wanted, options, say=lambda planned: say(*plan_page(planned)), command=command)
+
+    def told(what: Planned | str) -> None:
+        if isinstance(what, str):
+            say_line(what)
+        else:
+            say(*plan_page(what))
+
+    trial = compare(wanted, options, say=told, command=command)
     page, lines = answer_page(trial)
     say(*page)
     for line in lines:

@@ -12,8 +12,9 @@ from rich.text import Text
 
 from finetrial.analysis import numbers
 from finetrial.cli.output import facts, heading
-from finetrial.compare.design import KEEP, LEARN
+from finetrial.compare.design import KEEP, LEARN, MOST_SEEDS
 from finetrial.plan.bases import ResolvedBase, resolve_base
+from finetrial.spec.study import FEWEST_SEEDS
 
 if TYPE_CHECKING:
     from finetrial.compare.compare import Planned
@@ -34,7 +35,8 @@ def plan_page(planned: Planned) -> Iterable[RenderableType]:
     if planned.request.keep is None:
         rows[KEEP] = "not given: forgetting is NOT MEASURED"
     rows["arms"] = ", ".join(arm.title for arm in study.arms)
-    rows["grid"] = f"{grid.rates} learning rates x {grid.seeds} seeds for each arm, and two controls"
+    rows["grid"] = (f"{grid.rates} learning rates x {grid.seeds} seeds for each arm, and two controls; more seeds or fewer, "
+                    f"{FEWEST_SEEDS} to {MOST_SEEDS}, as the first take less time or more")
     rows["a run"] = f"{grid.steps} steps of {study.training.batch_sequences} x {study.training.sequence_length} tokens"
     rows["forecast"] = numbers.seconds_text(grid.seconds)
     rows["detectable"] = _power_text(planned)

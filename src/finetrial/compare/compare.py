@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, cast
 
+from finetrial import __version__
 from finetrial.compare import arms, design
 from finetrial.compare.inspect import apart, inspect
 from finetrial.compare.timing import Timing, time_arms
@@ -15,14 +18,17 @@ from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.power import Forecast, forecast_power
 from finetrial.run.collect import collect
+from finetrial.run.disk import explained, replace_text
 from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
 from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions, Trial, lookup_in_store, run_study
+from finetrial.run.trial import RunOptions, Trial, lookup_in_store, run_folder, run_study
+from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits, Study
 from finetrial.spec.uses import Base
 
 REPORT_SECONDS = 12.0  # collecting, analysing, drawing
+ASKED_FILE = "compare.json"  # in the run's folder: what was asked, and the study that it led to
 
 
 @dataclass(frozen=True)
@@ -51,20 +57,70 @@ class Planned:
     power: tuple[Forecast, ...]
 
 
-def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned], None], command: str) -> Trial:
-    """Run the comparison within the time that was given. Raises UserError for what the user can mend."""
+def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned | str], None], command: str) -> Trial:
+    """Run the comparison within the time that was given. Raises UserError for what the user can mend.
+
+    `say` gets the plan before it starts, and lines. A comparison that was asked before in the same words goes on as it
+    was planned then: timed again it would be another one.
+    """
     began = time.monotonic()
+    before = _asked_before(asked, options.runs)
+    if before is not None:
+        say(f"asked before: it goes on as it was planned then (to plan anew, delete {run_folder(before, options.runs)})")
+        return run_study(before, replace(options, within_seconds=asked.seconds, fits=True), command=command)
+    say("reading the data and timing a few steps of each arm")
     request = look(asked, options.runs)
-    timing = time_arms(request, options)
-    if len(timing.arms) < 2:
-        why = "; ".join(f"{name}: {outcome}" for name, outcome in timing.left_out.items())
-        raise UserError(f"{len(timing.arms)} of {len(request.ways)} arms can be run ({why})",
-                        f"a comparison needs two; the logs lie below {options.runs}; choose smaller arms or model")
-    request = replace(request, ways={name: request.ways[name] for name in timing.arms})
-    grid = _grid(asked, timing, request, time.monotonic() - began)
+    request, timing, grid = _fitted(asked, request, options, began)
     study = design.study_of(request, grid)
     say(Planned(study, grid, request, timing.left_out, _power(study, options)))
-    return run_study(study, options, command=command)
+    study = study.model_copy(update={"seeds": tuple(range(design.MOST_SEEDS))})
+    _remember(asked, study, options.runs)
+    left = asked.seconds - REPORT_SECONDS - (time.monotonic() - began)
+    return run_study(study, replace(options, within_seconds=left, fits=True), command=command)
+
+
+def _fitted(asked: Comparison, request: design.Request, options: RunOptions,
+            began: float) -> tuple[design.Request, Timing, design.Grid]:
+    """The arms that can be run, timed, and the grid for what is left of the time.
+
+    The first timing, with the least batch, finds how much a run may do; the second, of runs that do so much, how long
+    they take. The second's profiles are the study's own.
+    """
+    timing, known = time_arms(request, options), None
+    while True:
+        if len(timing.arms) < 2:
+            why = "; ".join(f"{name}: {outcome}" for name, outcome in timing.left_out.items())
+            raise UserError(f"{len(timing.arms)} of {len(request.ways)} arms can be run ({why})",
+                            f"a comparison needs two; the logs lie below {options.runs}; choose smaller arms or model")
+        running = replace(request, ways={name: request.ways[name] for name in timing.arms})
+        grid = _grid(asked, timing, running, time.monotonic() - began, known)
+        if grid.effort in (known, design.LEAST.effort):
+            return running, timing, grid
+        known = grid.effort
+        timing = time_arms(request, options, grid)
+
+
+def _asked_before(asked: Comparison, runs: Path) -> Study | None:
+    """The study that the same words led to before, as it was planned then."""
+    folder = runs / f"{design.study_name(asked.learn)}-custom-{design.SIZE}"
+    try:
+        kept = json.loads((folder / ASKED_FILE).read_text(encoding="utf-8"))
+        return parse_study(kept["study"], str(folder / ASKED_FILE)) if kept["asked"] == _words(asked) else None
+    except (OSError, ValueError, KeyError, UserError):
+        return None
+
+
+def _remember(asked: Comparison, study: Study, runs: Path) -> None:
+    folder = run_folder(study, runs)
+    with explained(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        replace_text(folder / ASKED_FILE, json.dumps({"asked": _words(asked), "study": study.identity()}, indent=1) + "\n")
+
+
+def _words(asked: Comparison) -> dict[str, Any]:
+    """What was asked, as json holds it."""
+    words = {**vars(asked), "limits": asked.limits.model_dump(mode="json"), "cwd": str(Path.cwd()), "version": __version__}
+    return cast("dict[str, Any]", json.loads(json.dumps(words)))
 
 
 def look(asked: Comparison, runs: Path) -> design.Request:
@@ -94,11 +150,12 @@ def find_base(model: str, revision: str | None) -> ResolvedBase:
     return resolve_base(Base(name=model))
 
 
-def _grid(asked: Comparison, timing: Timing, request: design.Request, elapsed: float) -> design.Grid:
+def _grid(asked: Comparison, timing: Timing, request: design.Request, elapsed: float,
+          known: design.Effort | None) -> design.Grid:
     """The largest grid for what is left of the time."""
     overhead = timing.startup_seconds + REPORT_SECONDS
     spent = elapsed + overhead
-    grid = design.grid_for(asked.seconds - spent, timing.arms, timing.processes, request, spent)
+    grid = design.grid_for(asked.seconds - spent, timing.arms, timing.processes, request, spent, known)
     return replace(grid, seconds=grid.seconds + overhead)
 
 

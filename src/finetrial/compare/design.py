@@ -22,6 +22,7 @@ SIZE = "compare"
 LONGEST, ROUND = 512, 32  # tokens of a row: no longer than most documents, in steps of 32
 LARGEST_BATCH = 16
 BRACKET = 3  # learning rates: the best one has a neighbour on both sides
+MOST_SEEDS = 10  # as many of them are run as the time holds
 MARGIN = 0.02  # nats per token: a difference of 2 % in perplexity
 
 
@@ -83,6 +84,9 @@ class Grid:
     seconds: float  # forecast, of everything from now on
 
 
+LEAST = Grid(EFFORTS[-1], rates=2, seeds=3, steps=MIN_STEPS, seconds=0.0)
+
+
 def study_name(learn: str) -> str:
     """`compare-<file>`: names the folder of the run."""
     return f"compare-{as_name(PurePath(learn).name.partition('.')[0]) or 'data'}"
@@ -91,11 +95,6 @@ def study_name(learn: str) -> str:
 def as_name(text: str) -> str:
     """Letters, digits, `.`, `_` and `-` of a text, as names in a study are written; '' if nothing is left."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("._-")
-
-
-def timed_study(request: Request) -> Study:
-    """The study whose profiles are what is timed: the least of everything."""
-    return study_of(request, Grid(EFFORTS[-1], rates=2, seeds=3, steps=MIN_STEPS, seconds=0.0))
 
 
 def study_of(request: Request, grid: Grid) -> Study:
@@ -116,18 +115,20 @@ def study_of(request: Request, grid: Grid) -> Study:
         seeds=tuple(range(grid.seeds)), factors=("method", "rank", "targets", *held), limits=request.limits)
 
 
-def grid_for(seconds: float, timed: Mapping[str, Timed], processes: float, request: Request,
-             spent: float = 0.0) -> Grid:
+def grid_for(seconds: float, timed: Mapping[str, Timed], processes: float, request: Request, spent: float = 0.0,
+             known: Effort | None = None) -> Grid:
     """The grid for the seconds that are left: at the largest effort that leaves time for three learning rates.
 
     `processes`: how many runs go on at once; a fraction where the machine is busy. `spent`: seconds that are gone, for
-    the message. Raises UserError where even the least does not fit.
+    the message. `known`: the effort at which the arms were timed, if it is to be no larger; its profiles are there.
+    Raises UserError where even the least does not fit.
     """
     first = next(iter(timed))
     found: Grid | None = None
-    for effort in EFFORTS:
+    for effort in EFFORTS if known is None else EFFORTS[EFFORTS.index(known):]:
         speeds = {arm: _speed(one, effort, request) for arm, one in timed.items()}
-        profiles = sum(speed.start_seconds + _PROFILE_STEPS * speed.step_seconds for speed in speeds.values())
+        profiles = 0.0 if effort is known else sum(
+            speed.start_seconds + _PROFILE_STEPS * speed.step_seconds for speed in speeds.values())
         try:
             made = allocate(seconds - profiles, speeds, jobs=processes, epoch_steps=epoch_steps(request, effort),
                             controls=(first, first), spent=spent + profiles)

@@ -32,9 +32,9 @@ class Timing:
     startup_seconds: float
 
 
-def time_arms(request: design.Request, options: RunOptions) -> Timing:
-    """Profile every arm once with the smallest batch. Data that cannot be used is an outcome of every arm."""
-    study = design.timed_study(request)
+def time_arms(request: design.Request, options: RunOptions, grid: design.Grid = design.LEAST) -> Timing:
+    """Profile every arm once, as it is run in a grid. Data that cannot be used is an outcome of every arm."""
+    study = design.study_of(request, grid)
     plan = build(study)
     wanted = {stages[0] for stages in plan.profiles.values()}
     stages = [stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted]

@@ -15,8 +15,7 @@ from dataclasses import dataclass
 from finetrial.errors import UserError
 
 MIN_STEPS, EPOCH_STEPS, MOST_STEPS = 40, 200, 600
-STEP_GROWTH = 1.25
-SAFETY = 1.1  # of the forecast: a machine is rarely as quiet as while it was measured
+SAFETY = 1.05  # of the forecast: a machine is rarely as quiet as while it was measured
 
 
 @dataclass(frozen=True)
@@ -61,15 +60,19 @@ def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: float, epoch_
                         f"2 learning rates x 3 seeds x {MIN_STEPS} steps, takes about {minutes_text(least)}",
                         f"give more time (--within {math.ceil((least + spent) / 60)}min), fewer arms (--arms), or a "
                         "smaller model")
+    def most_steps(rates: int, seeds: int, wanted: int) -> int:
+        """As many steps as fit, up to `wanted`: the forecast grows evenly with them."""
+        start, a_step = forecast(rates, seeds, 0), forecast(rates, seeds, 1) - forecast(rates, seeds, 0)
+        return min(wanted, int((seconds - start) / a_step))
+
     one_epoch = max(MIN_STEPS, min(epoch_steps, EPOCH_STEPS))
     three_epochs = max(MIN_STEPS, min(3 * epoch_steps, MOST_STEPS))
     for rates, seeds, steps in ((3, 3, None), (3, 3, one_epoch), (3, 5, None), (3, 5, three_epochs), (5, 5, None),
                                 (5, 10, None)):
-        wanted = (max(rates, chosen[0]), max(seeds, chosen[1]), chosen[2] if steps is None else max(steps, chosen[2]))
-        while forecast(*wanted) > seconds and steps is not None and wanted[2] > chosen[2]:
-            wanted = (*wanted[:2], max(chosen[2], int(wanted[2] / STEP_GROWTH)))
-        if forecast(*wanted) <= seconds:
-            chosen = wanted
+        wanted = (max(rates, chosen[0]), max(seeds, chosen[1]))
+        fitting = most_steps(*wanted, max(steps or 0, chosen[2]))
+        if fitting >= chosen[2]:
+            chosen = (*wanted, fitting)
     return Allocation(*chosen, forecast(*chosen))
 
 
@@ -81,9 +84,19 @@ def seeds_within(seconds: float, seconds_per_seed: float, *, done: int, most: in
 
 
 def spread(centre: float, count: int) -> tuple[float, ...]:
-    """`count` learning rates around a centre, half a decade apart, written with two digits."""
+    """`count` learning rates around a centre, half a decade apart: 1, 3, 10, 30, ... around one that is such a number."""
     first = -(count - 1) // 2 if count % 2 else -(count // 2)
-    return tuple(float(f"{centre * 10 ** (0.5 * (first + place)):.2g}") for place in range(count))
+    digits = 1 if f"{centre:.1e}"[:3] in ("1.0", "3.0") else 2
+    return tuple(_half_decades(centre, first + place, digits) for place in range(count))
+
+
+def _half_decades(centre: float, places: int, digits: int) -> float:
+    """A rate so many half decades up: of whole decades exactly, of half ones with so many digits (3.16 as 3)."""
+    exponent = math.log10(centre) + 0.5 * places
+    if digits == 1:
+        whole, half = divmod(round(2 * exponent), 2)
+        return float(f"{3 if half else 1}e{whole}")
+    return float(f"{10 ** exponent:.2g}")
 
 
 def minutes_text(seconds: float) -> str:

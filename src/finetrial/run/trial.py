@@ -59,6 +59,7 @@ class RunOptions:
     log_level: str = "info"
     timeout_seconds: float | None = None  # for one stage
     within_seconds: float | None = None  # None = all seeds, however long they take
+    fits: bool = False  # whether it is known that the first seeds fit into that time
     accept: tuple[str, ...] = ()
     figures: bool = True
     on: str = "local"  # or "ray": a cluster
@@ -132,7 +133,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
         else:
             study = fit_seeds(study, options.within_seconds, run, lambda plan: recorded_in_store(plan, store, here),
                               jobs=place.jobs or place.places(), began=began, relative_to=relative_to,
-                              say=_say if options.view else None)
+                              say=_say if options.view else None, forecast=not options.fits)
             looks.decide(study.seeds)
         plan = build(study, resolved=Resolved(), relative_to=relative_to)
         with explained(folder):

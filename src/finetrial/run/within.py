@@ -26,31 +26,38 @@ Recorded = Callable[[Plan], Mapping[str, StageInput]]
 
 
 def fit_seeds(study: Study, seconds: float, run: Run, recorded: Recorded, *, jobs: int, began: float,
-              relative_to: Path | None, say: Callable[[str], None] | None = None) -> Study:
+              relative_to: Path | None, say: Callable[[str], None] | None = None, forecast: bool = True) -> Study:
     """The study with the seeds that fit. Computes the first of them.
 
     `seconds` count from `began`, by `time.monotonic()`. Raises UserError where the first cannot fit, as far as profiles
-    tell (of training and prediction, each arm once).
+    tell (of training and prediction, each arm once); without `forecast` nothing is forecast.
     """
     first = study.model_copy(update={"seeds": study.seeds[:FEWEST_SEEDS]})
     plan = build(first, relative_to=relative_to)
     profiled = {stages[0] for stages in plan.profiles.values()}
     run([stage for stage in plan.stages if stage.kind == "data" or stage.id in profiled])
-    least = forecast_study(first, plan, recorded=recorded(plan), relative_to=relative_to).time.seconds / jobs
-    gone = time.monotonic() - began
-    if gone + least > seconds:
-        needed = math.ceil((gone + SAFETY * least) / 60)
-        raise UserError(f"{len(first.seeds)} seeds, the fewest that give an interval, take at least {minutes_text(least)}, "
-                        f"and {minutes_text(max(0.0, seconds - gone))} of {minutes_text(seconds)} are left",
-                        f"give more time (--within {needed}min), a smaller size (--size demo), or fewer arms")
+    if forecast:
+        least = forecast_study(first, plan, recorded=recorded(plan), relative_to=relative_to).time.seconds / jobs
+        _refuse_too_short(least, seconds, time.monotonic() - began)
+    started = time.monotonic()
     result = run(plan.stages)
+    elapsed = time.monotonic() - started
     worked = sum(found.record.seconds for stage in _repeated(plan) if (found := result.found(stage)) is not None)
     gone = time.monotonic() - began
-    count = seeds_within(seconds - gone, worked / len(first.seeds) / jobs, done=len(first.seeds), most=len(study.seeds))
+    per_seed = max(worked / jobs, elapsed) / len(first.seeds)  # what was recorded before took no time now
+    count = seeds_within(seconds - gone, per_seed, done=len(first.seeds), most=len(study.seeds))
     if say is not None:
         say(f"{len(first.seeds)} seeds are done after {minutes_text(gone)}; {count} of {len(study.seeds)} fit into "
             f"{minutes_text(seconds)}")
     return study.model_copy(update={"seeds": study.seeds[:count]})
+
+
+def _refuse_too_short(least: float, seconds: float, gone: float) -> None:
+    if gone + least > seconds:
+        needed = math.ceil((gone + SAFETY * least) / 60)
+        raise UserError(f"{FEWEST_SEEDS} seeds, the fewest that give an interval, take at least {minutes_text(least)}, "
+                        f"and {minutes_text(max(0.0, seconds - gone))} of {minutes_text(seconds)} are left",
+                        f"give more time (--within {needed}min), a smaller size (--size demo), or fewer arms")
 
 
 def _repeated(plan: Plan) -> set[str]:

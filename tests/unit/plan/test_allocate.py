@@ -7,13 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetrial.errors import UserError
-from finetrial.plan.allocate import MIN_STEPS, Speed, allocate, seeds_within, spread
+from finetrial.plan.allocate import MIN_STEPS, SAFETY, Speed, allocate, seeds_within, spread
 
 QUICK = {"full": Speed(0.1, 2.0, 1.0), "lora": Speed(0.08, 2.0, 1.0)}
 
 
 def test_the_least_grid_comes_first_and_is_refused_below_it() -> None:
-    least = 1.1 * 3 * (2 * (7.0 + 6.2) + 2 * 7.0) / 2  # seeds x (rates x cells + controls), on two processes
+    least = SAFETY * 3 * (2 * (7.0 + 6.2) + 2 * 7.0) / 2  # seeds x (rates x cells + controls), on two processes
     grid = allocate(least, QUICK, jobs=2, epoch_steps=500, controls=("full", "full"))
     assert (grid.rates, grid.seeds, grid.steps) == (2, 3, MIN_STEPS)
     assert grid.seconds == pytest.approx(least)
@@ -39,14 +39,23 @@ def test_the_forecast_stays_within_the_time(seconds: float, jobs: int, epoch: in
     assert grid.seconds <= seconds and grid.steps >= MIN_STEPS and grid.seeds >= 3
 
 
+@pytest.mark.parametrize("seconds", [90, 120, 140, 170])
+def test_what_is_left_goes_into_steps(seconds: float) -> None:
+    grid = allocate(seconds, QUICK, jobs=2, epoch_steps=5000)
+    one_more = SAFETY * grid.seeds * grid.rates * sum(speed.cell(grid.steps + 1) for speed in QUICK.values()) / 2
+    assert grid.steps < 200 and one_more > seconds
+
+
 def test_rates_are_half_a_decade_apart() -> None:
-    assert spread(3e-4, 3) == (9.5e-05, 3e-4, 9.5e-4)
-    assert spread(3e-3, 2) == (9.5e-4, 3e-3)
+    assert spread(3e-4, 3) == (1e-4, 3e-4, 1e-3)
+    assert spread(3e-3, 2) == (1e-3, 3e-3)
+    assert spread(1e-5, 5) == (1e-6, 3e-6, 1e-5, 3e-5, 1e-4)
+    assert spread(2e-4, 3) == (6.3e-5, 2e-4, 6.3e-4)
     assert len(spread(1e-3, 5)) == 5 and spread(1e-3, 5)[2] == 1e-3
 
 
 def test_seeds_fit_into_the_time_that_is_left() -> None:
     assert seeds_within(1000, 100, done=3, most=10) == 10
-    assert seeds_within(230, 100, done=3, most=10) == 5  # a tenth is kept back
+    assert seeds_within(230, 100, done=3, most=10) == 5  # a little is kept back
     assert seeds_within(-5, 100, done=3, most=10) == 3
     assert seeds_within(1, 0.0, done=3, most=10) == 10  # everything was recorded
