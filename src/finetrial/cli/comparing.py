@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetrial.cli.output import say, say_line, warn
-from finetrial.cli.quantities import BYTES, quantity, read_seconds
+from finetrial.cli.quantities import BYTES, quantity, read_seconds, unit_text
 from finetrial.errors import UserError
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ def read_limits(asked: Asked) -> Limits:
     if asked.max_memory is not None:
         number, unit = quantity(asked.max_memory, "--max-memory", "a size such as 16GB")
         if unit not in BYTES:
-            raise UserError(f"--max-memory {asked.max_memory!r}: unknown unit {unit!r}",
+            raise UserError(f"--max-memory {asked.max_memory!r}: {unit_text(unit)}",
                             f"expected one of {', '.join(BYTES)}")
         found["max_memory_bytes"] = int(number * BYTES[unit])
     for option, text, name in (("--max-forgetting", asked.max_forgetting, "max_forgetting"),

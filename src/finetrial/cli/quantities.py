@@ -15,7 +15,7 @@ def read_seconds(text: str) -> float:
     """`30min` -> 1800. Raises UserError for what is no time."""
     number, unit = quantity(text, "--within", "a time such as 30min, 2h or 90s")
     if unit not in SECONDS:
-        raise UserError(f"--within {text!r}: unknown unit {unit!r}", "expected a time such as 30min, 2h or 90s")
+        raise UserError(f"--within {text!r}: {unit_text(unit)}", "expected a time such as 30min, 2h or 90s")
     return number * SECONDS[unit]
 
 
@@ -25,6 +25,11 @@ def read_bytes(text: str, option: str) -> int:
     if unit not in BYTES or not number:
         raise UserError(f"{option} {text!r} is no size", "expected a size such as 16GB or 900MB")
     return int(number * BYTES[unit])
+
+
+def unit_text(unit: str) -> str:
+    """What is wrong with a unit that is none of those expected."""
+    return f"unknown unit {unit!r}" if unit else "a number without a unit"
 
 
 def quantity(text: str, option: str, expected: str) -> tuple[float, str]:

@@ -43,9 +43,10 @@ def parse_arms(text: str) -> dict[str, Way]:
         except ValueError as error:
             raise UserError(f"--arms: {written!r}: {error}", f"for example --arms {DEFAULT}") from error
         name = _name(written)
-        if name in ways:
+        way = Way(method, quantization)
+        if way in ways.values():
             raise UserError(f"--arms: {written!r} is given twice", f"for example --arms {DEFAULT}")
-        ways[name] = Way(method, quantization)
+        ways[name] = way
     if len(ways) < 2:
         raise UserError(f"--arms {text!r} names {len(ways)} arm; a comparison needs at least two",
                         f"for example --arms {DEFAULT}")

@@ -13,8 +13,8 @@ from finetrial import __version__
 from finetrial.compare import arms, design
 from finetrial.compare.inspect import apart, inspect
 from finetrial.compare.timing import Timing, time_arms
-from finetrial.errors import UserError
-from finetrial.plan.bases import ResolvedBase, resolve_base
+from finetrial.errors import UserError, unknown
+from finetrial.plan.bases import ResolvedBase, bundled_names, resolve_base
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.power import Forecast, forecast_power
 from finetrial.run.collect import collect
@@ -143,10 +143,16 @@ def find_base(model: str, revision: str | None) -> ResolvedBase:
     """A model folder, a bundled base, or a hub repository."""
     folder = Path(model).expanduser()
     if folder.is_dir():
+        if revision is not None:
+            raise UserError(f"--revision {revision!r}: {model} is a folder of this machine and has no revisions",
+                            "leave --revision out")
         folder = folder.resolve()
         return resolve_base(Base(name=design.as_name(folder.name) or "model", source=str(folder)))
     if "/" in model or revision is not None:
         return resolve_base(Base(name=model.rpartition("/")[2], source=model, revision=revision))
+    if model not in bundled_names():
+        raise UserError(unknown("model", model, bundled_names()),
+                        "--model takes a folder, or a repository of the hub with its owner: openai-community/gpt2")
     return resolve_base(Base(name=model))
 
 

@@ -114,6 +114,8 @@ def _explain(detail: ErrorDetails) -> str:
     if detail["type"] == "extra_forbidden":
         valid = _fields_at(detail["loc"][:-1])
         return f"{path}: " + unknown("key", str(detail["loc"][-1]), valid)
+    if detail["type"] == "model_type":
+        return f"{path}: {detail['input']!r} is a plain value; expected keys: {', '.join(_fields_at(detail['loc']))}"
     if detail["type"] == "missing":
         return f"{path}: missing, and needed"
     message = detail["msg"].removeprefix("Value error, ")

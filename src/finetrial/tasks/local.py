@@ -25,6 +25,7 @@ from finetrial.tasks.sources.wheels import cache_root
 from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "val", "train")
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
@@ -66,8 +67,11 @@ class LocalTask(Task):
         found = {split: named_files(name) for split, name in (named or {None: str(self.path)}).items()}
         for path in (path for of_split in found.values() for path in of_split):
             if not path.is_file():
-                reason = "is a folder" if path.is_dir() else "does not exist"
-                raise DataError(f"data file {path} {reason}", f"paths are relative to {Path.cwd()}")
+                if path.is_dir():
+                    inside = sorted(str(file) for file in path.iterdir() if file.suffix in SUFFIXES)
+                    raise DataError(f"data file {path} is a folder", f"name the files: {','.join(inside[:2])}" if inside else
+                                    f"name a file; none of its is one of {', '.join(SUFFIXES)}")
+                raise DataError(f"data file {path} does not exist", f"paths are relative to {Path.cwd()}")
         return found
 
     def source_digest(self) -> str:

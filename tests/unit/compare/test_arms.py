@@ -85,3 +85,23 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
             task_for(str(tmp_path / name))
     with pytest.raises(DataError, match="does not exist"):
         task_for(str(tmp_path / "none.txt"))
+
+
+def test_the_same_way_written_twice_is_one() -> None:
+    with pytest.raises(UserError, match="'lora:r=8' is given twice"):
+        parse_arms("full,lora:rank=8,lora:r=8")
+
+
+def test_a_model_that_is_none() -> None:
+    from finetrial.compare.compare import find_base
+
+    with pytest.raises(UserError, match="unknown model 'gpt2'") as caught:
+        find_base("gpt2", None)
+    assert "openai-community/gpt2" in caught.value.mend
+
+
+def test_a_folder_has_no_revision(tmp_path: Path) -> None:
+    from finetrial.compare.compare import find_base
+
+    with pytest.raises(UserError, match="--revision 'main'"):
+        find_base(str(tmp_path), "main")

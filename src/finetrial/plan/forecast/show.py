@@ -99,7 +99,7 @@ def _peak(found: Resources, need: Need | None) -> str:
 
 def _time(time: Time) -> str:
     if not time.source:
-        return f"{UNKNOWN}: no profile of these arms is recorded; --rate states what matrix products reach" \
+        return f"{UNKNOWN}: these arms have not been timed here; finetrial profile STUDY times them, or --rate says what matrix products reach" \
             if time.unknown else "nothing is left to do"
     more = f", and {_joined(time.unknown)} stages of unknown time" if time.unknown else ""
     return f"at most {duration(time.seconds)} one stage at a time, by {time.source}{more}"
