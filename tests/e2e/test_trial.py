@@ -14,7 +14,9 @@ import yaml
 from tiny_study import tiny_content
 
 from finetrial.errors import UserError
+from finetrial.plan.build import build
 from finetrial.records.results import Results
+from finetrial.run.additions import additions
 from finetrial.run.trial import RunOptions, Trial, rebuild, run_study
 from finetrial.spec.io import parse_study, read_study
 
@@ -111,6 +113,29 @@ def test_within_a_time_the_seeds_that_fit_are_run(folder: Path, undisturbed: Tri
     monkeypatch.setattr("finetrial.run.within.seeds_within", lambda *_, **more: pytest.fail("it was decided before"))
     again = within(folder, 600.0, said, monkeypatch)
     assert again.study.seeds == trial.study.seeds and again.results.look == trial.results.look
+
+
+def test_another_seed_trains_its_own_cells_only(folder: Path, undisturbed: Trial) -> None:
+    def with_seeds(*seeds: int) -> Trial:
+        content = {**tiny_content(folder), "name": "more", "seeds": list(seeds)}
+        return run_study(parse_study(content, "study.yaml"), RunOptions(runs=folder / "undisturbed", view=False, figures=False),
+                         relative_to=folder, command="finetrial run study.yaml")
+
+    three = with_seeds(0, 1, 2)
+    assert sum(three.trained.values()) == 0  # recorded by another study of the same cells
+    four = with_seeds(0, 1, 2, 7)
+    assert set(four.trained) == {7} and four.trained[7] == sum(cell.key.seed == 0 for cell in planned_cells(four))
+    first = next(iter(additions(three.results, four)))
+    assert first == f"seeds added: 7; phases trained now: {four.trained[7]} of these, 0 of the 3 earlier seeds"
+    row = four.results.tuning[0]
+    other = next(rate for rate in row.learning_rates if rate != row.chosen)
+    before = three.results.model_copy(update={"tuning": (row.model_copy(update={"chosen": other}), *four.results.tuning[1:])})
+    assert list(additions(before, four))[1:] == [
+        f"  moved: {row.arm}, phase {row.phase}, seed {row.seed}: {other:g} -> {row.chosen:g}"]
+
+
+def planned_cells(trial: Trial) -> list[Any]:
+    return [cell for cell in build(trial.study, relative_to=trial.folder.parents[1]).cells if cell.role != "base"]
 
 
 def test_a_report_is_made_again_from_the_store(undisturbed: Trial) -> None:

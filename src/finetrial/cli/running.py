@@ -41,14 +41,19 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, 
     if allow_unsandboxed:
         _warn_of_missing_layers()
 
-    from finetrial.run.trial import RunOptions, run_study
+    from finetrial.run.additions import additions, earlier_results
+    from finetrial.run.trial import RunOptions, run_folder, run_study
 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
                          timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
                          allow_unsandboxed=allow_unsandboxed, within_seconds=within_seconds, stack=stack,
                          processes=processes, on=on, address=address,
                          memory_bytes=read_bytes(memory, "--memory") if memory is not None else None)
-    _say_ending(run_study(found.study, options, relative_to=found.relative_to, command=command), trackers)
+    before = earlier_results(run_folder(found.study, runs)) if more_seeds is not None else None
+    trial = run_study(found.study, options, relative_to=found.relative_to, command=command)
+    for line in additions(before, trial) if before is not None else ():
+        say_line(line)
+    _say_ending(trial, trackers)
 
 
 def _warn_of_missing_layers() -> None:

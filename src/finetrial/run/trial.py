@@ -10,8 +10,9 @@ import json
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ class Trial:
     study: Study
     results: Results
     corrupt: tuple[str, ...] = ()  # store entries that were found damaged and computed again
+    trained: Mapping[int | None, int] = field(default_factory=dict)  # phases that were trained now, not found: by seed
 
 
 def run_folder(study: Study, runs: Path) -> Path:
@@ -142,7 +144,8 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     if result.complete:
         store.drop_cache()
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
-    return replace(trial, corrupt=result.corrupt)
+    trained = Counter(cell.key.seed for cell in plan.cells for phase in cell.phases if phase.train in result.computed)
+    return replace(trial, corrupt=result.corrupt, trained=trained)
 
 
 def _say(line: str) -> None:

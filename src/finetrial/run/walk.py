@@ -92,6 +92,11 @@ class ExecutionResult:
         return self.states[stage_id].found
 
     @property
+    def computed(self) -> frozenset[str]:
+        """The stages that were computed now, not found."""
+        return frozenset(name for name, state in self.states.items() if state.state is State.DONE)
+
+    @property
     def complete(self) -> bool:
         """True if another run would find nothing to do."""
         return all(state.settled and state.final for state in self.states.values())
