@@ -46,7 +46,9 @@ def short_answers(shown: View) -> Iterable[RenderableType]:
         yield Text(shown.summary)
     for card in shown.cards:
         yield from _card(card)
-    yield from (Text(text, style="yellow") for text in shown.alerts)
+    for text in shown.alerts:
+        yield Text()
+        yield Text(text, style="yellow")
     yield Text()
     yield Text.assemble(("Recommendation  ", "bold"), shown.recommendation)
 

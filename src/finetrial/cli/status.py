@@ -16,6 +16,7 @@ from finetrial.cli.running import REPORT_FILE, find_run, run_folders
 from finetrial.run.status import read_status
 
 RUNNING_SHOWN = 8
+NAME_WIDTH = 40  # of a run, at most before it is folded
 
 
 def status_command(name: str | None, runs: Path) -> None:
@@ -29,13 +30,16 @@ def status_command(name: str | None, runs: Path) -> None:
         say(f"no runs below {runs}; start one: finetrial run perplexity --size demo")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("Run", overflow="fold")
-    table.add_column("State")
-    table.add_column("Stages", justify="right")
-    table.add_column("Failed", justify="right")
-    table.add_column("Left")
-    for folder in folders:
-        table.add_row(folder.name, *line(read_status(folder)))
+    table.add_column("Run", overflow="fold", min_width=min(NAME_WIDTH, max(len(folder.name) for folder in folders)))
+    table.add_column("State", no_wrap=True)
+    table.add_column("Stages", justify="right", no_wrap=True)
+    rows = [(folder.name, *line(read_status(folder))) for folder in folders]
+    any_failed = any(failed for _, _, _, failed, _ in rows)
+    if any_failed:
+        table.add_column("Failed", justify="right")
+    table.add_column("Left", overflow="fold")
+    for run, state, stages, failed, left in rows:
+        table.add_row(run, state, stages, *([failed] if any_failed else []), left)
     say(table)
 
 

@@ -38,7 +38,8 @@ class BelowFloor(Rule):
                     missed = _missed(trial, base.name, path, task, floors)
                     if missed is not None:
                         arm, floor, estimate = missed
-                        yield Found("warning", f"{task}: no arm is shown to beat {names[floor]}; the best, {trial.label(arm)}, "
+                        where = f"{task}, {path.name}" if len(study.paths) > 1 else task
+                        yield Found("warning", f"{where}: no arm is shown to beat {names[floor]}; the best, {trial.label(arm)}, "
                                                f"is {_distance(estimate)}: train longer, on more rows or a stronger "
                                                "base before choosing between the arms", f"tasks.{task}")
 
