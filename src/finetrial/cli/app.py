@@ -67,7 +67,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
         as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None,
-        timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = 1,
+        timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = "auto",
         processes: Processes = 1,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         track: Track = None, on: OnOption = On.LOCAL, address: Address = None, memory: PhaseMemory = None) -> None:

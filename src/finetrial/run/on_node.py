@@ -24,7 +24,7 @@ from finetrial.records.record import Environment
 from finetrial.run.job import Job
 from finetrial.run.lease import LEASE_FILE, holds
 from finetrial.run.local import LocalPool
-from finetrial.run.machine import child_environment
+from finetrial.run.machine import child_environment, free_accelerator_bytes
 from finetrial.run.messages import Message
 from finetrial.run.provenance import environment
 
@@ -39,6 +39,7 @@ class Node:
     host: str
     version: str  # of finetrial
     environment: Environment
+    free_bytes: int | None = None  # of its GPU
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def describe(device: str) -> Node:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"{platform.node()} cannot compute on {device}: {lines[-1]}",
                         f"run finetrial doctor on {platform.node()}", code="cluster")
-    return Node(platform.node(), __version__, Environment.model_validate_json(done.stdout.splitlines()[-1]))
+    return Node(platform.node(), __version__, Environment.model_validate_json(done.stdout.splitlines()[-1]),
+                free_accelerator_bytes(device))
 
 
 def run_phase(line: str, token: str, version: str) -> Iterator[list[Message]]:

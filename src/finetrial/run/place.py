@@ -13,6 +13,7 @@ from finetrial.errors import UserError, unknown
 from finetrial.records.record import Environment
 from finetrial.run.executor import OpenExecutor
 from finetrial.run.local import on_this_machine, usable_cores
+from finetrial.run.machine import free_accelerator_bytes
 from finetrial.run.provenance import environment
 from finetrial.run.store import Store
 
@@ -32,6 +33,7 @@ class Place:
     executor: OpenExecutor
     jobs: int | None  # phases at once; None = as many as there are places
     places: Callable[[], int]  # how many that is now
+    free_bytes: int | None = None  # of the GPU that phases run on; None where that is unknown, or there is none
 
 
 @contextlib.contextmanager
@@ -45,7 +47,8 @@ def open_place(options: RunOptions, say: Callable[[str], None] | None = None) ->
             raise UserError("an address and a memory to reserve are for a cluster", "add --on ray")
         device = resolve_device(options.device)
         yield Place(device, environment(device), Store(options.store_folder(), trusting=True), on_this_machine,
-                    options.jobs or default_jobs(device, options.processes), lambda: default_jobs(device, options.processes))
+                    options.jobs or default_jobs(device, options.processes), lambda: default_jobs(device, options.processes),
+                    free_accelerator_bytes(device))
         return
     from finetrial.run.lease import Lease
     from finetrial.run.on_ray import Cluster, RayPool
@@ -53,8 +56,9 @@ def open_place(options: RunOptions, say: Callable[[str], None] | None = None) ->
     store = Store(options.store_folder(), trusting=True, cluster=True)
     with (Lease(store.root) as lease,  # given back last
           Cluster(options.address, options.device, options.memory_bytes, options.processes) as cluster):
-        here = cluster.describe(say).environment
-        yield Place(cluster.device, here, store, lambda _: RayPool(cluster, lease), options.jobs, cluster.room)
+        node = cluster.describe(say)
+        yield Place(cluster.device, node.environment, store, lambda _: RayPool(cluster, lease), options.jobs, cluster.room,
+                    node.free_bytes)
 
 
 def resolve_device(wanted: str) -> str:

@@ -34,6 +34,7 @@ from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.ranks import check_processes
+from finetrial.run.stacks import automatic
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
@@ -53,7 +54,7 @@ class RunOptions:
     runs: Path = Path("runs")
     store: Path | None = None  # None = <runs>/.store
     device: str = "auto"
-    stack: int = 1  # LoRA cells trained in one pass over their base, at most
+    stack: int | None = None  # LoRA cells trained in one pass over their base, at most; None = as many as pay
     processes: int = 1  # that compute a training phase together, each on a core or a GPU of its own
     jobs: int | None = None  # None = as many phases as there are cores (CPU) for, one (accelerator)
     log_level: str = "info"
@@ -106,14 +107,16 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     refuse((*audit(study), *audit_plan(study, plan)))
     check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
-    check_processes(options.processes, plan.stages, place.device, stack=options.stack, local=options.on == "local")
+    check_processes(options.processes, plan.stages, place.device, stack=options.stack or 1, local=options.on == "local")
     folder = run_folder(study, options.runs)
     with explained(folder):
         _write_run_files(folder, study, plan, options, place, relative_to, command)
 
+    stack = options.stack or (1 if options.processes > 1 else automatic(place.device, place.free_bytes))
+
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
-                       timeout_seconds=options.timeout_seconds, stack=options.stack, jobs=place.jobs,
+                       timeout_seconds=options.timeout_seconds, stack=stack, jobs=place.jobs,
                        processes=options.processes, executor=place.executor, log_level=options.log_level,
                        listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])

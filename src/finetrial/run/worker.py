@@ -155,7 +155,8 @@ def _recorded_together(job: Job, mine: Sequence[tuple[Order, Claim, StageContext
         if is_full(error):
             raise store_error(error, job.store) from error
         for order, *_ in mine:
-            _teller(send, job, order)({"type": "alone", "reason": one_line(error)})
+            _teller(send, job, order)({"type": "alone", "reason": one_line(error), "cells": len(mine),
+                                       "memory": is_out_of_memory(error)})
         return set()
     fine, share = set(), (time.monotonic() - clock) / len(mine)
     for (order, claim, context), result in zip(mine, results, strict=True):
