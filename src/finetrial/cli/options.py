@@ -68,8 +68,8 @@ PlannedDevice = Annotated[str, typer.Option("--device", metavar="DEVICE|SIZE", h
 Rate = Annotated[str | None, typer.Option(metavar="FLOPS", help="What matrix products reach on the device, such as "
                                           "20TFLOPS, to forecast the time by.")]
 Runs = Annotated[Path, typer.Option(metavar="DIR", help="Where the runs' folders lie.")]
-Store = Annotated[Path | None, typer.Option(metavar="DIR", help="Where finished stages are kept; .store in the runs' "
-                                            "folder unless given.")]
+Store = Annotated[str | None, typer.Option(metavar="DIR|URL", help="Where finished stages are kept, a folder or an object "
+                                           "store (s3://bucket/prefix); .store in the runs' folder unless given.")]
 Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Phases computed at once; one a core, or one on a "
                                           "GPU, unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.html"
 
 
-def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str, jobs: int | None,
+def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, device: str, jobs: int | None,
                 log_level: str, timeout_minutes: float | None, command: str, more_seeds: int | None = None,
                 allow_unsandboxed: bool = False, within: str | None = None, track: str | None = None,
                 stack: str = "auto", processes: int = 1, on: str = "local", address: str | None = None,
@@ -90,7 +90,7 @@ def _trackers(track: str | None) -> tuple[str, ...]:
     return check_trackers([name.strip() for name in track.split(",") if name.strip()])
 
 
-def profile_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str) -> None:
+def profile_command(name: str, changes: Changes, *, runs: Path, store: str | None, device: str) -> None:
     """Measure every arm of a study, and print what was measured."""
     from rich.table import Table
 

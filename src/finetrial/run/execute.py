@@ -63,7 +63,7 @@ def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: 
     files = tuple(Path(plugin).resolve() for plugin in plugins)
     for file in files:
         catalog.add_file(file)
-    circumstances = Job(number=0, orders=(), store=store.root.resolve(), cluster=store.cluster, logs=(run_folder / "logs").resolve(),
+    circumstances = Job(number=0, orders=(), store=store.location, cluster=store.cluster, logs=(run_folder / "logs").resolve(),
                         environment=environment, device=device, since=utc_now(), timeout_seconds=timeout_seconds,
                         plugins=files, preload=default_preload() if preload is None else tuple(preload),
                         log_level=log_level, allow_unsandboxed=allow_unsandboxed, processes=processes)

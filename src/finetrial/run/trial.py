@@ -34,6 +34,8 @@ from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.ranks import check_processes
+from finetrial.run.remote import as_folder, located
+from finetrial.run.remote_store import open_store
 from finetrial.run.stacks import automatic
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
@@ -52,7 +54,7 @@ class RunOptions:
     """How a study is run. Nothing here changes a result but `device`, which is part of the environment class."""
 
     runs: Path = Path("runs")
-    store: Path | None = None  # None = <runs>/.store
+    store: Path | str | None = None  # a folder, or a URL; None = <runs>/.store
     device: str = "auto"
     stack: int | None = None  # LoRA cells trained in one pass over their base, at most; None = as many as pay
     processes: int = 1  # that compute a training phase together, each on a core or a GPU of its own
@@ -69,9 +71,13 @@ class RunOptions:
     view: bool = True  # show progress on standard error
     allow_unsandboxed: bool = False  # run generated code even where layers of the sandbox are missing
 
+    def store_location(self) -> Path | str:
+        """Where the stage store lies: a folder, or a URL."""
+        return located(self.store, self.runs)
+
     def store_folder(self) -> Path:
-        """Where the stage store lies."""
-        return self.store if self.store is not None else self.runs / ".store"
+        """The same where only a folder will do. Raises UserError for a URL."""
+        return as_folder(self.store_location())
 
 
 @dataclass(frozen=True)
@@ -158,7 +164,7 @@ def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions
     folder.mkdir(parents=True, exist_ok=True)
     write_study(study, folder / STUDY_FILE)
     _write_json(folder / PLAN_FILE, plan.describe())
-    how = {"device": place.device, "store": str(options.store_folder().resolve()), "command": command,
+    how = {"device": place.device, "store": place.store.location, "command": command,
            "relative_to": str(relative_to.resolve()) if relative_to else None,
            **({"environment": place.environment.model_dump(mode="json")} if place.store.cluster else {})}
     _write_json(folder / RUN_FILE, {**how, **Looks(folder / RUN_FILE, study).as_json()})
@@ -174,7 +180,7 @@ def rebuild(folder: Path, *, figures: bool = True) -> Trial:
     study = read_study(folder / STUDY_FILE, relative_to)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     here = Environment(**how["environment"]) if "environment" in how else environment(how["device"])  # of a cluster's nodes
-    lookup = lookup_in_store(plan, Store(Path(how["store"]), trusting=True), here)
+    lookup = lookup_in_store(plan, open_store(how["store"], trusting=True), here)
     return finish(study, plan, lookup, folder, here, how["command"], figures=figures, again=True)
 
 
