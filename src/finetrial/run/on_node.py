@@ -95,20 +95,27 @@ def _computed(job: Job) -> Iterator[list[Message]]:
 
 
 def _with_logs(job: Job) -> Iterator[list[Message]]:
-    """The same where the run's folder is not to be seen from here: the logs are kept beside, and told before the exit."""
-    for order in job.orders:
-        job.log_file(order.stage_id).unlink(missing_ok=True)
+    """The same where the run's folder is not to be seen from here: logs are kept beside, and told before what ends a stage."""
+    paths = [job.log_file(order.stage_id) for order in job.orders]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    told = dict.fromkeys(paths, 0)
     for messages in _computed(job):
-        if any(message["type"] == "exit" for message in messages):
-            yield [{"type": "log", "job": job.number, "name": path.name, "text": _end_of(path)}
-                   for order in job.orders if (path := job.log_file(order.stage_id)).is_file()]
+        if any(message["type"] not in ("started", "progress") for message in messages):
+            yield [{"type": "log", "job": job.number, "name": path.name, "text": text} for path in paths if (text := _news(path, told))]
         yield messages
 
 
-def _end_of(path: Path) -> str:
+def _news(path: Path, told: dict[Path, int]) -> str:
+    """What a log has that was not told; of very much the end."""
+    if not path.is_file():
+        return ""
     with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - LOG_BYTES))
-        return file.read().decode("utf-8", errors="replace")
+        size = path.stat().st_size
+        file.seek(max(told[path], size - LOG_BYTES))
+        text = file.read()
+        told[path] = file.tell()
+    return text.decode("utf-8", errors="replace")
 
 
 def _said(pool: LocalPool) -> Iterator[list[Message]]:
