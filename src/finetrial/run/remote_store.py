@@ -8,13 +8,12 @@ locks in the folder of copies.
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import os
 import shutil
 import uuid
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
@@ -24,7 +23,7 @@ from finetrial.records.record import RECORD_SCHEMA, Environment, Outcome, Record
 from finetrial.run.claim import RECORD, Claim
 from finetrial.run.disk import explained, replace_folder
 from finetrial.run.lease import LeasePlace
-from finetrial.run.locks import try_lock
+from finetrial.run.locks import waited_lock
 from finetrial.run.node_cache import NodeCache, cache_folder
 from finetrial.run.remote import (
     OBJECTS,
@@ -108,6 +107,9 @@ class RemoteStore(Store):
         if (record.schema_version, record.key, record.environment) != (RECORD_SCHEMA, key, environment):
             self._noted(name, "it is of another version, key or environment")
             return None
+        if any(PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts for file in record.files):
+            self._noted(name, "it names files outside its folder")
+            return None
         if known is not None and (gone := [file for file, digest in record.files.items() if object_name(digest) not in known]):
             self._noted(name, f"{gone[0]} is missing")
             return None
@@ -158,15 +160,20 @@ class RemoteStore(Store):
         place = self._folder(record.kind, record.key, record.environment)
         with explained(self.root):
             self._cache.use(place)
-            local = super().lookup(record.kind, record.key, record.environment)
-            if local is not None and local.record == record:
+            if self._has(record):
                 return place
             for name in OWN_FOLDERS:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
-            with try_lock(self.root / "locks" / place.name) or contextlib.nullcontext():  # or somebody else brings it, too
-                self._bring_files(record, place)
+            with waited_lock(self.root / "locks" / place.name):
+                if not self._has(record):  # another process may just have brought it
+                    self._bring_files(record, place)
         self._cache.shrink()
         return place
+
+    def _has(self, record: Record) -> bool:
+        """Whether this machine has a copy of the entry, and it is sound."""
+        local = super().lookup(record.kind, record.key, record.environment)
+        return local is not None and local.record == record
 
     def _bring_files(self, record: Record, place: Path) -> None:
         folder = self.root / "tmp" / f"{place.name}.brought.{os.getpid()}.{uuid.uuid4().hex}"

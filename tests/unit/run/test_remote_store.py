@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from typing import ClassVar
 
 import fsspec
@@ -140,6 +141,20 @@ def test_a_record_that_cannot_be_read_counts_as_absent(url, make_record, environ
     fsspec.filesystem("objects").pipe_file(path, Objects.store[path].getvalue()[:50])
     store = RemoteStore(url)
     assert store.lookup("toy", KEY, environment) is None and "it cannot be read" in store.corrupt[0]
+    for files, why in (({"../x": "0"}, "files outside"), ({"/x": "0"}, "files outside")):
+        fsspec.filesystem("objects").pipe_file(path, make_record(files=files).model_dump_json().encode())
+        assert store.lookup("toy", KEY, environment) is None and why in store.corrupt[-1]
+
+
+def test_two_processes_bring_an_entry_once(url, elsewhere, make_record, environment):
+    write(RemoteStore(url), make_record)
+    stores = [elsewhere(1), elsewhere(1)]
+    threads = [threading.Thread(target=lambda store=store: store.lookup("toy", KEY, environment).folder) for store in stores]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(Objects.downloads) == 2  # the files of the entry
 
 
 def test_what_is_recorded_after_we_looked_is_found_when_asked_again(url, elsewhere, make_record, environment):
@@ -223,7 +238,6 @@ def test_a_checkpoint_is_there_for_another_machine_until_the_record_is(url, else
 
 
 def wait_until(true):
-    import threading
     import time
 
     deadline, pause = time.monotonic() + 20, threading.Event()
