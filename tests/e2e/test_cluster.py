@@ -160,7 +160,10 @@ def finetrial(*arguments):
 
 def test_a_store_that_is_no_folder(nodes, folder, monkeypatch):
     """Nodes are killed meanwhile; another machine then finds all of it, and can report, plan and free."""
-    monkeypatch.setitem(ENVIRONMENT, FOLDER, str(folder / "copies"))  # of nodes: those that are there were started without
+    monkeypatch.setenv(FOLDER, str(folder / "nodes"))  # of those that are added now
+    monkeypatch.setitem(ENVIRONMENT, FOLDER, str(folder / "driver"))
+    while nodes.alive:
+        nodes.kill()
     url, objects = f"file://{folder / 'bucket'}", folder / "bucket"
     for _ in range(2):
         nodes.add()
