@@ -17,6 +17,7 @@ import yaml
 from tiny_study import tiny_content
 
 from finetrial.run.lease import LEASE_FILE
+from finetrial.run.node_cache import FOLDER
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("ray") is None,
                                                    reason="ray is not installed: pip install 'finetrial[ray]'")]
@@ -148,3 +149,39 @@ def alive(process):
     with contextlib.suppress(psutil.NoSuchProcess):
         return process.status() != psutil.STATUS_ZOMBIE
     return False
+
+
+def finetrial(*arguments):
+    done = subprocess.run([sys.executable, "-m", "finetrial.cli", *map(str, arguments)], env=ENVIRONMENT, capture_output=True, text=True,
+                          check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout
+
+
+def test_a_store_that_is_no_folder(nodes, folder, monkeypatch):
+    """Nodes are killed meanwhile; another machine then finds all of it, and can report, plan and free."""
+    monkeypatch.setenv(FOLDER, str(folder / "nodes"))  # of those that are added now
+    monkeypatch.setitem(ENVIRONMENT, FOLDER, str(folder / "driver"))
+    while nodes.alive:
+        nodes.kill()
+    url, objects = f"file://{folder / 'bucket'}", folder / "bucket"
+    for _ in range(2):
+        nodes.add()
+    run = start(folder, "remote", "--on", "ray", "--address", nodes.address, "--store", url)
+    wait_for(run, lambda: len(list(objects.glob("records/*/??/*.json"))) >= 6)
+    nodes.kill()
+    kept = {path: path.stat().st_mtime_ns for path in objects.glob("records/*/??/*.json")}
+    ended(run)
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept, "a recorded stage was computed again"
+    ended(start(folder, "plain", "--jobs", "1"))
+    scores = [json.loads((folder / runs / "tiny-custom-small" / "results.json").read_text())["scores"] for runs in ("remote", "plain")]
+    assert scores[0] == scores[1] and not (objects / LEASE_FILE).exists()
+    monkeypatch.setitem(ENVIRONMENT, FOLDER, str(folder / "another machine"))
+    results = folder / "remote" / "tiny-custom-small" / "results.json"
+    before = json.loads(results.read_text())["scores"]
+    finetrial("report", "tiny-custom-small", "--runs", folder / "remote")
+    assert json.loads(results.read_text())["scores"] == before
+    assert list(folder.glob("another machine/*/predict/*/*/predictions.parquet"))
+    assert "nothing is left to do" in finetrial("plan", folder / "study.yaml", "--runs", folder / "remote", "--store", url, "--device", "cpu")
+    assert "nothing to free" in finetrial("gc", "--runs", folder / "remote", "--store", url)
+    assert "--yes" in finetrial("gc", "--runs", folder / "plain", "--store", url)

@@ -67,7 +67,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
         as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None,
-        timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = 1,
+        timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = "auto",
         processes: Processes = 1,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         track: Track = None, on: OnOption = On.LOCAL, address: Address = None, memory: PhaseMemory = None) -> None:
@@ -96,10 +96,11 @@ def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, s
     threats to validity, and the differences that the run could find, as far as the noise is known."""
     from finetrial.cli.planning import plan_command
     from finetrial.cli.study import Changes
+    from finetrial.run.remote import located
 
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
                       tuple(accept_threat or ()), as_published)
-    plan_command(name, changes, store=store or runs / ".store", device=device, as_json=json,
+    plan_command(name, changes, store=located(store, runs), device=device, as_json=json,
                  expect_sd=expect_sd, rate=rate)
 
 
@@ -240,7 +241,7 @@ def gc(runs: Runs = Path("runs"), store: Store = None,
     Entries of the store that the runs' studies do not name; only said, unless --yes is given."""
     from finetrial.cli.using import gc_command
 
-    gc_command(runs, store or runs / ".store", yes)
+    gc_command(runs, store, yes)
 
 
 @app.command()

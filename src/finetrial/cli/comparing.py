@@ -31,7 +31,7 @@ class Asked:
     keep_columns: str | None = None
 
 
-def compare_command(asked: Asked, *, runs: Path, store: Path | None, device: str, jobs: int | None,
+def compare_command(asked: Asked, *, runs: Path, store: str | None, device: str, jobs: int | None,
                     accept: tuple[str, ...] = (), command: str) -> None:
     """Run the comparison; print the plan before it starts and the answers after."""
     seconds, limits = read_seconds(asked.within), read_limits(asked)

@@ -68,8 +68,8 @@ PlannedDevice = Annotated[str, typer.Option("--device", metavar="DEVICE|SIZE", h
 Rate = Annotated[str | None, typer.Option(metavar="FLOPS", help="What matrix products reach on the device, such as "
                                           "20TFLOPS, to forecast the time by.")]
 Runs = Annotated[Path, typer.Option(metavar="DIR", help="Where the runs' folders lie.")]
-Store = Annotated[Path | None, typer.Option(metavar="DIR", help="Where finished stages are kept; .store in the runs' "
-                                            "folder unless given.")]
+Store = Annotated[str | None, typer.Option(metavar="DIR|URL", help="Where finished stages are kept, a folder or an object "
+                                           "store (s3://bucket/prefix); .store in the runs' folder unless given.")]
 Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Phases computed at once; one a core, or one on a "
                                           "GPU, unless given.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -79,8 +79,8 @@ Within = Annotated[str | None, typer.Option(metavar="TIME", help="Run as many of
                                             "first three decide how many; the same command again asks for the same seeds.")]
 Timeout = Annotated[float | None, typer.Option(min=0.01, metavar="MINUTES", help="Give up a stage after this time; its "
                                                "outcome is TIMEOUT.")]
-Stack = Annotated[int, typer.Option(min=1, metavar="N", help="Train up to N LoRA cells of one base and task in one pass: "
-                                    "for GPUs and small batches; on a CPU it gains little.")]
+Stack = Annotated[str, typer.Option(metavar="N|auto", help="Train up to N LoRA cells of one base and task in one pass; auto "
+                                    "takes as many as pay on a GPU and fit into it, and 1 on a CPU.")]
 Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Compute each training phase by N processes that share its "
                                         "steps, one GPU each: same results up to rounding.")]
 AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers of the "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -19,16 +19,16 @@ from finetrial.plan.power import Forecast, forecast_power, stated_noise
 from finetrial.plan.show import render, summarise
 from finetrial.records.record import Environment, Record
 from finetrial.run import machine
+from finetrial.run.claim import RECORD
 from finetrial.run.collect import collect
 from finetrial.run.job import is_final
-from finetrial.run.store import RECORD
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
 
 THIS = "this machine"
 
 
-def plan_command(name: str, changes: Changes, *, store: Path, device: str, as_json: bool,
+def plan_command(name: str, changes: Changes, *, store: Path | str, device: str, as_json: bool,
                  expect_sd: str | None = None, rate: str | None = None) -> None:
     """Print the plan's summary. `device` may be an amount of memory, or `this` machine's: then the forecast says what
     fits. Raises UserError where the study cannot be planned."""
@@ -67,7 +67,7 @@ def _power(study: Study, plan: Plan, there: Mapping[str, StageInput], expect_sd:
     return forecast_power(study, table, expected=expected, num_looks=max(1, len(study.looks)))
 
 
-def recorded(plan: Plan, store: Path, device: str) -> Mapping[str, StageInput]:
+def recorded(plan: Plan, store: Path | str, device: str) -> Mapping[str, StageInput]:
     """What the store holds for this device and the installed packages, by stage. Selections are followed.
 
     The instruction set, which belongs to the environment class too, is only known to torch: it is taken to be the same.
@@ -81,17 +81,30 @@ def recorded(plan: Plan, store: Path, device: str) -> Mapping[str, StageInput]:
     return {stage: records[key] for stage, key in plan.keys(choice).items() if key in records}
 
 
-def _records(store: Path, device: str) -> dict[str, StageInput]:
+def _records(store: Path | str, device: str) -> dict[str, StageInput]:
     """The records that a run would not compute again, by key."""
     found: dict[str, StageInput] = {}
+    for entry in _entries_at(store) if isinstance(store, str) else _entries_in(store):
+        if is_final(entry.record) and _is_ours(entry.record.environment, device):
+            found[entry.record.key] = entry
+    return found
+
+
+def _entries_in(store: Path) -> Iterator[StageInput]:
     for path in store.glob(f"*/??/*/{RECORD}"):
         try:
-            record = Record.model_validate_json(path.read_bytes())
+            yield StageInput(Record.model_validate_json(path.read_bytes()), path.parent)
         except (OSError, ValueError):
             continue  # damaged, or just being replaced: a run would compute it again, so it is not recorded
-        if is_final(record) and _is_ours(record.environment, device):
-            found[record.key] = StageInput(record, path.parent)
-    return found
+
+
+def _entries_at(url: str) -> Iterator[StageInput]:
+    from finetrial.run.remote_garbage import read_records
+    from finetrial.run.remote_store import RemoteStore
+
+    store = RemoteStore(url, trusting=True)
+    for record in read_records(store.remote).values():
+        yield store.entry(record)
 
 
 def _is_ours(environment: Environment, device: str) -> bool:

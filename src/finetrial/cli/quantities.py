@@ -27,6 +27,15 @@ def read_bytes(text: str, option: str) -> int:
     return int(number * BYTES[unit])
 
 
+def read_stack(text: str) -> int | None:
+    """`8` -> 8, `auto` -> None. Raises UserError for anything else."""
+    if text == "auto":
+        return None
+    if not text.isdecimal() or not int(text):
+        raise UserError(f"--stack {text!r} is no number of cells", "expected auto, 1 for none, or how many: 8")
+    return int(text)
+
+
 def unit_text(unit: str) -> str:
     """What is wrong with a unit that is none of those expected."""
     return f"unknown unit {unit!r}" if unit else "a number without a unit"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetrial.cli.output import say, say_line, warn
-from finetrial.cli.quantities import read_bytes, read_seconds
+from finetrial.cli.quantities import read_bytes, read_seconds, read_stack
 from finetrial.cli.study import Changes, find_study
 from finetrial.errors import UserError
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 REPORT_FILE = "report.html"
 
 
-def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str, jobs: int | None,
+def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, device: str, jobs: int | None,
                 log_level: str, timeout_minutes: float | None, command: str, more_seeds: int | None = None,
                 allow_unsandboxed: bool = False, within: str | None = None, track: str | None = None,
-                stack: int = 1, processes: int = 1, on: str = "local", address: str | None = None,
+                stack: str = "auto", processes: int = 1, on: str = "local", address: str | None = None,
                 memory: str | None = None) -> None:
     """Run a study and print its answers, the recommendation, and where the report lies."""
     from finetrial.run.machine import unused_accelerator
@@ -46,7 +46,7 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: Path | None, 
 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
                          timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
-                         allow_unsandboxed=allow_unsandboxed, within_seconds=within_seconds, stack=stack,
+                         allow_unsandboxed=allow_unsandboxed, within_seconds=within_seconds, stack=read_stack(stack),
                          processes=processes, on=on, address=address,
                          memory_bytes=read_bytes(memory, "--memory") if memory is not None else None)
     before = earlier_results(run_folder(found.study, runs)) if more_seeds is not None else None
@@ -95,7 +95,7 @@ def _trackers(track: str | None) -> tuple[str, ...]:
     return check_trackers([name.strip() for name in track.split(",") if name.strip()])
 
 
-def profile_command(name: str, changes: Changes, *, runs: Path, store: Path | None, device: str) -> None:
+def profile_command(name: str, changes: Changes, *, runs: Path, store: str | None, device: str) -> None:
     """Measure every arm of a study, and print what was measured."""
     from rich.table import Table
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import webbrowser
 from collections import Counter
+from collections.abc import Callable, Sequence
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +15,10 @@ from rich.text import Text
 from finetrial.cli.output import heading, indented, say, say_line
 from finetrial.cli.running import REPORT_FILE, find_run
 from finetrial.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    from finetrial.run.garbage import Waste
+    from finetrial.run.remote_garbage import RemoteWaste
 
 
 def export_command(run: str, arm: str, output: Path, merge: bool, seed: int | None, phase: int | None, runs: Path,
@@ -83,13 +89,26 @@ def init_command(output: Path) -> None:
     say_line(f"run it: finetrial run {output}")
 
 
-def gc_command(runs: Path, store: Path, yes: bool) -> None:
+def gc_command(runs: Path, named_store: str | None, yes: bool) -> None:
     """What no run names, by kind; freed only if told so."""
     from finetrial.run.garbage import remove, unused
+    from finetrial.run.remote import Remote, located
+    from finetrial.run.remote_garbage import remove_remote, unused_remote
 
+    store = located(named_store, runs)
+    if isinstance(store, str):
+        remote = Remote(store)
+        objects, named = unused_remote(remote, runs)
+        _free(store, named, objects, yes, lambda: remove_remote(objects, remote))
+        return
     if not store.is_dir():
         raise UserError(f"there is no store at {store}", "name it with --store DIR")
     waste, named = unused(store, runs)
+    _free(store, named, waste, yes, lambda: remove(waste, store))
+
+
+def _free(store: Path | str, named: Sequence[str], waste: Sequence[Waste | RemoteWaste], yes: bool,
+          free: Callable[[], int]) -> None:
     say_line(f"runs that use {store}: {', '.join(named) or 'none'}")
     if not waste:
         say_line("nothing to free")
@@ -105,6 +124,6 @@ def gc_command(runs: Path, store: Path, yes: bool) -> None:
         table.add_row(kind, f"{count:,}", f"{sizes[kind] / 1e6:,.1f}")
     say(table)
     if yes:
-        say_line(f"freed {remove(waste, store) / 1e6:,.1f} MB")
+        say_line(f"freed {free() / 1e6:,.1f} MB")
     else:
         say_line(f"{sum(sizes.values()) / 1e6:,.1f} MB would be freed: finetrial gc --yes")

@@ -15,8 +15,8 @@ from typing import Any
 from finetrial import catalog
 from finetrial.run.machine import keep_freed_memory
 from finetrial.run.ranks import OUT_OF_MEMORY, Part, device_of, num_processes
+from finetrial.run.remote_store import open_store
 from finetrial.run.server import die_with
-from finetrial.run.store import Store
 from finetrial.run.worker import is_out_of_memory, redirect_output, stage_context
 from finetrial.stages.base import Diverged, StageKind, StageTimeout
 from finetrial.train.data_parallel import DataParallel, process_group
@@ -56,7 +56,7 @@ def _assist(part: Part, ready: int) -> None:
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(device)
     with process_group(part.meeting_place, part.rank, count, job.device) as parallel:
-        kind.assist(stage_context(job, order, Store(job.store, cluster=job.cluster), part, {}, _unheard, parallel=parallel))
+        kind.assist(stage_context(job, order, open_store(job.store, cluster=job.cluster), part, {}, _unheard, parallel=parallel))
 
 
 def _unheard(message: Any) -> None:

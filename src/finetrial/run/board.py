@@ -15,6 +15,7 @@ from finetrial.run.events import (
     PlannedStage,
     RunEnded,
     RunStarted,
+    StackStarted,
     StageFinished,
     StageNotRun,
     StageProgress,
@@ -34,6 +35,7 @@ class RunningStage:
     started: float  # seconds since the run began
     fraction: float | None = None
     loss: float | None = None
+    stack: int = 1  # how many share its pass
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Board:
     jobs: int = 1
     running: dict[str, RunningStage] = field(default_factory=dict)
     outcomes: dict[str, Outcome] = field(default_factory=dict)  # by stage, recorded before or now
+    stacks: dict[str, int] = field(default_factory=dict)  # stage -> how many share its pass
     reused: int = 0
     not_run: dict[str, str] = field(default_factory=dict)  # stage -> reason
     damaged: list[str] = field(default_factory=list)
@@ -67,13 +70,17 @@ class Board:
             case StageReused():
                 self.reused += 1
                 self._settle(event.stage_id, event.outcome, event.seconds)
+            case StackStarted():
+                self.stacks |= dict.fromkeys(event.stage_ids, len(event.stage_ids))
             case StageStarted():
-                self.running[event.stage_id] = RunningStage(self.stages[event.stage_id], event.at)
+                self.running[event.stage_id] = RunningStage(self.stages[event.stage_id], event.at,
+                                                            stack=self.stacks.get(event.stage_id, 1))
             case StageProgress():
                 line = self.running[event.stage_id]
                 line.fraction, line.loss = event.fraction, event.loss
             case StageRetried():
                 self.running.pop(event.stage_id, None)
+                self.stacks.pop(event.stage_id, None)
             case StageFinished():
                 self._settle(event.stage_id, event.outcome, event.seconds)
                 self.recent.append(event)

@@ -18,7 +18,7 @@ _NO_FOLDER = (errno.ENOTDIR, errno.EEXIST)
 
 
 @contextlib.contextmanager
-def explained(path: Path) -> Iterator[None]:
+def explained(path: Path | str) -> Iterator[None]:
     """Turn an OSError of the block into a StoreError about `path`."""
     try:
         yield
@@ -26,7 +26,7 @@ def explained(path: Path) -> Iterator[None]:
         raise store_error(error, path) from error
 
 
-def store_error(error: BaseException, path: Path) -> StoreError:
+def store_error(error: BaseException, path: Path | str) -> StoreError:
     """One line and the mend. Whatever was recorded before stays."""
     number = error.errno if isinstance(error, OSError) else errno.ENOSPC if is_full(error) else None
     if number in _FULL:

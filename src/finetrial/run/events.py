@@ -46,6 +46,14 @@ class StageStarted:
 
 
 @dataclass(frozen=True)
+class StackStarted:
+    """Stages are about to be computed in one pass; each begins and ends by itself."""
+
+    at: float
+    stage_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class StageProgress:
     """A sign of life of a running stage."""
 
@@ -101,6 +109,6 @@ class RunEnded:
     message: str = ""  # how to go on, where it was interrupted
 
 
-Event = (RunStarted | StageReused | StageStarted | StageProgress | StageRetried | StageFinished | StageNotRun
+Event = (RunStarted | StackStarted | StageReused | StageStarted | StageProgress | StageRetried | StageFinished | StageNotRun
          | EntryDamaged | RunEnded)
 Listener = Callable[[Event], None]

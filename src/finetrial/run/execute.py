@@ -21,6 +21,7 @@ from finetrial.run.events import (
     Listener,
     PlannedStage,
     RunStarted,
+    StackStarted,
     StageFinished,
     StageNotRun,
     StageProgress,
@@ -33,7 +34,7 @@ from finetrial.run.job import Job, Order, make_record, settles, utc_now
 from finetrial.run.local import default_preload, on_this_machine
 from finetrial.run.messages import Message
 from finetrial.run.running import Running
-from finetrial.run.stacks import stacked
+from finetrial.run.stacks import Automatic, Stacks
 from finetrial.run.store import Store
 from finetrial.run.walk import ExecutionResult, StageState, State, Walk
 from finetrial.run.watch import Watch
@@ -49,10 +50,10 @@ RESUME = "stopped: {done} of {total} stages are recorded; run the same command a
 def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: str, jobs: int | None,
             environment: Environment, timeout_seconds: float | None = None, listener: Listener | None = None,
             log_level: str = "info", plugins: Sequence[str | Path] = (),
-            preload: Sequence[str] | None = None, allow_unsandboxed: bool = False, stack: int = 1,
+            preload: Sequence[str] | None = None, allow_unsandboxed: bool = False, stack: int | Automatic = 1,
             processes: int = 1, executor: OpenExecutor = on_this_machine) -> ExecutionResult:
     """Run the stages that are not recorded, up to `jobs` at a time (None = as many as there are places), earlier ones
-    first; up to `stack` in one pass, or each training stage by `processes`.
+    first; up to `stack` in one pass (`stacks.automatic`: as many as pay), or each training stage by `processes`.
 
     `timeout_seconds` is for one stage. `preload` names the modules that every worker finds imported; None = the
     libraries and the package's own. Writes `status.json` and `logs/` below `run_folder`. Raises StoreError if store or
@@ -62,19 +63,19 @@ def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: 
     files = tuple(Path(plugin).resolve() for plugin in plugins)
     for file in files:
         catalog.add_file(file)
-    circumstances = Job(number=0, orders=(), store=store.root.resolve(), cluster=store.cluster, logs=(run_folder / "logs").resolve(),
+    circumstances = Job(number=0, orders=(), store=store.location, cluster=store.cluster, logs=(run_folder / "logs").resolve(),
                         environment=environment, device=device, since=utc_now(), timeout_seconds=timeout_seconds,
                         plugins=files, preload=default_preload() if preload is None else tuple(preload),
                         log_level=log_level, allow_unsandboxed=allow_unsandboxed, processes=processes)
     return _Execution(Walk(stages, _tolerates_failures), store, run_folder, circumstances, jobs, listener,
-                      stack, executor).go()
+                      Stacks(stack), executor).go()
 
 
 class _Execution:
     def __init__(self, walk: Walk, store: Store, run_folder: Path, circumstances: Job, jobs: int | None,
-                 listener: Listener | None, stack: int, executor: OpenExecutor) -> None:
+                 listener: Listener | None, stacks: Stacks, executor: OpenExecutor) -> None:
         self.walk, self.store, self.run_folder = walk, store, run_folder
-        self.circumstances, self.jobs, self.stack, self.executor = circumstances, jobs, stack, executor
+        self.circumstances, self.jobs, self.stacks, self.executor = circumstances, jobs, stacks, executor
         self.environment = circumstances.environment
         self.watch = Watch(run_folder, listener)
         self.running: dict[int, Running] = {}  # by the job's number
@@ -154,7 +155,8 @@ class _Execution:
         if len(self.running) >= places or any(run.job.exclusive for run in self.running.values()):
             return
         alone: list[StageState] | None = None
-        for members, stack in stacked((job for job in self.walk.ready() if not self._is_elsewhere(job)), self.stack):
+        free = (job for job in self.walk.ready() if not self._is_elsewhere(job))
+        for members, stack in self.stacks.jobs(free, places - len(self.running)):
             if len(self.running) >= places:
                 return
             if not any(state.stage.exclusive for state in members):
@@ -179,6 +181,8 @@ class _Execution:
         for state in members:
             state.state = State.RUNNING
         self.running[job.number] = Running(job, members)
+        if stack:
+            self.watch.emit(StackStarted(self.watch.at(), stack))
         pool.start(job)
 
     def _order(self, state: StageState) -> Order:
@@ -216,7 +220,7 @@ class _Execution:
                                          message["micro_batch"]))
             case "alone":
                 run.leave(state)
-                self._alone(state, message["reason"])
+                self._apart(state, message["cells"], message["reason"], memory=message["memory"])
             case "disk":
                 raise StoreError(message["problem"], message["mend"])
 
@@ -240,16 +244,15 @@ class _Execution:
         state.attempts.append(again.reason)
         self.watch.emit(StageRetried(self.watch.at(), state.stage.id, again.reason))
 
-    def _alone(self, state: StageState, reason: str) -> None:
-        """What failed in one pass with others is computed by itself."""
-        state.stacks = False
-        self._again(state, Again(f"not stacked: {reason}"))
+    def _apart(self, state: StageState, cells: int, reason: str, *, memory: bool) -> None:
+        """What failed in one pass with others is computed by itself, or in a smaller stack."""
+        self._again(state, Again(self.stacks.apart(state, cells, reason, memory=memory)))
 
     def _exited(self, run: Running, status: int, oom_killed: bool | None, lost: str) -> None:
         del self.running[run.job.number]
         unfinished = run.unfinished_stack if status != 0 else []
         for state in unfinished:
-            self._alone(state, "the worker died")
+            self._apart(state, len(unfinished), "the worker died", memory=bool(oom_killed))
         left = [state for state in run.members if state.state is State.RUNNING]
         for state in left:
             state.reopen()

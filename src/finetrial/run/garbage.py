@@ -5,16 +5,17 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from finetrial.errors import UserError
 from finetrial.plan.build import Resolved, build
 from finetrial.records.record import Record
+from finetrial.run.claim import RECORD
 from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
-from finetrial.run.store import RECORD
+from finetrial.run.remote import is_url
 from finetrial.spec.io import read_study
 
 OWN_FOLDERS = ("corrupt", "tmp", "cache")  # damaged entries, what a killed process left, what can be computed again
@@ -34,14 +35,7 @@ def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
 
     Raises UserError where a run cannot be planned any more: what it needs is then unknown, and nothing is waste.
     """
-    needed: set[str] = set()
-    named = []
-    for file in sorted(runs.glob("*/run.json")):
-        how = json.loads(file.read_text(encoding="utf-8"))
-        if Path(how["store"]).resolve() != store.resolve():
-            continue
-        needed |= _keys(file.parent, how, store)
-        named.append(file.parent.name)
+    needed, named = needed_keys(runs, str(store.resolve()), lambda key: _recorded_choice(store, key))
     waste = [Waste(path.parent, path.parent.parent.parent.name, _size(path.parent))
              for path in sorted(store.glob(f"*/??/*/{RECORD}"))
              if path.parent.name.rpartition("-")[0] not in needed]
@@ -67,8 +61,22 @@ def remove(waste: Iterable[Waste], store: Path) -> int:
     return freed
 
 
-def _keys(folder: Path, how: dict[str, str | None], store: Path) -> set[str]:
-    """The keys of every stage of a run, as far as selections are recorded."""
+def needed_keys(runs: Path, location: str, chosen: Callable[[str], str | None]) -> tuple[set[str], list[str]]:
+    """(the keys of every stage of the runs that use a store, as far as selections are recorded; the runs' names).
+
+    `chosen`: what a selection chose, by its key. Raises UserError where a run cannot be planned any more.
+    """
+    needed: set[str] = set()
+    named = []
+    for file in sorted(runs.glob("*/run.json")):
+        how = json.loads(file.read_text(encoding="utf-8"))
+        if how["store"] == location or (not is_url(how["store"]) and str(Path(how["store"]).resolve()) == location):
+            needed |= _keys(file.parent, how, chosen)
+            named.append(file.parent.name)
+    return needed, named
+
+
+def _keys(folder: Path, how: dict[str, str | None], chosen: Callable[[str], str | None]) -> set[str]:
     relative_to = Path(how["relative_to"]) if how["relative_to"] else None
     try:
         plan = build(read_study(folder / "study.yaml", relative_to), resolved=Resolved(), relative_to=relative_to)
@@ -76,13 +84,19 @@ def _keys(folder: Path, how: dict[str, str | None], store: Path) -> set[str]:
         raise UserError(f"run {folder.name} cannot be planned any more, so what it needs is unknown: {error.problem}",
                         "mend what it names, or remove the run's folder if it is not needed") from error
 
-    def choice(select: str, key: str) -> str | None:
-        for path in store.glob(f"select/{key[:2]}/{key}-*/{RECORD}"):
-            chosen = Record.model_validate_json(path.read_bytes()).values.get("chosen")
-            return None if chosen is None else str(chosen)
-        return None
+    return {key for key in plan.keys(lambda select, key: chosen(key)).values() if key is not None}
 
-    return {key for key in plan.keys(choice).values() if key is not None}
+
+def _recorded_choice(store: Path, key: str) -> str | None:
+    for path in store.glob(f"select/{key[:2]}/{key}-*/{RECORD}"):
+        return choice_of(Record.model_validate_json(path.read_bytes()))
+    return None
+
+
+def choice_of(record: Record) -> str | None:
+    """What a selection chose."""
+    chosen = record.values.get("chosen")
+    return None if chosen is None else str(chosen)
 
 
 def _size(folder: Path) -> int:

@@ -1,9 +1,10 @@
 """The lease of a store: while a cluster computes for one driver, no other runner may use the store.
 
 Kernel locks may not reach from one machine to another. So the nodes of a cluster take none: their driver decides who
-computes what, and the file `<store>/cluster.json` says that it is the only one. It is made in one step that only one
+computes what, and the file `cluster.json` in the store says that it is the only one. It is made in one step that only one
 process can win, and renewed every few seconds. A driver that died without taking it back is told by its age, which the
-file server's clock measures, or at once on the machine that it ran on.
+clock of whoever keeps the file measures, or at once on the machine that it ran on. In an object store it is the same file
+(`remote.py`); what holds there as well is said by `LeasePlace`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,10 @@ import os
 import platform
 import threading
 import uuid
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 from finetrial.errors import StoreError
 from finetrial.run.disk import explained
@@ -24,24 +26,93 @@ from finetrial.run.disk import explained
 LEASE_FILE = "cluster.json"
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 60.0  # without a sign of life
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+class LeasePlace(Protocol):
+    """Where the lease of one store lies. Its name is for people."""
+
+    def __str__(self) -> str: ...
+
+    def read(self) -> bytes | None:
+        """What the lease says; None without one."""
+
+    def create(self, content: bytes) -> None:
+        """Raises FileExistsError if there is one, however many try at once."""
+
+    def renew(self, content: bytes) -> None:
+        """Give it the age of zero. Raises OSError."""
+
+    def remove(self) -> None:
+        """If it is there."""
+
+    def age(self) -> float | None:
+        """Seconds since it was renewed, by the clock of the place; None if it is gone."""
+
+
+@dataclass(frozen=True)
+class InFolder:
+    """The lease of a store in a folder."""
+
+    root: Path
+
+    def __str__(self) -> str:
+        return str(self.root)
+
+    @property
+    def _path(self) -> Path:
+        return self.root / LEASE_FILE
+
+    def read(self) -> bytes | None:
+        """What the lease says; None without one."""
+        try:
+            return self._path.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def create(self, content: bytes) -> None:
+        """Raises FileExistsError if there is one."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with self._path.open("xb") as file:
+            file.write(content)
+
+    def renew(self, content: bytes) -> None:
+        """Give it the age of zero."""
+        os.utime(self._path)
+
+    def remove(self) -> None:
+        """If it is there."""
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+
+    def age(self) -> float | None:
+        """By the clock of the file server: of a file that is made now."""
+        probe = self.root / f".{LEASE_FILE}.{uuid.uuid4().hex}"
+        probe.touch()
+        try:
+            return probe.stat().st_mtime - self._path.stat().st_mtime
+        except FileNotFoundError:  # given back meanwhile
+            return None
+        finally:
+            probe.unlink()
 
 
 class Lease:
     """A lease that this process holds, renewed by a thread until it is released."""
 
-    def __init__(self, root: Path) -> None:
-        """Take the lease of the store at `root`. Raises StoreError while another process holds it."""
+    def __init__(self, store: Path | LeasePlace) -> None:
+        """Take the lease of a store. Raises StoreError while another process holds it."""
         self.token = uuid.uuid4().hex
-        self._root, self._path = root, root / LEASE_FILE
-        with explained(root):
-            root.mkdir(parents=True, exist_ok=True)
-            require_free(root)
-            _take_away(self._path)  # what a dead driver left
+        self._place = _place(store)
+        held = {"token": self.token, "host": platform.node(), "pid": os.getpid(), "boot": _boot()}
+        self._content = json.dumps(held).encode()
+        with explained(str(self._place)):
+            require_free(self._place)
+            self._place.remove()  # what a dead driver left
             try:
-                with self._path.open("x", encoding="utf-8") as file:
-                    json.dump({"token": self.token, "host": platform.node(), "pid": os.getpid()}, file)
+                self._place.create(self._content)
             except FileExistsError:
-                raise _held(self._root, _read(self._path)) from None
+                raise _held(self._place, _read(self._place)) from None
         self._released = threading.Event()
         self._thread = threading.Thread(target=self._renew, name="lease", daemon=True)
         self._thread.start()
@@ -49,24 +120,24 @@ class Lease:
     def check(self) -> None:
         """Raises StoreError if another driver has taken the store over, as after a machine was suspended."""
         if not self._thread.is_alive():
-            raise StoreError(f"the store {self._root} was taken over by another run, or cannot be reached any more",
+            raise StoreError(f"the store {self._place} was taken over by another run, or cannot be reached any more",
                              "run the same command again once that run has ended: what is recorded is kept")
 
     def release(self) -> None:
         """Give the store back."""
         self._released.set()
         self._thread.join()
-        if holds(self._root, self.token):
-            _take_away(self._path)
+        if holds(self._place, self.token):
+            self._place.remove()
 
     def _renew(self) -> None:
         """Ends when the lease is released or lost."""
         while not self._released.wait(RENEW_SECONDS):
             try:
-                if not holds(self._root, self.token):
+                if not holds(self._place, self.token):
                     return
-                os.utime(self._path)
-            except OSError:
+                self._place.renew(self._content)
+            except (OSError, StoreError):
                 return
 
     def __enter__(self) -> Self:
@@ -77,39 +148,42 @@ class Lease:
         self.release()
 
 
-def require_free(root: Path) -> None:
+def require_free(store: Path | LeasePlace) -> None:
     """Raises StoreError while a cluster computes for another process."""
-    path = root / LEASE_FILE
-    held = _read(path)
-    if held is not None and not _is_dead(root, held):
-        raise _held(root, held)
+    place = _place(store)
+    held = _read(place)
+    if held is not None and not _is_dead(place, held):
+        raise _held(place, held)
 
 
-def holds(root: Path, token: str) -> bool:
-    """Whether the store at `root` is leased under this token: true on every machine that sees the same folder."""
-    held = _read(root / LEASE_FILE)
+def holds(store: Path | LeasePlace, token: str) -> bool:
+    """Whether a store is leased under this token: true on every machine that sees the same store."""
+    held = _read(_place(store))
     return held is not None and held.get("token") == token
 
 
-def _held(root: Path, held: dict[str, Any] | None) -> StoreError:
+def _place(store: Path | LeasePlace) -> LeasePlace:
+    return InFolder(store) if isinstance(store, Path) else store
+
+
+def _held(place: LeasePlace, held: dict[str, Any] | None) -> StoreError:
     who = f" by process {held['pid']} on {held['host']}" if held and "pid" in held else ""
-    return StoreError(f"the store {root} is in use{who}, which runs a study on a cluster",
+    return StoreError(f"the store {place} is in use{who}, which runs a study on a cluster",
                       f"wait until it has ended, or name another --store; if that run is dead, the store is free "
                       f"{STALE_SECONDS:.0f} s after its last sign of life")
 
 
-def _is_dead(root: Path, held: dict[str, Any]) -> bool:
-    if held.get("host") == platform.node() and not _is_alive(int(held["pid"])):
+def _is_dead(place: LeasePlace, held: dict[str, Any]) -> bool:
+    here = held.get("host") == platform.node() and held.get("boot", _boot()) == _boot()
+    if here and not _is_alive(int(held["pid"])):
         return True
-    probe = root / f".{LEASE_FILE}.{uuid.uuid4().hex}"  # made now, by the clock that the lease is renewed by
-    probe.touch()
-    try:
-        age = probe.stat().st_mtime - (root / LEASE_FILE).stat().st_mtime
-    except FileNotFoundError:  # given back meanwhile
-        return True
-    finally:
-        probe.unlink()
-    return age > STALE_SECONDS
+    age = place.age()
+    return age is None or age > STALE_SECONDS
+
+
+def _boot() -> str:
+    """What tells machines of one name apart, where the system says it."""
+    return BOOT_ID.read_text().strip() if BOOT_ID.is_file() else ""
 
 
 def _is_alive(pid: int) -> bool:
@@ -122,17 +196,11 @@ def _is_alive(pid: int) -> bool:
     return True
 
 
-def _read(path: Path) -> dict[str, Any] | None:
-    """What the file says; None without one. One that is being written, or is damaged, says nothing and is held."""
+def _read(place: LeasePlace) -> dict[str, Any] | None:
+    """What the lease says; None without one. One that is being written, or is damaged, says nothing and is held."""
+    text = place.read()
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
+        found = json.loads(text) if text is not None else None
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _take_away(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
+    return found if found is None or isinstance(found, dict) else {}

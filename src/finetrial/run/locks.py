@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
+
+POLL_SECONDS = 0.1
 
 
 class FileLock:
@@ -52,6 +55,13 @@ def try_lock(path: Path) -> FileLock | None:
         if _is(path, descriptor):
             return FileLock(path, descriptor)
         os.close(descriptor)  # its holder removed the file between our open and our flock: try the new one
+
+
+def waited_lock(path: Path) -> FileLock:
+    """Take the lock, however long another process holds it."""
+    while (lock := try_lock(path)) is None:
+        time.sleep(POLL_SECONDS)
+    return lock
 
 
 def is_locked(path: Path) -> bool:

@@ -88,20 +88,32 @@ def memory_bytes() -> tuple[int, int]:
     return int(memory.available), int(memory.total)
 
 
-def accelerator_bytes() -> list[int]:
-    """The memory of each NVIDIA GPU, as its driver states it; empty without one.
+def accelerator_bytes(what: str = "total") -> list[int]:
+    """The memory of each NVIDIA GPU that may be used, all of it or what is `free`, as its driver states it; empty without one.
 
     Raises UserError where a GPU is here and the driver does not answer.
     """
     if not NVIDIA.is_dir():
         return []
-    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    asked = ["nvidia-smi", f"--query-gpu=memory.{what}", "--format=csv,noheader,nounits"]
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        asked.append(f"--id={visible}")
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout
         return [int(line) << 20 for line in answer.splitlines()]
     except (OSError, subprocess.SubprocessError, ValueError) as error:
         raise UserError(f"the memory of {', '.join(accelerators())} is not known: {error}",
                         "name it: --device 16GB") from error
+
+
+def free_accelerator_bytes(device: str) -> int | None:
+    """What the GPU with least has free; None where that is not known, and for any other device."""
+    if device.partition(":")[0] != "cuda":
+        return None
+    try:
+        return min(accelerator_bytes("free"), default=None)
+    except UserError:
+        return None
 
 
 def free_bytes(path: Path) -> int:

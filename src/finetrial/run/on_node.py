@@ -24,11 +24,14 @@ from finetrial.records.record import Environment
 from finetrial.run.job import Job
 from finetrial.run.lease import LEASE_FILE, holds
 from finetrial.run.local import LocalPool
-from finetrial.run.machine import child_environment
+from finetrial.run.machine import child_environment, free_accelerator_bytes
 from finetrial.run.messages import Message
 from finetrial.run.provenance import environment
+from finetrial.run.remote import is_url
+from finetrial.run.remote_store import open_store
 
 PROGRESS_SECONDS = 1.0  # of a stage, at most this often: a driver listens to many nodes
+LOG_BYTES = 1 << 20  # of a log that is told: its end
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 
@@ -39,6 +42,7 @@ class Node:
     host: str
     version: str  # of finetrial
     environment: Environment
+    free_bytes: int | None = None  # of its GPU
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def describe(device: str) -> Node:
         lines = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
         raise UserError(f"{platform.node()} cannot compute on {device}: {lines[-1]}",
                         f"run finetrial doctor on {platform.node()}", code="cluster")
-    return Node(platform.node(), __version__, Environment.model_validate_json(done.stdout.splitlines()[-1]))
+    return Node(platform.node(), __version__, Environment.model_validate_json(done.stdout.splitlines()[-1]),
+                free_accelerator_bytes(device))
 
 
 def run_phase(line: str, token: str, version: str) -> Iterator[list[Message]]:
@@ -74,11 +79,43 @@ def run_phase(line: str, token: str, version: str) -> Iterator[list[Message]]:
     job = Job.model_validate_json(line)
     try:
         _require(job.store, job.logs, job.device, job.environment.model_dump_json(), token, version)
-        pool = _pool(job)
-        pool.start(job)
-        yield from _said(pool)
+        if is_url(job.store) and not job.logs.is_dir():
+            job = job.model_copy(update={"logs": open_store(job.store).root / "logs"})
+            yield from _with_logs(job)
+        else:
+            yield from _computed(job)
     except UserError as error:
         yield [{"type": "broken", "job": job.number, "problem": error.problem, "mend": error.mend}]
+
+
+def _computed(job: Job) -> Iterator[list[Message]]:
+    pool = _pool(job)
+    pool.start(job)
+    yield from _said(pool)
+
+
+def _with_logs(job: Job) -> Iterator[list[Message]]:
+    """The same where the run's folder is not to be seen from here: logs are kept beside, and told before what ends a stage."""
+    paths = [job.log_file(order.stage_id) for order in job.orders]
+    for path in paths:
+        path.unlink(missing_ok=True)
+    told = dict.fromkeys(paths, 0)
+    for messages in _computed(job):
+        if any(message["type"] not in ("started", "progress") for message in messages):
+            yield [{"type": "log", "job": job.number, "name": path.name, "text": text} for path in paths if (text := _news(path, told))]
+        yield messages
+
+
+def _news(path: Path, told: dict[Path, int]) -> str:
+    """What a log has that was not told; of very much the end."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        size = path.stat().st_size
+        file.seek(max(told[path], size - LOG_BYTES))
+        text = file.read()
+        told[path] = file.tell()
+    return text.decode("utf-8", errors="replace")
 
 
 def _said(pool: LocalPool) -> Iterator[list[Message]]:
@@ -108,16 +145,19 @@ def _pool(job: Job) -> LocalPool:
 
 
 @functools.lru_cache(maxsize=4)  # once for each run, not for each phase
-def _require(store: Path, logs: Path, device: str, expected: str, token: str, version: str) -> None:
+def _require(location: str, logs: Path, device: str, expected: str, token: str, version: str) -> None:
     """Raises UserError where a phase of this run must not be computed on this node."""
     host = platform.node()
     if version != __version__:
         raise UserError(f"{host} has finetrial {__version__}, and the run was started with {version}",
                         "install the same version on every node", code="cluster")
-    if not holds(store, token):
-        raise UserError(f"{host} does not see the store {store} of this run (there is no {LEASE_FILE} of its own)",
-                        "name folders that every node mounts under the same path: --runs DIR, --store DIR", code="cluster")
-    if not logs.is_dir():
+    store = open_store(location, cluster=True)
+    if not holds(store.lease, token):
+        raise UserError(f"{host} does not see the store {location} of this run (there is no {LEASE_FILE} of its own)",
+                        "name folders that every node mounts under the same path: --runs DIR, --store DIR; or a store that all reach: --store URL", code="cluster")
+    if is_url(location):
+        store.prepare()  # this machine's copies
+    elif not logs.is_dir():
         raise UserError(f"{host} does not see the run's folder {logs.parent}",
                         "name a folder that every node mounts under the same path: --runs DIR", code="cluster")
     wanted, here = Environment.model_validate_json(expected), describe(device).environment

@@ -140,6 +140,7 @@ class RayPool:
         options = {**needs.options(), "num_cpus": max(needs.cpus, threads * job.processes), "name": job.orders[0].stage_id}
         task = self._phase.options(**options).remote(job.model_dump_json(), self._lease.token, __version__)
         self._tasks[task] = job.number
+        self._logs = job.logs
 
     def kill(self, number: int) -> None:
         """Kill the worker process that has the job; what it started dies with it."""
@@ -191,7 +192,10 @@ class RayPool:
         for message in messages:
             if message["type"] == "broken":
                 raise UserError(message["problem"], message["mend"], code="cluster")
-        return messages
+            if message["type"] == "log":
+                with (self._logs / message["name"]).open("a", encoding="utf-8") as file:
+                    file.write(message["text"])
+        return [message for message in messages if message["type"] != "log"]
 
     def _lost(self, number: int, error: Any) -> Message:
         """The exit of a worker that cannot report it."""

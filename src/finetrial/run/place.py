@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING
 from finetrial.errors import UserError, unknown
 from finetrial.records.record import Environment
 from finetrial.run.executor import OpenExecutor
+from finetrial.run.lease import Lease
 from finetrial.run.local import on_this_machine, usable_cores
+from finetrial.run.machine import free_accelerator_bytes
 from finetrial.run.provenance import environment
+from finetrial.run.remote import is_url
+from finetrial.run.remote_store import open_store
 from finetrial.run.store import Store
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ class Place:
     executor: OpenExecutor
     jobs: int | None  # phases at once; None = as many as there are places
     places: Callable[[], int]  # how many that is now
+    free_bytes: int | None = None  # of the GPU that phases run on; None where that is unknown, or there is none
 
 
 @contextlib.contextmanager
@@ -44,17 +49,19 @@ def open_place(options: RunOptions, say: Callable[[str], None] | None = None) ->
         if options.address is not None or options.memory_bytes is not None:
             raise UserError("an address and a memory to reserve are for a cluster", "add --on ray")
         device = resolve_device(options.device)
-        yield Place(device, environment(device), Store(options.store_folder(), trusting=True), on_this_machine,
-                    options.jobs or default_jobs(device, options.processes), lambda: default_jobs(device, options.processes))
+        store = open_store(options.store_location(), trusting=True)
+        with Lease(store.lease) if is_url(store.location) else contextlib.nullcontext():
+            yield Place(device, environment(device), store, on_this_machine, options.jobs or default_jobs(device, options.processes),
+                        lambda: default_jobs(device, options.processes), free_accelerator_bytes(device))
         return
-    from finetrial.run.lease import Lease
     from finetrial.run.on_ray import Cluster, RayPool
 
-    store = Store(options.store_folder(), trusting=True, cluster=True)
-    with (Lease(store.root) as lease,  # given back last
+    store = open_store(options.store_location(), trusting=True, cluster=True)
+    with (Lease(store.lease) as lease,  # given back last
           Cluster(options.address, options.device, options.memory_bytes, options.processes) as cluster):
-        here = cluster.describe(say).environment
-        yield Place(cluster.device, here, store, lambda _: RayPool(cluster, lease), options.jobs, cluster.room)
+        node = cluster.describe(say)
+        yield Place(cluster.device, node.environment, store, lambda _: RayPool(cluster, lease), options.jobs, cluster.room,
+                    node.free_bytes)
 
 
 def resolve_device(wanted: str) -> str:

@@ -56,7 +56,7 @@ def describe(board: Board, at: float) -> dict[str, Any]:
         "stages_reused": board.reused,
         "failures": dict(board.failures()),
         "running": [{"stage": line.stage.id, "label": line.stage.label, "kind": line.stage.kind,
-                     "fraction": line.fraction, "loss": line.loss, "seconds": at - line.started}
+                     "fraction": line.fraction, "loss": line.loss, "seconds": at - line.started, "stack": line.stack}
                     for line in board.running.values()],
         "elapsed_seconds": at,
         "left_seconds": left.seconds if left else None,

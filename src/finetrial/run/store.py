@@ -15,30 +15,26 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import json
 import logging
 import os
 import platform
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from pydantic import ValidationError
 
-from finetrial.fingerprint import file_digest, folder_digests
+from finetrial.fingerprint import file_digest
 from finetrial.records.record import RECORD_SCHEMA, Environment, Outcome, Record
-from finetrial.run.disk import explained, replace_folder
-from finetrial.run.lease import require_free
-from finetrial.run.locks import FileLock, Unlocked, is_locked, try_lock
+from finetrial.run.claim import RECORD, Claim, remove_if_empty
+from finetrial.run.disk import explained
+from finetrial.run.lease import InFolder, LeasePlace, require_free
+from finetrial.run.locks import Unlocked, is_locked, try_lock
 from finetrial.stages.base import StageInput
 
-RECORD = "record.json"
 CACHE = "cache"
 LARGE_BYTES = 1 << 20
 OF_CLUSTER = "cluster"  # in the names of what nodes of a cluster write, who hold no locks
-_OWN_FOLDERS = ("tmp", "locks", "checkpoints", "corrupt")
+OWN_FOLDERS = ("tmp", "locks", "checkpoints", "corrupt")
 _LOG = logging.getLogger(__name__)
 _serial = itertools.count()
 
@@ -60,9 +56,20 @@ class Store:
     def __init__(self, root: Path, *, trusting: bool = False, cluster: bool = False) -> None:
         self.root = root
         self.cluster = cluster
+        self.locking = not cluster  # whether who computes an entry holds a kernel lock
         self.trusting = trusting
         self.corrupt: list[str] = []  # entries that this object found damaged and moved aside, each with the reason
         self._verified: dict[Path, tuple[tuple[Stamp, ...], StageInput]] = {}
+
+    @property
+    def location(self) -> str:
+        """What `open_store` opens it by, on any machine that sees it."""
+        return str(self.root.resolve())
+
+    @property
+    def lease(self) -> LeasePlace:
+        """Where its lease lies."""
+        return InFolder(self.root)
 
     def prepare(self) -> None:
         """Make the folders and remove what dead processes left. Raises StoreError if the store cannot be written, or is
@@ -70,7 +77,7 @@ class Store:
         with explained(self.root):
             if not self.cluster:
                 require_free(self.root)
-            for name in _OWN_FOLDERS:
+            for name in OWN_FOLDERS:
                 (self.root / name).mkdir(parents=True, exist_ok=True)
             probe = self.root / "tmp" / f".probe-{os.getpid()}"
             probe.write_text("a store that takes this line takes more")
@@ -122,11 +129,11 @@ class Store:
         """The right to compute an entry; None while another process has it. Raises StoreError if it can't be taken."""
         name = _name(key, environment)
         with explained(self.root):
-            lock = Unlocked() if self.cluster else try_lock(self.root / "locks" / name)
+            lock = try_lock(self.root / "locks" / name) if self.locking else Unlocked()
             if lock is None:
                 return None
             try:
-                owner = f"{OF_CLUSTER}.{platform.node()}." if self.cluster else ""
+                owner = "" if self.locking else f"{OF_CLUSTER}.{platform.node()}."
                 folder = self.root / "tmp" / f"{name}.{owner}{os.getpid()}.{next(_serial)}"
                 shutil.rmtree(folder, ignore_errors=True)  # of a dead process that had our number
                 folder.mkdir()
@@ -195,49 +202,7 @@ class Store:
         recorded = list(self.root.glob(f"*/{name[:2]}/{name}/{RECORD}"))
         if recorded and f'"outcome": "{Outcome.TIMEOUT}"' not in recorded[0].read_text(encoding="utf-8"):
             shutil.rmtree(checkpoint, ignore_errors=True)
-        _remove_if_empty(checkpoint)
-
-
-@dataclass
-class Claim:
-    """An entry that this process, and no other, may write."""
-
-    _root: Path
-    _place: Path
-    folder: Path  # empty: the stage's files
-    checkpoint: Path  # a folder that survives a kill, until a record is written
-    _lock: FileLock | Unlocked
-
-    def write(self, record: Record) -> StageInput:
-        """Digest the files, write the record, move the entry to its place. Only an outcome of OK keeps files.
-
-        A record of an earlier attempt is replaced. Raises StoreError.
-        """
-        with explained(self._root):
-            if record.outcome is not Outcome.OK:
-                _empty(self.folder)
-            files = folder_digests(self.folder)
-            assert RECORD not in files, "a stage must not write a record of its own"
-            record = record.model_copy(update={"files": files})
-            _write_synced(self.folder / RECORD, json.dumps(record.model_dump(mode="json"), indent=1, allow_nan=False) + "\n")
-            self._place.parent.mkdir(parents=True, exist_ok=True)
-            replace_folder(self.folder, self._place)
-            if record.outcome is not Outcome.TIMEOUT:  # the next attempt goes on from there
-                shutil.rmtree(self.checkpoint, ignore_errors=True)
-        return StageInput(record, self._place)
-
-    def release(self) -> None:
-        """Give the claim back; what was not written is removed, checkpoints are kept."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        _remove_if_empty(self.checkpoint)
-        self._lock.release()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
-                 traceback: TracebackType | None) -> None:
-        self.release()
+        remove_if_empty(checkpoint)
 
 
 def _name(key: str, environment: Environment) -> str:
@@ -275,20 +240,3 @@ def _stamp(path: Path) -> Stamp:
     except FileNotFoundError:
         raise _Damaged(f"{path.name} is missing") from None
     return found.st_ino, found.st_size, found.st_mtime_ns
-
-
-def _remove_if_empty(folder: Path) -> None:
-    with contextlib.suppress(OSError):
-        folder.rmdir()
-
-
-def _empty(folder: Path) -> None:
-    shutil.rmtree(folder)
-    folder.mkdir()
-
-
-def _write_synced(path: Path, text: str) -> None:
-    with path.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())

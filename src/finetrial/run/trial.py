@@ -35,6 +35,9 @@ from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.ranks import check_processes
+from finetrial.run.remote import as_folder, located
+from finetrial.run.remote_store import open_store
+from finetrial.run.stacks import automatic
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
@@ -52,9 +55,9 @@ class RunOptions:
     """How a study is run. Nothing here changes a result but `device`, which is part of the environment class."""
 
     runs: Path = Path("runs")
-    store: Path | None = None  # None = <runs>/.store
+    store: Path | str | None = None  # a folder, or a URL; None = <runs>/.store
     device: str = "auto"
-    stack: int = 1  # LoRA cells trained in one pass over their base, at most
+    stack: int | None = None  # LoRA cells trained in one pass over their base, at most; None = as many as pay
     processes: int = 1  # that compute a training phase together, each on a core or a GPU of its own
     jobs: int | None = None  # None = as many phases as there are cores (CPU) for, one (accelerator)
     log_level: str = "info"
@@ -69,9 +72,13 @@ class RunOptions:
     view: bool = True  # show progress on standard error
     allow_unsandboxed: bool = False  # run generated code even where layers of the sandbox are missing
 
+    def store_location(self) -> Path | str:
+        """Where the stage store lies: a folder, or a URL."""
+        return located(self.store, self.runs)
+
     def store_folder(self) -> Path:
-        """Where the stage store lies."""
-        return self.store if self.store is not None else self.runs / ".store"
+        """The same where only a folder will do. Raises UserError for a URL."""
+        return as_folder(self.store_location())
 
 
 @dataclass(frozen=True)
@@ -108,14 +115,16 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     refuse((*audit(study), *audit_plan(study, plan)))
     check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
-    check_processes(options.processes, plan.stages, place.device, stack=options.stack, local=options.on == "local")
+    check_processes(options.processes, plan.stages, place.device, stack=options.stack or 1, local=options.on == "local")
     folder = run_folder(study, options.runs)
     with explained(folder):
         _write_run_files(folder, study, plan, options, place, relative_to, command)
 
+    stack = options.stack or (1 if options.processes > 1 else automatic(place.device, place.free_bytes))
+
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
-                       timeout_seconds=options.timeout_seconds, stack=options.stack, jobs=place.jobs,
+                       timeout_seconds=options.timeout_seconds, stack=stack, jobs=place.jobs,
                        processes=options.processes, executor=place.executor, log_level=options.log_level,
                        listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
@@ -158,7 +167,7 @@ def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions
     folder.mkdir(parents=True, exist_ok=True)
     write_study(study, folder / STUDY_FILE)
     _write_json(folder / PLAN_FILE, plan.describe())
-    how = {"device": place.device, "store": str(options.store_folder().resolve()), "command": command,
+    how = {"device": place.device, "store": place.store.location, "command": command,
            "relative_to": str(relative_to.resolve()) if relative_to else None,
            **({"environment": place.environment.model_dump(mode="json")} if place.store.cluster else {})}
     _write_json(folder / RUN_FILE, {**how, **Looks(folder / RUN_FILE, study).as_json()})
@@ -174,7 +183,7 @@ def rebuild(folder: Path, *, figures: bool = True) -> Trial:
     study = read_study(folder / STUDY_FILE, relative_to)
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     here = Environment(**how["environment"]) if "environment" in how else environment(how["device"])  # of a cluster's nodes
-    lookup = lookup_in_store(plan, Store(Path(how["store"]), trusting=True), here)
+    lookup = lookup_in_store(plan, open_store(how["store"], trusting=True), here)
     return finish(study, plan, lookup, folder, here, how["command"], figures=figures, again=True)
 
 

@@ -20,7 +20,7 @@ from rich.text import Text
 
 from finetrial.records.record import Outcome
 from finetrial.run.board import Board, RunningStage
-from finetrial.run.events import Event, Listener, RunEnded, RunStarted, StageFinished
+from finetrial.run.events import Event, Listener, RunEnded, RunStarted, StackStarted, StageFinished
 
 BAR_CELLS = 24
 
@@ -41,7 +41,10 @@ class PlainView:
     def __call__(self, event: Event) -> None:
         """Take in an event."""
         self._board.see(event)
-        if isinstance(event, StageFinished):
+        if isinstance(event, StackStarted):
+            first = self._board.stages[event.stage_ids[0]]
+            self._write(f"stack of {len(event.stage_ids)} in one pass: {first.label or first.id}, ...")
+        elif isinstance(event, StageFinished):
             self._write(f"[{self._board.done}/{self._board.total}] {finished_line(self._board, event)}")
         elif isinstance(event, RunEnded) and event.message:
             self._write(event.message)
@@ -119,5 +122,6 @@ def duration(seconds: float) -> str:
 def _running_row(line: RunningStage, at: float) -> tuple[RenderableType, ...]:
     bar = ProgressBar(total=1.0, completed=line.fraction or 0.0, width=BAR_CELLS)
     loss = "" if line.loss is None else f"loss {line.loss:.3f}" if math.isfinite(line.loss) else f"loss {line.loss}"
-    return ("  " + escape(line.stage.kind), escape(line.stage.label or line.stage.id), bar,
+    stacked = f" (stack of {line.stack})" if line.stack > 1 else ""
+    return ("  " + escape(line.stage.kind), escape(line.stage.label or line.stage.id) + stacked, bar,
             "" if line.fraction is None else f"{line.fraction:.0%}", duration(at - line.started), loss)

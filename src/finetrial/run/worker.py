@@ -21,13 +21,15 @@ from finetrial import catalog
 from finetrial.errors import StoreError, UserError
 from finetrial.fingerprint import canonical
 from finetrial.records.record import Outcome
+from finetrial.run.claim import RECORD, Claim
 from finetrial.run.disk import is_full, store_error
 from finetrial.run.job import Job, Order, make_record, settles, utc_now
 from finetrial.run.machine import keep_freed_memory
 from finetrial.run.messages import Message
 from finetrial.run.ranks import device_of, how, num_processes, ranks
+from finetrial.run.remote_store import open_store
 from finetrial.run.server import preload
-from finetrial.run.store import RECORD, Claim, Store
+from finetrial.run.store import Store
 from finetrial.stages.base import Diverged, StageContext, StageInput, StageKind, StageTimeout
 from finetrial.train.data_parallel import DataParallel
 
@@ -61,7 +63,7 @@ def run_job(job: Job, send: Send) -> None:
     """Compute the stages in order, those of a stack in one pass. A group ends with the first of its stages that has no OK
     record, or that another process has."""
     keep_freed_memory()
-    store = Store(job.store, cluster=job.cluster)
+    store = open_store(job.store, cluster=job.cluster)
     shared: dict[str, dict[str, Any]] = {}
     for order in job.orders[:1]:
         redirect_output(job.log_file(order.stage_id), job.log_level)
@@ -153,9 +155,10 @@ def _recorded_together(job: Job, mine: Sequence[tuple[Order, Claim, StageContext
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         if is_full(error):
-            raise store_error(error, job.store) from error
+            raise store_error(error, store.root) from error
         for order, *_ in mine:
-            _teller(send, job, order)({"type": "alone", "reason": one_line(error)})
+            _teller(send, job, order)({"type": "alone", "reason": one_line(error), "cells": len(mine),
+                                       "memory": is_out_of_memory(error)})
         return set()
     fine, share = set(), (time.monotonic() - clock) / len(mine)
     for (order, claim, context), result in zip(mine, results, strict=True):
@@ -200,7 +203,7 @@ def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, A
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         if is_full(error):
-            raise store_error(error, job.store) from error
+            raise store_error(error, store.root) from error
         if is_out_of_memory(error):
             return _Ended(Outcome.OOM, one_line(error))
         return _Ended(Outcome.FAILED, one_line(error))

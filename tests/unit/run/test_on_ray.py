@@ -13,8 +13,11 @@ from finetrial.errors import MissingPackage, UserError
 from finetrial.records.record import Outcome
 from finetrial.run import on_node, place
 from finetrial.run.events import StageRetried
+from finetrial.run.job import Job
 from finetrial.run.lease import Lease
+from finetrial.run.node_cache import FOLDER
 from finetrial.run.on_ray import Cluster, Needs, RayPool
+from finetrial.run.remote_store import RemoteStore
 from finetrial.run.store import Store
 from finetrial.run.trial import RunOptions
 
@@ -114,10 +117,10 @@ def run(ray, laboratory, environment, monkeypatch):
     """Executes toy stages on the fake."""
     monkeypatch.setattr(on_node, "describe", lambda device: on_node.Node("here", __version__, environment))
 
-    def run(*stages, **more):
-        root = laboratory.folder / "store"
-        with Cluster(None, "cpu") as cluster, Lease(root) as lease:
-            return laboratory.execute(*stages, jobs=None, store=Store(root, cluster=True),
+    def run(*stages, store=None, **more):
+        store = store or Store(laboratory.folder / "store", cluster=True)
+        with Cluster(None, "cpu") as cluster, Lease(store.lease) as lease:
+            return laboratory.execute(*stages, jobs=None, store=store,
                                       executor=lambda _: RayPool(cluster, lease), **more)
     return run
 
@@ -216,3 +219,22 @@ def test_signs_of_life_come_once_a_second(monkeypatch):
     monkeypatch.setattr(on_node, "time", types.SimpleNamespace(monotonic=lambda: next(clock)))
     said = [message["type"] for messages in on_node._said(Pool()) for message in messages]
     assert said == ["started", "progress", "progress", "exit"]
+
+
+def test_where_nodes_see_no_folder_of_the_run_its_logs_are_told(run, laboratory, ray, tmp_path, monkeypatch):
+    """With a store at a URL. The driver sees its folder; a node whose task runs elsewhere does not."""
+    monkeypatch.setenv(FOLDER, str(tmp_path / "machine"))
+    seen = on_node.run_phase
+
+    def elsewhere(line, token, version):
+        job = Job.model_validate_json(line)
+        for messages in seen(job.model_copy(update={"logs": tmp_path / "not here"}).model_dump_json(), token, version):
+            yield [{**message, "job": job.number} for message in messages]
+
+    monkeypatch.setattr(on_node, "run_phase", elsewhere)
+    store = RemoteStore(f"file://{tmp_path / 'bucket'}", trusting=True)
+    result = run(laboratory.stage("a"), laboratory.stage("b", {"x": "a"}), store=store)
+    assert result.complete and (result.found("b").folder / "out").is_file()
+    for name in "ab":
+        assert laboratory.log(name).count(f"printed by {name}") == 1
+    assert not (tmp_path / "not here").exists() and (tmp_path / "bucket" / "objects").is_dir()

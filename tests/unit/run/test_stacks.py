@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from finetrial.records.record import Outcome
-from finetrial.run.walk import State
+from finetrial.run.stacks import Stacks
+from finetrial.run.view import PlainView
+from finetrial.run.walk import State, Walk
 
 
 def phases(laboratory, *names, alike="lora", **spec):
@@ -47,6 +49,36 @@ def test_records_are_those_of_stages_alone(laboratory, tmp_path):
 def test_a_stack_takes_no_more_than_it_may(laboratory):
     result = laboratory.execute(*phases(laboratory, *"abcde"), stack=2, jobs=1)
     assert [of(result, f"train/{name}").execution.get("stacked_cells") for name in "abcde"] == [2, 2, 2, 2, None]
+
+
+def test_stacks_of_their_own_size_share_the_work_among_the_places(laboratory):
+    def sizes(names, places, most):
+        stages = phases(laboratory, *names)
+        walk = Walk(stages, lambda kind: False)
+        walk.settle(lambda state: None)
+        return [len(stack) or 1 for _, stack in Stacks(lambda state: most).jobs(walk.ready(), places)]
+
+    assert sizes("abcdefghi", 1, 8) == [5, 4]  # equal halves rather than 8 and 1
+    assert sizes("abcdefgh", 1, 8) == [8]
+    assert sizes("abcdefgh", 4, 8) == [2, 2, 2, 2]  # no place is left idle
+    assert sizes("ab", 4, 8) == [1, 1] and sizes("abc", 1, 1) == [1, 1, 1]
+
+
+def test_watchers_are_told_of_a_stack(laboratory):
+    lines = []
+    view = PlainView(lines.append)
+    laboratory.execute(*phases(laboratory, *"abc"), stack=lambda state: 8, jobs=1, listener=view)
+    assert lines[0] == "stack of 3 in one pass: label of train/a, ..."
+
+
+def test_a_stack_that_is_out_of_memory_is_halved_and_smaller_ones_stay(laboratory):
+    (laboratory.folder / "memory").write_text("fits 2")
+    result = laboratory.execute(*phases(laboratory, *"abcdefgh"), stack=4, jobs=1)
+    assert result.complete
+    for name in "abcdefgh":
+        assert of(result, f"train/{name}").execution["stacked_cells"] == 2
+    halved = "out of memory in a stack of 4; next in stacks of 2: RuntimeError: CUDA out of memory"
+    assert [of(result, f"train/{name}").execution["attempts"] for name in "abcdefgh"] == [[halved]] * 4 + [[]] * 4
 
 
 def test_a_stage_that_diverges_ends_its_group_only(laboratory):

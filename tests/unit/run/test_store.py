@@ -169,7 +169,7 @@ def test_a_full_disk_while_writing_loses_nothing(store, environment, write, monk
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("finetrial.run.store._write_synced", full)
+        patch.setattr("finetrial.run.claim._write_synced", full)
         with pytest.raises(StoreError, match="is full"):
             write(key="cd" * 16)
     assert Store(store.root).lookup("toy", KEY, environment) == before

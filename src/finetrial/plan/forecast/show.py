@@ -20,6 +20,7 @@ def render_resources(found: Resources) -> RenderableType:
     """The section `Forecast` of `finetrial plan`."""
     parts: list[RenderableType] = [Text("Forecast", style="bold"), _memory(found)]
     parts += [Text(f"{title}: {_mends(arm)}") for title, arm in _alike(found.arms) if arm.verdict == "does not fit"]
+    parts += [Text(f"{title}: in stacks of {arm.stack}, as many as are ready") for title, arm in _alike(found.arms) if arm.stack > 1]
     parts.append(_rest(found))
     parts += [Text(f"assumed: {text}", style="dim") for text in found.assumed]
     return Group(*parts)
@@ -60,7 +61,7 @@ def _alike(arms: Sequence[ArmForecast]) -> list[tuple[str, ArmForecast]]:
     several = len({arm.base for arm in arms}) > 1
     groups: dict[object, list[ArmForecast]] = {}
     for arm in arms:
-        groups.setdefault((arm.base, _bytes(arm.need), _mends(arm)), []).append(arm)
+        groups.setdefault((arm.base, _bytes(arm.need), _mends(arm), arm.stack), []).append(arm)
     return [(f"{f'{first.base}: ' if several else ''}{first.title}{f', and {len(rest)} like it' if rest else ''}", first)
             for first, *rest in groups.values()]
 

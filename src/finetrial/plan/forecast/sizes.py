@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase
@@ -14,6 +14,7 @@ from finetrial.plan.specs import Resolved
 from finetrial.spec.arm import Arm
 from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
+from finetrial.train.config import Training
 
 
 @dataclass
@@ -36,12 +37,16 @@ class Sizes:
 
 def step_of(study: Study, arm: Arm, base: ResolvedBase, *, on_gpu: bool = False) -> Step:
     """How an arm trains: whole batches, as a run begins."""
-    training = study.training_of(arm)
-    pairs = bool(base.config.get("is_encoder_decoder"))
+    step = step_with(study.training_of(arm), pairs=bool(base.config.get("is_encoder_decoder")),
+                     eager=specs.attention(base, Resolved()) == "eager", on_gpu=on_gpu)
+    return replace(step, four_bit=arm.quantization is not None)
+
+
+def step_with(training: Training, *, pairs: bool, eager: bool, on_gpu: bool) -> Step:
+    """A step in whole batches. `pairs`: of an encoder-decoder."""
     return Step(rows=training.batch_sequences, length=training.sequence_length, micro_batch=training.batch_sequences,
-                mixed=training.precision != "fp32", optimizer=training.optimizer,
-                eager=specs.attention(base, Resolved()) == "eager", masked=training.packing and not pairs,
-                checkpointing=training.activation_checkpointing, four_bit=arm.quantization is not None,
+                mixed=training.precision != "fp32", optimizer=training.optimizer, eager=eager,
+                masked=training.packing and not pairs, checkpointing=training.activation_checkpointing,
                 offload=on_gpu and training.precision != "fp32")
 
 

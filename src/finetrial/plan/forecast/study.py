@@ -17,9 +17,10 @@ from finetrial.plan.forecast import memory
 from finetrial.plan.forecast.activations import FP32
 from finetrial.plan.forecast.device import Change, Verdict, changes, verdict
 from finetrial.plan.forecast.duration import Time, forecast_time
-from finetrial.plan.forecast.memory import Need
+from finetrial.plan.forecast.memory import Need, Step
 from finetrial.plan.forecast.shapes import read_shapes
 from finetrial.plan.forecast.sizes import Sizes, phases_of, prompt_tokens, step_of
+from finetrial.plan.forecast.stacking import stack_size
 from finetrial.plan.forecast.trained import Trained
 from finetrial.plan.lines import arm_runs
 from finetrial.plan.plan import Plan
@@ -42,6 +43,7 @@ class ArmForecast:
     need: Need | None
     verdict: Verdict | None = None  # None: no device was named
     changes: tuple[Change, ...] = ()
+    stack: int = 1  # LoRA cells that a run on that GPU trains in one pass, if as many are ready
 
 
 @dataclass(frozen=True)
@@ -97,10 +99,19 @@ def _arm(sizes: Sizes, base: str, arm: Arm, available: int | None, on_gpu: bool)
         if trained is None or need is None:
             return unknown
         needs.append((need, trained))
+    stack = min(stack_size(shapes, one, step, device="cuda" if on_gpu else "", available_bytes=available)
+                for _, one in needs) if _can_stack(arm, step) else 1
     need, trained = max(needs, key=lambda one: one[0].peak)
     judged = None if available is None else verdict(need.peak, available)
     mend = changes(shapes, sizes.bases[base].config, trained, step, available or 0) if judged == "does not fit" else []
-    return ArmForecast(base, arm.name, arm.title, step.micro_batch, need, judged, tuple(mend))
+    return ArmForecast(base, arm.name, arm.title, step.micro_batch, need, judged, tuple(mend), stack)
+
+
+def _can_stack(arm: Arm, step: Step) -> bool:
+    """Whether every phase of the arm may be shared by a stack, as far as a study tells."""
+    methods = [component.method for components in arm.components.values() for component in components]
+    return (all(method is not None and type(method).stackable for method in methods) and not step.checkpointing
+            and not step.four_bit and all(len(components) == 1 for components in arm.components.values()))
 
 
 def _prediction(sizes: Sizes) -> Need | None:

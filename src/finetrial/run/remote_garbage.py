@@ -1,0 +1,67 @@
+"""What no run needs any more of a store at a URL: records that no plan names, and files that no other record names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from finetrial.records.record import Record
+from finetrial.run.garbage import choice_of, needed_keys
+from finetrial.run.lease import require_free
+from finetrial.run.remote import CHECKPOINTS, OBJECTS, RECORDS, Remote, RemoteLease, object_name
+
+
+@dataclass(frozen=True)
+class RemoteWaste:
+    """An object of the store that no run needs, by its kind for people."""
+
+    name: str
+    kind: str
+    num_bytes: int
+
+
+def unused_remote(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
+    """(objects that no run below `runs` needs, names of runs that were read); records before the files they name.
+
+    Raises UserError where a run cannot be planned any more, StoreError while a driver computes: what it has written is
+    named by no record yet.
+    """
+    require_free(RemoteLease(remote))
+    records = read_records(remote)
+    selections = {record.key: record for record in records.values() if record.kind == "select"}
+    needed, named = needed_keys(runs, remote.url, lambda key: choice_of(selections[key]) if key in selections else None)
+    sizes = remote.sizes(RECORDS)
+    waste = [RemoteWaste(name, name.split("/")[1], size) for name, size in sizes.items() if _key(name) not in needed]
+    kept = {object_name(digest) for name, record in records.items() if _key(name) in needed for digest in record.files.values()}
+    waste += [RemoteWaste(name, "files", size) for name, size in remote.sizes(OBJECTS).items() if name not in kept]
+    waste += [RemoteWaste(name, "checkpoints", size) for name, size in remote.sizes(CHECKPOINTS).items()
+              if name.split("/")[1].partition("-")[0] not in needed]
+    return waste, named
+
+
+def read_records(remote: Remote) -> dict[str, Record]:
+    """Every record of a store that can be read, by name."""
+    found = {}
+    for name, text in remote.read_all(remote.sizes(RECORDS)).items():
+        try:
+            found[name] = Record.model_validate_json(text)
+        except ValidationError:
+            continue  # it counts as absent, and is replaced by who computes it again
+    return found
+
+
+def remove_remote(waste: Iterable[RemoteWaste], remote: Remote) -> int:
+    """Remove objects, in order; the bytes that became free. Raises StoreError while a driver computes."""
+    require_free(RemoteLease(remote))
+    freed = 0
+    for entry in waste:
+        remote.remove(entry.name)
+        freed += entry.num_bytes
+    return freed
+
+
+def _key(record_name: str) -> str:
+    return record_name.rpartition("/")[2].partition("-")[0]
