@@ -51,9 +51,12 @@ class Part(BaseModel):
     meeting_place: Path
 
 
-def check_processes(processes: int, stages: Iterable[Stage], device: str, *, stack: int, local: bool) -> None:
-    """Raises UserError where `processes` cannot compute the stages of a plan together."""
+def check_processes(processes: int, stages: Iterable[Stage], device: str, *, stack: int, local: bool,
+                    shard: bool = False) -> None:
+    """Raises UserError where `processes` cannot compute the stages of a plan together, or not as `shard` asks."""
     if processes == 1:
+        if shard:
+            raise UserError("--shard splits a model over several processes, and --processes is 1", "add --processes N")
         return
     if stack > 1:
         raise UserError(f"--stack {stack} and --processes {processes} do not go together: cells that share a pass are trained "
@@ -70,6 +73,9 @@ def check_processes(processes: int, stages: Iterable[Stage], device: str, *, sta
         if rows is not None and rows < processes:
             raise UserError(f"--processes {processes}: a training step of {stage.label or stage.id} has {rows} rows, and each "
                             "process needs one", f"--processes {rows}, or a larger training.batch_sequences")
+        if shard and (why := kind.unsplittable(stage.spec)):
+            raise UserError(f"--shard: {stage.label or stage.id} cannot be trained in parts: {why}",
+                            "leave out --shard, or this arm: --arms LIST names those to run")
 
 
 def num_processes(job: Job, order: Order) -> int:
@@ -83,9 +89,12 @@ def device_of(device: str, parallel: DataParallel) -> str:
     return f"{device}:{parallel.rank}" if parallel.count > 1 and device == "cuda" else device
 
 
-def how(device: str, count: int) -> dict[str, Any]:
+def how(device: str, parallel: DataParallel) -> dict[str, Any]:
     """What a record's `execution` says of it."""
-    return {"processes": {"count": count, "form": "data parallel", "backend": backend_of(device)}} if count > 1 else {}
+    if parallel.count == 1:
+        return {}
+    form = "sharded" if parallel.sharded else "data parallel"
+    return {"processes": {"count": parallel.count, "form": form, "backend": backend_of(device)}}
 
 
 @contextlib.contextmanager
@@ -106,7 +115,7 @@ def ranks(job: Job, order: Order, folder: Path, checkpoint: Path) -> Iterator[Da
         with _Others(parts, kills) as others:
             try:
                 others.wait_until_ready()
-                with process_group(meeting_place, 0, count, job.device) as parallel:
+                with process_group(meeting_place, 0, count, job.device, sharded=job.shard) as parallel:
                     yield parallel
             except RuntimeError as error:
                 if (lost := others.lost(NOTICE_SECONDS)) is not None:

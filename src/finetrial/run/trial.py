@@ -55,6 +55,7 @@ class RunOptions:
     device: str = "auto"
     stack: int = 1  # LoRA cells trained in one pass over their base, at most
     processes: int = 1  # that compute a training phase together, each on a core or a GPU of its own
+    shard: bool = False  # and hold the model's parameters between them meanwhile
     jobs: int | None = None  # None = as many phases as there are cores (CPU) for, one (accelerator)
     log_level: str = "info"
     timeout_seconds: float | None = None  # for one stage
@@ -106,7 +107,8 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     refuse((*audit(study), *audit_plan(study, plan)))
     check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
-    check_processes(options.processes, plan.stages, place.device, stack=options.stack, local=options.on == "local")
+    check_processes(options.processes, plan.stages, place.device, stack=options.stack, local=options.on == "local",
+                    shard=options.shard)
     folder = run_folder(study, options.runs)
     with explained(folder):
         _write_run_files(folder, study, plan, options, place, relative_to, command)
@@ -114,7 +116,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
                        timeout_seconds=options.timeout_seconds, stack=options.stack, jobs=place.jobs,
-                       processes=options.processes, executor=place.executor, log_level=options.log_level,
+                       processes=options.processes, shard=options.shard, executor=place.executor, log_level=options.log_level,
                        listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
