@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finetrial import catalog
 from finetrial.errors import UserError
-from finetrial.run.crash import oom_killed_since, oom_kills
+from finetrial.run.crash import LOST_TO_MEMORY, oom_killed_since, oom_kills
 from finetrial.run.job import Job, Order
 from finetrial.stages.base import Stage, StageKind
 from finetrial.train.data_parallel import DataParallel, backend_of, process_group
@@ -33,6 +33,7 @@ OUT_OF_MEMORY = 3  # the exit code that says so
 NOTICE_SECONDS = 5.0  # a connection may break before the process that held it has ended
 STUCK_SECONDS = 60.0  # after a death: what waits for the dead one on a GPU may wait for ever
 ENDING_SECONDS = 5.0
+_NO_MEMORY = "ran out of memory"
 
 
 class ProcessLost(RuntimeError):
@@ -151,7 +152,7 @@ class _Others:
 
     def _fate(self, status: int) -> str:
         if status == OUT_OF_MEMORY or (status == -signal.SIGKILL and oom_killed_since(self._kills)):
-            return "ran out of memory"
+            return _NO_MEMORY
         return f"died of {signal.Signals(-status).name}" if status < 0 else f"failed (exit code {status})"
 
     def _watch(self) -> None:
@@ -159,7 +160,7 @@ class _Others:
         while not self._done.wait(1.0):
             if (lost := self.lost(0.0)) is not None and not self._done.wait(STUCK_SECONDS):
                 print(f"{lost}, and what waits for it does not notice", file=sys.stderr, flush=True)
-                os._exit(1)
+                os._exit(LOST_TO_MEMORY if lost.endswith(_NO_MEMORY) else 1)
 
     def _start(self) -> None:
         for part in self._parts:
