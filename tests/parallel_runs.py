@@ -9,12 +9,16 @@ from typing import Any
 
 from conftest import make_documents, make_pairs, make_tiny_model
 
+from finetrial.methods.base import Component
 from finetrial.methods.full import Full
+from finetrial.methods.layer import Layer
 from finetrial.methods.lora import Lora
+from finetrial.models.params import frozen_digest, own
 from finetrial.streams import Streams
 from finetrial.train.config import Training
 from finetrial.train.data_parallel import DataParallel
 from finetrial.train.loop import Checkpoints, train
+from finetrial.train.loss import item_losses
 from finetrial.train.outcome import Diverged, OutOfTime
 
 TRAINING = {"budget": "6 steps", "sequence_length": 40, "batch_sequences": 6, "clip_norm": 0.5, "evaluations": 3}
@@ -31,6 +35,7 @@ class Setting:
     lora_dropout: float = 0.0
     micro_batch: int | None = None
     validation: tuple[float, ...] = ()  # what validation finds, in process 0
+    validates: bool = False  # by the losses of the rows that are trained on
     checkpoints: Path | None = None
     expired: bool = False  # in process 0
 
@@ -41,29 +46,40 @@ class Outcome:
     norms: list[float]
     weights: dict[str, Any]
     result: Any
+    frozen: tuple[str, str]  # the frozen weights' digest before and after
 
 
 def run(setting: Setting, parallel: DataParallel | None = None) -> Outcome:
     """Train, and say what was seen; a run that diverges or is out of time says so in `result`."""
     alone = parallel is None or parallel.is_first
     model = make_tiny_model(setting.family)
-    method = Full() if setting.method == "full" else Lora(rank=4, targets="all-linear", dropout=setting.lora_dropout)
-    component = method.attach(model, Streams(1), "main")
+    component = attached(model, setting)
     rows = make_pairs(30) if setting.family.startswith("t5") else make_documents(30)
     metrics: list[Mapping[str, Any]] = []
     found = iter(setting.validation)
+    frozen = frozen_digest(model)
 
     def validate(step: int) -> float:
-        assert alone, "the first process alone validates"
-        return next(found)
+        assert alone or parallel.sharded, "the first process alone validates"
+        return next(found) if setting.validation else float(item_losses(model, rows)[0].sum())
 
     try:
         result: Any = train(
             model, [component], rows, Training.model_validate({**TRAINING, **setting.training}), setting.rate, Streams(1),
-            micro_batch=setting.micro_batch, on_metrics=metrics.append, validate=validate if setting.validation else None,
+            micro_batch=setting.micro_batch, on_metrics=metrics.append, validate=validate if setting.validation or setting.validates else None,
             checkpoints=Checkpoints(setting.checkpoints, every_seconds=0.0) if setting.checkpoints else None,
             deadline=0.0 if setting.expired and alone else 1e18, parallel=parallel)
     except (Diverged, OutOfTime) as error:
         result = repr(error)
     return Outcome([row["loss"] for row in metrics], [row["grad_norm"] for row in metrics],
-                   {name: parameter.detach().clone() for name, parameter in component.parameters().items()}, result)
+                   {name: parameter.detach().clone() for name, parameter in component.parameters().items()}, result,
+                   (frozen, frozen_digest(model)))
+
+
+def attached(model: Any, setting: Setting) -> Component:
+    """What the setting trains, in the model."""
+    methods = {"full": Full(), "layer": Layer(init="random", position="start"),
+               "lora": Lora(rank=4, targets="all-linear", dropout=setting.lora_dropout)}
+    component = methods[setting.method].attach(model, Streams(1), "main")
+    own(model, [component])
+    return component

@@ -26,13 +26,13 @@ class Partner:
         self._process.start()
         theirs.close()
 
-    def both(self, part: Part) -> tuple[Any, Any]:
+    def both(self, part: Part, *, sharded: bool = False) -> tuple[Any, Any]:
         """What `part` returns as rank 0, in this process, and as rank 1."""
         self._meetings += 1
         meeting_place = self._folder / f"meeting-{self._meetings}"
-        self._pipe.send((part, meeting_place))
+        self._pipe.send((part, meeting_place, sharded))
         try:
-            with process_group(meeting_place, 0, 2, "cpu") as parallel:
+            with process_group(meeting_place, 0, 2, "cpu", sharded=sharded) as parallel:
                 mine = part(parallel)
         finally:  # also after a failure here, which the partner's answers with its own
             assert self._pipe.poll(ANSWER_SECONDS), "the partner does not answer"
@@ -51,9 +51,9 @@ def _serve(pipe: Connection) -> None:
 
     torch.set_num_threads(1)
     while True:
-        part, meeting_place = pipe.recv()
+        part, meeting_place, sharded = pipe.recv()
         try:
-            with process_group(meeting_place, 1, 2, "cpu") as parallel:
+            with process_group(meeting_place, 1, 2, "cpu", sharded=sharded) as parallel:
                 pipe.send((part(parallel), ""))
         except Exception:  # noqa: BLE001 (whatever went wrong is what the test has to show)
             pipe.send((None, traceback.format_exc()))

@@ -60,10 +60,10 @@ def _leaves_no_process() -> Iterator[None]:
     assert not others()
 
 
-def run(folder: Path, stages: Sequence[Stage], here: Environment, *, processes: int = 2,
+def run(folder: Path, stages: Sequence[Stage], here: Environment, *, processes: int = 2, shard: bool = False,
         listener: Callable[[Any], None] | None = None) -> ExecutionResult:
     return execute(stages, Store(folder / "store"), folder / "run", device="cpu", jobs=1, environment=here,
-                   processes=processes, listener=listener, plugins=[OFTEN])
+                   processes=processes, shard=shard, listener=listener, plugins=[OFTEN])
 
 
 def others() -> list[psutil.Process]:
@@ -97,6 +97,32 @@ def test_what_two_processes_recorded_one_finds(stages: list[Stage], together: Ex
     assert found is not None
     again = run(next(folder.parent for folder in found.folder.parents if folder.name == "store"), stages, here, processes=1)
     assert {state.state for state in again.states.values()} == {State.CACHED}
+
+
+@pytest.mark.slow
+def test_two_with_a_part_of_the_model_each_leave_the_same_record(
+        stages: list[Stage], tmp_path: Path, here: Environment, alone: ExecutionResult) -> None:
+    """Also after their worker was killed: both go on from what the first wrote."""
+    train, killed = stages[-2], []
+
+    def kill(event: Any) -> None:
+        if isinstance(event, StageProgress) and event.stage_id == train.id and not killed and (event.fraction or 0.0) > 0.1:
+            [other] = others()
+            killed.append(other.parent().pid)
+            other.parent().kill()
+
+    result = run(tmp_path, stages, here, shard=True, listener=kill)
+    mine, other = result.found(train.id), alone.found(train.id)
+    assert result.complete and killed and mine is not None and other is not None
+    assert mine.record.key == other.record.key and set(mine.record.files) == set(other.record.files)
+    assert mine.record.execution["processes"] == {"count": 2, "form": "sharded", "backend": "gloo"}
+    assert mine.record.execution["attempts"] == ["killed (SIGKILL)"] and len(losses(mine)) < STEPS
+    for name in ("frozen_digest", "params_trainable", "stored_bytes", "steps"):
+        assert mine.record.values[name] == other.record.values[name]
+    assert [each["val"] for each in mine.record.values["curve"]] == pytest.approx(
+        [each["val"] for each in other.record.values["curve"]], rel=0.02)
+    asked = result.found(stages[-1].id)
+    assert asked is not None and asked.record.values["answer_digest"] == mine.record.values["answer_digest"]
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ from finetrial.cli.options import (
     Schema,
     Seeds,
     Set,
+    Shard,
     Size,
     Stack,
     Store,
@@ -66,9 +67,8 @@ def options(version: Version = False) -> None:
 def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
-        as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None,
-        timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = "auto",
-        processes: Processes = 1,
+        as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None, timeout: Timeout = None,
+        allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = "auto", processes: Processes = 1, shard: Shard = False,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         track: Track = None, on: OnOption = On.LOCAL, address: Address = None, memory: PhaseMemory = None) -> None:
     """Run a study, analyse it, report.
@@ -82,7 +82,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
                 timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
                 allow_unsandboxed=allow_unsandboxed, within=within, track=track, stack=stack, processes=processes,
-                on=on.value, address=address, memory=memory)
+                shard=shard, on=on.value, address=address, memory=memory)
 
 
 @app.command()

@@ -83,6 +83,8 @@ Stack = Annotated[str, typer.Option(metavar="N|auto", help="Train up to N LoRA c
                                     "takes as many as pay on a GPU and fit into it, and 1 on a CPU.")]
 Processes = Annotated[int, typer.Option(min=1, metavar="N", help="Compute each training phase by N processes that share its "
                                         "steps, one GPU each: same results up to rounding.")]
+Shard = Annotated[bool, typer.Option("--shard", help="With --processes: split parameters, gradients and optimizer state over the "
+                                     "processes while a phase trains, for models that do not fit on one GPU.")]
 AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers of the "
                                                 "sandbox are missing (finetrial doctor): only where nothing can be lost.")]
 MaxMemory = Annotated[str | None, typer.Option(metavar="SIZE", help="Recommend nothing that needs more: 16GB.")]

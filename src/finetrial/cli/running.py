@@ -22,7 +22,7 @@ REPORT_FILE = "report.html"
 def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, device: str, jobs: int | None,
                 log_level: str, timeout_minutes: float | None, command: str, more_seeds: int | None = None,
                 allow_unsandboxed: bool = False, within: str | None = None, track: str | None = None,
-                stack: str = "auto", processes: int = 1, on: str = "local", address: str | None = None,
+                stack: str = "auto", processes: int = 1, shard: bool = False, on: str = "local", address: str | None = None,
                 memory: str | None = None) -> None:
     """Run a study and print its answers, the recommendation, and where the report lies."""
     from finetrial.run.machine import unused_accelerator
@@ -47,7 +47,7 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, d
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
                          timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
                          allow_unsandboxed=allow_unsandboxed, within_seconds=within_seconds, stack=read_stack(stack),
-                         processes=processes, on=on, address=address,
+                         processes=processes, shard=shard, on=on, address=address,
                          memory_bytes=read_bytes(memory, "--memory") if memory is not None else None)
     before = earlier_results(run_folder(found.study, runs)) if more_seeds is not None else None
     trial = run_study(found.study, options, relative_to=found.relative_to, command=command)

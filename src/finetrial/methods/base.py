@@ -155,6 +155,11 @@ class Method(BaseModel, ABC):
         """Whether it can adapt a base whose matrices are held in 4 bits: then it neither trains nor rewrites them."""
         return False
 
+    @property
+    def takes_shards(self) -> bool:
+        """Whether it can be trained by processes that hold a part of each parameter: its component has no `after_step`."""
+        return True
+
     @abstractmethod
     def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:
         """Attach to `model`, in place. Draws only from the stream `adapter/<slot>[/<instance>]`.

@@ -110,6 +110,11 @@ class Peft(Method):
         """Of type lora, unless its initialisation takes a share out of the base's matrices."""
         return self.type == "lora" and not str(self.options.get("init_lora_weights")).startswith(_RESIDUAL)
 
+    @property
+    def takes_shards(self) -> bool:
+        """All but AdaLoRA, which judges whole gradients."""
+        return self.type != "adalora"
+
     def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:
         """Put the adapter in; what peft draws comes from the component's stream."""
         from finetrial.models.adapters import Adapter

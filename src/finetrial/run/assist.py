@@ -55,7 +55,7 @@ def _assist(part: Part, ready: int) -> None:
     device = device_of(job.device, DataParallel(part.rank, count))
     if torch.device(device).type == "cuda":
         torch.cuda.set_device(device)
-    with process_group(part.meeting_place, part.rank, count, job.device) as parallel:
+    with process_group(part.meeting_place, part.rank, count, job.device, sharded=job.shard) as parallel:
         kind.assist(stage_context(job, order, open_store(job.store, cluster=job.cluster), part, {}, _unheard, parallel=parallel))
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from finetrial.records.record import Outcome
 
 VMSTAT = Path("/proc/vmstat")
+LOST_TO_MEMORY = 83  # exit code of a worker that waits in vain for a process that ran out of memory
 MOST_LOSSES = 5  # of machines under one stage: then it may be the stage that kills them
 
 
@@ -58,14 +59,16 @@ def judge(crash: Crash) -> Again | Verdict:
         return Verdict(Outcome.FAILED, f"lost with its machine {crash.losses + 1} times, last: {crash.lost}")
     if crash.status == -signal.SIGKILL:
         return _judge_kill(crash)
+    if crash.status == LOST_TO_MEMORY:
+        return _halved(crash, "out of memory") or Verdict(Outcome.OOM, "one of the processes that compute it ran out of memory")
     if crash.status < 0:
         return Verdict(Outcome.FAILED, f"the worker died of {signal.Signals(-crash.status).name}")
     return Verdict(Outcome.FAILED, f"the worker ended without a result (exit code {crash.status})")
 
 
 def _judge_kill(crash: Crash) -> Again | Verdict:
-    if crash.oom_killed and crash.rows is not None and crash.rows > 1:
-        return Again(f"killed for lack of memory; next with micro-batch {crash.rows // 2}", crash.rows // 2)
+    if crash.oom_killed and (again := _halved(crash, "killed for lack of memory")) is not None:
+        return again
     if crash.kills == 0:
         return Again("killed (SIGKILL)")
     if crash.oom_killed:
@@ -73,6 +76,13 @@ def _judge_kill(crash: Crash) -> Again | Verdict:
     if crash.oom_killed is None:
         return Verdict(Outcome.OOM, "killed twice (SIGKILL), most likely for lack of memory", provisional=True)
     return Verdict(Outcome.FAILED, "killed twice (SIGKILL), and not by the kernel for lack of memory")
+
+
+def _halved(crash: Crash, reason: str) -> Again | None:
+    """Another attempt with half the rows, if there is more than one."""
+    if crash.rows is None or crash.rows <= 1:
+        return None
+    return Again(f"{reason}; next with micro-batch {crash.rows // 2}", crash.rows // 2)
 
 
 def oom_kills() -> int | None:

@@ -51,9 +51,10 @@ def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: 
             environment: Environment, timeout_seconds: float | None = None, listener: Listener | None = None,
             log_level: str = "info", plugins: Sequence[str | Path] = (),
             preload: Sequence[str] | None = None, allow_unsandboxed: bool = False, stack: int | Automatic = 1,
-            processes: int = 1, executor: OpenExecutor = on_this_machine) -> ExecutionResult:
+            processes: int = 1, shard: bool = False, executor: OpenExecutor = on_this_machine) -> ExecutionResult:
     """Run the stages that are not recorded, up to `jobs` at a time (None = as many as there are places), earlier ones
-    first; up to `stack` in one pass (`stacks.automatic`: as many as pay), or each training stage by `processes`.
+    first; up to `stack` in one pass (`stacks.automatic`: as many as pay), or each training stage by `processes`, which
+    `shard` its model.
 
     `timeout_seconds` is for one stage. `preload` names the modules that every worker finds imported; None = the
     libraries and the package's own. Writes `status.json` and `logs/` below `run_folder`. Raises StoreError if store or
@@ -66,7 +67,7 @@ def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: 
     circumstances = Job(number=0, orders=(), store=store.location, cluster=store.cluster, logs=(run_folder / "logs").resolve(),
                         environment=environment, device=device, since=utc_now(), timeout_seconds=timeout_seconds,
                         plugins=files, preload=default_preload() if preload is None else tuple(preload),
-                        log_level=log_level, allow_unsandboxed=allow_unsandboxed, processes=processes)
+                        log_level=log_level, allow_unsandboxed=allow_unsandboxed, processes=processes, shard=shard)
     return _Execution(Walk(stages, _tolerates_failures), store, run_folder, circumstances, jobs, listener,
                       Stacks(stack), executor).go()
 

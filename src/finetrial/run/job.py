@@ -52,6 +52,7 @@ class Job(BaseModel):
     exclusive: bool = False  # nothing else may run beside it
     stack: tuple[str, ...] = ()  # ids of the first stages, if they are computed in one pass
     processes: int = 1  # that compute a stage together where its kind can be shared
+    shard: bool = False  # each of them then holds a part of the model
     store: str  # a folder or a URL
     cluster: bool = False  # the store is leased to a driver that decides who computes what: no kernel locks
     logs: Path

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict
 
 from finetrial import catalog
 from finetrial.errors import UserError
-from finetrial.run.crash import oom_killed_since, oom_kills
+from finetrial.run.crash import LOST_TO_MEMORY, oom_killed_since, oom_kills
 from finetrial.run.job import Job, Order
 from finetrial.stages.base import Stage, StageKind
 from finetrial.train.data_parallel import DataParallel, backend_of, process_group
@@ -33,6 +33,7 @@ OUT_OF_MEMORY = 3  # the exit code that says so
 NOTICE_SECONDS = 5.0  # a connection may break before the process that held it has ended
 STUCK_SECONDS = 60.0  # after a death: what waits for the dead one on a GPU may wait for ever
 ENDING_SECONDS = 5.0
+_NO_MEMORY = "ran out of memory"
 
 
 class ProcessLost(RuntimeError):
@@ -51,9 +52,12 @@ class Part(BaseModel):
     meeting_place: Path
 
 
-def check_processes(processes: int, stages: Iterable[Stage], device: str, *, stack: int, local: bool) -> None:
-    """Raises UserError where `processes` cannot compute the stages of a plan together."""
+def check_processes(processes: int, stages: Iterable[Stage], device: str, *, stack: int, local: bool,
+                    shard: bool = False) -> None:
+    """Raises UserError where `processes` cannot compute the stages of a plan together, or not as `shard` asks."""
     if processes == 1:
+        if shard:
+            raise UserError("--shard splits a model over several processes, and --processes is 1", "add --processes N")
         return
     if stack > 1:
         raise UserError(f"--stack {stack} and --processes {processes} do not go together: cells that share a pass are trained "
@@ -70,6 +74,9 @@ def check_processes(processes: int, stages: Iterable[Stage], device: str, *, sta
         if rows is not None and rows < processes:
             raise UserError(f"--processes {processes}: a training step of {stage.label or stage.id} has {rows} rows, and each "
                             "process needs one", f"--processes {rows}, or a larger training.batch_sequences")
+        if shard and (why := kind.unsplittable(stage.spec)):
+            raise UserError(f"--shard: {stage.label or stage.id} cannot be trained in parts: {why}",
+                            "leave out --shard, or this arm: --arms LIST names those to run")
 
 
 def num_processes(job: Job, order: Order) -> int:
@@ -83,9 +90,12 @@ def device_of(device: str, parallel: DataParallel) -> str:
     return f"{device}:{parallel.rank}" if parallel.count > 1 and device == "cuda" else device
 
 
-def how(device: str, count: int) -> dict[str, Any]:
+def how(device: str, parallel: DataParallel) -> dict[str, Any]:
     """What a record's `execution` says of it."""
-    return {"processes": {"count": count, "form": "data parallel", "backend": backend_of(device)}} if count > 1 else {}
+    if parallel.count == 1:
+        return {}
+    form = "sharded" if parallel.sharded else "data parallel"
+    return {"processes": {"count": parallel.count, "form": form, "backend": backend_of(device)}}
 
 
 @contextlib.contextmanager
@@ -106,7 +116,7 @@ def ranks(job: Job, order: Order, folder: Path, checkpoint: Path) -> Iterator[Da
         with _Others(parts, kills) as others:
             try:
                 others.wait_until_ready()
-                with process_group(meeting_place, 0, count, job.device) as parallel:
+                with process_group(meeting_place, 0, count, job.device, sharded=job.shard) as parallel:
                     yield parallel
             except RuntimeError as error:
                 if (lost := others.lost(NOTICE_SECONDS)) is not None:
@@ -142,7 +152,7 @@ class _Others:
 
     def _fate(self, status: int) -> str:
         if status == OUT_OF_MEMORY or (status == -signal.SIGKILL and oom_killed_since(self._kills)):
-            return "ran out of memory"
+            return _NO_MEMORY
         return f"died of {signal.Signals(-status).name}" if status < 0 else f"failed (exit code {status})"
 
     def _watch(self) -> None:
@@ -150,7 +160,7 @@ class _Others:
         while not self._done.wait(1.0):
             if (lost := self.lost(0.0)) is not None and not self._done.wait(STUCK_SECONDS):
                 print(f"{lost}, and what waits for it does not notice", file=sys.stderr, flush=True)
-                os._exit(1)
+                os._exit(LOST_TO_MEMORY if lost.endswith(_NO_MEMORY) else 1)
 
     def _start(self) -> None:
         for part in self._parts:

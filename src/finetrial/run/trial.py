@@ -25,11 +25,11 @@ from finetrial.plan.matched import matched
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Environment, Outcome
 from finetrial.records.results import AuditFinding, Results
-from finetrial.records.table import Table
 from finetrial.report import build as build_report
 from finetrial.run.collect import Lookup, collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.execute import ExecutionResult, execute
+from finetrial.run.items import write_items
 from finetrial.run.looks import Looks
 from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
@@ -59,6 +59,7 @@ class RunOptions:
     device: str = "auto"
     stack: int | None = None  # LoRA cells trained in one pass over their base, at most; None = as many as pay
     processes: int = 1  # that compute a training phase together, each on a core or a GPU of its own
+    shard: bool = False  # and hold the model's parameters between them meanwhile
     jobs: int | None = None  # None = as many phases as there are cores (CPU) for, one (accelerator)
     log_level: str = "info"
     timeout_seconds: float | None = None  # for one stage
@@ -115,7 +116,8 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     plan = build(study, resolved=Resolved(), relative_to=relative_to)
     refuse((*audit(study), *audit_plan(study, plan)))
     check_programs(plan.stages, allow_unsandboxed=options.allow_unsandboxed)
-    check_processes(options.processes, plan.stages, place.device, stack=options.stack or 1, local=options.on == "local")
+    check_processes(options.processes, plan.stages, place.device, stack=options.stack or 1, local=options.on == "local",
+                    shard=options.shard)
     folder = run_folder(study, options.runs)
     with explained(folder):
         _write_run_files(folder, study, plan, options, place, relative_to, command)
@@ -125,7 +127,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
                        timeout_seconds=options.timeout_seconds, stack=stack, jobs=place.jobs,
-                       processes=options.processes, executor=place.executor, log_level=options.log_level,
+                       processes=options.processes, shard=options.shard, executor=place.executor, log_level=options.log_level,
                        listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
@@ -243,36 +245,6 @@ def recorded_in_store(plan: Plan, store: Store, here: Environment) -> Mapping[st
     """The same without the stages that the store does not hold."""
     found = lookup_in_store(plan, store, here)
     return {stage.id: held for stage in plan.stages if (held := found(stage.id)) is not None}
-
-
-def write_items(table: Table, path: Path) -> None:
-    """`records.parquet`: one row for each cell, phase, task, split, metric and item, with the item's own value."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    types, parts = _item_types(), []
-    for score in table.scores:
-        if score.statistics is None:
-            continue
-        count, key = len(score.items), score.cell
-        constant = {"base": key.base, "arm": key.arm, "sequence": key.sequence, "seed": key.seed,
-                    "phase": score.phase, "learning_rate": key.point.learning_rate, "rank": key.point.rank,
-                    "num_train": key.point.num_train, "task": score.task, "split": score.split,
-                    "routing": score.routing, "metric": score.metric}
-        values = table.metrics[score.metric].aggregate(score.statistics)
-        columns = {name: pa.repeat(pa.scalar(value, types[name]), count) for name, value in constant.items()}
-        parts.append(pa.table({**columns, "item": pa.array(score.items.ids), "cluster": pa.array(score.items.clusters),
-                               "value": pa.array(values)}))
-    if parts:
-        pq.write_table(pa.concat_tables(parts), path, compression="zstd")
-
-
-def _item_types() -> dict[str, Any]:
-    import pyarrow as pa
-
-    text, whole, number = pa.string(), pa.int64(), pa.float64()
-    return {"base": text, "arm": text, "sequence": text, "seed": whole, "phase": whole, "learning_rate": number,
-            "rank": whole, "num_train": whole, "task": text, "split": text, "routing": text, "metric": text}
 
 
 def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -> None:

@@ -231,7 +231,7 @@ def stage_context(job: Job, order: Order, store: Store, place: Folders, shared: 
     deadline = None if job.timeout_seconds is None else began + job.timeout_seconds * stages
     return StageContext(
         stage_id=order.stage_id, spec=order.spec, inputs=inputs, folder=place.folder, checkpoint=place.checkpoint,
-        device=device_of(job.device, parallel), parallel=parallel, execution=how(job.device, parallel.count),
+        device=device_of(job.device, parallel), parallel=parallel, execution=how(job.device, parallel),
         micro_batch=order.micro_batch, log=_LOG, progress=_Progress(tell), shared=shared,
         activation_checkpointing=order.activation_checkpointing, deadline=deadline, locations=order.locations,
         allow_unsandboxed=job.allow_unsandboxed,

@@ -20,7 +20,7 @@ from finetrial.stages.base import StageContext, StageInput
 from finetrial.streams import Streams
 
 if TYPE_CHECKING:
-    from finetrial.methods.base import Component
+    from finetrial.methods.base import Component, Method
     from finetrial.models.load import LoadedBase
 
 STATE = "state.json"
@@ -192,10 +192,15 @@ def _assemble(spec: Mapping[str, Any], base: LoadedBase, state: State, active: S
     return Adapted(base, components, state, attached)
 
 
+def method_from(written: Mapping[str, Any]) -> Method:
+    """The method that a stage's spec holds."""
+    method: Method = plugin_from("method", {name: value for name, value in written.items() if name != "version"})
+    return method
+
+
 def attach(base: LoadedBase, instance: Instance, streams: Streams) -> Component:
     """The instance's method attached to the base, with the weights that it starts from."""
-    written = {name: value for name, value in instance.method.items() if name != "version"}
-    method = plugin_from("method", written)
+    method = method_from(instance.method)
     number = "" if instance.number == 1 else str(instance.number)
     component: Component = method.attach(base.model, streams, instance.slot, number)
     return component

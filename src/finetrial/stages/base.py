@@ -111,6 +111,11 @@ class StageKind(ABC):
         return None
 
     @classmethod
+    def unsplittable(cls, spec: Mapping[str, Any]) -> str:
+        """Why processes that compute the stage together cannot each hold a part of its model; empty if they can."""
+        return ""
+
+    @classmethod
     def shared_by_stack(cls, spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """What stages that `run_together` may compute in one pass have in common; None = this one is computed alone."""
         return None

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from finetrial.stages.adapted import LIVE, WEIGHTS, Adapted, begin, instance_folder, keep, streams_of
+from finetrial.stages.adapted import LIVE, WEIGHTS, Adapted, begin, instance_folder, keep, method_from, streams_of
 from finetrial.stages.base import Diverged, StageContext, StageKind, StageTimeout
 from finetrial.stages.together import shared_by_stack, train_together
-from finetrial.train.config import Training
+from finetrial.train.config import EIGHT_BIT, Training
 
 if TYPE_CHECKING:
     from finetrial.models.load import LoadedBase
@@ -40,6 +40,20 @@ class Train(StageKind):
     def batch_rows(cls, spec: Mapping[str, Any]) -> int:
         """Rows of one optimizer step."""
         return Training.model_validate(spec["training"]).batch_sequences
+
+    @classmethod
+    def unsplittable(cls, spec: Mapping[str, Any]) -> str:
+        """For a base in 4 bits, and for what reads whole parameters or gradients between steps."""
+        if spec.get("quantization"):
+            return f"its base is held in 4 bits (quantization {spec['quantization']}), which are not split"
+        optimizer = Training.model_validate(spec["training"]).optimizer
+        if optimizer == EIGHT_BIT:
+            return f"the optimizer {optimizer} does not know parameters of which it has a part"
+        for component in spec["components"]:
+            method = method_from(component["method"]) if component["method"] else None
+            if method is not None and not method.takes_shards:
+                return f"{method.kind} in slot {component['slot']!r} reads whole gradients after each step"
+        return ""
 
     @classmethod
     def shared_by_stack(cls, spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -80,7 +94,9 @@ class Phase:
             {**spec["training"], "activation_checkpointing": context.activation_checkpointing})
         self.adapted = begin(spec, context.locations["base"], parent=self._parent.folder if self._parent else None,
                              device=context.device, base=base)
-        self.model = self.adapted.base.model.to(context.device)
+        self.model = self.adapted.base.model
+        if not context.parallel.sharded:  # else whole models stay on the host
+            self.model.to(context.device)
         self.dataset = training_rows(spec, context)
 
     @contextlib.contextmanager
@@ -90,9 +106,12 @@ class Phase:
             yield _Recorder(lines, self.context)
 
     def reuse(self) -> Reuse | None:
-        """The states of the frozen first blocks, if there are any below what is trained."""
+        """The states of the frozen first blocks, if there are any below what is trained; not of a sharded model, whose
+        processes must compute the same blocks at the same time."""
         from finetrial.train.reuse import reuse_below
 
+        if self.context.parallel.sharded:
+            return None
         return reuse_below(self.model, (p for p in self.model.parameters() if p.requires_grad), self.context.cache)
 
     def train(self, reuse: Reuse | None, on_metrics: OnMetrics | None = None) -> TrainResult:

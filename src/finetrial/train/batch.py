@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
@@ -62,6 +62,10 @@ class Batch:
     def num_targets(self) -> int:
         """T."""
         return int(self.target_ids.shape[0])
+
+    def without_targets(self) -> Batch:
+        """The same rows, of which no loss is taken."""
+        return replace(self, target_places=self.target_places[:0], target_ids=self.target_ids[:0])
 
     def attention(self) -> Tensor | None:
         """The additive mask (R, 1, L, L) under which a token sees only earlier tokens of its own document.

@@ -1,8 +1,8 @@
 """Data parallelism: several processes take the steps of one run together, each with its share of the micro-batches.
 
-Every process holds the whole model and finds batches, dropout and schedule by the step's number. Gradients are summed,
-so all clip and step with the same numbers and stay equal bit for bit; the result is that of one process with the same
-micro-batches up to the order of the sum. What a clock or a disk decides, process 0 decides. Which parameters have a
+Every process holds the whole model, or a part of each parameter (`sharding.py`), and finds batches, dropout and schedule
+by the step's number. Gradients are summed, so all clip and step with the same numbers, and whole models stay equal bit
+for bit; the result is that of one process with the same micro-batches up to the order of the sum. What a clock or a disk decides, process 0 decides. Which parameters have a
 gradient is told through gloo before gradients travel by the device's own backend: a process that has died shows there
 as an error, not as a wait. No torch at import: plans and runners ask `largest_micro_batch`.
 """
@@ -33,6 +33,7 @@ class DataParallel:
 
     rank: int = 0
     count: int = 1
+    sharded: bool = False  # each holds a part of the model, and all take part whenever it computes
 
     @property
     def is_first(self) -> bool:
@@ -43,21 +44,23 @@ class DataParallel:
         """Rows at a time of a step of `rows`, so that every process has some; None = all of them."""
         return wanted if self.count == 1 else min(wanted or rows, largest_micro_batch(rows, self.count))
 
-    def share(self, parts: Sequence[T]) -> Iterator[tuple[int, T]]:
-        """This process's parts, with their numbers among all."""
-        return ((number, parts[number]) for number in range(self.rank, len(parts), self.count))
+    def share(self, parts: Sequence[T]) -> Iterator[tuple[int, T | None]]:
+        """This process's parts, with their numbers among all. Sharded, all have equally many: None where one has run out."""
+        turns = len(parts) + (-len(parts) % self.count if self.sharded else 0)
+        return ((number, parts[number] if number < len(parts) else None) for number in range(self.rank, turns, self.count))
 
     def add_up(self, parameters: Iterable[nn.Parameter], loss: Tensor) -> None:
-        """Sum gradients and `loss` over the processes, in place. What has a gradient nowhere keeps none."""
+        """Sum gradients and `loss` over the processes, in place. What has a gradient nowhere keeps none; those of a
+        sharded model are sums already."""
         if self.count == 1:
             return
         import torch
 
-        every = list(parameters)
-        present = torch.tensor([parameter.grad is not None for parameter in every], dtype=torch.uint8)
+        every = [] if self.sharded else list(parameters)
+        present = torch.tensor([True, *(parameter.grad is not None for parameter in every)], dtype=torch.uint8)
         torch.distributed.all_reduce(present, torch.distributed.ReduceOp.MAX)
         bucket, numbers = [loss], 0
-        for parameter, has_gradient in zip(every, present.tolist(), strict=True):
+        for parameter, has_gradient in zip(every, present[1:].tolist(), strict=True):
             if not has_gradient:
                 continue
             if parameter.grad is None:
@@ -99,7 +102,7 @@ def largest_micro_batch(rows: int, count: int) -> int:
 
 
 @contextlib.contextmanager
-def process_group(meeting_place: Path, rank: int, count: int, device: str) -> Iterator[DataParallel]:
+def process_group(meeting_place: Path, rank: int, count: int, device: str, *, sharded: bool = False) -> Iterator[DataParallel]:
     """The group of `count` processes of this machine that name one `meeting_place`, a file that is not there yet.
 
     Numbers in host memory go through gloo, on the loopback interface alone; those of CUDA devices through NCCL.
@@ -111,7 +114,7 @@ def process_group(meeting_place: Path, rank: int, count: int, device: str) -> It
     store = distributed.FileStore(str(meeting_place), count)  # type: ignore[attr-defined]
     distributed.init_process_group(backend_of(device), store=store, rank=rank, world_size=count, timeout=TIMEOUT)
     try:
-        yield DataParallel(rank, count)
+        yield DataParallel(rank, count, sharded)
     finally:
         distributed.destroy_process_group()
 

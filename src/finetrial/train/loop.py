@@ -18,12 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from finetrial.errors import UserError
 from finetrial.fingerprint import key_of
 from finetrial.methods.base import Component
 from finetrial.models import blocks, params
 from finetrial.streams import Streams
-from finetrial.train import checkpoint, optim
+from finetrial.train import checkpoint, optim, precision, sharding
 from finetrial.train.batch import Batch, Batches, BatchSource, DocumentBatches, Documents
 from finetrial.train.config import Training
 from finetrial.train.data_parallel import DataParallel
@@ -108,14 +107,16 @@ class Run:
         self.model, self.components, self.config, self.streams = model, components, config, streams
         self.learning_rate, self.reuse, self.parallel = learning_rate, reuse, parallel or DataParallel()
         self.micro_batch = self.parallel.micro_batch(micro_batch, config.batch_sequences)
-        self.accelerator = _accelerator(device, config.precision)
+        self.accelerator = precision.accelerator(device, config.precision, keeps_casts=not self.parallel.sharded)
         self.device = self.accelerator.device
         self.flush_steps = flush_steps or (1 if self.device.type == "cpu" else FLUSH_STEPS)
-        model.to(self.device)
-        self.parameters = params.own(model, components)
+        trained = params.own(model, components)
         params.set_dropout(model, config.dropout)
         self.drops = config.dropout > 0 or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
-        self.frozen = frozen or FrozenMatrices(model, config.precision, offload=self.device.type == "cuda")
+        self.holding = sharding.held(model, components, self.device, self.parallel)
+        self.parameters = {name: parameter for name, parameter in model.named_parameters() if name in trained}
+        self.frozen = frozen or FrozenMatrices(model, "fp32" if self.parallel.sharded else config.precision,
+                                               offload=self.device.type == "cuda")
         if config.activation_checkpointing:
             blocks.recompute(model, True)
         self.batches = open_batches(dataset, config, streams, start_id=blocks.start_id(model))
@@ -149,17 +150,20 @@ class Run:
             if self.step in evaluate_at and validate is not None:
                 meter.flush()
                 self._evaluate(validate)
-            if checkpoints is not None and time.monotonic() - saved > checkpoints.every_seconds:
+            if checkpoints is not None and self._agreed(time.monotonic() - saved > checkpoints.every_seconds):
                 meter.flush()
                 self._save(checkpoints)
                 saved = time.monotonic()
         meter.flush()
-        if self.parallel.count > 1:
+        if not self.parallel.sharded and self.parallel.count > 1:
             self.parallel.check_equal(params.digest(self.parameters))
-        return self._result()
+        result = self._result()
+        self.holding.take_back()
+        return result
 
     def close(self) -> None:
         """The model as it is evaluated: in eval mode and fp32, without checkpointing."""
+        self.holding.close()
         self.model.eval()
         self.frozen.restore()
         if self.config.activation_checkpointing:
@@ -172,7 +176,7 @@ class Run:
         with self.frozen:
             for number, part in self.parallel.share(parts):
                 with self._dropout_stream(number):
-                    loss += self._backward(part, num_targets)
+                    loss += self._backward(part or parts[-1].without_targets(), num_targets)
         self.parallel.add_up(self.parameters.values(), loss)
         return loss
 
@@ -195,17 +199,18 @@ class Run:
 
     def _backward(self, part: Batch, num_targets: int) -> torch.Tensor:
         """Add the part's share of the gradient; return its share of the mean loss."""
-        if part.num_targets == 0:
+        if part.num_targets == 0 and not self.parallel.sharded:
             return torch.zeros((), device=self.device)
+        batch = part.to(self.device)
         with self.accelerator.autocast():
-            loss = summed_loss(self.model, part.to(self.device), self.reuse) / num_targets
+            loss = self.holding.run(lambda: summed_loss(self.model, batch, self.reuse) / max(1, num_targets))
         self.accelerator.backward(loss)
         return loss.detach()
 
     def _clip(self) -> torch.Tensor:
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm
         norm: torch.Tensor = self.accelerator.clip_grad_norm_(self.parameters.values(), limit)
-        return norm
+        return self.holding.whole(norm)
 
     def _dropout_stream(self, number: int) -> contextlib.AbstractContextManager[None]:
         """Dropout of micro-batch `number` of this step, whoever computes it; without dropout nothing is drawn."""
@@ -226,35 +231,48 @@ class Run:
     def _evaluate(self, validate: Validate) -> None:
         self.model.eval()
         self.frozen.restore()
-        value = self.parallel.first(validate(self.step) if self.parallel.is_first else math.nan)
+        value = self.parallel.first(self._validated(validate))
         self.totals.curve.append(CurvePoint(self.step, self.totals.tokens, value))
         self.model.train()
+
+    def _validated(self, validate: Validate) -> float:
+        """In the first process, and in the others where it needs their parts of the model."""
+        if not self.parallel.is_first and not self.parallel.sharded:
+            return math.nan
+        with torch.no_grad():
+            return self.holding.run(lambda: validate(self.step))
 
     def _stops_early(self) -> bool:
         patience, values = self.config.early_stopping, [point.value for point in self.totals.curve]
         return patience is not None and len(values) > patience and min(values[-patience:]) >= min(values[:-patience])
 
     def _save(self, checkpoints: Checkpoints | None) -> None:
-        if checkpoints is None or not self.parallel.is_first:
+        if checkpoints is None or not (self.parallel.is_first or self.parallel.sharded):
             return
         scaler = self.accelerator.scaler
-        checkpoint.save(checkpoints.folder, self.step, self.identity, {
+        state = self.holding.gathered({
             "step": self.step, "totals": self.totals.state(),
             "parameters": {name: parameter.detach() for name, parameter in self.parameters.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "scaler": None if scaler is None else scaler.state_dict()})
+        if self.parallel.is_first:
+            checkpoint.save(checkpoints.folder, self.step, self.identity, state)
+
+    def _agreed(self, saves: bool) -> bool:
+        """Whether to save, which takes all processes where each has a part: then the first one's clock decides."""
+        return bool(self.parallel.first(saves)) if self.parallel.sharded else saves
 
     def _restore(self, folder: Path) -> None:
-        state = checkpoint.load(folder, self.identity, self.device)
+        state = checkpoint.load(folder, self.identity, self.holding.load_device)
         step = state["step"] if state is not None else 0
         assert step == self.parallel.first(step), "processes that train together read different checkpoints"
         if state is None:
             return
         with torch.no_grad():
             for name, parameter in self.parameters.items():
-                parameter.copy_(state["parameters"][name])
+                parameter.copy_(self.holding.own_part(parameter, state["parameters"][name]))
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
+            optimizer.load_state_dict(self.holding.own_state(optimizer, saved))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.step, self.totals = state["step"], Totals.of(state["totals"])
@@ -266,20 +284,3 @@ class Run:
             epochs=self.batches.epoch(self.step), final_loss=totals.final_loss, curve=tuple(totals.curve),
             skipped_steps=totals.skipped_steps, seconds=totals.seconds,
             optimizer_bytes=params.optimizer_bytes(self.optimizers))
-
-
-def _accelerator(device: str, precision: str) -> Any:
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    kind = torch.device(device).type
-    if precision == "fp16" and kind == "cpu":
-        raise UserError("precision fp16 is not possible on the device cpu", "use fp32 or bf16, or a GPU")
-    if kind == "cuda" and torch.cuda.is_available() and torch.device(device).index is not None:
-        torch.cuda.set_device(torch.device(device))
-    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train with several precisions
-    accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="no" if precision == "fp32" else precision)
-    if accelerator.device.type != kind:
-        raise UserError(f"the device {device} is not available; found {accelerator.device}",
-                        f"use the device {accelerator.device.type}, or install a torch build for {kind}")
-    return accelerator

@@ -15,9 +15,8 @@ from torch import Tensor, nn
 
 from finetrial.errors import MissingPackage, UserError
 from finetrial.models import blocks
-from finetrial.train.config import Training
+from finetrial.train.config import EIGHT_BIT, Training
 
-EIGHT_BIT = "paged_adamw_8bit"  # Dettmers et al. 2022 (arXiv 2110.02861); paged: 2023 (arXiv 2305.14314), section 3
 MUON_MOMENTUM = 0.95
 NEWTON_SCHULZ_STEPS = 5
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan et al. 2024, "Muon", the quintic's coefficients

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from finetrial.errors import UserError
 from finetrial.models import blocks, quantized
 from finetrial.models.adapters import weight_is_read
 from finetrial.train.config import Precision
@@ -26,6 +27,30 @@ def autocast(device: torch.device, precision: Precision) -> contextlib.AbstractC
     if precision == "fp32":
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=DTYPES[precision])
+
+
+def accelerator(device: str, precision: Precision, *, keeps_casts: bool = True) -> Any:
+    """What accelerate does for one process: the device, mixed precision and the scaler of fp16. `keeps_casts`: a trained
+    weight is cast once in a forward pass, and the copy kept to its end.
+
+    Raises UserError for a device or a precision that cannot be had.
+    """
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import AutocastKwargs
+
+    kind = torch.device(device).type
+    if precision == "fp16" and kind == "cpu":
+        raise UserError("precision fp16 is not possible on the device cpu", "use fp32 or bf16, or a GPU")
+    if kind == "cuda" and torch.cuda.is_available() and torch.device(device).index is not None:
+        torch.cuda.set_device(torch.device(device))
+    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train with several precisions
+    accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="no" if precision == "fp32" else precision,
+                              kwargs_handlers=[AutocastKwargs(cache_enabled=keeps_casts)])
+    if accelerator.device.type != kind:
+        raise UserError(f"the device {device} is not available; found {accelerator.device}",
+                        f"use the device {accelerator.device.type}, or install a torch build for {kind}")
+    return accelerator
 
 
 class FrozenMatrices:

@@ -6,7 +6,7 @@ import pytest
 
 from finetrial.records.record import Outcome
 from finetrial.run import crash
-from finetrial.run.crash import Again, Crash, Verdict, judge
+from finetrial.run.crash import LOST_TO_MEMORY, Again, Crash, Verdict, judge
 
 KILL = -signal.SIGKILL
 
@@ -14,6 +14,7 @@ KILL = -signal.SIGKILL
 @pytest.mark.parametrize(("found", "then"), [
     (Crash(KILL, True, 8, 0), Again("killed for lack of memory; next with micro-batch 4", 4)),
     (Crash(KILL, True, 3, 5), Again("killed for lack of memory; next with micro-batch 1", 1)),
+    (Crash(LOST_TO_MEMORY, False, 8, 0), Again("out of memory; next with micro-batch 4", 4)),
     (Crash(KILL, True, 1, 0), Again("killed (SIGKILL)")),
     (Crash(KILL, True, None, 0), Again("killed (SIGKILL)")),
     (Crash(KILL, False, 8, 0), Again("killed (SIGKILL)")),  # by somebody: the micro-batch stays
@@ -29,6 +30,7 @@ def test_another_attempt(found, then):
     (Crash(KILL, False, 8, 1), Outcome.FAILED, "killed twice", False),
     (Crash(KILL, False, 8, 0, timeout_seconds=2.5), Outcome.TIMEOUT, "2.5 s", False),
     (Crash(-signal.SIGABRT, False, 8, 0), Outcome.FAILED, "SIGABRT", False),
+    (Crash(LOST_TO_MEMORY, False, 1, 0), Outcome.OOM, "ran out of memory", False),
     (Crash(3, False, 8, 0), Outcome.FAILED, "exit code 3", False),
 ])
 def test_an_outcome(found, outcome, words, provisional):

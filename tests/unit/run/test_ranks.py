@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -22,7 +23,8 @@ PREDICT = Stage("predict/a", "predict", 1, {})
     (2, {"stack": 8}, "--stack 8 and --processes 2", "leave one of them out"),
     (2, {"device": "mps"}, "on the device mps", "cpu or cuda"),
     (2, {"device": "cuda:1"}, "on the device cuda:1", "from the first on"),
-    (2, {"device": "cuda"}, "this machine has 1 GPU", "--processes 1")])
+    (2, {"device": "cuda"}, "this machine has 1 GPU", "--processes 1"),
+    (1, {"shard": True}, "--processes is 1", "--processes N")])
 def test_what_cannot_be_is_refused(monkeypatch, processes, options, message, mend):
     monkeypatch.setattr("finetrial.run.ranks._gpus", lambda: 1)
     with pytest.raises(UserError) as refused:
@@ -37,11 +39,26 @@ def test_what_can_be_is_not(monkeypatch):
     check_processes(4, [TRAIN], "cuda", stack=1, local=False)  # a cluster's nodes have what they say
 
 
+@pytest.mark.parametrize(("spec", "why"), [
+    ({"quantization": "nf4"}, "quantization nf4"), ({"training": {"optimizer": "paged_adamw_8bit"}}, "paged_adamw_8bit"),
+    ({"components": [{"slot": "main", "method": {"kind": "peft", "type": "adalora", "version": 1}}]}, "peft in slot 'main'")])
+def test_what_cannot_be_trained_in_parts_is_refused(spec, why):
+    stage = replace(TRAIN, spec={"components": [{"slot": "main", "method": None}, {"slot": "b", "method": {"kind": "full"}}],
+                                 **TRAIN.spec})
+    check_processes(2, [PREDICT, stage], "cpu", stack=1, local=True, shard=True)
+    stage = replace(stage, spec={**stage.spec, **spec, "training": {**TRAIN.spec["training"], **spec.get("training", {})}})
+    with pytest.raises(UserError, match="--shard: full, 3e-4, seed 1 cannot be trained in parts") as refused:
+        check_processes(2, [PREDICT, stage], "cpu", stack=1, local=True, shard=True)
+    assert why in refused.value.problem and "--arms" in refused.value.mend
+
+
 def test_each_has_a_gpu_of_its_own():
     assert [device_of("cuda", DataParallel(rank, 2)) for rank in range(2)] == ["cuda:0", "cuda:1"]
     assert device_of("cuda", DataParallel()) == "cuda" and device_of("cpu", DataParallel(1, 2)) == "cpu"
-    assert how("cuda", 2) == {"processes": {"count": 2, "form": "data parallel", "backend": "cpu:gloo,cuda:nccl"}}
-    assert how("cuda", 1) == {}
+    both = {"count": 2, "backend": "cpu:gloo,cuda:nccl"}
+    assert how("cuda", DataParallel(0, 2)) == {"processes": {**both, "form": "data parallel"}}
+    assert how("cuda", DataParallel(0, 2, sharded=True)) == {"processes": {**both, "form": "sharded"}}
+    assert how("cuda", DataParallel()) == {}
 
 
 @pytest.fixture
