@@ -80,7 +80,8 @@ class Shards(Whole):
         for stack in blocks.stacks(model):
             for block in stack:
                 fully_shard(block, mesh=mesh)
-        self._root = fully_shard(_Root(model), mesh=mesh)
+        self._root = _Root(model)
+        fully_shard(self._root, mesh=mesh)
         for module in self._root.modules():
             if isinstance(module, FSDPModule):
                 module.set_gradient_divide_factor(1.0)  # a sum, not a mean ...
@@ -88,17 +89,23 @@ class Shards(Whole):
         self._parts = dict(model.named_parameters())
 
     def run(self, function: Callable[[], T]) -> T:
+        from torch.distributed.fsdp import FSDPModule
+
         with warnings.catch_warnings():  # T5's blocks hand on a view (the position bias); nothing changes it in place
             warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view tensor")
             found: T = self._root(function)
         if not torch.is_grad_enabled():
+            assert isinstance(self._root, FSDPModule)
             self._root.reshard()  # else the backward pass does it
         return found
 
     def whole(self, value: Tensor) -> Tensor:
         from torch.distributed.tensor import DTensor
 
-        return value.full_tensor() if isinstance(value, DTensor) else value
+        if not isinstance(value, DTensor):
+            return value
+        found: Tensor = value.full_tensor()
+        return found
 
     def gathered(self, state: Any) -> Any:
         """On the host, and in the first process alone; all have to call it. Elsewhere what is split becomes None."""
@@ -110,7 +117,7 @@ class Shards(Whole):
             return type(state)(self.gathered(value) for value in state)
         if not isinstance(state, DTensor):
             return state
-        found = state.detach().full_tensor()
+        found = state.full_tensor().detach()
         return found.cpu() if self._is_first else None
 
     def own_part(self, parameter: Tensor, value: Tensor) -> Tensor:
