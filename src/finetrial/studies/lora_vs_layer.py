@@ -45,7 +45,8 @@ from finetrial.train.config import Budget, Training
 
 PYTHON, JAVASCRIPT, OLD = "pycode", "jscode", "python-text"
 QUESTION = "Frozen base plus swappable LoRA adapters, or frozen base plus swappable new layers?"
-CODET5 = Base(name="codet5-small", source="Salesforce/codet5-small")
+CODET5 = Base(name="codet5-small", source="Salesforce/codet5-small",
+              revision="refs/pr/1")  # main has its weights as pickle only; there the hub converted the same to safetensors
 EXPOSED = "codet5 was pretrained on CodeSearchNet: test functions may be among what it has read"
 PUBLISHED = Rates((5e-5,), (5e-4,))  # one each: untuned
 
