@@ -150,7 +150,7 @@ def main() -> int:
     """The exit code."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0] if __doc__ else None)
     parser.add_argument("studies", nargs="*", default=NAMES, metavar="STUDY", help=", ".join(NAMES))
-    parser.add_argument("--size", default="standard", choices=SIZES)
+    parser.add_argument("--size", default="published-budget", choices=SIZES)
     parser.add_argument("--layers", type=int, help="blocks of every model; by default as published up to 124M parameters")
     parser.add_argument("--rates", type=int, default=1, help="learning rates of an arm")
     parser.add_argument("--seeds", type=int, default=3, help="below three there are no verdicts")

@@ -128,9 +128,10 @@ def grids(grid: tuple[float, ...], rates: Rates) -> dict[str, Any]:
     return {"learning_rates": grid, "learning_rates_for": {JAVASCRIPT: higher(grid)} if rates is BUNDLED else {}}
 
 
-def matched_lora(label: str, other: str, rates: Rates) -> Arm:
-    """LoRA on all linear layers, at the rank at which it trains as many parameters as another arm."""
-    method = Lora(targets="all-linear")
+def matched_lora(label: str, other: str, rates: Rates, dropout: float = 0.0) -> Arm:
+    """LoRA on all linear layers, at the rank at which it trains as many parameters as another arm. `dropout` is that of the
+    LoRA it stands beside."""
+    method = Lora(targets="all-linear", dropout=dropout)
     return Arm(name="lora-matched", label=label, components={"*": (Component(method=method, carry=Carry.FRESH),)},
                match=Match(arm=other, quantity="parameters", option="rank"), **grids(rates.wide or rates.added, rates))
 

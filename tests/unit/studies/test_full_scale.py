@@ -11,8 +11,10 @@ from collections.abc import Iterator
 import pytest
 
 from finetrial.cli.study import built_in_studies
+from finetrial.methods.lora import Lora
 from finetrial.plan.hub_configs import known_config
 from finetrial.spec.study import Study
+from finetrial.studies.rank_low_data import RankLowData
 from finetrial.tasks.published import PublishedTask
 
 WEIGHTS = "model*.safetensors"
@@ -52,3 +54,16 @@ def test_the_hub_has_what_is_asked_for(study: Study) -> None:
             splits = [split for pattern, split in use.task.hub_files().items()
                       if fnmatch.filter(DATA[use.task.repository], pattern)]
             assert splits == list(use.task.hub_files().values()) and "test" in splits
+
+
+@pytest.mark.parametrize("study", list(_studies()), ids=lambda study: f"{study.name}-{study.size}")
+def test_every_lora_of_a_study_has_one_dropout(study: Study) -> None:
+    assert len({component.method.dropout for arm in study.arms for components in arm.components.values()
+                for component in components if isinstance(component.method, Lora)}) == 1
+
+
+def test_two_models_are_not_called_one_tuned_and_untuned() -> None:
+    study = RankLowData().study("full", "standard")
+    (instructed,) = (one for one in study.hypotheses if one.name == "H4")
+    assert "gemma" in instructed.statement and "tinyllama" in instructed.statement
+    assert any("H4 compares the two as they are" in note for note in study.notes)
