@@ -120,6 +120,7 @@ def _classes_in(module: ModuleType, kind: str) -> list[type]:
             and value.__module__ == module.__name__ and not name.startswith("_")]
 
 
+@functools.cache  # a plan of a thousand cells asks tens of thousands of times
 def _class_in(module: ModuleType, kind: str) -> type:
     classes = _classes_in(module, kind)
     if len(classes) != 1:

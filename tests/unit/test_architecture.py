@@ -159,6 +159,17 @@ for name, study in built_in_studies().items():
 """)
 
 
+def test_a_plan_imports_no_solvers():
+    """What scipy takes to import is more than a plan takes to make."""
+    run_python("""
+import sys
+from finetrial.cli import main
+assert main(["plan", "perplexity", "--scale", "full"]) == 0
+heavy = {"torch", "transformers", "pandas", "scipy.special", "scipy.optimize", "scipy.stats"} & set(sys.modules)
+assert not heavy, heavy
+""")
+
+
 def test_help_imports_nothing_heavy():
     """`finetrial --help` answers at once because it does not import these."""
     run_python("""

@@ -111,7 +111,7 @@ def _compare(trial: Trial, where: Branch, control: str, task: str, phase: int | 
         what += f", after phase {entry.phase}: later ones of the arm go on from another rate than its control's"
     seeds, reasons = trial.measured_seeds(loadings)
     if len(seeds) < MIN_SEEDS:
-        counted = f"{len(seeds)} seeds measured, {MIN_SEEDS} are needed"
+        counted = f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} measured, {MIN_SEEDS} are needed"
         return _Compared(None, what, counted + (f" ({'; '.join(reasons)})" if reasons else ""))
     try:
         estimate, _ = estimate_loadings(trial, loadings, seeds)

@@ -17,7 +17,7 @@ import math
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
+import scipy  # its parts are imported where they are first used
 
 from finetrial.records.table import Floats
 
@@ -74,7 +74,7 @@ class Estimate:
         """The same estimate with the interval of another confidence."""
         if not self.spreads:
             return replace(self, confidence=confidence)
-        half = max(float(special.stdtrit(spread.degrees_of_freedom, (1 + confidence) / 2)) * spread.standard_error
+        half = max(float(scipy.special.stdtrit(spread.degrees_of_freedom, (1 + confidence) / 2)) * spread.standard_error
                    for spread in self.spreads)
         return replace(self, low=self.mean - half, high=self.mean + half, confidence=confidence)
 
@@ -87,7 +87,7 @@ class Estimate:
         assert self.spreads
         if self.standard_error == 0:
             return 0.0 if self.mean > bound else 1.0
-        return max(float(special.stdtr(spread.degrees_of_freedom, (bound - self.mean) / spread.standard_error))
+        return max(float(scipy.special.stdtr(spread.degrees_of_freedom, (bound - self.mean) / spread.standard_error))
                    for spread in self.spreads)
 
     def p_below(self, bound: float) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from scipy.optimize import brentq
+import scipy  # its parts are imported where they are first used
 
 from finetrial.analysis.estimate import Estimate, crossed
 from finetrial.analysis.missing import NotMeasured
@@ -56,6 +56,6 @@ def _end(excess: Callable[[float], float], inside: float, step: float) -> float:
     for _ in range(_WIDEST):
         far = near + step
         if excess(far) > 0:
-            return float(brentq(excess, near, far, xtol=1e-9 * max(1.0, abs(far))))
+            return float(scipy.optimize.brentq(excess, near, far, xtol=1e-9 * max(1.0, abs(far))))
         near, step = far, 2 * step
     raise NotMeasured("the ratio has no bounded interval")

@@ -17,8 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from numpy.typing import NDArray
-from scipy.optimize import isotonic_regression
 
 from finetrial.analysis.missing import NotMeasured
 from finetrial.records.table import Floats
@@ -85,4 +85,4 @@ def _read(arm: States, seed: int, target: float) -> float:
     plasticity, forgetting = plasticity[order], forgetting[order]
     if target > plasticity[-1]:
         raise NotMeasured(f"not comparable at P*={target:.3g}: arm {arm.arm} stops at P={plasticity[-1]:.3g}")
-    return float(np.interp(target, plasticity, isotonic_regression(forgetting).x))
+    return float(np.interp(target, plasticity, scipy.optimize.isotonic_regression(forgetting).x))

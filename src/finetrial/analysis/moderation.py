@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import special
+import scipy  # its parts are imported where they are first used
 
 from finetrial.analysis.estimate import Estimate, spread_of
 
@@ -43,11 +43,11 @@ def fit_prior(mean_squares: Sequence[float], freedom: int) -> Prior | None:
     if len(squares) < FEWEST or not (squares > 0).all():
         return None
     half = freedom / 2
-    centred = np.log(squares) - special.digamma(half) + math.log(half)
-    excess = float(centred.var(ddof=1) - special.polygamma(1, half))
+    centred = np.log(squares) - scipy.special.digamma(half) + math.log(half)
+    excess = float(centred.var(ddof=1) - scipy.special.polygamma(1, half))
     prior_freedom = 2 * _trigamma_inverse(excess) if excess > 0 else math.inf
     scale = float(squares.mean()) if math.isinf(prior_freedom) else \
-        math.exp(centred.mean() + special.digamma(prior_freedom / 2) - math.log(prior_freedom / 2))
+        math.exp(centred.mean() + scipy.special.digamma(prior_freedom / 2) - math.log(prior_freedom / 2))
     most = freedom * len(squares) / (1 + SHARED * (len(squares) - 1))
     return Prior(scale, prior_freedom, most, _bartlett(squares, freedom) < UNEQUAL)
 
@@ -88,8 +88,8 @@ def _trigamma_inverse(value: float) -> float:
     """x with trigamma(x) = value, by Newton's method on 1 / trigamma, as Smyth gives it."""
     x = 0.5 + 1 / value
     for _ in range(50):
-        trigamma = float(special.polygamma(1, x))
-        step = trigamma * (1 - trigamma / value) / float(special.polygamma(2, x))
+        trigamma = float(scipy.special.polygamma(1, x))
+        step = trigamma * (1 - trigamma / value) / float(scipy.special.polygamma(2, x))
         x += step
         if abs(step) < 1e-9 * x:
             break
@@ -100,4 +100,4 @@ def _bartlett(squares: np.ndarray, freedom: int) -> float:
     """p-value of equal variances (Bartlett 1937), as if the comparisons were independent."""
     number = len(squares)
     statistic = freedom * (number * math.log(squares.mean()) - float(np.log(squares).sum()))
-    return float(special.chdtrc(number - 1, statistic / (1 + (number + 1) / (3 * number * freedom))))
+    return float(scipy.special.chdtrc(number - 1, statistic / (1 + (number + 1) / (3 * number * freedom))))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 
-from scipy import optimize, special
+import scipy  # its parts are imported where they are first used
 
 from finetrial.analysis.estimate import MIN_SEEDS, Components
 
@@ -18,7 +18,7 @@ LARGEST = 1e4  # noncentralities above it are taken for it: the power is 1 and t
 
 def power(effect: float, standard_error: float, degrees_of_freedom: float, alpha: float = 0.05) -> float:
     """The chance that the two-sided test at `alpha` rejects, if the true mean is `effect`."""
-    critical = float(special.stdtrit(degrees_of_freedom, 1 - alpha / 2))
+    critical = float(scipy.special.stdtrit(degrees_of_freedom, 1 - alpha / 2))
     return _rejection(effect / standard_error, degrees_of_freedom, critical)
 
 
@@ -27,11 +27,11 @@ def detectable_effect(standard_error: float, degrees_of_freedom: float, alpha: f
     """The smallest effect that the two-sided test at `alpha` finds with power `wanted`, in units of the mean."""
     if standard_error == 0:
         return 0.0
-    critical = float(special.stdtrit(degrees_of_freedom, 1 - alpha / 2))
+    critical = float(scipy.special.stdtrit(degrees_of_freedom, 1 - alpha / 2))
     highest = 1.0
     while _rejection(highest, degrees_of_freedom, critical) < wanted:
         highest *= 2
-    ratio = optimize.brentq(lambda x: _rejection(x, degrees_of_freedom, critical) - wanted, 0.0, highest)
+    ratio = scipy.optimize.brentq(lambda x: _rejection(x, degrees_of_freedom, critical) - wanted, 0.0, highest)
     return float(ratio) * standard_error
 
 
@@ -65,8 +65,8 @@ def seeds_for_equivalence(margin: float, components: Components, num_clusters: i
         standard_error, freedom = _expected(components, num_seeds, num_clusters)
         if standard_error == 0:
             return num_seeds
-        room = margin / standard_error - float(special.stdtrit(freedom, 1 - alpha))
-        if 2 * float(special.stdtr(freedom, room)) - 1 >= wanted:
+        room = margin / standard_error - float(scipy.special.stdtrit(freedom, 1 - alpha))
+        if 2 * float(scipy.special.stdtr(freedom, room)) - 1 >= wanted:
             return num_seeds
     return None
 
@@ -74,10 +74,10 @@ def seeds_for_equivalence(margin: float, components: Components, num_clusters: i
 def _rejection(noncentrality: float, degrees_of_freedom: float, critical: float) -> float:
     """P(|T| > critical). The far tail is below P(Z < -noncentrality): left out where that is under 1e-9."""
     noncentrality = min(noncentrality, LARGEST)
-    upper = 1.0 - float(special.nctdtr(degrees_of_freedom, noncentrality, critical))
+    upper = 1.0 - float(scipy.special.nctdtr(degrees_of_freedom, noncentrality, critical))
     if noncentrality > 6:
         return upper
-    return upper + float(special.nctdtr(degrees_of_freedom, noncentrality, -critical))
+    return upper + float(scipy.special.nctdtr(degrees_of_freedom, noncentrality, -critical))
 
 
 def _expected(components: Components, num_seeds: int, num_clusters: int) -> tuple[float, float]:

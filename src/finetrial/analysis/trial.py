@@ -251,7 +251,8 @@ class Trial:
             values = np.stack([self._linearised.values(run, shared, metric.aggregate) for run in of_seeds])
             total += loading.coefficient * metric.sign * values
         if not np.isfinite(total).all():
-            raise NotMeasured(f"{metric.name} on {loadings[0].entry.task} is not finite")
+            raise NotMeasured(f"{metric.name} on {loadings[0].entry.task} has no value in at least one run: nothing in its "
+                              "outputs can be counted")
         return Differences(total, shared.num_missing)
 
     def _chosen_rate(self, branch: Branch, phase: int, seed: int) -> float:

@@ -15,6 +15,7 @@ METRICS: Mapping[str, str] = {
     "meteor": "METEOR", "ast-similarity": "AST similarity", "syntax-pass-rate": "syntax pass rate",
     "exact-match": "exact match", "pass-at-k": "pass@k", "continuation-rate": "continuation rate",
     "length-ratio": "length ratio", KL: "KL from the base"}
+NEITHER: Mapping[str, str] = {"length-ratio": "1 is right"}  # metrics of which neither direction is better
 UNITS: Mapping[str, str] = {"nats-per-token": "nats/token", "nats per token": "nats/token",
                             "nats per target token": "nats/token", "bits-per-byte": "bits/byte",
                             "bits per byte": "bits/byte"}

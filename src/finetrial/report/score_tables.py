@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from finetrial.analysis import numbers
 from finetrial.report.arms import BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import LATEST, Estimate, Facts, Path
-from finetrial.report.quantities import KL, metric_name, unit_name
+from finetrial.report.quantities import KL, NEITHER, metric_name, unit_name
 from finetrial.report.tabular import Cell, Column, Table, TableRow, estimate_cell, shared_decimals
 
 
@@ -57,7 +57,9 @@ def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: 
     decimals = [shared_decimals((row[place].low, row[place].high) for row in estimates.values())
                 for place in range(len(shown))]
     scored = facts.scored_along(path)
-    of_outputs = [any(one.metric == column.metric for one in facts.results.distributions) for column in shown]
+    judged = {row.metric for row in facts.results.scores if facts.results.roles.get(row.arm) == FLOOR}  # floors are outputs
+    judged |= {one.metric for one in facts.results.distributions}
+    of_outputs = [column.metric in judged for column in shown]
     rows = tuple(TableRow((Cell(head.arm.label, _row_note(path, head)),
                            *(_cell(head, scored, *one) for one in zip(shown, row, decimals, of_outputs, strict=True))),
                           head.arm) for head, row in estimates.items())
@@ -114,6 +116,7 @@ def _score_column(facts: Facts, column: _Shown) -> Column:
     unit, name = unit_name(facts.unit(column.task, column.metric)), metric_name(column.metric)
     said = unit_name(name) == unit or unit.lower() in name.lower()  # "bits per byte" needs no unit beside it
     better = "higher is better" if facts.higher_is_better(column.task, column.metric) else "lower is better"
+    better = NEITHER.get(column.metric, better)
     return Column(column.task, ", ".join(filter(None, (name, "" if said else unit, better))))
 
 

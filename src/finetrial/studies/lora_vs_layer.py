@@ -45,7 +45,8 @@ from finetrial.train.config import Budget, Training
 
 PYTHON, JAVASCRIPT, OLD = "pycode", "jscode", "python-text"
 QUESTION = "Frozen base plus swappable LoRA adapters, or frozen base plus swappable new layers?"
-CODET5 = Base(name="codet5-small", source="Salesforce/codet5-small")
+CODET5 = Base(name="codet5-small", source="Salesforce/codet5-small",
+              revision="refs/pr/1")  # main has its weights as pickle only; there the hub converted the same to safetensors
 EXPOSED = "codet5 was pretrained on CodeSearchNet: test functions may be among what it has read"
 PUBLISHED = Rates((5e-5,), (5e-4,))  # one each: untuned
 
@@ -127,9 +128,10 @@ def grids(grid: tuple[float, ...], rates: Rates) -> dict[str, Any]:
     return {"learning_rates": grid, "learning_rates_for": {JAVASCRIPT: higher(grid)} if rates is BUNDLED else {}}
 
 
-def matched_lora(label: str, other: str, rates: Rates) -> Arm:
-    """LoRA on all linear layers, at the rank at which it trains as many parameters as another arm."""
-    method = Lora(targets="all-linear")
+def matched_lora(label: str, other: str, rates: Rates, dropout: float = 0.0) -> Arm:
+    """LoRA on all linear layers, at the rank at which it trains as many parameters as another arm. `dropout` is that of the
+    LoRA it stands beside."""
+    method = Lora(targets="all-linear", dropout=dropout)
     return Arm(name="lora-matched", label=label, components={"*": (Component(method=method, carry=Carry.FRESH),)},
                match=Match(arm=other, quantity="parameters", option="rank"), **grids(rates.wide or rates.added, rates))
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 INSTRUCTION = "Summarize this article.\n\n"
 CUE = "\n\nSummary:\n"
+BLANK = "no article, or no highlights"
 
 
 class CnnDailymail(PublishedTask):
@@ -44,9 +45,13 @@ class CnnDailymail(PublishedTask):
         return {"3.0.0/train*.parquet": "train", "3.0.0/validation*.parquet": "val", "3.0.0/test*.parquet": "test"}
 
     def rows_of(self, records: Sequence[Record], dropped: Counter[str]) -> Iterator[LocalRow]:
-        """Every article is a cluster of its own."""
+        """Every article is a cluster of its own. Some rows of the published data have no article: they are left out."""
+        dropped.update({BLANK: 0})
         for record in records:
-            article, highlights = record.text("article").strip(), record.text("highlights").strip()
+            article, highlights = self.text_of(record, "article"), self.text_of(record, "highlights")
+            if not article or not highlights:
+                dropped[BLANK] += 1
+                continue
             name = record.optional_text("id")
             yield LocalRow(content_id(article, highlights), name, article,
                            {"article": article, "highlights": highlights}, f"{record.where} {name}".rstrip())

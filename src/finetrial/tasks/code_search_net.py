@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 INSTRUCTIONS = {"python": "Write a Python function.\n\n", "javascript": "Write a JavaScript function.\n\n"}
 CUE = "\n\nCode:\n"
+BLANK = "no documentation, or no code"
 
 
 class CodeSearchNet(PublishedTask):
@@ -55,10 +56,14 @@ class CodeSearchNet(PublishedTask):
 
     def rows_of(self, records: Sequence[Record], dropped: Counter[str]) -> Iterator[LocalRow]:
         """Rows whose code can be read and is more than its documentation."""
-        dropped.update({"code does not parse": 0, "nothing but documentation": 0})
+        dropped.update({BLANK: 0, "code does not parse": 0, "nothing but documentation": 0})
         strip = _python_stripper() if self.language == "python" else _javascript_stripper()
         for record in records:
-            docstring, code = record.text("docstring").strip(), strip(record.text("code"))
+            docstring, whole = self.text_of(record, "docstring"), self.text_of(record, "code")
+            if not docstring or not whole:
+                dropped[BLANK] += 1
+                continue
+            code = strip(whole)
             if code is None:
                 dropped["code does not parse"] += 1
             elif not code:

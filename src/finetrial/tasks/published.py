@@ -62,6 +62,11 @@ class PublishedTask(LocalTask):
     def rows_of(self, records: Sequence[Record], dropped: Counter[str]) -> Iterator[LocalRow]:
         """The rows made of one split's records; what is left out is counted in `dropped`."""
 
+    def text_of(self, record: Record, column: str) -> str:
+        """A column's text without the blanks around it. Published rows may lack it, which gives ''; of a user's own, which
+        can be mended, it raises DataError."""
+        return (record.text(column) if self.is_local else record.optional_text(column)).strip()
+
     def split_of(self, row: LocalRow) -> Split | None:
         """The published split of a row of a file that holds all of them; None where splits must be made."""
         return None

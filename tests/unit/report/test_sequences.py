@@ -18,7 +18,7 @@ from finetrial.report.facts import Facts, Path
 from finetrial.report.figures import all_figures, efficiency, factors, interaction, matrix, plane, transfer
 from finetrial.report.model import view
 from finetrial.report.render import page_specs
-from finetrial.report.score_tables import score_tables
+from finetrial.report.score_tables import _score_column, _Shown, score_tables
 from finetrial.report.tables import claims_table, cost_table, sequence_table, storage_table
 
 CLAIMS = (Claim(claim="LoRA writes better JavaScript.", published=".2489 against .2147", flaw="inputs equal labels",
@@ -75,6 +75,11 @@ def test_floors_and_the_base_stand_beside_every_score() -> None:
     assert row(first, "LoRA r=8", "ORACLE").cells[1].text != row(first, "LoRA r=8", "after phase 2: code").cells[1].text
     assert not any("ORACLE" in one.cells[0].note for one in first.rows if one.cells[0].text == "full fine-tuning")
     assert tables[2].caption.startswith("Test scores, control (code alone)") and len(tables[2].rows) == 7
+
+
+def test_a_ratio_of_lengths_has_no_better_direction() -> None:
+    column = _score_column(facts(), _Shown(CODE, "length-ratio"))
+    assert "1 is right" in column.note and "better" not in column.note
 
 
 def test_efficiency_draws_the_floors() -> None:

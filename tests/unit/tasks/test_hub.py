@@ -124,6 +124,10 @@ def test_no_such_repository_revision_or_file(hub: LoopbackHub) -> None:
     with pytest.raises(DataError, match=r"has no file data/\*\.parquet") as caught:
         fetch(REPOSITORY, "main", ["data/*.parquet"])
     assert "it has files in: ., data" in caught.value.mend
+    hub.add("model", "owner/old", {"config.json": b"{}", "pytorch_model.bin": LARGE})
+    with pytest.raises(DataError, match=r"has no file model\*\.safetensors") as caught:
+        fetch("owner/old", "main", ["model*.safetensors"], "model")
+    assert "pickled" in caught.value.mend and "refs/pr/1" in caught.value.mend
     with pytest.raises(DataError, match="no name of a repository"):
         fetch("a/b/c", "main", TRAIN)
 

@@ -61,6 +61,18 @@ def news(hub: LoopbackHub) -> LoopbackHub:
     return hub
 
 
+def test_rows_without_an_article_are_counted(hub: LoopbackHub) -> None:
+    blank = [{"article": "", "highlights": "Only a summary .", "id": "x"}, {"article": "A text.", "highlights": " ", "id": "y"},
+             {"article": None, "highlights": "Another .", "id": "z"}]
+    hub.add("dataset", "abisee/cnn_dailymail", {f"3.0.0/{split}-00000-of-00001.parquet": _parquet([*rows, *blank])
+                                                for split, rows in (("train", _articles(0, 20)),
+                                                                    ("validation", _articles(20, 25)),
+                                                                    ("test", _articles(25, 30)))})
+    report = CnnDailymail().load().report
+    assert report.rows == {"train": 20, "val": 5, "test": 5}
+    assert report.dropped["no article, or no highlights"] == 9
+
+
 def test_given_splits_are_kept_and_kept_apart(news: LoopbackHub) -> None:
     task = CnnDailymail()
     examples = task.load()

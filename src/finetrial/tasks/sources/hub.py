@@ -29,6 +29,7 @@ from finetrial.tasks.sources.wheels import cache_root
 Kind = Literal["dataset", "model"]
 Say = Callable[[str], None]
 COMMIT_DIGITS = 40
+PICKLES = "*.bin"  # weights of before safetensors
 
 
 @dataclass(frozen=True)
@@ -110,8 +111,11 @@ def _resolve(kind: Kind, repository: str, revision: str, patterns: Sequence[str]
     missing = [pattern for pattern in patterns if not fnmatch.filter(there, pattern)]
     if missing:
         folders = sorted({name.rpartition("/")[0] or "." for name in there})
-        raise DataError(f"{kind} {repository} at {commit} has no file {' or '.join(missing)}",
-                        f"it has files in: {', '.join(folders[:12])}; name another revision, {own_files(kind)}")
+        where = f"it has files in: {', '.join(folders[:12])}; name another revision"
+        if kind == "model" and fnmatch.filter(there, PICKLES):
+            where = ("its weights are pickled, which can run code when loaded; name the revision of the pull request in which "
+                     "the hub offers them as safetensors, such as refs/pr/1")
+        raise DataError(f"{kind} {repository} at {commit} has no file {' or '.join(missing)}", f"{where}, {own_files(kind)}")
     resolved = {"kind": kind, "repository": repository, "revision": revision, "commit": commit,
                 "resolved": datetime.now(UTC).isoformat(timespec="seconds"), "files": {}, **(record or {}),
                 "names": sorted(there)}

@@ -42,9 +42,9 @@ class Record:
         return value.replace("\r\n", "\n")
 
     def optional_text(self, column: str) -> str:
-        """A text, or '' where there is none. Raises DataError for a value of another kind."""
+        """A text, or '' where there is none or a blank one. Raises DataError for a value of another kind."""
         value = self.values.get(column)
-        return "" if value is None or value == "" else self.text(column)
+        return "" if value is None or (isinstance(value, str) and not value.strip()) else self.text(column)
 
     def texts(self, column: str) -> list[str]:
         """A list of texts, perhaps empty; in a .csv it is written as JSON. Raises DataError for anything else."""
