@@ -65,7 +65,7 @@ def test_each_has_a_gpu_of_its_own():
 def job(tmp_path, environment):
     """A job of two processes with one training stage of 4 rows a step."""
     order = Order(stage_id="train/a", kind="train", key="ab" * 16, identity={}, spec=TRAIN.spec, inputs={}, locations={})
-    return Job(number=1, orders=(order,), store=tmp_path, logs=tmp_path, environment=environment, device="cpu",
+    return Job(number=1, orders=(order,), store=str(tmp_path), logs=tmp_path, environment=environment, device="cpu",
                since="2026-01-01T00:00:00", processes=2)
 
 
