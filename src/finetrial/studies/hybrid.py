@@ -128,7 +128,7 @@ def _arms(size: str, parts: Parts) -> tuple[Arm, ...]:
         return few
     return (*few, _both("shared-frozen", "new LoRA, the first task's layer frozen", Carry.FREEZE, parts),
             _both("shared-trained", "new LoRA, the first task's layer trained on", Carry.CONTINUE, parts),
-            matched_lora("LoRA r={value}: as many parameters as both", "specific", rates, parts.adapter.dropout),
+            matched_lora("LoRA r={value} (the size of both)", "specific", rates, parts.adapter.dropout),
             swapped("unfreeze", "the last old layer unfrozen", Unfreeze(last=1), rates=rates))
 
 

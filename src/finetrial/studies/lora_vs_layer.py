@@ -138,7 +138,7 @@ def matched_lora(label: str, other: str, rates: Rates, dropout: float = 0.0) -> 
 
 def _arms(size: str, layer: Layer, rates: Rates) -> tuple[Arm, ...]:
     few = (swapped("lora-r8", "LoRA r=8, all linear layers", lora(8, "all-linear"), rates=rates),
-           matched_lora("LoRA r={value}: as many parameters as the layer", "layer", rates),
+           matched_lora("LoRA r={value} (the layer's size)", "layer", rates),
            swapped("layer", "new layer at the end, zero output", layer, rates=rates))
     if size == "demo":
         return few

@@ -33,7 +33,7 @@ from finetrial.report.quantities import unit_name
 from finetrial.spec.study import joined_tasks
 
 Frame = tuple[list[float], list[float]]  # the domains of x and y
-_FAR = 1.6  # a positive control is drawn if the axis grows by no more than this factor
+_FAR = 1.6  # what lies beside the chosen arms is drawn if the axis grows by no more than this factor
 
 
 def figure(facts: Facts) -> Figure | None:
@@ -50,8 +50,8 @@ def figure(facts: Facts) -> Figure | None:
             words = [facts.path_label(path), f"forgetting {task}" if len(forgettable(facts, path)) > 1 else ""]
             name = ", ".join(filter(None, words))
             boxes += [_floor_text(facts, path, task, row) for row in rows if row["kind"] == "floor"]
-            notes += [f"{f'{name}: ' if name else ''}{row['arm']} lies outside the frame: learned {row['learned']}, "
-                      f"forgotten {row['forgotten']}." for row in far]
+            notes += [f"{f'{name}: ' if name else ''}{_outside(row)}" for row in far if row["kind"] == "mark"
+                      or (row["kind"] == "mean" and all(row["name"] != other["name"] for other in far if other["kind"] == "mark"))]
             shown |= {row["name"] for row in marks}
             texts += [f"{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}" for row in marks]
             panels.append(_panel(facts, path, task, [row for row in rows if row not in far], frame, name))
@@ -162,14 +162,29 @@ def _came_alike(facts: Facts, path: Path, reference: str) -> bool:
 
 
 def _frame(facts: Facts, rows: Rows) -> tuple[Frame, Rows]:
-    """The domains of both axes, and the positive controls that are left out so as not to squeeze the rest."""
+    """The domains of both axes, and what is left out so as not to squeeze the rest: positive controls, and learning rates
+    at which an arm lies far from where validation put any."""
     controls = {arm.name for arm in facts.arms if arm.role == POSITIVE_CONTROL}
-    far = [row for row in rows if row.get("name") in controls]
-    near = _domains([row for row in rows if row not in far])
-    wide = _domains(rows)
-    if all(whole[1] - whole[0] <= _FAR * (part[1] - part[0]) for whole, part in zip(wide, near, strict=True)):
-        return wide, []
-    return near, far
+    kept = [row for row in rows if row.get("name") not in controls and "rate" not in row]
+    core, far = _domains(kept), []
+    others: dict[tuple[Any, Any], Rows] = defaultdict(list)
+    for row in rows:
+        if row not in kept:
+            others[row["name"], row.get("rate")].append(row)
+    for group in others.values():
+        wide = _domains([*kept, *group])
+        if all(whole[1] - whole[0] <= _FAR * (part[1] - part[0]) for whole, part in zip(wide, core, strict=True)):
+            kept += group
+        else:
+            far += group
+    return _domains(kept), far
+
+
+def _outside(row: dict[str, Any]) -> str:
+    if row["kind"] == "mark":
+        return f"{row['arm']} lies outside the frame: learned {row['learned']}, forgotten {row['forgotten']}."
+    return (f"{row['arm']} at {row['at']} lies outside the frame: learned {numbers.plain(row['x'])}, forgotten "
+            f"{numbers.plain(row['y'])} (mean of seeds).")
 
 
 def _domains(rows: Rows) -> Frame:
