@@ -91,6 +91,8 @@ def _page(facts: Facts, path: Path, task: str, rows: list[Example]) -> Page:
     left, right = facts.label(rows[0].left), facts.label(rows[0].right)
     rule = (f"Items ranked by {metric_name(rows[0].metric)} of {left} minus {right}, mean over seeds: the first, the "
             f"middle and the last ones, and some that no result could sway. Every arm at its first seed.")
+    if path.last_phase > 1:
+        rule = f"Written after phase {path.last_phase}, {path.last_task}, by the newest weights (LATEST). {rule}"
     seen: set[str] = set()
     items = []
     for row in rows:

@@ -61,7 +61,7 @@ def test_the_plane_has_a_mark_for_every_arm_and_leaves_a_far_control_out(facts, 
     assert set(marks) == {arm.name for arm in facts.arms}
     assert (marks["base"]["x"], marks["base"]["y"]) == (0.0, 0.0)
     assert marks["full"]["x1"] < marks["full"]["x"] < marks["full"]["x2"]
-    assert "Full fine-tuning at 10 times its rate lies outside the frame" in figures["plane"].caption
+    assert "Outside the frame: Full fine-tuning at 10 times its rate, learned" in figures["plane"].caption
     assert sum(row["kind"] == "mean" for row in rows) == 15
     assert sum(row["kind"] == "seed" for row in rows) == 75
 
@@ -158,3 +158,12 @@ def test_svg_ids_are_counted_from_zero():
     first = stable_svg('<a clip-path="url(#clip7)"/><clipPath id="clip7"/><clipPath id="clip9"/>')
     assert first == stable_svg('<a clip-path="url(#clip1)"/><clipPath id="clip1"/><clipPath id="clip2"/>')
     assert "url(#clip0)" in first
+
+
+def test_a_rate_far_from_the_chosen_arms_is_left_out_of_the_frame(facts):
+    rows = plane.plane_rows(facts, facts.paths[0], "python-text")
+    worst = next(row for row in rows if row["kind"] == "mean" and row["name"] == "full")
+    rows = [{**row, "y": 50.0} if row is worst else row for row in rows]
+    (_, vertical), far = plane._frame(facts, rows)
+    assert vertical[1] < 50 and any(row["y"] == 50.0 for row in far)
+    assert plane._outside({**worst, "y": 50.0}).endswith("forgotten 50.0 (mean of seeds)")

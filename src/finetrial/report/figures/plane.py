@@ -39,7 +39,7 @@ _FAR = 1.6  # what lies beside the chosen arms is drawn if the axis grows by no 
 def figure(facts: Facts) -> Figure | None:
     """One panel for each base, sequence and task that can be forgotten; None where no arm has both sides."""
     panels: list[Panel] = []
-    texts, boxes, notes, shown = [], list[str](), [], set()
+    texts, boxes, notes, shown = [], list[str](), list[str](), set()
     for path in facts.paths:
         for task in forgettable(facts, path):
             rows = plane_rows(facts, path, task)
@@ -50,8 +50,11 @@ def figure(facts: Facts) -> Figure | None:
             words = [facts.path_label(path), f"forgetting {task}" if len(forgettable(facts, path)) > 1 else ""]
             name = ", ".join(filter(None, words))
             boxes += [_floor_text(facts, path, task, row) for row in rows if row["kind"] == "floor"]
-            notes += [f"{f'{name}: ' if name else ''}{_outside(row)}" for row in far if row["kind"] == "mark"
-                      or (row["kind"] == "mean" and all(row["name"] != other["name"] for other in far if other["kind"] == "mark"))]
+            controls = {row["name"] for row in far if row["kind"] == "mark"}
+            outside = [_outside(row) for row in far
+                       if row["kind"] == "mark" or (row["kind"] == "mean" and row["name"] not in controls)]
+            if outside:
+                notes.append(f"Outside the frame{f' of {name}' if name else ''}: {'; '.join(outside)}.")
             shown |= {row["name"] for row in marks}
             texts += [f"{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}" for row in marks]
             panels.append(_panel(facts, path, task, [row for row in rows if row not in far], frame, name))
@@ -182,9 +185,8 @@ def _frame(facts: Facts, rows: Rows) -> tuple[Frame, Rows]:
 
 def _outside(row: dict[str, Any]) -> str:
     if row["kind"] == "mark":
-        return f"{row['arm']} lies outside the frame: learned {row['learned']}, forgotten {row['forgotten']}."
-    return (f"{row['arm']} at {row['at']} lies outside the frame: learned {numbers.plain(row['x'])}, forgotten "
-            f"{numbers.plain(row['y'])} (mean of seeds).")
+        return f"{row['arm']}, learned {row['learned']}, forgotten {row['forgotten']}"
+    return f"{row['arm']} at {row['at']}, learned {numbers.plain(row['x'])}, forgotten {numbers.plain(row['y'])} (mean of seeds)"
 
 
 def _domains(rows: Rows) -> Frame:
