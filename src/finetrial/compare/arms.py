@@ -46,6 +46,8 @@ def parse_arms(text: str) -> dict[str, Way]:
         way = Way(method, quantization)
         if way in ways.values():
             raise UserError(f"--arms: {written!r} is given twice", f"for example --arms {DEFAULT}")
+        while name in ways:  # two ways that are written in the same words
+            name += "-2"
         ways[name] = way
     if len(ways) < 2:
         raise UserError(f"--arms {text!r} names {len(ways)} arm; a comparison needs at least two",

@@ -64,17 +64,19 @@ def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned | 
     was planned then: timed again it would be another one.
     """
     began = time.monotonic()
-    before = _asked_before(asked, options.runs)
+    say("reading the data")
+    request = look(asked, options.runs)
+    words = _words(asked, request, options)
+    before = _asked_before(words, run_folder(design.study_of(request, design.LEAST), options.runs))
     if before is not None:
         say(f"asked before: it goes on as it was planned then (to plan anew, delete {run_folder(before, options.runs)})")
         return run_study(before, replace(options, within_seconds=asked.seconds, fits=True), command=command)
-    say("reading the data and timing a few steps of each arm")
-    request = look(asked, options.runs)
+    say("timing a few steps of each arm")
     request, timing, grid = _fitted(asked, request, options, began)
     study = design.study_of(request, grid)
     say(Planned(study, grid, request, timing.left_out, _power(study, options)))
     study = study.model_copy(update={"seeds": tuple(range(design.MOST_SEEDS))})
-    _remember(asked, study, options.runs)
+    _remember(words, study, run_folder(study, options.runs))
     left = asked.seconds - REPORT_SECONDS - (time.monotonic() - began)
     return run_study(study, replace(options, within_seconds=left, fits=True), command=command)
 
@@ -100,26 +102,26 @@ def _fitted(asked: Comparison, request: design.Request, options: RunOptions,
         timing = time_arms(request, options, grid)
 
 
-def _asked_before(asked: Comparison, runs: Path) -> Study | None:
+def _asked_before(words: dict[str, Any], folder: Path) -> Study | None:
     """The study that the same words led to before, as it was planned then."""
-    folder = runs / f"{design.study_name(asked.learn)}-custom-{design.SIZE}"
     try:
         kept = json.loads((folder / ASKED_FILE).read_text(encoding="utf-8"))
-        return parse_study(kept["study"], str(folder / ASKED_FILE)) if kept["asked"] == _words(asked) else None
+        return parse_study(kept["study"], str(folder / ASKED_FILE)) if kept["asked"] == words else None
     except (OSError, ValueError, KeyError, UserError):
         return None
 
 
-def _remember(asked: Comparison, study: Study, runs: Path) -> None:
-    folder = run_folder(study, runs)
+def _remember(words: dict[str, Any], study: Study, folder: Path) -> None:
     with explained(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        replace_text(folder / ASKED_FILE, json.dumps({"asked": _words(asked), "study": study.identity()}, indent=1) + "\n")
+        replace_text(folder / ASKED_FILE, json.dumps({"asked": words, "study": study.identity()}, indent=1) + "\n")
 
 
-def _words(asked: Comparison) -> dict[str, Any]:
-    """What was asked, as json holds it."""
-    words = {**vars(asked), "limits": asked.limits.model_dump(mode="json"), "cwd": str(Path.cwd()), "version": __version__}
+def _words(asked: Comparison, request: design.Request, options: RunOptions) -> dict[str, Any]:
+    """What was asked, of which model and data, on what, as json holds it: all that the plan follows from."""
+    words = {**vars(asked), "limits": asked.limits.model_dump(mode="json"), "version": __version__,
+             "base": [request.base.weights_digest, request.base.tokenizer_digest], "jobs": options.jobs,
+             "data": [data.examples.digest for data in request.data.values()], "device": resolve_device(options.device)}
     return cast("dict[str, Any]", json.loads(json.dumps(words)))
 
 

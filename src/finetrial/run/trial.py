@@ -122,7 +122,8 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     with explained(folder):
         _write_run_files(folder, study, plan, options, place, relative_to, command)
 
-    stack = options.stack or (1 if options.processes > 1 else automatic(place.device, place.free_bytes))
+    stack = options.stack or (1 if options.processes > 1 else automatic(
+        place.device, place.free_bytes and place.free_bytes // (place.jobs or 1)))
 
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
@@ -155,7 +156,8 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     if result.complete:
         store.drop_cache()
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
-    trained = Counter(cell.key.seed for cell in plan.cells for phase in cell.phases if phase.train in result.computed)
+    shared = {(cell.key.seed, phase.train) for cell in plan.cells for phase in cell.phases}  # cells may share a phase
+    trained = Counter(seed for seed, stage in shared if stage in result.computed)
     return replace(trial, corrupt=result.corrupt, trained=trained)
 
 

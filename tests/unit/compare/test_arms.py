@@ -105,3 +105,8 @@ def test_a_folder_has_no_revision(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="--revision 'main'"):
         find_base(str(tmp_path), "main")
+
+
+def test_two_ways_written_in_the_same_words_are_two_arms() -> None:
+    assert list(parse_arms("unfreeze:last=1,final_norm=true,unfreeze:last=1,embeddings=true")) == [
+        "unfreeze-last1-true", "unfreeze-last1-true-2"]

@@ -170,16 +170,12 @@ def _frame(facts: Facts, rows: Rows) -> tuple[Frame, Rows]:
     controls = {arm.name for arm in facts.arms if arm.role == POSITIVE_CONTROL}
     kept = [row for row in rows if row.get("name") not in controls and "rate" not in row]
     core, far = _domains(kept), []
-    others: dict[tuple[Any, Any], Rows] = defaultdict(list)
-    for row in rows:
-        if row not in kept:
-            others[row["name"], row.get("rate")].append(row)
-    for group in others.values():
-        wide = _domains([*kept, *group])
+    for row in [row for row in rows if row not in kept]:
+        wide = _domains([*kept, row])
         if all(whole[1] - whole[0] <= _FAR * (part[1] - part[0]) for whole, part in zip(wide, core, strict=True)):
-            kept += group
+            kept.append(row)
         else:
-            far += group
+            far.append(row)
     return _domains(kept), far
 
 
