@@ -16,7 +16,7 @@ SINCE = "2026-01-01T00:00:00"
 @pytest.fixture
 def make_job(tmp_path, environment, laboratory):
     def make(number, *orders):
-        return Job(number=number, orders=orders, store=tmp_path / "store", logs=tmp_path / "logs", device="cpu",
+        return Job(number=number, orders=orders, store=str(tmp_path / "store"), logs=tmp_path / "logs", device="cpu",
                    environment=environment, since=SINCE)
     return make
 

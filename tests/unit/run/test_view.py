@@ -113,7 +113,7 @@ def test_the_status_file(tmp_path):
     found = read_status(tmp_path)
     assert found == json.loads(json.dumps(describe(board, 3.0))) and found["state"] == "running"
     assert found["running"] == [{"stage": "t2", "label": "LoRA [r=8]", "kind": "train", "fraction": 0.4, "loss": 1.5,
-                                 "seconds": 2.0}]
+                                 "seconds": 2.0, "stack": 1}]
     second = StatusFile(tmp_path)
     second.write(board_of(), 9.0)  # another runner of the folder has it
     assert read_status(tmp_path) == found
