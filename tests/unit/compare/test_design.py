@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from finetrial.compare import compare
 from finetrial.compare.arms import parse_arms
-from finetrial.compare.design import EFFORTS, KEEP, LEARN, Grid, Request, Timed, grid_for, study_name, study_of
+from finetrial.compare.design import (
+    EFFORTS,
+    KEEP,
+    LEARN,
+    LEAST,
+    Effort,
+    Grid,
+    Request,
+    Timed,
+    grid_for,
+    study_name,
+    study_of,
+)
 from finetrial.compare.inspect import Inspected
+from finetrial.compare.timing import Timing
 from finetrial.errors import UserError
 from finetrial.plan.audit import audit
 from finetrial.plan.bases import ResolvedBase
+from finetrial.run.trial import RunOptions
 from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits
 from finetrial.tasks.base import Example, Examples
@@ -61,3 +77,40 @@ def test_the_study_passes_the_audit_and_can_be_written(keep: bool) -> None:
     assert study.training.batch_sequences * study.training.sequence_length <= EFFORTS[-1].batch_tokens
     assert study.hypotheses[0].statement == "Full fine-tuning learns the new data better than LoRA r=8."
     assert len(study.hypotheses) == 1 + keep
+
+
+def fitted(monkeypatch: pytest.MonkeyPatch, *timings: dict[str, Timed]) -> tuple[Request, Grid, list[Effort]]:
+    """What `compare` settles on where the arms are timed at these speeds, one timing after the other."""
+    given, efforts = iter(timings), list[Effort]()
+
+    def time_arms(asked: Request, options: RunOptions, grid: Grid = LEAST) -> Timing:
+        efforts.append(grid.effort)
+        return Timing(next(given), {}, 2.0, 1.0)
+
+    monkeypatch.setattr(compare, "time_arms", time_arms)
+    asked = compare.Comparison("mine", "new.txt", "old.txt", 1200.0, None, Limits())
+    found, _, grid = compare._fitted(asked, request(), RunOptions(), time.monotonic())
+    return found, grid, efforts
+
+
+def test_arms_are_timed_again_as_they_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    slower = {name: Timed(20_000, 60_000, 0.5) for name in QUICK}
+    _, quick, efforts = fitted(monkeypatch, QUICK, QUICK)
+    assert efforts == [LEAST.effort, quick.effort] and quick.effort == EFFORTS[0]
+    _, slow, efforts = fitted(monkeypatch, QUICK, slower)
+    assert efforts == [LEAST.effort, EFFORTS[0]][:len(efforts)] and len(efforts) >= 2
+    assert slow.seeds * slow.rates * slow.steps < quick.seeds * quick.rates * quick.steps
+
+
+def test_one_timing_does_where_the_least_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    crawling = {name: Timed(50, 150, 0.5) for name in QUICK}
+    with pytest.raises(UserError, match="the least that gives a verdict"):
+        fitted(monkeypatch, crawling)
+    slow = {name: Timed(2_000, 6_000, 0.5) for name in QUICK}
+    _, grid, efforts = fitted(monkeypatch, slow, slow, slow)
+    assert grid.effort in EFFORTS and efforts[0] == LEAST.effort
+
+
+def test_an_arm_that_fails_at_the_batch_that_is_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="1 of 2 arms can be run"):
+        fitted(monkeypatch, QUICK, {"full": QUICK["full"]})
