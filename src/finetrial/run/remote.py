@@ -78,14 +78,21 @@ class Remote:
             return found
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Contents by name, many at a time; what is not there any more is left out."""
+        """Contents by name, many at a time; what is not there any more is left out. Raises StoreError if one cannot be read."""
         wanted = {self._path(name): name for name in names}
         with self._reached() as there:
             if not wanted:
                 return {}
-            found = there.cat(list(wanted), on_error="omit")
-        found = {path.lstrip("/"): content for path, content in found.items()}
-        return {name: found[path.lstrip("/")] for path, name in wanted.items() if path.lstrip("/") in found}
+            found = {path.lstrip("/"): content for path, content in there.cat(list(wanted), on_error="return").items()}
+            contents = {}
+            for path, name in wanted.items():
+                content = found[path.lstrip("/")]
+                if isinstance(content, FileNotFoundError):
+                    continue
+                if isinstance(content, BaseException):
+                    raise content
+                contents[name] = content
+        return contents
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object in one request."""

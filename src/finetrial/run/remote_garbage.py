@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from finetrial.errors import StoreError
 from finetrial.records.record import Record
 from finetrial.run.garbage import choice_of, needed_keys
 from finetrial.run.lease import require_free
@@ -26,14 +27,17 @@ class RemoteWaste:
 def unused_remote(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     """(objects that no run below `runs` needs, names of runs that were read); records before the files they name.
 
-    Raises UserError where a run cannot be planned any more, StoreError while a driver computes: what it has written is
-    named by no record yet.
+    Raises UserError where a run cannot be planned any more, StoreError while a driver computes, as what it has written is
+    named by no record yet, and where a record that a run needs cannot be read, as the files that it names are unknown.
     """
     require_free(RemoteLease(remote))
     records = read_records(remote)
     selections = {record.key: record for record in records.values() if record.kind == "select"}
     needed, named = needed_keys(runs, remote.url, lambda key: choice_of(selections[key]) if key in selections else None)
     sizes = remote.sizes(RECORDS)
+    if unread := sorted(name for name in sizes if _key(name) in needed and name not in records):
+        raise StoreError(f"{unread[0]} in the store {remote.url} cannot be read, so the files that it names are unknown",
+                         "run its study again, which computes it anew, and then free what no run needs")
     waste = [RemoteWaste(name, name.split("/")[1], size) for name, size in sizes.items() if _key(name) not in needed]
     kept = {object_name(digest) for name, record in records.items() if _key(name) in needed for digest in record.files.values()}
     waste += [RemoteWaste(name, "files", size) for name, size in remote.sizes(OBJECTS).items() if name not in kept]

@@ -38,6 +38,13 @@ class Objects(MemoryFileSystem):
     pseudo_dirs: ClassVar[list] = [""]
     downloads: ClassVar[list] = []
     cut = None
+    broken: ClassVar[dict] = {}  # errors that reading an object raises, by a part of its name
+
+    def cat_file(self, path, *args, **more):
+        for part, error in Objects.broken.items():
+            if part in path:
+                raise error
+        return super().cat_file(path, *args, **more)
 
     def put_file(self, lpath, rpath, **more):
         if Objects.cut is not None and Objects.cut in lpath:
@@ -63,6 +70,7 @@ fsspec.register_implementation("objects", Objects, clobber=True)
 def url(tmp_path, monkeypatch):
     monkeypatch.setenv(FOLDER, str(tmp_path / "machine"))
     Objects.cut = None
+    Objects.broken.clear()
     Objects.downloads.clear()
     yield "objects://bucket/prefix"
     Objects.store.clear()
@@ -284,6 +292,22 @@ def test_what_no_run_needs_is_freed_but_not_while_a_driver_computes(url, tmp_pat
     assert freed == before - sum(len(content.getvalue()) for content in Objects.store.values()) > 0
     assert unused_remote(store.remote, tmp_path)[0] == []
     assert choice_of(make_record(values={"chosen": "x"})) == "x"
+
+
+def test_nothing_is_waste_while_a_record_that_is_needed_cannot_be_read(url, tmp_path, make_record, monkeypatch):
+    """One request that fails must not look like a record that names no files."""
+    store = RemoteStore(url)
+    write(store, make_record)
+    write(store, make_record, key="cd" * 16)
+    monkeypatch.setattr("finetrial.run.remote_garbage.needed_keys", lambda runs, location, chosen: ({KEY}, ["run"]))
+    Objects.broken[KEY] = ConnectionError("a transient fault")
+    with pytest.raises(StoreError, match="a transient fault"):
+        unused_remote(store.remote, tmp_path)
+    Objects.broken[KEY] = FileNotFoundError("it went between the listing and the reading")
+    with pytest.raises(StoreError, match=f"{KEY}.* cannot be read, so the files that it names are unknown"):
+        unused_remote(store.remote, tmp_path)
+    Objects.broken.clear()
+    assert [entry.kind for entry in unused_remote(store.remote, tmp_path)[0]] == ["toy"]
 
 
 def test_what_is_a_url_and_what_cannot_be_reached(tmp_path, monkeypatch):
