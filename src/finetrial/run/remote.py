@@ -114,6 +114,11 @@ class Remote:
                 return False
         return True
 
+    def has(self, name: str) -> bool:
+        """Whether an object is there now."""
+        with self._reached():
+            return self._size(name) is not None
+
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""
         with self._reached() as there, contextlib.suppress(FileNotFoundError):

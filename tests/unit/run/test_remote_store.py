@@ -138,7 +138,7 @@ def test_a_damaged_file_is_not_used_and_its_entry_computed_again(url, elsewhere,
     with pytest.raises(StoreError, match="out does not match its digest in the store objects://bucket/prefix"):
         _ = found.folder
     driver = elsewhere(trusting=True)
-    assert driver.lookup("toy", KEY, environment) is None and "out is missing" in driver.corrupt[0]
+    assert driver.lookup("toy", KEY, environment) is None and not [name for name in Objects.store if "/records/" in name]
     write(driver, make_record)
     assert (elsewhere(2).lookup("toy", KEY, environment).folder / "out").read_text() == "text"
 
@@ -273,6 +273,35 @@ def test_a_run_goes_on_elsewhere_from_what_is_there(laboratory, url, tmp_path, m
     held = {json.loads(path.read_text())["stage_id"] for path in copies.glob("toy/??/*/record.json")}
     assert held == {"b", "d"}  # brought because it was read; written
     assert {name: (again.found(name).folder / "out").read_text() for name in "abc"} == texts
+
+
+def test_a_file_that_is_missing_is_computed_again_by_the_next_run(laboratory, url, tmp_path, monkeypatch):
+    """The driver sees it in the listing, the worker sees only the record: both must take the entry for absent."""
+    bucket = tmp_path / "bucket"
+    stages = [laboratory.stage("a"), laboratory.stage("b", {"from": "a"})]
+    first = laboratory.execute(*stages, store=RemoteStore(f"file://{bucket}", trusting=True))
+    digest = first.found("a").record.files["out"]
+    text = (bucket / object_name(digest)).read_text()
+    (bucket / object_name(digest)).unlink()
+    monkeypatch.setenv(FOLDER, str(tmp_path / "another machine"))
+    started = laboratory.started()
+    again = laboratory.execute(*stages, laboratory.stage("c", {"from": "a"}), store=RemoteStore(f"file://{bucket}", trusting=True))
+    assert [again.states[name].state for name in "abc"] == [State.DONE, State.CACHED, State.DONE]
+    assert laboratory.started()[len(started):] == ["a", "c"] and "out is missing" in again.corrupt[0]
+    assert (bucket / object_name(digest)).read_text() == text
+
+
+def test_a_record_that_was_replaced_meanwhile_is_not_taken_for_the_damaged_one(url, elsewhere, make_record, environment):
+    write(RemoteStore(url), make_record, files=[("out", "first")])
+    driver = elsewhere(trusting=True)
+    assert driver.lookup("toy", "cd" * 16, environment) is None  # it lists the store
+    entry = elsewhere(1).lookup("toy", KEY, environment)
+    Remote(url).remove(object_name(entry.record.files["out"]))
+    write(elsewhere(2), make_record, files=[("out", "second")])
+    with pytest.raises(StoreError, match="out is missing in the store"):
+        _ = entry.folder
+    found = driver.lookup("toy", KEY, environment)  # its listing does not have the new file
+    assert (found.folder / "out").read_text() == "second"
 
 
 def test_what_no_run_needs_is_freed_but_not_while_a_driver_computes(url, tmp_path, make_record, monkeypatch):
