@@ -150,12 +150,12 @@ class RemoteStore(Store):
     def _publish(self, kind: str, name: str, mirror: Mirror, folder: Path, record: Record) -> None:
         """All files, then the record."""
         mirror.stop()
+        self._cache.use(folder.with_name(name))
         for file, digest in record.files.items():
             self.remote.upload(folder / file, object_name(digest))
         self.remote.write(record_name(kind, name), (folder / RECORD).read_bytes())
         if record.outcome is not Outcome.TIMEOUT:
             mirror.remove()
-        self._cache.use(folder.with_name(name))
         self._cache.shrink()
 
     def _bring(self, record: Record) -> Path:

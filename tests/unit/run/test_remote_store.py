@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import ClassVar
 
 import fsspec
@@ -16,7 +17,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from finetrial.errors import StoreError, UserError
 from finetrial.records.record import Outcome
-from finetrial.run import lease, remote_checkpoint
+from finetrial.run import lease, node_cache, remote_checkpoint
 from finetrial.run.garbage import choice_of
 from finetrial.run.lease import Lease
 from finetrial.run.node_cache import FOLDER, SIZE, NodeCache
@@ -219,6 +220,46 @@ def test_copies_are_bounded_and_what_a_living_process_uses_stays(url, elsewhere,
     NodeCache(store.root).shrink(0)
     assert not any(folder.is_dir() for folder in folders)
     assert store.lookup("toy", keys[1], environment).folder.is_dir()  # it is brought again
+
+
+def test_two_processes_may_bound_the_copies_at_once(url, elsewhere, make_record, environment, monkeypatch):
+    """What one of them lists, the other may have moved by the time it is looked at, or is renamed."""
+    store = elsewhere(1)
+    for number in range(6):
+        write(store, make_record, files=[("out", str(number))], key=f"{number:02d}" * 16)
+    shutil.rmtree(store.root / "pins")
+    folders = sorted(path.parent for path in store.root.glob("toy/??/*/record.json"))
+    first, real = folders[0], node_cache._size
+
+    def size(folder):
+        shutil.rmtree(folders.pop(), ignore_errors=True)  # one that is listed, or about to be
+        return real(folder)
+
+    monkeypatch.setattr(node_cache, "_size", size)
+    NodeCache(store.root).shrink(0)
+    assert not first.exists() and not list(store.root.glob("toy/??/*/record.json"))
+    monkeypatch.setattr(node_cache, "_size", real)
+    for number in range(6):
+        write(store, make_record, files=[("out", str(number))], key=f"{number:02d}" * 16)
+    shutil.rmtree(store.root / "pins")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda cache: cache.shrink(0), [NodeCache(store.root), NodeCache(store.root)]))
+    assert not list(store.root.glob("toy/??/*/record.json"))
+
+
+@pytest.mark.parametrize("stated", ["50GB", "-1", "nan", "inf"])
+def test_a_size_that_is_none_is_refused_before_anything_runs(url, stated, monkeypatch):
+    monkeypatch.setenv(SIZE, stated)
+    with pytest.raises(UserError, match=f"{SIZE}={stated}; expected a number of gigabytes") as refused:
+        RemoteStore(url)
+    assert "=50" in refused.value.mend
+
+
+def test_a_record_that_is_written_stays_whatever_the_copies_do(url, make_record, environment, monkeypatch):
+    store = RemoteStore(url)
+    monkeypatch.setattr(NodeCache, "_moved", lambda *_: (_ for _ in ()).throw(PermissionError("the disk is odd")))
+    assert write(store, make_record).record.outcome is Outcome.OK
+    assert store.lookup("toy", KEY, environment).record.outcome is Outcome.OK
 
 
 def test_a_checkpoint_is_there_for_another_machine_until_the_record_is(url, elsewhere, make_record, environment, monkeypatch):
