@@ -332,6 +332,25 @@ def test_a_file_that_is_missing_is_computed_again_by_the_next_run(laboratory, ur
     assert (bucket / object_name(digest)).read_text() == text
 
 
+@pytest.mark.parametrize("stack", [1, 2])
+def test_an_input_that_cannot_be_brought_stops_the_run_and_is_nobodys_outcome(laboratory, url, tmp_path, monkeypatch, stack):
+    bucket = tmp_path / "bucket"
+    store = f"file://{bucket}"
+    a = laboratory.stage("a")
+    readers = [laboratory.stage(name, {"from": "a"}, alike="yes") for name in "bc"]
+    digest = laboratory.execute(a, store=RemoteStore(store, trusting=True)).found("a").record.files["out"]
+    text = (bucket / object_name(digest)).read_text()
+    (bucket / object_name(digest)).write_text(text[::-1])  # of the same size: no listing tells
+    monkeypatch.setenv(FOLDER, str(tmp_path / "another machine"))
+    with pytest.raises(StoreError, match="out does not match its digest in the store file://") as stopped:
+        laboratory.execute(a, *readers, store=RemoteStore(store, trusting=True), stack=stack, jobs=1)
+    assert stopped.value.mend == "the next run computes it again"
+    assert not list(bucket.glob("records/*/*/*.json"))
+    again = laboratory.execute(a, *readers, store=RemoteStore(store, trusting=True), stack=stack, jobs=1)
+    assert {state.state for state in again.states.values()} == {State.DONE} and again.complete
+    assert (bucket / object_name(digest)).read_text() == text
+
+
 def test_a_record_that_was_replaced_meanwhile_is_not_taken_for_the_damaged_one(url, elsewhere, make_record, environment):
     write(RemoteStore(url), make_record, files=[("out", "first")])
     driver = elsewhere(trusting=True)
