@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from finetrial.errors import StoreError
 from finetrial.records.record import Record
 from finetrial.run.garbage import choice_of, needed_keys
-from finetrial.run.lease import require_free
+from finetrial.run.lease import Lease, require_free
 from finetrial.run.remote import CHECKPOINTS, OBJECTS, RECORDS, Remote, RemoteLease, object_name
 
 
@@ -31,6 +31,10 @@ def unused_remote(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[s
     named by no record yet, and where a record that a run needs cannot be read, as the files that it names are unknown.
     """
     require_free(RemoteLease(remote))
+    return _unused(remote, runs)
+
+
+def _unused(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     records = read_records(remote)
     selections = {record.key: record for record in records.values() if record.kind == "select"}
     needed, named = needed_keys(runs, remote.url, lambda key: choice_of(selections[key]) if key in selections else None)
@@ -57,13 +61,19 @@ def read_records(remote: Remote) -> dict[str, Record]:
     return found
 
 
-def remove_remote(waste: Iterable[RemoteWaste], remote: Remote) -> int:
-    """Remove objects, in order; the bytes that became free. Raises StoreError while a driver computes."""
-    require_free(RemoteLease(remote))
+def remove_remote(waste: Iterable[RemoteWaste], remote: Remote, runs: Path) -> int:
+    """Remove objects, in order, that no run below `runs` needs now either; the bytes that became free.
+
+    No driver computes meanwhile. Raises StoreError while one does.
+    """
     freed = 0
-    for entry in waste:
-        remote.remove(entry.name)
-        freed += entry.num_bytes
+    with Lease(RemoteLease(remote)) as lease:
+        still = {entry.name for entry in _unused(remote, runs)[0]}
+        for entry in waste:
+            if entry.name in still:
+                lease.check()
+                remote.remove(entry.name)
+                freed += entry.num_bytes
     return freed
 
 

@@ -375,12 +375,35 @@ def test_what_no_run_needs_is_freed_but_not_while_a_driver_computes(url, tmp_pat
     assert named == ["run"] and sorted(entry.kind for entry in waste) == ["checkpoints", "files", "files", "toy"]
     assert waste[0].kind == "toy"  # no record is ever without its files
     with Lease(store.lease), pytest.raises(StoreError, match="in use"):
-        remove_remote(waste, store.remote)
+        remove_remote(waste, store.remote, tmp_path)
     before = sum(len(content.getvalue()) for content in Objects.store.values())
-    freed = remove_remote(waste, store.remote)
+    freed = remove_remote(waste, store.remote, tmp_path)
     assert freed == before - sum(len(content.getvalue()) for content in Objects.store.values()) > 0
     assert unused_remote(store.remote, tmp_path)[0] == []
     assert choice_of(make_record(values={"chosen": "x"})) == "x"
+
+
+def test_while_gc_removes_no_driver_begins_and_what_became_needed_stays(url, tmp_path, make_record, monkeypatch):
+    store, needed = RemoteStore(url), {KEY}
+    for key in (KEY, "cd" * 16, "ef" * 16):
+        write(store, make_record, files=[("out", key)], key=key)
+    monkeypatch.setattr("finetrial.run.remote_garbage.needed_keys", lambda runs, location, chosen: (needed, ["run"]))
+    waste, _ = unused_remote(store.remote, tmp_path)
+    needed.add("cd" * 16)  # a run that began and ended since then
+    refused, real = [], store.remote.remove
+
+    def remove(name):
+        if not name.startswith(lease.LEASE_FILE):
+            with pytest.raises(StoreError, match="in use"):
+                Lease(RemoteStore(url).lease)
+            refused.append(name)
+        real(name)
+
+    monkeypatch.setattr(store.remote, "remove", remove)
+    remove_remote(waste, store.remote, tmp_path)
+    assert len(refused) == 2 and len(waste) == 4  # a record and its file each
+    assert len([name for name in Objects.store if "/records/" in name]) == 2
+    assert store.remote.read(lease.LEASE_FILE) is None
 
 
 def test_nothing_is_waste_while_a_record_that_is_needed_cannot_be_read(url, tmp_path, make_record, monkeypatch):
