@@ -21,10 +21,12 @@ from finetrial.run import lease, node_cache, remote_checkpoint
 from finetrial.run.garbage import choice_of
 from finetrial.run.lease import Lease
 from finetrial.run.node_cache import FOLDER, SIZE, NodeCache
+from finetrial.run.place import open_place
 from finetrial.run.remote import Remote, as_folder, is_url, located, object_name
 from finetrial.run.remote_garbage import remove_remote, unused_remote
 from finetrial.run.remote_store import RemoteStore, open_store
 from finetrial.run.store import Store
+from finetrial.run.trial import RunOptions
 from finetrial.run.walk import State
 from finetrial.stages.base import Chosen
 
@@ -193,6 +195,19 @@ def test_the_lease_of_a_url(url, elsewhere, monkeypatch):
     with Lease(store.lease) as mine:
         assert lease.holds(store.lease, mine.token)
     assert store.remote.read(lease.LEASE_FILE) is None and len(Objects.store) == 0  # no probe is left
+
+
+def test_a_run_on_this_machine_stops_when_its_lease_is_lost(laboratory, url, tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    shared = f"file://{tmp_path / 'bucket'}"
+    with open_place(RunOptions(runs=tmp_path, store=shared, device="cpu")) as place:
+        [thread] = [thread for thread in threading.enumerate() if thread.name == "lease"]
+        place.store.remote.write(lease.LEASE_FILE, b'{"token": "taken over", "host": "elsewhere", "pid": 1}')
+        thread.join(10)
+        with pytest.raises(StoreError, match="was taken over by another run"):
+            laboratory.execute(laboratory.stage("a", do="hang"), store=place.store, executor=place.executor)
+    with open_place(RunOptions(runs=tmp_path, store=tmp_path / "folder", device="cpu")) as place:
+        assert laboratory.execute(laboratory.stage("a"), store=place.store, executor=place.executor).complete
 
 
 def test_copies_are_bounded_and_what_a_living_process_uses_stays(url, elsewhere, make_record, environment):
