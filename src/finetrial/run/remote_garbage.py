@@ -1,4 +1,5 @@
-"""What no run needs any more of a store at a URL: records that no plan names, and files that no other record names."""
+"""What no run needs any more of a store at a URL: records that no plan names, files that no other record names,
+and checkpoints of what is recorded."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from finetrial.errors import StoreError
-from finetrial.records.record import Record
+from finetrial.records.record import Outcome, Record
 from finetrial.run.garbage import choice_of, needed_keys
 from finetrial.run.lease import Lease, require_free
 from finetrial.run.remote import CHECKPOINTS, OBJECTS, RECORDS, Remote, RemoteLease, object_name
@@ -45,8 +46,9 @@ def _unused(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     waste = [RemoteWaste(name, name.split("/")[1], size) for name, size in sizes.items() if _key(name) not in needed]
     kept = {object_name(digest) for name, record in records.items() if _key(name) in needed for digest in record.files.values()}
     waste += [RemoteWaste(name, "files", size) for name, size in remote.sizes(OBJECTS).items() if name not in kept]
+    final = {_entry(name) for name, record in records.items() if record.outcome is not Outcome.TIMEOUT}
     waste += [RemoteWaste(name, "checkpoints", size) for name, size in remote.sizes(CHECKPOINTS).items()
-              if name.split("/")[1].partition("-")[0] not in needed]
+              if _key(_entry(name)) not in needed or _entry(name) in final]
     return waste, named
 
 
@@ -75,6 +77,11 @@ def remove_remote(waste: Iterable[RemoteWaste], remote: Remote, runs: Path) -> i
                 remote.remove(entry.name)
                 freed += entry.num_bytes
     return freed
+
+
+def _entry(name: str) -> str:
+    """`<key>-<environment>`, of the name of a record, or of an object of a checkpoint."""
+    return (name.split("/")[1] if name.startswith(CHECKPOINTS) else name.rpartition("/")[2]).removesuffix(".json")
 
 
 def _key(record_name: str) -> str:

@@ -126,10 +126,16 @@ class RemoteStore(Store):
         """What this process has written was checked on its way."""
 
     def other_environments(self, kind: str, key: str, environment: Environment) -> list[Record]:
-        """Records of the same key from other environment classes."""
+        """Records of the same key from other environment classes: shown, never used."""
         mine = record_name(kind, _name(key, environment))
         names = [name for name in self._known() if name.startswith(record_name(kind, key)[:-len(".json")]) and name != mine]
-        return [Record.model_validate_json(text) for text in self.remote.read_all(sorted(names)).values()]
+        found = []
+        for name, text in self.remote.read_all(sorted(names)).items():
+            try:
+                found.append(Record.model_validate_json(text))
+            except ValidationError as error:
+                _LOG.warning("%s/%s cannot be read: %s", self.location, name, error)
+        return found
 
     def claim(self, kind: str, key: str, environment: Environment) -> Claim | None:
         """The right to compute an entry on this machine, with the checkpoint that an earlier attempt left anywhere."""
@@ -138,11 +144,11 @@ class RemoteStore(Store):
             return None
         name = _name(key, environment)
         try:
-            restore(self.remote, checkpoint_name(name), claim.checkpoint)
+            held = restore(self.remote, checkpoint_name(name), claim.checkpoint)
         except BaseException:
             claim.release()
             raise
-        mirror = Mirror(self.remote, checkpoint_name(name), claim.checkpoint)
+        mirror = Mirror(self.remote, checkpoint_name(name), claim.checkpoint, held)
         claim.publish = functools.partial(self._publish, kind, name, mirror)
         claim.on_release = mirror.stop
         return claim

@@ -157,6 +157,15 @@ def test_a_record_that_cannot_be_read_counts_as_absent(url, make_record, environ
         assert store.lookup("toy", KEY, environment) is None and why in store.corrupt[-1]
 
 
+def test_a_record_of_another_environment_that_cannot_be_read_is_passed_over(url, make_record, environment, caplog):
+    store, elsewhere = RemoteStore(url), [environment.model_copy(update={"torch": torch}) for torch in ("1", "2")]
+    kept, damaged = (write(store, make_record, environment=there) for there in elsewhere)
+    [path] = [name for name in Objects.store if "/records/" in name and elsewhere[1].key() in name]
+    fsspec.filesystem("objects").pipe_file(path, b"{")
+    assert RemoteStore(url).other_environments("toy", KEY, environment) == [kept.record]
+    assert f"{damaged.record.key}-{elsewhere[1].key()}.json cannot be read" in caplog.text
+
+
 def test_two_processes_bring_an_entry_once(url, elsewhere, make_record, environment):
     write(RemoteStore(url), make_record)
     stores = [elsewhere(1), elsewhere(1)]
@@ -298,7 +307,7 @@ def test_a_checkpoint_is_there_for_another_machine_until_the_record_is(url, else
     with third.claim("toy", KEY, environment) as last:
         assert (last.checkpoint / "state").read_text() == "further"
         last.write(make_record())
-    assert not any("/checkpoints/" in name and name.endswith(".json") for name in Objects.store)
+    assert not any("/checkpoints/" in name for name in Objects.store)  # nor files of the machines before
 
 
 def wait_until(true):
@@ -419,6 +428,20 @@ def test_while_gc_removes_no_driver_begins_and_what_became_needed_stays(url, tmp
     assert len(refused) == 2 and len(waste) == 4  # a record and its file each
     assert len([name for name in Objects.store if "/records/" in name]) == 2
     assert store.remote.read(lease.LEASE_FILE) is None
+
+
+def test_checkpoints_of_what_is_recorded_are_waste(url, tmp_path, make_record, monkeypatch):
+    store, other = RemoteStore(url), "cd" * 16
+    for key, outcome in ((KEY, Outcome.OK), (other, Outcome.TIMEOUT)):
+        entry = write(store, make_record, key=key, outcome=outcome)
+        name = f"{key}-{entry.record.environment.key()}"
+        store.remote.write(f"checkpoints/{name}.json", b"{}")
+        store.remote.write(f"checkpoints/{name}/0", b"a file that no manifest names any more")
+    store.remote.write(f"checkpoints/{KEY}-elsewhere.json", b"{}")  # of another environment, where it is not recorded
+    monkeypatch.setattr("finetrial.run.remote_garbage.needed_keys", lambda runs, location, chosen: ({KEY, other}, ["run"]))
+    waste, _ = unused_remote(store.remote, tmp_path)
+    name = f"{KEY}-{make_record().environment.key()}"
+    assert sorted(entry.name for entry in waste) == [f"checkpoints/{name}.json", f"checkpoints/{name}/0"]
 
 
 def test_nothing_is_waste_while_a_record_that_is_needed_cannot_be_read(url, tmp_path, make_record, monkeypatch):
