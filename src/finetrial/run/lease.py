@@ -2,9 +2,9 @@
 
 Kernel locks may not reach from one machine to another. So the nodes of a cluster take none: their driver decides who
 computes what, and the file `cluster.json` in the store says that it is the only one. It is made in one step that only one
-process can win, and renewed every few seconds; a renewal that fails is tried again. A driver that died without taking it back is told by its age, which the
-clock of whoever keeps the file measures, or at once on the machine that it ran on. In an object store it is the same file
-(`remote.py`); what holds there as well is said by `LeasePlace`.
+process can win, and renewed every few seconds; a renewal that fails is tried again. A driver that died without taking it
+back is told by its age, which the clock of whoever keeps the file measures, or at once on the machine that it ran on. In
+an object store it is the same file (`remote.py`); what holds there as well is said by `LeasePlace`.
 """
 
 from __future__ import annotations
