@@ -99,7 +99,7 @@ def gc_command(runs: Path, named_store: str | None, yes: bool) -> None:
     if isinstance(store, str):
         remote = Remote(store)
         objects, named = unused_remote(remote, runs)
-        _free(store, named, objects, yes, lambda: remove_remote(objects, remote))
+        _free(store, named, objects, yes, lambda: remove_remote(objects, remote, runs))
         return
     if not store.is_dir():
         raise UserError(f"there is no store at {store}", "name it with --store DIR")

@@ -2,18 +2,20 @@
 
 Kernel locks may not reach from one machine to another. So the nodes of a cluster take none: their driver decides who
 computes what, and the file `cluster.json` in the store says that it is the only one. It is made in one step that only one
-process can win, and renewed every few seconds. A driver that died without taking it back is told by its age, which the
-clock of whoever keeps the file measures, or at once on the machine that it ran on. In an object store it is the same file
-(`remote.py`); what holds there as well is said by `LeasePlace`.
+process can win, and renewed every few seconds; a renewal that fails is tried again. A driver that died without taking it
+back is told by its age, which the clock of whoever keeps the file measures, or at once on the machine that it ran on. In
+an object store it is the same file (`remote.py`); what holds there as well is said by `LeasePlace`.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import platform
 import threading
+import time
 import uuid
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +29,7 @@ LEASE_FILE = "cluster.json"
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 60.0  # without a sign of life
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_LOG = logging.getLogger(__name__)
 
 
 class LeasePlace(Protocol):
@@ -102,7 +105,7 @@ class Lease:
 
     def __init__(self, store: Path | LeasePlace) -> None:
         """Take the lease of a store. Raises StoreError while another process holds it."""
-        self.token = uuid.uuid4().hex
+        self.token, self._renewed = uuid.uuid4().hex, time.monotonic()
         self._place = _place(store)
         held = {"token": self.token, "host": platform.node(), "pid": os.getpid(), "boot": _boot()}
         self._content = json.dumps(held).encode()
@@ -119,7 +122,10 @@ class Lease:
 
     def check(self) -> None:
         """Raises StoreError if another driver has taken the store over, as after a machine was suspended."""
-        if not self._thread.is_alive():
+        with explained(str(self._place)):
+            late = time.monotonic() - self._renewed > STALE_SECONDS  # the thread waits for an answer
+            lost = not self._thread.is_alive() or (late and not holds(self._place, self.token))
+        if lost:
             raise StoreError(f"the store {self._place} was taken over by another run, or cannot be reached any more",
                              "run the same command again once that run has ended: what is recorded is kept")
 
@@ -131,14 +137,18 @@ class Lease:
             self._place.remove()
 
     def _renew(self) -> None:
-        """Ends when the lease is released or lost."""
+        """Ends when the lease is released or lost: taken over, or not renewed for about as long as makes it stale."""
         while not self._released.wait(RENEW_SECONDS):
+            began = time.monotonic()
             try:
                 if not holds(self._place, self.token):
                     return
                 self._place.renew(self._content)
-            except (OSError, StoreError):
-                return
+                self._renewed = began
+            except (OSError, StoreError) as error:
+                if time.monotonic() + 2 * RENEW_SECONDS - self._renewed > STALE_SECONDS:
+                    return
+                _LOG.warning("the lease of %s was not renewed, which is tried again: %s", self._place, error)
 
     def __enter__(self) -> Self:
         return self

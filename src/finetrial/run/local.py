@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -64,9 +64,11 @@ def usable_cores() -> int:
 class LocalPool:
     """The executor of this machine."""
 
-    def __init__(self, log: Path, *, preload: Sequence[str], fork: bool | None = None) -> None:
-        """`log` takes what the server prints. `fork`: None = where it is safe, which is Linux."""
-        self._log, self._preload = log, tuple(preload)
+    def __init__(self, log: Path, *, preload: Sequence[str], fork: bool | None = None,
+                 check: Callable[[], None] | None = None) -> None:
+        """`log` takes what the server prints. `fork`: None = where it is safe, which is Linux. `check` is called with each
+        wait, and raises where the run must stop."""
+        self._log, self._preload, self._check = log, tuple(preload), check
         self._fork = sys.platform == "linux" if fork is None else fork
         self._server: subprocess.Popen[bytes] | None = None
         self._events: Reader | None = None
@@ -89,6 +91,8 @@ class LocalPool:
 
     def wait(self, timeout: float) -> list[Message]:
         """Messages, in the order they were sent; waits up to `timeout` seconds for the first."""
+        if self._check is not None:
+            self._check()
         if self._inbox:
             found, self._inbox = self._inbox, []
             return found
@@ -174,6 +178,6 @@ class LocalPool:
         return lost
 
 
-def on_this_machine(circumstances: Job) -> LocalPool:
+def on_this_machine(circumstances: Job, check: Callable[[], None] | None = None) -> LocalPool:
     """The executor of a run that names no other."""
-    return LocalPool(circumstances.logs / "workers.log", preload=circumstances.preload)
+    return LocalPool(circumstances.logs / "workers.log", preload=circumstances.preload, check=check)

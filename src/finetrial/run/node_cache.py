@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
+import math
 import os
 import platform
 import shutil
@@ -17,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetrial.errors import UserError
 from finetrial.fingerprint import key_of
 from finetrial.run.claim import RECORD
 from finetrial.run.locks import is_locked
@@ -24,6 +27,7 @@ from finetrial.run.locks import is_locked
 FOLDER, SIZE = "FINETRIAL_STORE_CACHE", "FINETRIAL_STORE_CACHE_GB"  # of the environment
 SHARE = 0.5  # of the disk that is free, or taken by the cache, unless SIZE says
 LOOK_SECONDS = 30.0  # between two looks at how large it is
+_LOG = logging.getLogger(__name__)
 
 
 def cache_folder(url: str) -> Path:
@@ -36,7 +40,9 @@ class NodeCache:
     """The entries below `root`, which lie there as in a store."""
 
     def __init__(self, root: Path) -> None:
+        """Raises UserError where the environment states a size that is none."""
         self._root, self._pins = root, root / "pins"
+        self._stated = _stated_bytes()
         self._named, self._process = -1, -1  # a descriptor, and the process whose it is
         self._looked = -LOOK_SECONDS
 
@@ -52,31 +58,46 @@ class NodeCache:
             os.utime(folder)  # the time of last use
 
     def shrink(self, most_bytes: int | None = None) -> None:
-        """Remove entries that nobody uses until the rest fits. Looks at most every LOOK_SECONDS, unless told how much fits."""
+        """Remove entries that nobody uses until the rest fits. Looks at most every LOOK_SECONDS, unless told how much fits.
+
+        What the disk refuses is logged and no more: the entry that came last is there.
+        """
         if most_bytes is None:
             if time.monotonic() - self._looked < LOOK_SECONDS:
                 return
             self._looked = time.monotonic()
-        entries = sorted((path.parent.stat().st_mtime, path.parent, _size(path.parent))
-                         for path in self._root.glob(f"*/??/*/{RECORD}"))
-        total = sum(size for *_, size in entries)
-        most = self._most(total) if most_bytes is None else most_bytes
-        going = []
-        with self._alone():
-            used = self._used() if total > most else set()
-            for _, folder, size in entries:
-                if total <= most:
-                    break
-                if folder.name not in used:
-                    going.append(self._root / "tmp" / f"{folder.name}.evicted.{uuid.uuid4().hex}")
-                    folder.rename(going[-1])
-                    total -= size
+        try:
+            with self._alone():
+                going = self._moved(most_bytes)
+        except OSError as error:
+            _LOG.warning("the copies in %s were not bounded: %s", self._root, error)
+            return
         for folder in going:
             shutil.rmtree(folder, ignore_errors=True)
 
+    def _moved(self, most_bytes: int | None) -> list[Path]:
+        """Where entries lie now that had to go: out of sight, so that they are removed without keeping others waiting."""
+        entries = []
+        for path in self._root.glob(f"*/??/*/{RECORD}"):
+            with contextlib.suppress(FileNotFoundError):  # replaced just now
+                entries.append((path.parent.stat().st_mtime, path.parent, _size(path.parent)))
+        total = sum(size for *_, size in entries)
+        most = self._most(total) if most_bytes is None else most_bytes
+        used = self._used() if total > most else set()
+        going = []
+        for _, folder, size in sorted(entries):
+            if total <= most:
+                break
+            if folder.name not in used:
+                place = self._root / "tmp" / f"{folder.name}.evicted.{uuid.uuid4().hex}"
+                with contextlib.suppress(FileNotFoundError):
+                    folder.rename(place)
+                    going.append(place)
+                total -= size
+        return going
+
     def _most(self, taken: int) -> int:
-        stated = os.environ.get(SIZE)
-        return int(float(stated) * 1e9) if stated else int(SHARE * (shutil.disk_usage(self._root).free + taken))
+        return int(SHARE * (shutil.disk_usage(self._root).free + taken)) if self._stated is None else self._stated
 
     def _used(self) -> set[str]:
         """The names of entries that living processes use; files of dead ones are removed."""
@@ -97,6 +118,21 @@ class NodeCache:
         with (self._pins / "lock").open("w") as lock:
             fcntl.flock(lock.fileno(), fcntl.LOCK_EX)
             yield
+
+
+def _stated_bytes() -> int | None:
+    """The bound that the environment states, if it does. Raises UserError."""
+    stated = os.environ.get(SIZE)
+    if not stated:
+        return None
+    try:
+        gigabytes = float(stated)
+    except ValueError:
+        gigabytes = math.nan
+    if not 0 <= gigabytes < math.inf:
+        raise UserError(f"the environment has {SIZE}={stated}; expected a number of gigabytes, without a unit",
+                        f"for example export {SIZE}=50, or unset it: then half of the free disk may be taken")
+    return int(gigabytes * 1e9)
 
 
 def _size(folder: Path) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -50,8 +51,9 @@ def open_place(options: RunOptions, say: Callable[[str], None] | None = None) ->
             raise UserError("an address and a memory to reserve are for a cluster", "add --on ray")
         device = resolve_device(options.device)
         store = open_store(options.store_location(), trusting=True)
-        with Lease(store.lease) if is_url(store.location) else contextlib.nullcontext():
-            yield Place(device, environment(device), store, on_this_machine, options.jobs or default_jobs(device, options.processes),
+        with Lease(store.lease) if is_url(store.location) else contextlib.nullcontext() as lease:
+            executor = functools.partial(on_this_machine, check=lease.check if lease is not None else None)
+            yield Place(device, environment(device), store, executor, options.jobs or default_jobs(device, options.processes),
                         lambda: default_jobs(device, options.processes), free_accelerator_bytes(device))
         return
     from finetrial.run.on_ray import Cluster, RayPool

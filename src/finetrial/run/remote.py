@@ -78,14 +78,21 @@ class Remote:
             return found
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
-        """Contents by name, many at a time; what is not there any more is left out."""
+        """Contents by name, many at a time; what is not there any more is left out. Raises StoreError if one cannot be read."""
         wanted = {self._path(name): name for name in names}
         with self._reached() as there:
             if not wanted:
                 return {}
-            found = there.cat(list(wanted), on_error="omit")
-        found = {path.lstrip("/"): content for path, content in found.items()}
-        return {name: found[path.lstrip("/")] for path, name in wanted.items() if path.lstrip("/") in found}
+            found = {path.lstrip("/"): content for path, content in there.cat(list(wanted), on_error="return").items()}
+            contents = {}
+            for path, name in wanted.items():
+                content = found[path.lstrip("/")]
+                if isinstance(content, FileNotFoundError):
+                    continue
+                if isinstance(content, BaseException):
+                    raise content
+                contents[name] = content
+        return contents
 
     def write(self, name: str, content: bytes) -> None:
         """Write an object in one request."""
@@ -106,6 +113,11 @@ class Remote:
             except FileNotFoundError:
                 return False
         return True
+
+    def has(self, name: str) -> bool:
+        """Whether an object is there now."""
+        with self._reached():
+            return self._size(name) is not None
 
     def remove(self, name: str) -> None:
         """Remove an object, if it is there."""

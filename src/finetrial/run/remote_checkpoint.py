@@ -1,8 +1,9 @@
 """The checkpoint of a long phase in a store at a URL, so that another node can go on where one died.
 
 A thread looks at the phase's folder and writes what has changed: files under the names of their contents, then one
-object that says which files the checkpoint has. They are not among the store's objects: they go when the phase is done. A stage replaces its files in ways of its own (`train/checkpoint.py`)
-and tells a broken one itself; a file that was written to meanwhile does not match its digest and is not brought back.
+object that says which files the checkpoint has. They are not among the store's objects: they go when the phase is done.
+A stage replaces its files in ways of its own (`train/checkpoint.py`) and tells a broken one itself; a file that was
+written to meanwhile does not match its digest and is not brought back.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import os
 import shutil
 import threading
 import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 from finetrial.errors import StoreError
@@ -27,9 +29,10 @@ _LOG = logging.getLogger(__name__)
 class Mirror:
     """Keeps the checkpoint at `name` like `folder`, from now until it is stopped."""
 
-    def __init__(self, remote: Remote, name: str, folder: Path) -> None:
+    def __init__(self, remote: Remote, name: str, folder: Path, held: Mapping[str, str]) -> None:
+        """`held`: the files that the checkpoint has by now, with their digests."""
         self._remote, self._name, self._folder = remote, name, folder
-        self._files: dict[str, str] = {}  # what the checkpoint has, by digest
+        self._files = dict(held)  # what the checkpoint has, with digests
         self._seen = _stamps(folder)
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._go, name="checkpoints", daemon=True)
@@ -77,14 +80,21 @@ class Mirror:
         self._files = files
 
 
-def restore(remote: Remote, name: str, folder: Path) -> None:
-    """Bring a checkpoint, unless the folder has one of its own: what this machine wrote last is newer."""
-    if any(folder.iterdir()) or (text := remote.read(name)) is None:
-        return
-    for file, digest in json.loads(text).items():
+def restore(remote: Remote, name: str, folder: Path) -> dict[str, str]:
+    """Bring a checkpoint, unless the folder has one of its own: what this machine wrote last is newer.
+
+    Returns the files that it has in the store, with their digests.
+    """
+    if (text := remote.read(name)) is None:
+        return {}
+    held: dict[str, str] = json.loads(text)
+    if any(folder.iterdir()):
+        return held
+    for file, digest in held.items():
         path = folder / Path(file).name
         if remote.download(_file_name(name, digest), path) and file_digest(path) != digest:
             path.unlink()
+    return held
 
 
 def _file_name(name: str, digest: str) -> str:

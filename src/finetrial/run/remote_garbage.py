@@ -1,4 +1,5 @@
-"""What no run needs any more of a store at a URL: records that no plan names, and files that no other record names."""
+"""What no run needs any more of a store at a URL: records that no plan names, files that no other record names,
+and checkpoints of what is recorded."""
 
 from __future__ import annotations
 
@@ -8,9 +9,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from finetrial.records.record import Record
+from finetrial.errors import StoreError
+from finetrial.records.record import Outcome, Record
 from finetrial.run.garbage import choice_of, needed_keys
-from finetrial.run.lease import require_free
+from finetrial.run.lease import Lease, require_free
 from finetrial.run.remote import CHECKPOINTS, OBJECTS, RECORDS, Remote, RemoteLease, object_name
 
 
@@ -26,19 +28,27 @@ class RemoteWaste:
 def unused_remote(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     """(objects that no run below `runs` needs, names of runs that were read); records before the files they name.
 
-    Raises UserError where a run cannot be planned any more, StoreError while a driver computes: what it has written is
-    named by no record yet.
+    Raises UserError where a run cannot be planned any more, StoreError while a driver computes, as what it has written is
+    named by no record yet, and where a record that a run needs cannot be read, as the files that it names are unknown.
     """
     require_free(RemoteLease(remote))
+    return _unused(remote, runs)
+
+
+def _unused(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     records = read_records(remote)
     selections = {record.key: record for record in records.values() if record.kind == "select"}
     needed, named = needed_keys(runs, remote.url, lambda key: choice_of(selections[key]) if key in selections else None)
     sizes = remote.sizes(RECORDS)
+    if unread := sorted(name for name in sizes if _key(name) in needed and name not in records):
+        raise StoreError(f"{unread[0]} in the store {remote.url} cannot be read, so the files that it names are unknown",
+                         "run its study again, which computes it anew, and then free what no run needs")
     waste = [RemoteWaste(name, name.split("/")[1], size) for name, size in sizes.items() if _key(name) not in needed]
     kept = {object_name(digest) for name, record in records.items() if _key(name) in needed for digest in record.files.values()}
     waste += [RemoteWaste(name, "files", size) for name, size in remote.sizes(OBJECTS).items() if name not in kept]
+    final = {_entry(name) for name, record in records.items() if record.outcome is not Outcome.TIMEOUT}
     waste += [RemoteWaste(name, "checkpoints", size) for name, size in remote.sizes(CHECKPOINTS).items()
-              if name.split("/")[1].partition("-")[0] not in needed]
+              if _key(_entry(name)) not in needed or _entry(name) in final]
     return waste, named
 
 
@@ -53,14 +63,25 @@ def read_records(remote: Remote) -> dict[str, Record]:
     return found
 
 
-def remove_remote(waste: Iterable[RemoteWaste], remote: Remote) -> int:
-    """Remove objects, in order; the bytes that became free. Raises StoreError while a driver computes."""
-    require_free(RemoteLease(remote))
+def remove_remote(waste: Iterable[RemoteWaste], remote: Remote, runs: Path) -> int:
+    """Remove objects, in order, that no run below `runs` needs now either; the bytes that became free.
+
+    No driver computes meanwhile. Raises StoreError while one does.
+    """
     freed = 0
-    for entry in waste:
-        remote.remove(entry.name)
-        freed += entry.num_bytes
+    with Lease(RemoteLease(remote)) as lease:
+        still = {entry.name for entry in _unused(remote, runs)[0]}
+        for entry in waste:
+            if entry.name in still:
+                lease.check()
+                remote.remove(entry.name)
+                freed += entry.num_bytes
     return freed
+
+
+def _entry(name: str) -> str:
+    """`<key>-<environment>`, of the name of a record, or of an object of a checkpoint."""
+    return (name.split("/")[1] if name.startswith(CHECKPOINTS) else name.rpartition("/")[2]).removesuffix(".json")
 
 
 def _key(record_name: str) -> str:

@@ -9,10 +9,12 @@ locks in the folder of copies.
 from __future__ import annotations
 
 import functools
+import json
+import logging
 import os
 import shutil
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
@@ -40,6 +42,7 @@ from finetrial.run.store import OWN_FOLDERS, Store
 from finetrial.stages.base import StageInput
 
 AGAIN = "the next run computes it again"
+_LOG = logging.getLogger(__name__)
 
 
 def open_store(location: str | Path, *, trusting: bool = False, cluster: bool = False) -> Store:
@@ -110,8 +113,8 @@ class RemoteStore(Store):
         if any(PurePosixPath(file).is_absolute() or ".." in PurePosixPath(file).parts for file in record.files):
             self._noted(name, "it names files outside its folder")
             return None
-        if known is not None and (gone := [file for file, digest in record.files.items() if object_name(digest) not in known]):
-            self._noted(name, f"{gone[0]} is missing")
+        if known is not None and (gone := self._gone(record, known)):
+            self._forget(record, f"{gone} is missing")
             return None
         return self.entry(record)
 
@@ -123,10 +126,16 @@ class RemoteStore(Store):
         """What this process has written was checked on its way."""
 
     def other_environments(self, kind: str, key: str, environment: Environment) -> list[Record]:
-        """Records of the same key from other environment classes."""
+        """Records of the same key from other environment classes: shown, never used."""
         mine = record_name(kind, _name(key, environment))
         names = [name for name in self._known() if name.startswith(record_name(kind, key)[:-len(".json")]) and name != mine]
-        return [Record.model_validate_json(text) for text in self.remote.read_all(sorted(names)).values()]
+        found = []
+        for name, text in self.remote.read_all(sorted(names)).items():
+            try:
+                found.append(Record.model_validate_json(text))
+            except ValidationError as error:
+                _LOG.warning("%s/%s cannot be read: %s", self.location, name, error)
+        return found
 
     def claim(self, kind: str, key: str, environment: Environment) -> Claim | None:
         """The right to compute an entry on this machine, with the checkpoint that an earlier attempt left anywhere."""
@@ -135,11 +144,11 @@ class RemoteStore(Store):
             return None
         name = _name(key, environment)
         try:
-            restore(self.remote, checkpoint_name(name), claim.checkpoint)
+            held = restore(self.remote, checkpoint_name(name), claim.checkpoint)
         except BaseException:
             claim.release()
             raise
-        mirror = Mirror(self.remote, checkpoint_name(name), claim.checkpoint)
+        mirror = Mirror(self.remote, checkpoint_name(name), claim.checkpoint, held)
         claim.publish = functools.partial(self._publish, kind, name, mirror)
         claim.on_release = mirror.stop
         return claim
@@ -147,12 +156,12 @@ class RemoteStore(Store):
     def _publish(self, kind: str, name: str, mirror: Mirror, folder: Path, record: Record) -> None:
         """All files, then the record."""
         mirror.stop()
+        self._cache.use(folder.with_name(name))
         for file, digest in record.files.items():
             self.remote.upload(folder / file, object_name(digest))
         self.remote.write(record_name(kind, name), (folder / RECORD).read_bytes())
         if record.outcome is not Outcome.TIMEOUT:
             mirror.remove()
-        self._cache.use(folder.with_name(name))
         self._cache.shrink()
 
     def _bring(self, record: Record) -> Path:
@@ -180,26 +189,46 @@ class RemoteStore(Store):
         folder.mkdir()
         try:
             for file, digest in record.files.items():
-                self._bring_file(folder / file, digest)
+                if (fault := self._bring_file(folder / file, digest)) is not None:
+                    self._forget(record, f"{file} {fault}")
+                    raise StoreError(f"{file} {fault} in the store {self.location}", AGAIN)
             (folder / RECORD).write_text(record.model_dump_json(indent=1) + "\n", encoding="utf-8")
             place.parent.mkdir(parents=True, exist_ok=True)
             replace_folder(folder, place)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def _bring_file(self, path: Path, digest: str) -> None:
+    def _bring_file(self, path: Path, digest: str) -> str | None:
+        """Bring one file; what is wrong with it, if something is."""
         path.parent.mkdir(parents=True, exist_ok=True)
         if not self.remote.download(object_name(digest), path):
-            raise StoreError(f"{path.name} is gone from the store {self.location}", AGAIN)
+            return "is missing"
         if file_digest(path) != digest:
             self.remote.remove(object_name(digest))  # whoever computes it again must not take it for the right one
-            raise StoreError(f"{path.name} does not match its digest in the store {self.location}", AGAIN)
+            return "does not match its digest"
+        return None
 
     def _known(self) -> dict[str, int]:
         """What is in the store, looked at once."""
         if self._there is None:
             self._there = {**self.remote.sizes(RECORDS), **self.remote.sizes(OBJECTS)}
         return self._there
+
+    def _gone(self, record: Record, known: Mapping[str, int]) -> str | None:
+        """A file of a record that is not there, by what was there when we looked and, without it, by a look now."""
+        lacking = ((file, object_name(digest)) for file, digest in record.files.items())
+        return next((file for file, name in lacking if name not in known and not self.remote.has(name)), None)
+
+    def _forget(self, record: Record, why: str) -> None:
+        """Remove a record whose files are not all there: while it is there nobody computes them again."""
+        name = record_name(record.kind, _name(record.key, record.environment))
+        self._noted(name, why)
+        try:
+            text = self.remote.read(name)
+            if text is not None and json.loads(text) == record.model_dump(mode="json"):  # not replaced meanwhile
+                self.remote.remove(name)
+        except StoreError as error:  # a reader may not be allowed to
+            _LOG.warning("the record %s, of which %s, was not removed: %s", name, why, error)
 
     def _noted(self, name: str, why: str) -> None:
         """What is damaged counts as absent; who computes it again replaces it."""

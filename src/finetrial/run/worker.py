@@ -1,7 +1,7 @@
 """What happens inside a worker: the stages of one job, one after the other, each under its lock in the store.
 
 A stage's outcome is a record. Three things are not: another process has the stage (`busy`), a smaller micro-batch is to
-be tried (`oom`), and a disk that is full (`disk`), which says nothing about the stage and stops the run.
+be tried (`oom`), and a disk that is full or a store that fails (`disk`), which says nothing about the stage and stops the run.
 """
 
 from __future__ import annotations
@@ -152,6 +152,8 @@ def _recorded_together(job: Job, mine: Sequence[tuple[Order, Claim, StageContext
         results = kind.run_together([context for *_, context in mine])
         for result in results:
             canonical(result if isinstance(result, Mapping) else {})
+    except StoreError:
+        raise
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         if is_full(error):
@@ -184,7 +186,7 @@ def rows_at_once(job: Job, order: Order) -> int | None:
 
 
 def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send) -> _Ended:
-    """Run the stage and sort what comes out. Raises StoreError if a disk is full."""
+    """Run the stage and sort what comes out. Raises StoreError if a disk is full, or an input cannot be brought."""
     began = time.monotonic()
     try:
         _set_threads(order.threads)
@@ -200,6 +202,8 @@ def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, A
         return _Ended(Outcome.OK, values=values, execution=context.execution)
     except (Diverged, StageTimeout) as error:
         return _failed(job, error)
+    except StoreError:
+        raise
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         if is_full(error):

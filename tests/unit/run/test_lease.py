@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 
 import pytest
 
@@ -67,6 +68,38 @@ def test_a_lease_is_renewed_and_its_loss_noticed(tmp_path, monkeypatch):
         with pytest.raises(StoreError, match="taken over by another run"):
             mine.check()
     assert holds(tmp_path, "theirs")
+
+
+def test_a_renewal_that_fails_is_tried_again_until_the_lease_is_stale(tmp_path, monkeypatch):
+    monkeypatch.setattr(lease, "RENEW_SECONDS", 0.01)
+    tried, fault = threading.Semaphore(0), StoreError("the store cannot be used")
+    answers = [fault, OSError("no answer"), fault, None]
+
+    def renew(place, content):
+        tried.release()
+        answer = answers.pop(0) if len(answers) > 1 else answers[0]
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(lease.InFolder, "renew", renew)
+    with Lease(tmp_path) as mine:
+        for _ in range(6):
+            assert tried.acquire(timeout=10)
+        mine.check()
+        answers[0] = fault
+        monkeypatch.setattr(lease, "STALE_SECONDS", 0.0)
+        mine._thread.join(10)
+        with pytest.raises(StoreError, match="cannot be reached any more"):
+            mine.check()
+
+
+def test_a_lease_whose_renewal_hangs_is_looked_at(tmp_path, monkeypatch):
+    with Lease(tmp_path) as mine:
+        monkeypatch.setattr(mine, "_renewed", float("-inf"))
+        mine.check()  # nobody took it
+        write(tmp_path)
+        with pytest.raises(StoreError, match="taken over by another run"):
+            mine.check()
 
 
 def test_nodes_take_no_locks_and_what_they_left_is_swept(tmp_path, environment, make_record):
