@@ -24,6 +24,7 @@ from finetrial.stages.base import Stage, StageInput
 
 OFTEN = Path(__file__).with_name("train_often.py")
 STEPS = 80
+pytestmark = pytest.mark.slow  # two processes against one are unit tests too: test_data_parallel, test_sharding, test_ranks
 
 
 @pytest.fixture(scope="module")
@@ -99,7 +100,6 @@ def test_what_two_processes_recorded_one_finds(stages: list[Stage], together: Ex
     assert {state.state for state in again.states.values()} == {State.CACHED}
 
 
-@pytest.mark.slow
 def test_two_with_a_part_of_the_model_each_leave_the_same_record(
         stages: list[Stage], tmp_path: Path, here: Environment, alone: ExecutionResult) -> None:
     """Also after their worker was killed: both go on from what the first wrote."""
@@ -125,7 +125,6 @@ def test_two_with_a_part_of_the_model_each_leave_the_same_record(
     assert asked is not None and asked.record.values["answer_digest"] == mine.record.values["answer_digest"]
 
 
-@pytest.mark.slow
 def test_one_that_dies_ends_the_phase_and_a_worker_takes_the_others_with_it(
         stages: list[Stage], tmp_path: Path, here: Environment, together: ExecutionResult) -> None:
     """Of two phases, one after the other, the first loses its second process, the second its worker."""

@@ -14,6 +14,7 @@ from finetrial.stages.score import read_columns
 
 
 @pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
+@pytest.mark.slow
 def test_pass_at_k(tmp_path: Path) -> None:
     sampling = {"num_samples": 3, "temperature": 0.8, "pass_at": 2}
     content = content_with_problems(tmp_path, sampling=sampling)
