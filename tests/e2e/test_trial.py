@@ -123,16 +123,18 @@ def test_another_seed_trains_its_own_cells_only(folder: Path, undisturbed: Trial
         return run_study(parse_study(content, "study.yaml"), RunOptions(runs=folder / "undisturbed", view=False, figures=False),
                          relative_to=folder, command="finetrial run study.yaml")
 
-    three = with_seeds(0, 1, 2)
-    assert sum(three.trained.values()) == 0  # recorded by another study of the same cells
-    four = with_seeds(0, 1, 2, 7)
+    seeds = undisturbed.study.seeds
+    before = with_seeds(*seeds)
+    assert sum(before.trained.values()) == 0  # recorded by another study of the same cells
+    four = with_seeds(*seeds, 7)
     assert set(four.trained) == {7} and four.trained[7] == num_phases(four, 7)
-    first = next(iter(additions(three.results, four)))
-    assert first == f"seeds added: 7; phases trained now: {four.trained[7]} of these, 0 of the 3 earlier seeds"
+    first = next(iter(additions(before.results, four)))
+    assert first == f"seeds added: 7; phases trained now: {four.trained[7]} of these, 0 of the {len(seeds)} earlier seeds"
     row = four.results.tuning[0]
     other = next(rate for rate in row.learning_rates if rate != row.chosen)
-    before = three.results.model_copy(update={"tuning": (row.model_copy(update={"chosen": other}), *four.results.tuning[1:])})
-    assert list(additions(before, four))[1:] == [
+    elsewhere = before.results.model_copy(
+        update={"tuning": (row.model_copy(update={"chosen": other}), *four.results.tuning[1:])})
+    assert list(additions(elsewhere, four))[1:] == [
         f"  moved: {row.arm}, phase {row.phase}, seed {row.seed}: {other:g} -> {row.chosen:g}"]
 
 
