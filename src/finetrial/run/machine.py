@@ -17,6 +17,7 @@ from pathlib import Path
 from finetrial.errors import UserError
 
 NVIDIA = Path("/proc/driver/nvidia/gpus")
+PART = "MIG-"  # how the name of a part of a GPU begins
 CPU_BUILD = "+cpu"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = (1 << 31) - 1
@@ -96,7 +97,8 @@ def accelerator_bytes(what: str = "total") -> list[int]:
     if not NVIDIA.is_dir():
         return []
     asked = ["nvidia-smi", f"--query-gpu=memory.{what}", "--format=csv,noheader,nounits"]
-    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    if visible and not visible.startswith(PART):  # of parts the driver knows no memory by name
         asked.append(f"--id={visible}")
     try:
         answer = subprocess.run(asked, capture_output=True, text=True, timeout=20, check=True).stdout
@@ -108,7 +110,7 @@ def accelerator_bytes(what: str = "total") -> list[int]:
 
 def free_accelerator_bytes(device: str) -> int | None:
     """What the GPU with least has free; None where that is not known, and for any other device."""
-    if device.partition(":")[0] != "cuda":
+    if device.partition(":")[0] != "cuda" or os.environ.get("CUDA_VISIBLE_DEVICES", "").startswith(PART):
         return None
     try:
         return min(accelerator_bytes("free"), default=None)

@@ -35,3 +35,12 @@ def test_a_gpu_whose_driver_does_not_answer_is_unknown(tmp_path: Path, monkeypat
     driver(tmp_path, monkeypatch, answer)
     with pytest.raises(UserError, match="Tesla T4.*16GB|Tesla T4"):
         machine.accelerator_bytes()
+
+
+@pytest.mark.parametrize(("visible", "asked"), [("1", "--id=1"), ("MIG-7f3a", "noheader,nounits"), ("", "noheader,nounits")])
+def test_the_driver_is_asked_about_the_gpus_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str,
+                                                             asked: str) -> None:
+    driver(tmp_path, monkeypatch, f'case "$*" in *{asked}) echo 1024;; *) exit 1;; esac')
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.accelerator_bytes("free") == [1 << 30]
+    assert machine.free_accelerator_bytes("cuda") == (None if visible.startswith("MIG") else 1 << 30)
