@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 
 from finetrial import catalog
 from finetrial.tasks.encoded import TokenDataset
+
+if TYPE_CHECKING:
+    from partner import Partner
 
 VOCABULARY = 97
 POSITIONS = 64
@@ -132,6 +135,16 @@ def encoder_decoder(request: pytest.FixtureRequest) -> str:
 def architecture(request: pytest.FixtureRequest) -> str:
     """Each decoder-only architecture in turn."""
     return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
+    """A second process to train with."""
+    from partner import Partner
+
+    partner = Partner(tmp_path_factory.mktemp("meetings"))
+    yield partner
+    partner.close()
 
 
 @pytest.fixture

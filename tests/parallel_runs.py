@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
 from conftest import make_documents, make_pairs, make_tiny_model
 
 from finetrial.methods.base import Component
@@ -83,3 +86,18 @@ def attached(model: Any, setting: Setting) -> Component:
     component = methods[setting.method].attach(model, Streams(1), "main")
     own(model, [component])
     return component
+
+
+def assert_equal(found: Outcome, expected: Outcome) -> None:
+    """Losses and norms step by step; weights to a part of a step, which Adam makes of any gradient however small."""
+    assert found.losses == pytest.approx(expected.losses, rel=1e-5)
+    assert found.norms == pytest.approx(expected.norms, rel=1e-3)
+    assert found.weights.keys() == expected.weights.keys()
+    for name, weight in found.weights.items():
+        torch.testing.assert_close(weight, expected.weights[name], rtol=1e-3, atol=1e-3)
+    norms = [math.sqrt(sum(float(weight.double().pow(2).sum()) for weight in each.weights.values()))
+             for each in (found, expected)]
+    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
+    assert [point.value for point in found.result.curve] == pytest.approx([p.value for p in expected.result.curve], rel=1e-5)
+    for name in ("steps", "tokens", "target_tokens", "epochs", "skipped_steps", "optimizer_bytes"):
+        assert getattr(found.result, name) == getattr(expected.result, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -112,6 +113,7 @@ def _is_ours(environment: Environment, device: str) -> bool:
     return device in ("auto", environment.device) and all(_version(name) == its for name, its in packages.items())
 
 
+@functools.cache  # it reads the package's metadata from disk
 def _version(package: str) -> str | None:
     try:
         return version(package)

@@ -22,7 +22,7 @@ from finetrial.run.disk import explained, replace_text
 from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
 from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions, Trial, lookup_in_store, run_folder, run_study
+from finetrial.run.trial import RunOptions, Trial, folder_named, lookup_in_store, run_folder, run_study
 from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits, Study
 from finetrial.spec.uses import Base
@@ -67,7 +67,7 @@ def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned | 
     say("reading the data")
     request = look(asked, options.runs)
     words = _words(asked, request, options)
-    before = _asked_before(words, run_folder(design.study_of(request, design.LEAST), options.runs))
+    before = _asked_before(words, _folder(request.name, options.runs))
     if before is not None:
         say(f"asked before: it goes on as it was planned then (to plan anew, delete {run_folder(before, options.runs)})")
         return run_study(before, replace(options, within_seconds=asked.seconds, fits=True), command=command)
@@ -125,6 +125,10 @@ def _words(asked: Comparison, request: design.Request, options: RunOptions) -> d
     return cast("dict[str, Any]", json.loads(json.dumps(words)))
 
 
+def _folder(name: str, runs: Path) -> Path:
+    return folder_named(runs, name, design.SCALE, design.SIZE)
+
+
 def look(asked: Comparison, runs: Path) -> design.Request:
     """The model and the data, read and measured; arms that the model cannot take are left out."""
     from finetrial.models.load import load_tokenizer
@@ -137,7 +141,7 @@ def look(asked: Comparison, runs: Path) -> design.Request:
     name, keep = design.study_name(asked.learn), None
     if asked.keep is not None:
         keep = inspect(asked.keep, tokenizer, asked.keep_columns)
-        keep = apart(keep, learn, runs / f"{name}-custom-{design.SIZE}", tokenizer)
+        keep = apart(keep, learn, _folder(name, runs), tokenizer)
     return design.Request(base, count_parameters(base.config), ways, learn, keep, asked.limits, name)
 
 

@@ -18,7 +18,7 @@ from finetrial.spec.study import Limits
 from finetrial.train.config import Budget, Training
 
 LEARN, KEEP = "learn", "keep"
-SIZE = "compare"
+SCALE, SIZE = "custom", "compare"
 LONGEST, ROUND = 512, 32  # tokens of a row: no longer than most documents, in steps of 32
 LARGEST_BATCH = 16
 BRACKET = 3  # learning rates: the best one has a neighbour on both sides
@@ -104,7 +104,7 @@ def study_of(request: Request, grid: Grid) -> Study:
     reference = arms[0].name
     held = ("quantization",) if any(arm.quantization for arm in arms) else ()
     return Study(
-        name=request.name, scale="custom", size=SIZE,
+        name=request.name, scale=SCALE, size=SIZE,
         question=f"Which way of adapting {request.base.name} learns the new data best, and what does it forget?",
         bases=(Base(name=request.base.name, source=str(request.base.folder)),),
         tasks=tuple(_use(name, data, roles[name], grid.effort) for name, data in request.data.items()), arms=arms,

@@ -74,3 +74,12 @@ def replace_folder(folder: Path, place: Path) -> None:
         with contextlib.suppress(FileNotFoundError):  # another machine moved it just now
             os.rename(place, replaced)
     shutil.rmtree(replaced, ignore_errors=True)
+
+
+def size_of(folder: Path) -> int:
+    """Bytes of the files below a folder. What another process removes meanwhile counts nothing."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):
+            total += path.stat().st_size if path.is_file() else 0
+    return total

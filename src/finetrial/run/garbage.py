@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterable
@@ -13,6 +12,7 @@ from finetrial.errors import UserError
 from finetrial.plan.build import Resolved, build
 from finetrial.records.record import Record
 from finetrial.run.claim import RECORD
+from finetrial.run.disk import size_of
 from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
 from finetrial.run.remote import is_url
@@ -36,10 +36,10 @@ def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
     Raises UserError where a run cannot be planned any more: what it needs is then unknown, and nothing is waste.
     """
     needed, named = needed_keys(runs, str(store.resolve()), lambda key: _recorded_choice(store, key))
-    waste = [Waste(path.parent, path.parent.parent.parent.name, _size(path.parent))
+    waste = [Waste(path.parent, path.parent.parent.parent.name, size_of(path.parent))
              for path in sorted(store.glob(f"*/??/*/{RECORD}"))
              if path.parent.name.rpartition("-")[0] not in needed]
-    waste += [Waste(folder, name, _size(folder)) for name in OWN_FOLDERS
+    waste += [Waste(folder, name, size_of(folder)) for name in OWN_FOLDERS
               for folder in sorted((store / name).glob("*")) if folder.is_dir()]
     return waste, named
 
@@ -97,11 +97,3 @@ def choice_of(record: Record) -> str | None:
     """What a selection chose."""
     chosen = record.values.get("chosen")
     return None if chosen is None else str(chosen)
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # removed by a run meanwhile
-            total += path.stat().st_size if path.is_file() else 0
-    return total

@@ -22,6 +22,7 @@ from pathlib import Path
 from finetrial.errors import UserError
 from finetrial.fingerprint import key_of
 from finetrial.run.claim import RECORD
+from finetrial.run.disk import size_of
 from finetrial.run.locks import is_locked
 
 FOLDER, SIZE = "FINETRIAL_STORE_CACHE", "FINETRIAL_STORE_CACHE_GB"  # of the environment
@@ -80,7 +81,7 @@ class NodeCache:
         entries = []
         for path in self._root.glob(f"*/??/*/{RECORD}"):
             with contextlib.suppress(FileNotFoundError):  # replaced just now
-                entries.append((path.parent.stat().st_mtime, path.parent, _size(path.parent)))
+                entries.append((path.parent.stat().st_mtime, path.parent, size_of(path.parent)))
         total = sum(size for *_, size in entries)
         most = self._most(total) if most_bytes is None else most_bytes
         used = self._used() if total > most else set()
@@ -133,11 +134,3 @@ def _stated_bytes() -> int | None:
         raise UserError(f"the environment has {SIZE}={stated}; expected a number of gigabytes, without a unit",
                         f"for example export {SIZE}=50, or unset it: then half of the free disk may be taken")
     return int(gigabytes * 1e9)
-
-
-def _size(folder: Path) -> int:
-    total = 0
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            total += path.stat().st_size if path.is_file() else 0
-    return total

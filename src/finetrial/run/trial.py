@@ -95,7 +95,12 @@ class Trial:
 
 def run_folder(study: Study, runs: Path) -> Path:
     """`runs/<study>-<scale>-<size>`."""
-    return runs / f"{study.name}-{study.scale}-{study.size}"
+    return folder_named(runs, study.name, study.scale, study.size)
+
+
+def folder_named(runs: Path, name: str, scale: str, size: str) -> Path:
+    """The same, of a study that is not written yet."""
+    return runs / f"{name}-{scale}-{size}"
 
 
 def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "") -> Trial:

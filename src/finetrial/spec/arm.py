@@ -66,6 +66,12 @@ class Component(Frozen):
         return {"slot": self.slot, "carry": self.carry.value, "method": method}
 
 
+def read_method(written: Mapping[str, Any]) -> Method:
+    """The method of a stage's spec, as `Component.spec` writes it."""
+    method: Method = plugin_from("method", {name: value for name, value in written.items() if name != "version"})
+    return method
+
+
 def _listed(components: Any) -> Any:
     return tuple(components) if isinstance(components, (list, tuple)) else (components,)
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetrial.spec.model import plugin_from
+from finetrial.spec.arm import read_method
 from finetrial.spec.slots import Instance, Routing, State, advance, answering
 from finetrial.stages.base import StageContext, StageInput
 from finetrial.streams import Streams
 
 if TYPE_CHECKING:
-    from finetrial.methods.base import Component, Method
+    from finetrial.methods.base import Component
     from finetrial.models.load import LoadedBase
 
 STATE = "state.json"
@@ -192,15 +192,9 @@ def _assemble(spec: Mapping[str, Any], base: LoadedBase, state: State, active: S
     return Adapted(base, components, state, attached)
 
 
-def method_from(written: Mapping[str, Any]) -> Method:
-    """The method that a stage's spec holds."""
-    method: Method = plugin_from("method", {name: value for name, value in written.items() if name != "version"})
-    return method
-
-
 def attach(base: LoadedBase, instance: Instance, streams: Streams) -> Component:
     """The instance's method attached to the base, with the weights that it starts from."""
-    method = method_from(instance.method)
+    method = read_method(instance.method)
     number = "" if instance.number == 1 else str(instance.number)
     component: Component = method.attach(base.model, streams, instance.slot, number)
     return component

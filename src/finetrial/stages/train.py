@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from finetrial.stages.adapted import LIVE, WEIGHTS, Adapted, begin, instance_folder, keep, method_from, streams_of
+from finetrial.spec.arm import read_method
+from finetrial.stages.adapted import LIVE, WEIGHTS, Adapted, begin, instance_folder, keep, streams_of
 from finetrial.stages.base import Diverged, StageContext, StageKind, StageTimeout
 from finetrial.stages.together import shared_by_stack, train_together
 from finetrial.train.config import EIGHT_BIT, Training
@@ -50,7 +51,7 @@ class Train(StageKind):
         if optimizer == EIGHT_BIT:
             return f"the optimizer {optimizer} does not know parameters of which it has a part"
         for component in spec["components"]:
-            method = method_from(component["method"]) if component["method"] else None
+            method = read_method(component["method"]) if component["method"] else None
             if method is not None and not method.takes_shards:
                 return f"{method.kind} in slot {component['slot']!r} reads whole gradients after each step"
         return ""

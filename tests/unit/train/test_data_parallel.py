@@ -2,29 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from parallel_runs import Outcome, Setting, run
+from parallel_runs import Outcome, Setting, assert_equal, run
 from partner import Partner
 
 from finetrial.models import params
 from finetrial.train.data_parallel import DataParallel, largest_micro_batch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(scope="module")
-def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
-    partner = Partner(tmp_path_factory.mktemp("meetings"))
-    yield partner
-    partner.close()
 
 
 def in_two(partner: Partner, setting: Setting) -> Outcome:
@@ -34,17 +24,6 @@ def in_two(partner: Partner, setting: Setting) -> Outcome:
     return first
 
 
-def assert_equal(found: Outcome, expected: Outcome, rel: float = 1e-5) -> None:
-    """Losses and norms step by step; weights to a part of a step, which Adam makes of any gradient however small."""
-    assert found.losses == pytest.approx(expected.losses, rel=rel)
-    assert found.norms == pytest.approx(expected.norms, rel=1e-3)
-    for name, weight in found.weights.items():
-        torch.testing.assert_close(weight, expected.weights[name], rtol=1e-3, atol=1e-3)
-    norms = [math.sqrt(sum(float(weight.double().pow(2).sum()) for weight in each.weights.values()))
-             for each in (found, expected)]
-    assert norms[0] == pytest.approx(norms[1], rel=1e-5)
-
-
 @pytest.mark.parametrize("family", ["gpt2", "t5"])
 @pytest.mark.parametrize("method", ["full", "lora"])
 def test_two_processes_train_what_one_does(partner: Partner, family: str, method: str) -> None:
@@ -52,8 +31,6 @@ def test_two_processes_train_what_one_does(partner: Partner, family: str, method
     found, alone = in_two(partner, setting), run(setting)
     assert len(found.losses) == 6 and found.losses[-1] < found.losses[0]
     assert_equal(found, alone)
-    for name in ("steps", "tokens", "target_tokens", "epochs", "skipped_steps"):
-        assert getattr(found.result, name) == getattr(alone.result, name)
 
 
 @pytest.mark.parametrize("setting", [

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import make_documents, make_tiny_model
-from parallel_runs import TRAINING, Outcome, Setting, attached, run
+from parallel_runs import TRAINING, Outcome, Setting, assert_equal, attached, run
 from partner import Partner
 
 from finetrial.errors import UserError
@@ -27,13 +27,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 slow = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def partner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Partner]:
-    partner = Partner(tmp_path_factory.mktemp("meetings"))
-    yield partner
-    partner.close()
-
-
 def in_parts(partner: Partner, setting: Setting) -> Outcome:
     """What the first of two processes saw. The other saw the same, and is left without weights."""
     first, second = partner.both(partial(run, setting), sharded=True)
@@ -41,18 +34,6 @@ def in_parts(partner: Partner, setting: Setting) -> Outcome:
     assert not any(weight.numel() for weight in second.weights.values())
     assert first.frozen[0] == first.frozen[1]
     return first
-
-
-def assert_equal(found: Outcome, expected: Outcome) -> None:
-    """Losses and norms step by step; weights to a part of a step, which Adam makes of any gradient however small."""
-    assert found.losses == pytest.approx(expected.losses, rel=1e-5)
-    assert found.norms == pytest.approx(expected.norms, rel=1e-3)
-    assert found.weights.keys() == expected.weights.keys()
-    for name, weight in found.weights.items():
-        torch.testing.assert_close(weight, expected.weights[name], rtol=1e-3, atol=1e-3)
-    assert [point.value for point in found.result.curve] == pytest.approx([p.value for p in expected.result.curve], rel=1e-5)
-    for name in ("steps", "tokens", "target_tokens", "epochs", "skipped_steps", "optimizer_bytes"):
-        assert getattr(found.result, name) == getattr(expected.result, name)
 
 
 @pytest.mark.parametrize(("family", "method"), [

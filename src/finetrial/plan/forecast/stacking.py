@@ -22,7 +22,7 @@ from finetrial.plan.forecast.operations import training_operations
 from finetrial.plan.forecast.shapes import ModelShapes, read_shapes
 from finetrial.plan.forecast.sizes import step_with
 from finetrial.plan.forecast.trained import Trained, trained_by
-from finetrial.spec.model import plugin_from
+from finetrial.spec.arm import read_method
 from finetrial.train.config import Training
 
 MOST_CELLS = 16  # the largest stack whose losses and speed have been measured (bench/stacked.py)
@@ -62,14 +62,11 @@ def stacked_need(shapes: ModelShapes, trained: Trained, step: Step, cells: int) 
 def stack_size_of(spec: Mapping[str, Any], base: Path, micro_batch: int | None, *, device: str,
                   available_bytes: int | None) -> int:
     """The same for a training stage whose kind lets it share a pass, from its specification and its base's folder."""
-    if device.partition(":")[0] != "cuda" or available_bytes is None:
-        return 1
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
     shapes = read_shapes(config)
     if shapes is None:
         return 1
-    methods = [plugin_from("method", {name: value for name, value in row["method"].items() if name != "version"})
-               for row in spec["components"]]
+    methods = [read_method(row["method"]) for row in spec["components"]]
     step = step_with(Training.model_validate(spec["training"]), pairs=bool(config.get("is_encoder_decoder")),
                      eager=spec["attention"] == "eager", on_gpu=True)
     if micro_batch is not None:
