@@ -45,23 +45,24 @@ def _row(claim: PublishedClaim, published: Trial, trial: Trial, assay: Assay) ->
         return row.model_copy(update={"standing": "cannot be tested at this scale", "note": note})
     after = answer(trial, claim.mended)
     alpha = 1 - trial.study.evaluation.confidence
-    verdict = verdict_of(claim.mended, after, alpha)
+    verdict = decided = verdict_of(claim.mended, after, alpha)
     if assay.positive_control == "not seen":
         verdict = "ASSAY FAILED"
         row = row.model_copy(update={"note": "; ".join(filter(None, (claim.note, assay.positive_text)))})
-    quote = _quote(trial, claim.mended, after, alpha)
+    quote = _quote(trial, claim.mended, after, alpha, decided)
     return row.model_copy(update={"mended": quote, "standing": STANDINGS[verdict], "worth": _worth(claim, row, quote)})
 
 
-def _quote(trial: Trial, contrast: Contrast, found: Answer, alpha: float | None = None) -> Quote:
-    """The estimate as people read it; with `alpha` also the interval that decides. The note tells what was read."""
+def _quote(trial: Trial, contrast: Contrast, found: Answer, alpha: float | None = None,
+           verdict: Verdict | None = None) -> Quote:
+    """The estimate as people read it; with `alpha` also the interval that decided on `verdict`. The note tells what was read."""
     what = sentences.key(contrast, found.metric)
     if found.estimate is None:
         return Quote(value=None, unit=found.unit, note=f"{what}: {found.reason}")
     scale = math.exp if found.is_log else float
     low = high = None
     if alpha is not None and found.has_interval:
-        interval = decision_interval(contrast, found, alpha)
+        interval = decision_interval(contrast, found, alpha, verdict)
         assert interval.low is not None and interval.high is not None
         low, high = scale(interval.low), scale(interval.high)
     said = "; ".join([what, *_levels(trial, contrast), *(found.notes if found.by_construction else ())])

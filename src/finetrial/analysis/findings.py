@@ -20,7 +20,7 @@ from finetrial.analysis.power import detectable_effect
 from finetrial.analysis.sides import pairing
 from finetrial.analysis.trial import Trial
 from finetrial.analysis.verdicts import combine, decision_interval, decision_p_value, verdict_of
-from finetrial.records.results import Assay, Finding
+from finetrial.records.results import Assay, Finding, Verdict
 from finetrial.spec.hypothesis import COST, Contrast, Hypothesis
 
 FAMILY = "primary"
@@ -72,7 +72,7 @@ def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, foun
                   reason="; ".join(filter(None, (found.reason, *found.notes))))
     if found.estimate is None:
         return row
-    return row.model_copy(update={**_numbers(contrast, found, level, alpha), **_paired(trial, contrast, found),
+    return row.model_copy(update={**_numbers(contrast, found, level, alpha, row.verdict), **_paired(trial, contrast, found),
                                   **_settling(contrast, found, row, alpha)})
 
 
@@ -93,7 +93,8 @@ def _settling(contrast: Contrast, found: Answer, row: Finding, alpha: float) -> 
     return {"settling": settling.text, "more_seeds": settling.more_seeds}
 
 
-def _numbers(contrast: Contrast, found: Answer, level: Adjusted | None, alpha: float) -> dict[str, float | int | None]:
+def _numbers(contrast: Contrast, found: Answer, level: Adjusted | None, alpha: float,
+             verdict: Verdict) -> dict[str, float | int | None]:
     """Estimate, interval, p-values and counts, on the scale that people read (ratios, not logs)."""
     assert found.estimate is not None
     scale = math.exp if found.is_log else float
@@ -102,7 +103,7 @@ def _numbers(contrast: Contrast, found: Answer, level: Adjusted | None, alpha: f
     if not found.has_interval:
         exact = found.estimate.mean if found.exact and not found.by_construction else None
         return {"estimate": scale(found.estimate.mean), "low": exact, "high": exact, **counts}
-    interval = decision_interval(contrast, found, alpha)
+    interval = decision_interval(contrast, found, alpha, verdict)
     assert interval.low is not None and interval.high is not None
     return {"estimate": scale(interval.mean), "low": scale(interval.low), "high": scale(interval.high),
             "confidence": interval.confidence, "p_value": decision_p_value(contrast, found),

@@ -1,8 +1,9 @@
 """Verdicts: what an interval, or several verdicts together, decide.
 
 SUPPORTED: the Holm-adjusted interval lies wholly on the stated side; REFUTED: wholly on the other; else EQUIVALENT if
-a margin is given and both one-sided tests pass; else INCONCLUSIVE. A claim of a range (`equal`, `within`) is decided
-by the interval of two one-sided tests, confidence 1 - 2 alpha: SUPPORTED wholly inside, REFUTED wholly outside.
+a margin is given and both one-sided tests pass: the interval of confidence 1 - 2 alpha, which is then the one that is
+told, lies within it; else INCONCLUSIVE. A claim of a range (`equal`, `within`) is decided by that interval, too:
+SUPPORTED wholly inside, REFUTED wholly outside.
 A difference that is 0 by construction is EQUIVALENT, whatever direction was claimed: no data could have shown another.
 """
 
@@ -39,10 +40,14 @@ def decision_p_value(contrast: Contrast, found: Answer) -> float | None:
     return found.estimate.p_value if bounds is None else range_p_value(found.estimate, *bounds)
 
 
-def decision_interval(contrast: Contrast, found: Answer, alpha: float) -> Estimate:
-    """The estimate with the interval that decides at error rate `alpha`."""
+def decision_interval(contrast: Contrast, found: Answer, alpha: float, verdict: Verdict | None = None) -> Estimate:
+    """The estimate with the interval that decides at error rate `alpha`.
+
+    A direction that is claimed has a two-sided one; where it ended in EQUIVALENT, two one-sided tests decided.
+    """
     assert found.estimate is not None
-    return found.estimate.at(1 - (alpha if contrast.expect in ("greater", "less") else 2 * alpha))
+    two_sided = contrast.expect in ("greater", "less") and verdict != "EQUIVALENT"
+    return found.estimate.at(1 - (alpha if two_sided else 2 * alpha))
 
 
 def verdict_of(contrast: Contrast, found: Answer, alpha: float) -> Verdict:

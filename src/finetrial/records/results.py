@@ -94,7 +94,7 @@ class Finding(Row):
     verdict: Verdict
     reason: str = ""  # why there is no verdict, or what bounds it: caveats only, the numbers are in the fields below
     estimate: float | None = None  # left minus right, in `unit`; left over right where `unit` is "ratio"
-    low: float | None = None  # Holm-adjusted interval
+    low: float | None = None  # the interval that decided: Holm-adjusted; of two one-sided tests where the verdict is EQUIVALENT
     high: float | None = None
     confidence: float | None = None  # of the adjusted interval
     p_value: float | None = None

@@ -9,7 +9,7 @@ import pytest
 
 from finetrial.analysis.answer import Answer
 from finetrial.analysis.estimate import Estimate, crossed
-from finetrial.analysis.verdicts import combine, decision_p_value, verdict_of
+from finetrial.analysis.verdicts import combine, decision_interval, decision_p_value, verdict_of
 from finetrial.records.results import Verdict
 from finetrial.spec import Contrast, Hypothesis
 
@@ -40,6 +40,15 @@ def test_one_contrast(claim: Contrast, found: Answer, verdict: Verdict) -> None:
     p_value = decision_p_value(claim, found)
     assert p_value is not None
     assert (p_value <= 0.05) == (verdict in (S, R))
+
+
+def test_the_interval_that_is_told_is_the_one_that_decided() -> None:
+    """Mean 0.02, standard error 0.0354, 4 degrees of freedom: t is 2.776 two-sided, 2.132 for two one-sided tests."""
+    claim, found = contrast("greater", margin=0.1), around(0.02)
+    two_sided, equivalent = (decision_interval(claim, found, 0.05, verdict) for verdict in (I, E))
+    assert (two_sided.low, two_sided.high, two_sided.confidence) == pytest.approx((-0.0782, 0.1182, 0.95), abs=1e-4)
+    assert (equivalent.low, equivalent.high, equivalent.confidence) == pytest.approx((-0.0554, 0.0954, 0.9), abs=1e-4)
+    assert verdict_of(claim, found, 0.05) == E and equivalent.high is not None and equivalent.high < 0.1
 
 
 def test_ratios_are_judged_in_logs() -> None:
