@@ -83,9 +83,21 @@ def _relation(facts: Facts, path: Path, arms: Sequence[ArmMark], task: str) -> s
             pairs.append((moved, lost.value))
     if len(pairs) < FEWEST_ARMS:
         return ""
-    from scipy import stats
-
-    moved_by, lost_by = zip(*pairs, strict=True)
-    found = float(stats.spearmanr(moved_by, lost_by).statistic)
+    found = rank_correlation(*zip(*pairs, strict=True))
+    if found is None:
+        return ""
     return (f"Across {len(pairs)} arms the rank correlation of KL on {task} with what was forgotten of it is "
             f"{found:.2f} (descriptive: arms are few).")
+
+
+def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
+    """Spearman's: the correlation of ranks, equal values sharing their mean rank. None where all values are equal."""
+    try:
+        return statistics.correlation(_ranks(one), _ranks(other))
+    except statistics.StatisticsError:
+        return None
+
+
+def _ranks(values: Sequence[float]) -> list[float]:
+    ordered = sorted(values)
+    return [ordered.index(value) + ordered.count(value) / 2 for value in values]
