@@ -136,6 +136,16 @@ def test_two_factors_make_a_heat_map() -> None:
     assert factors.figure(facts()) is None  # its factors are not numeric
 
 
+def test_arms_that_share_their_levels_make_no_heat_map() -> None:
+    """They differ in something that the two factors do not tell."""
+    study, table = sequences.make_grid()
+    results = analyse(study, table)
+    assert factors.figure(Facts(study, results)) is not None
+    one, other = list(results.factors)[:2]
+    shared = results.model_copy(update={"factors": {**results.factors, one: results.factors[other]}})
+    assert factors.figure(Facts(study, shared)) is None
+
+
 def test_measures_over_the_sequence() -> None:
     table = sequence_table(facts(), forth())
     assert [column.title for column in table.columns] == ["arm", "average score", "docs kept", "backward transfer",

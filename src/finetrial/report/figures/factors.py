@@ -17,13 +17,15 @@ Level = int | float | str
 
 
 def figure(facts: Facts) -> Figure | None:
-    """A panel for each pair of numeric factors with a grid of at least 2 x 2, and each learned task; else None."""
+    """A panel for each path and pair of numeric factors that have a grid of at least 2 x 2 and tell arms apart; else None."""
     panels, texts = [], []
     for path in facts.paths:
         for across, down in _pairs(facts):
             rows = factor_rows(facts, path, across, down)
             if len({row["x"] for row in rows}) < 2 or len({row["y"] for row in rows}) < 2:
                 continue
+            if len({(row["x"], row["y"]) for row in rows}) < len(rows):
+                continue  # arms that differ in something else, too
             panels.append(_panel(facts, path, rows, (across, down)))
             texts += [f"{down} {row['y']}, {across} {row['x']}: {row['text']} ({row['interval']})" for row in rows]
     if not panels:
