@@ -23,12 +23,17 @@ def _lines(view: View, figures: Sequence[Figure], files: bool) -> Iterable[str]:
     yield from (f"# {escaped(view.question)}", "", f"Study {escaped(view.title)}. {escaped(view.summary)}", "")
     if view.alerts:
         yield from ("**Read this first:**", "", *(f"- {escaped(text)}" for text in view.alerts), "")
-    yield from ("## Answers", "")
-    for card in view.cards:
-        yield from _card(card)
+    claims = [*_section("Published claims", [view.claims] if view.claims else [])]
+    if view.cards:
+        yield from ("## Answers", "")
+        for card in view.cards:
+            yield from _card(card)
+    else:
+        yield from claims
     yield from _advice(view)
     shown = {figure.name: figure for figure in figures}
-    yield from _section("Published claims", [view.claims] if view.claims else [])
+    if view.cards:
+        yield from claims
     for name in ("plane", "factors", "interaction"):
         yield from _figure(shown.get(name), files)
     yield from _section("Scores", view.scores)

@@ -6,12 +6,12 @@ Every sentence is made here or in `sentences.py`, so that both writers say the s
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from finetrial.analysis import numbers
 from finetrial.records.record import Outcome
-from finetrial.records.results import Finding, Results
+from finetrial.records.results import Claim, Finding, Results
 from finetrial.report import sentences
 from finetrial.report.arms import AA, BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.examples import Page, example_pages
@@ -106,7 +106,7 @@ def view(study: Study, results: Results) -> View:
     chosen = results.recommendation
     return View(
         title=study.name, question=study.question or results.question, status=results.status,
-        summary=_summary(cards), alerts=tuple(_alerts(facts, cards)), cards=cards,
+        summary=_summary(cards, results.claims), alerts=tuple(_alerts(facts, cards)), cards=cards,
         recommended=facts.arm(chosen.arm) if chosen and chosen.arm else None,
         recommendation=sentences.sentence(chosen.text) if chosen else "No arm can be recommended from these results.",
         runners_up=tuple(facts.label(name) for name in chosen.runners_up[:RUNNERS_UP]) if chosen else (),
@@ -157,7 +157,11 @@ def _whole_answer(whole: Finding | None, parts: list[Finding], hypothesis: Hypot
                   sentences.whole_sentence(finding, parts, [len(group) for group in hypothesis.groups]), ())
 
 
-def _summary(cards: tuple[Card, ...]) -> str:
+def _summary(cards: tuple[Card, ...], claims: Sequence[Claim]) -> str:
+    if not cards and claims:
+        standings = Counter(claim.standing for claim in claims)
+        words = [f"{standing} ({count})" for standing, count in standings.most_common()]
+        return f"Published claims, each with a flaw of its comparison mended: {numbers.listed(words)}."
     if not cards:
         return "This study states no hypothesis: the figures below describe, they decide nothing."
     counts = Counter(card.answer.verdict for card in cards)

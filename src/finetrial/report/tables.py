@@ -91,8 +91,8 @@ def claims_table(facts: Facts) -> Table | None:
                       _quote_cell(row.as_published), _quote_cell(row.mended), _worth_cell(row), _standing_cell(row)))
             for row in facts.results.claims]
     return Table("Published claims, repeated here as they were published (one seed) and with one flaw mended at a time. "
-                 "Ours are differences, left minus right, above 0 where left is better; a claim is judged by its mended "
-                 "interval, alone.", columns, tuple(rows))
+                 "Ours are differences, left minus right: of scores above 0 where left is better, of forgetting and costs "
+                 "below 0. A claim is judged by its mended interval, alone.", columns, tuple(rows))
 
 
 def peak_bytes(cost: Cost) -> int | None:

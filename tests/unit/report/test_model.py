@@ -9,8 +9,10 @@ from synthetic import CASES, make_table
 
 from finetrial.analysis.analyse import analyse
 from finetrial.records.record import Outcome
-from finetrial.records.results import AuditFinding, LookRow
+from finetrial.records.results import AuditFinding, Claim, LookRow
 from finetrial.report import View, view
+from finetrial.report.html import page
+from finetrial.report.markdown import markdown
 from finetrial.report.sentences import MEANINGS
 
 
@@ -134,6 +136,17 @@ def test_a_hypothesis_without_a_finding_is_not_measured(new_study, new_results):
 
 def test_no_hypothesis_is_said(new_study, new_results):
     assert "states no hypothesis" in view(new_study(hypotheses=()), new_results(findings=())).summary
+
+
+def test_a_repeated_publication_is_answered_by_its_claims_first(new_study, new_results):
+    claims = tuple(Claim(claim=f"claim {number}", standing=standing)
+                   for number, standing in enumerate(("survives", "undecided", "survives")))
+    found = view(new_study(hypotheses=()), new_results(findings=(), claims=claims))
+    assert found.summary == "Published claims, each with a flaw of its comparison mended: survives (2) and undecided (1)."
+    text = markdown(found, ())
+    assert "## Answers" not in text and text.index("## Published claims") < text.index("## Which arm to choose")
+    written = page(found, ())
+    assert written.index('id="claims"') < written.index('id="answer"') and written.count('id="claims"') == 1
 
 
 def test_provenance_is_flat_and_the_command_is_exact(study, new_results):
