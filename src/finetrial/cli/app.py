@@ -89,7 +89,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
 def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
          device: PlannedDevice = Device.AUTO.value, precision: PrecisionOption = None, runs: Runs = Path("runs"),
          store: Store = None, accept_threat: AcceptThreat = None, as_published: AsPublished = False,
-         expect_sd: ExpectSd = None, rate: Rate = None, json: Json = False) -> None:
+         expect_sd: ExpectSd = None, rate: Rate = None, processes: Processes = 1, shard: Shard = False, json: Json = False) -> None:
     """Show what a run would do, and what is done already.
 
     Stages by kind, the grid of arms, learning rates and seeds, what each arm trains, the memory, disk and time it needs,
@@ -101,7 +101,7 @@ def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, s
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
                       tuple(accept_threat or ()), as_published)
     plan_command(name, changes, store=located(store, runs), device=device, as_json=json,
-                 expect_sd=expect_sd, rate=rate)
+                 expect_sd=expect_sd, rate=rate, processes=processes, shard=shard)
 
 
 @app.command()

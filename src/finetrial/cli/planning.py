@@ -23,6 +23,7 @@ from finetrial.run import machine
 from finetrial.run.claim import RECORD
 from finetrial.run.collect import collect
 from finetrial.run.job import is_final
+from finetrial.run.ranks import check_processes
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
 
@@ -30,9 +31,9 @@ THIS = "this machine"
 
 
 def plan_command(name: str, changes: Changes, *, store: Path | str, device: str, as_json: bool,
-                 expect_sd: str | None = None, rate: str | None = None) -> None:
+                 expect_sd: str | None = None, rate: str | None = None, processes: int = 1, shard: bool = False) -> None:
     """Print the plan's summary. `device` may be an amount of memory, or `this` machine's: then the forecast says what
-    fits. Raises UserError where the study cannot be planned."""
+    fits. Raises UserError where the study cannot be planned, or `processes` cannot train it together."""
     device, asked, available = _asked(device)
     on_gpu = available is not None and (asked != THIS or bool(machine.accelerator_bytes()))
     given = given_rate(rate) if rate is not None else None
@@ -40,11 +41,13 @@ def plan_command(name: str, changes: Changes, *, store: Path | str, device: str,
     study = matched(found.study, recorded=lambda plan: recorded(plan, store, device), relative_to=found.relative_to,
                     fetch=False)
     plan = build(study, relative_to=found.relative_to, fetch=False)
+    check_processes(processes, plan.stages, "cuda", stack=1, local=False, shard=shard)
     there = recorded(plan, store, device)
     summary = summarise(study, plan, recorded=set(there), relative_to=found.relative_to,
                         power=_power(study, plan, there, expect_sd),
                         forecast=forecast_study(study, plan, recorded=there, relative_to=found.relative_to,
-                                                device=asked, available_bytes=available, on_gpu=on_gpu, rate=given))
+                                                device=asked, available_bytes=available, on_gpu=on_gpu, rate=given,
+                                                processes=processes, split=shard))
     if as_json:
         print_json(summary.as_json())
     else:

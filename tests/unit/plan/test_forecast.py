@@ -248,6 +248,33 @@ def test_four_bits_hold_a_7b_model_on_16_gb() -> None:
         shapes.matrices * (4 + 0.127) / 8 + 4 * (shapes.parameters - shapes.matrices), rel=0.03)
 
 
+def test_processes_that_share_a_step_split_the_model_too_where_they_are_asked_to() -> None:
+    """GPT-2 in full, 4 processes: a quarter of what is held in 4 bytes; a block or two, and what lies outside, are whole."""
+    config, parameters = PUBLISHED["gpt2"]
+    shapes = shapes_of(config)
+    trained = trained_by([Full()], shapes, config)
+    alone = needed(shapes, trained, Step(rows=1, length=16, micro_batch=1))
+    shared = needed(shapes, trained, Step(rows=4, length=16, micro_batch=1, processes=4))
+    split = needed(shapes, trained, Step(rows=4, length=16, micro_batch=1, processes=4, split=True))
+    assert shared == alone and alone["optimizer"] == 8 * parameters and split["optimizer"] == 2 * parameters
+    block, outside = 12 * 768**2, parameters - 12 * 12 * 768**2
+    assert split["weights"] == parameters + 4 * (2 * block + outside)
+    assert split["gradients"] == parameters + 4 * (block + outside)  # the worst moment is the end of the backward pass
+
+
+def needed(shapes: ModelShapes, trained: Trained, step: Step) -> Mapping[str, int]:
+    need = training(shapes, trained, step)
+    assert need is not None
+    return need.parts
+
+
+@pytest.mark.parametrize(("split", "words"), [(False, "each of 2 processes"), (True, "with its part of the model")])
+def test_a_plan_for_several_processes_says_so(split: bool, words: str) -> None:
+    alone, found = forecast(small_study()), forecast(small_study(), processes=2, split=split)
+    assert words in shown(found) and "processes" not in shown(alone)
+    assert all(arm.micro_batch == 2 for arm in found.arms) and found.as_json()["processes"] == 2
+
+
 def test_keys_and_values_of_generation() -> None:
     shapes = shapes_of(PUBLISHED["TinyLlama-1.1B"][0])
     need = memory.generation(shapes, 1000, 448, 64)

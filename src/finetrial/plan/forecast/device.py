@@ -125,7 +125,7 @@ def _with_adapters(fits: _Fits, config: Config, trained: Trained, step: Step) ->
             return
     else:
         adapters, name = trained, ""
-    if step.four_bit or not adapters.takes_quantized:
+    if step.four_bit or step.split or not adapters.takes_quantized:
         return
     for more, text in ((step, ""), (replace(step, checkpointing=True), "training.activation_checkpointing: true")):
         found = fits.rows(adapters, replace(more, four_bit=True))

@@ -13,6 +13,7 @@ forward to the backward pass (autocast's cache).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
@@ -58,6 +59,17 @@ class Step:
     checkpointing: bool = False
     four_bit: bool = False  # frozen matrices inside the blocks in nf4
     offload: bool = False  # the fp32 originals of frozen matrices wait in the host's memory while steps are computed
+    processes: int = 1  # that share the rows, a device each
+    split: bool = False  # they hold parameters, gradients and the optimizer's state between them
+
+    @property
+    def accumulates(self) -> bool:
+        """Whether a process takes several micro-batches in a step, and so has gradients during a forward pass."""
+        return self.micro_batch * self.processes < self.rows
+
+    def share(self, num_bytes: float) -> int:
+        """Of what a split model holds, the part of one process."""
+        return math.ceil(num_bytes / self.processes) if self.split else int(num_bytes)
 
     @property
     def one_pass(self) -> Pass:
@@ -71,20 +83,21 @@ def training(shapes: ModelShapes, trained: Trained, step: Step) -> Need | None:
     if trained.parameters is None:
         return None
     run = step.one_pass
-    casts = _casts(shapes, trained) if step.mixed else 0
+    casts = _casts(shapes, trained, step) if step.mixed else 0
     head = shapes.embedding * FP32 if trained.embedding else 0  # the head's gradient, taken on the way forward
-    gradients = trained.parameters * FP32
+    gradients = step.share(trained.parameters * FP32)
     weights = _weights(shapes, trained, step)
-    at_forward = {"weights": weights, "gradients": gradients if step.micro_batch < step.rows else 0,
+    at_forward = {"weights": weights, "gradients": gradients if step.accumulates else 0,
                   "activations": kept_bytes(shapes, trained, run) + mask_bytes(shapes, run) + casts
                   + working_bytes(shapes, run), "logits": _loss_bytes(shapes, run) + 2 * head}
-    at_backward = {"weights": weights, "gradients": gradients, "activations": working_bytes(shapes, run), "logits": head}
+    whole = _whole_gradients(shapes, trained) if step.split else 0
+    at_backward = {"weights": weights, "gradients": gradients + whole, "activations": working_bytes(shapes, run), "logits": head}
     moments = [at_forward, at_backward]
     if step.offload:
         judged = prediction(shapes, step.length, eager=step.eager).parts
         moments.append({**judged, "weights": _weights(shapes, trained, replace(step, mixed=False)), "gradients": 0})
     worst = max(moments, key=lambda moment: sum(moment.values()))
-    return Need({"weights": worst["weights"], "optimizer": optimizer_bytes(trained, step.optimizer), **worst})
+    return Need({"weights": worst["weights"], "optimizer": step.share(optimizer_bytes(trained, step.optimizer)), **worst})
 
 
 def optimizer_bytes(trained: Trained, optimizer: str) -> int:
@@ -119,7 +132,11 @@ def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_token
 
 def _weights(shapes: ModelShapes, trained: Trained, step: Step) -> int:
     """Of frozen matrices: 4 bits, with the widest one unpacked; or 4 bytes, in mixed precision 6, or with the originals
-    on the host 2."""
+    on the host 2. Of a split model a part of all in 4 bytes; whole are what lies outside the blocks, the block that
+    computes, and the next one, which is on its way."""
+    if step.split:
+        whole = 2 * _block(shapes, trained) + shapes.parameters - shapes.matrices
+        return step.share((shapes.parameters + trained.added) * FP32) + whole * FP32
     frozen = shapes.matrices - trained.matrices
     packed = shapes.quantizable if step.four_bit else 0
     plain = frozen - packed
@@ -130,9 +147,25 @@ def _weights(shapes: ModelShapes, trained: Trained, step: Step) -> int:
     return int(rest * FP32 + plain * each + packed * NF4_BYTES + unpacked)
 
 
-def _casts(shapes: ModelShapes, trained: Trained) -> int:
-    """Two-byte copies, for a pass, of trained matrices and the head."""
-    return (trained.matrices + trained.added + shapes.embedding) * HALF
+def _block(shapes: ModelShapes, trained: Trained) -> int:
+    """Parameters of the largest block, with its share of what was added to them all."""
+    return max(stack.matrices(shapes.width) for stack in shapes.stacks) + trained.added // sum(stack.depth for stack in shapes.stacks)
+
+
+def _whole_gradients(shapes: ModelShapes, trained: Trained) -> int:
+    """Of a split model: of one block before they are summed and split, and of what lies outside, until the pass ends."""
+    assert trained.parameters is not None
+    outside = shapes.parameters - shapes.matrices if trained.embedding else 0
+    return (min(trained.parameters, _block(shapes, trained)) + outside) * FP32
+
+
+def _casts(shapes: ModelShapes, trained: Trained, step: Step) -> int:
+    """Two-byte copies, for a pass, of trained matrices and the head. A split model has no others: of all its matrices, but
+    with checkpointing of one block's."""
+    inside = trained.matrices + trained.added
+    if step.split:
+        inside = _block(shapes, trained) if step.checkpointing else shapes.matrices + trained.added
+    return (inside + shapes.embedding) * HALF
 
 
 def _loss_bytes(shapes: ModelShapes, run: Pass) -> int:

@@ -46,7 +46,7 @@ def duration(seconds: float) -> str:
 def _memory(found: Resources) -> Table:
     """A row for each arm and base; arms that need the same share one."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column("Memory to train", overflow="fold")
+    table.add_column(f"Memory to train{_each(found)}", overflow="fold")
     for column in ("Weights", "Optimizer", "In a step", "Peak"):
         table.add_column(column, justify="right", no_wrap=True)
     if found.available_bytes is not None:
@@ -54,6 +54,12 @@ def _memory(found: Resources) -> Table:
     for title, arm in _alike(found.arms):
         table.add_row(title, *_bytes(arm.need), *([arm.verdict or ""] if found.available_bytes is not None else []))
     return table
+
+
+def _each(found: Resources) -> str:
+    if found.processes == 1:
+        return ""
+    return f", each of {found.processes} processes{' with its part of the model' if found.split else ''}"
 
 
 def _alike(arms: Sequence[ArmForecast]) -> list[tuple[str, ArmForecast]]:

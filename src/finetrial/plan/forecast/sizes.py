@@ -15,6 +15,7 @@ from finetrial.spec.arm import Arm
 from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
 from finetrial.train.config import Training
+from finetrial.train.data_parallel import largest_micro_batch
 
 
 @dataclass
@@ -35,11 +36,13 @@ class Sizes:
         return self._trained[key]
 
 
-def step_of(study: Study, arm: Arm, base: ResolvedBase, *, on_gpu: bool = False) -> Step:
-    """How an arm trains: whole batches, as a run begins."""
+def step_of(study: Study, arm: Arm, base: ResolvedBase, *, on_gpu: bool = False, processes: int = 1,
+            split: bool = False) -> Step:
+    """How an arm trains: whole batches, or the share of one of `processes`, as a run begins."""
     step = step_with(study.training_of(arm), pairs=bool(base.config.get("is_encoder_decoder")),
                      eager=specs.attention(base, Resolved()) == "eager", on_gpu=on_gpu)
-    return replace(step, four_bit=arm.quantization is not None)
+    return replace(step, four_bit=arm.quantization is not None, micro_batch=largest_micro_batch(step.rows, processes),
+                   processes=processes, split=split, offload=step.offload and not split)
 
 
 def step_with(training: Training, *, pairs: bool, eager: bool, on_gpu: bool) -> Step:

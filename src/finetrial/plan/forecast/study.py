@@ -59,6 +59,8 @@ class Resources:
     device: str = ""
     available_bytes: int | None = None
     assumed: tuple[str, ...] = ()
+    processes: int = 1  # that train a phase together; memory is of each
+    split: bool = False  # and hold the model between them
 
     def as_json(self) -> dict[str, Any]:
         """JSON-like content, with the peaks beside their parts."""
@@ -70,25 +72,26 @@ class Resources:
 
 def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInput], relative_to: Path | None = None,
                    device: str = "", available_bytes: int | None = None, on_gpu: bool = False,
-                   rate: float | None = None) -> Resources:
+                   rate: float | None = None, processes: int = 1, split: bool = False) -> Resources:
     """The forecast. `recorded`: the stages that the store holds; `on_gpu`: whether the memory asked about is a GPU's;
-    `rate`: operations a second, if given.
+    `rate`: operations a second, if given; `processes` train each phase together, with `split` each a part of the model.
 
     Raises ModelError where a base cannot be found or a method does not fit it.
     """
     bases = {base.name: resolve_base(base, relative_to, fetch=False) for base in study.bases}
     sizes = Sizes(study, bases, {name: read_shapes(base.config) for name, base in bases.items()})
-    arms = tuple(_arm(sizes, base, run.arm, available_bytes, on_gpu) for base in bases for run in arm_runs(study)
-                 if run.role == "arm")
+    arms = tuple(_arm(sizes, name, run.arm, step_of(study, run.arm, base, on_gpu=on_gpu, processes=processes, split=split),
+                      available_bytes, on_gpu)
+                 for name, base in bases.items() for run in arm_runs(study) if run.role == "arm")
     generates = any(row.generate for row in plan.outputs)
     return Resources(arms, _prediction(sizes), _generation(sizes) if generates else None, generates,
                      _disk(sizes, plan, recorded), forecast_time(sizes, plan, recorded, rate), device, available_bytes,
-                     _assumed(sizes))
+                     _assumed(sizes), processes, split)
 
 
-def _arm(sizes: Sizes, base: str, arm: Arm, available: int | None, on_gpu: bool) -> ArmForecast:
+def _arm(sizes: Sizes, base: str, arm: Arm, step: Step, available: int | None, on_gpu: bool) -> ArmForecast:
     """The phase that needs most; unknown where one of them is."""
-    step, shapes = step_of(sizes.study, arm, sizes.bases[base], on_gpu=on_gpu), sizes.shapes[base]
+    shapes = sizes.shapes[base]
     unknown = ArmForecast(base, arm.name, arm.title, step.micro_batch, None, None if available is None else "unknown")
     if shapes is None:
         return unknown
@@ -110,7 +113,7 @@ def _arm(sizes: Sizes, base: str, arm: Arm, available: int | None, on_gpu: bool)
 def _can_stack(arm: Arm, step: Step) -> bool:
     """Whether every phase of the arm may be shared by a stack, as far as a study tells."""
     methods = [component.method for components in arm.components.values() for component in components]
-    return (all(method is not None and type(method).stackable for method in methods) and not step.checkpointing
+    return (step.processes == 1 and all(method is not None and type(method).stackable for method in methods) and not step.checkpointing
             and not step.four_bit and all(len(components) == 1 for components in arm.components.values()))
 
 
