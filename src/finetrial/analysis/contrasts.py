@@ -80,10 +80,13 @@ def _at_edge(trial: Trial, contrast: Contrast) -> list[str]:
 
 
 def _seed_prior(trial: Trial, contrast: Contrast) -> Prior | None:
-    """From the same comparison of every arm with the right-hand side, or of every arm with itself elsewhere; none where
-    the comparison is another one: an interaction, or of the base or a floor."""
-    if contrast.interaction is not None or contrast.left not in {arm.name for arm in trial.study.arms}:
+    """From the same comparison of every arm with the side that the study names first, or of every arm with itself elsewhere;
+    none where the comparison is another one: an interaction, or of the base or a floor."""
+    arms = [arm.name for arm in trial.study.arms]
+    if contrast.interaction is not None or contrast.left not in arms:
         return None
+    if contrast.right in arms and arms.index(contrast.left) < arms.index(contrast.right):
+        contrast = contrast.flipped
     like = _with_left(contrast, "").model_copy(update={"expect": "greater", "margin": None, "bounds": None})
     if like not in trial.seed_priors:
         trial.seed_priors[like] = _fitted_prior(trial, contrast)

@@ -7,6 +7,7 @@ log of left over right is taken within each repeat; its mean over repeats gets t
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,11 +18,15 @@ from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.trial import Trial
 from finetrial.records.results import Cost
 from finetrial.spec.hypothesis import Contrast, Side
+from finetrial.spec.study import joined_tasks
 
 COST_UNITS = {"params": "parameters", "bytes": "bytes", "tokens": "tokens"}
 # A time is tokens over a profiled speed: its repeats are those of the speed.
 SPEED_OF = {"train_seconds": "tokens_per_second", "tuning_seconds": "tokens_per_second",
             "predict_seconds": "predict_tokens_per_second"}
+MOST = ("params_total", "params_trainable", "stored_bytes", "optimizer_bytes", "peak_host_bytes", "peak_device_allocated_bytes",
+        "peak_device_reserved_bytes")  # of the phases of a path
+SUMMED = ("train_seconds", "tuning_seconds", "train_tokens")
 
 
 def cost_answer(trial: Trial, contrast: Contrast) -> Answer:
@@ -56,6 +61,24 @@ def repeats(cost: Cost, column: str) -> tuple[float | None, ...]:
     if not total or not middle:
         return ()
     return tuple(total * middle / one if one else None for one in cost.repeats.get(speed, ()))
+
+
+def path_cost(costs: Iterable[Cost], base: str, arm: str, phases: Sequence[str]) -> Cost | None:
+    """What an arm costs along a path, in a row like the last phase's: of parameters and bytes the most in a phase, of tokens
+    and training times the sum, unknown where a phase's is. None without any row."""
+    by_task = {row.task: row for row in costs if (row.base, row.arm) == (base, arm)}
+    rows = [next((by_task[task] for task in reversed(joined_tasks(phase)) if task in by_task), None) for phase in phases]
+    last = next((row for row in reversed(rows) if row is not None), None)
+    if last is None or len(rows) == 1:
+        return last
+    found: dict[str, float | None] = {}
+    for column in (*MOST, *SUMMED):
+        values = [getattr(row, column, None) for row in rows]
+        known = [value for value in values if value is not None]
+        found[column] = None if len(known) < len(rows) else max(known) if column in MOST else sum(known)
+    tokens, seconds = found["train_tokens"], found["train_seconds"]
+    found["tokens_per_second"] = tokens / seconds if tokens and seconds else None
+    return last.model_copy(update=found)
 
 
 def _row(trial: Trial, contrast: Contrast, side: Side) -> Cost:

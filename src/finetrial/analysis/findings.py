@@ -38,13 +38,12 @@ def findings(trial: Trial, assay: Assay, look: Look) -> tuple[Finding, ...]:
 
 
 def _levels(trial: Trial, answers: Mapping[Contrast, Answer], look: Look) -> dict[Contrast, Adjusted]:
-    """The Holm family: adjusted p-value and error rate of each distinct primary contrast."""
-    members = list(dict.fromkeys(
-        contrast for hypothesis in trial.study.hypotheses if hypothesis.primary for contrast in hypothesis.contrasts
-        if not answers[contrast].exact and (contrast.is_ratio or contrast.quantity != COST)))
-    adjusted = holm([decision_p_value(contrast, answers[contrast]) for contrast in members],
-                    look.alpha)
-    return dict(zip(members, adjusted, strict=True))
+    """The Holm family: adjusted p-value and error rate of each primary contrast; both directions are one test."""
+    primary = [contrast for hypothesis in trial.study.hypotheses if hypothesis.primary for contrast in hypothesis.contrasts
+               if not answers[contrast].exact and contrast.is_tested]
+    members = {contrast.test: decision_p_value(contrast, answers[contrast]) for contrast in primary}
+    adjusted = dict(zip(members, holm([*members.values()], look.alpha), strict=True))
+    return {contrast: adjusted[contrast.test] for contrast in primary}
 
 
 def _rows(trial: Trial, hypothesis: Hypothesis, answers: Mapping[Contrast, Answer],

@@ -12,6 +12,7 @@ from typing import Literal
 
 from finetrial.analysis import numbers
 from finetrial.analysis.contrasts import answer
+from finetrial.analysis.costs import path_cost
 from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.loading import Branch
 from finetrial.analysis.looks import settle
@@ -36,11 +37,10 @@ class Judged:
     settling: str = ""  # of an open one: what would settle it
 
 
-def judge(trial: Trial, branch: Branch, task: str) -> list[Judged]:
-    """One entry for each limit of the study that says something about an arm which learned `task` last."""
+def judge(trial: Trial, branch: Branch) -> list[Judged]:
+    """One entry for each limit of the study that says something about the arm, over all its phases."""
     limits = trial.study.limits
-    cost = next((row for row in trial.table.costs
-                 if (row.base, row.arm, row.task) == (branch.base, branch.arm, task)), None)
+    cost = path_cost(trial.table.costs, branch.base, branch.arm, trial.order(branch.sequence))
     return [*_trainable(trial, limits, branch, cost), *_memory(limits, cost), *_forgetting(trial, limits, branch)]
 
 

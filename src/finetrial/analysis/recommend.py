@@ -1,6 +1,6 @@
 """The recommendation: the cheapest arm within the study's limits that is not significantly worse than the best of them.
 
-Cheap means few trainable parameters. The best arm is the one with the best mean on the task learned last; every other
+Cheap means few trainable parameters, in the phase that trains most. The best arm is the one with the best mean on the task learned last; every other
 is compared with it by the crossed interval, unadjusted: an arm is kept unless its interval shows it to be worse. How
 much worse it may still be is stated, because "not shown to be worse" is not "as good", and so is why each other arm
 fell. Where the answer depends on an arm of which it is open whether it stays within a limit, it is "cannot tell yet",
@@ -9,10 +9,12 @@ with the seeds that would settle it.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 from finetrial.analysis import numbers
 from finetrial.analysis.contrasts import estimate_loadings
+from finetrial.analysis.costs import path_cost
 from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.limits import Judged, judge, standing, why_not
 from finetrial.analysis.loading import Branch, Entry, Loading
@@ -70,7 +72,7 @@ def _recommend(trial: Trial) -> Recommendation:
     if not readings:
         raise NotMeasured(f"no arm finished ({_listed(trial, failed)})")
     _complete(trial, readings)
-    judged = {name: judge(trial, loading.branch, task) for name, loading in readings.items()}
+    judged = {name: judge(trial, loading.branch) for name, loading in readings.items()}
     within = [name for name in readings if standing(judged[name]) == "within"]
     undecided = [name for name in readings if standing(judged[name]) == "open"]
     beyond = {name: why_not(judged[name]) for name in readings if standing(judged[name]) == "beyond"}
@@ -84,7 +86,8 @@ def _recommend(trial: Trial) -> Recommendation:
             return _cannot(_open_text(trial, {name: judged[name] for name in undecided}))
         beyond |= {name: _open_text(trial, {name: judged[name]}, named=False) for name in undecided}
     assert choice is not None
-    text = " ".join(filter(None, (_reason(trial, choice, entry), _others(trial, choice, beyond, entry))))
+    text = " ".join(filter(None, (_reason(trial, choice, entry), _beside_base(trial, readings[choice.chosen.arm]),
+                                  _others(trial, choice, beyond, entry), _forgotten(trial, readings[choice.chosen.arm]))))
     if failed:
         text += f" Not considered: {_listed(trial, failed)}."
     return Recommendation(arm=choice.chosen.arm, text=text, runners_up=tuple(one.arm for one in choice.kept[1:]))
@@ -123,25 +126,30 @@ def _choose(trial: Trial, readings: dict[str, Loading], names: list[str]) -> _Ch
 
 
 def _failed_everywhere(trial: Trial, loading: Loading) -> str:
-    """The outcomes of an arm all of whose runs are in and none of which finished; empty otherwise."""
-    grid = trial.grid(loading.branch, replace(loading.entry, metric=VALIDATION_METRIC))
-    planned = [(seed, rate) for seed in trial.study.seeds for rate in trial.rates(loading.branch, loading.entry.phase)]
-    if any(point not in grid or grid[point].outcome is Outcome.OK for point in planned):
-        return ""
-    return ", ".join(sorted({grid[point].outcome.value for point in planned}))
+    """The outcomes of an arm all of whose runs of a phase are in and none of which finished; empty otherwise."""
+    branch = loading.branch
+    for phase, name in enumerate(trial.order(branch.sequence), 1):
+        planned = [(seed, rate) for seed in trial.study.seeds for rate in trial.rates(branch, phase)]
+        for split in ("val", "test"):  # with one rate there is nothing to validate
+            grid = trial.grid(branch, Entry(phase, joined_tasks(name)[-1], VALIDATION_METRIC, split))
+            if planned and all(point in grid and grid[point].outcome is not Outcome.OK for point in planned):
+                return ", ".join(sorted({grid[point].outcome.value for point in planned}))
+    return ""
 
 
 def _parameters(trial: Trial, loading: Loading) -> int:
-    for row in trial.table.costs:
-        at = (row.base, row.arm, row.task) == (loading.branch.base, loading.branch.arm, loading.entry.task)
-        if at and row.params_trainable is not None:
-            return row.params_trainable
+    """The most that the arm trains in a phase."""
+    branch = loading.branch
+    cost = path_cost(trial.table.costs, branch.base, branch.arm, trial.order(branch.sequence))
+    if cost is not None and cost.params_trainable is not None:
+        return cost.params_trainable
     raise NotMeasured(f"the trainable parameters of {trial.label(loading.branch.arm)} are not known")
 
 
 def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
     chosen, is_limited = choice.chosen, trial.study.limits != type(trial.study.limits)()
-    size = f"{trial.label(chosen.arm)} trains {numbers.short_count(chosen.parameters)} parameters"
+    most = "up to " if entry.phase > 1 else ""
+    size = f"{trial.label(chosen.arm)} trains {most}{numbers.short_count(chosen.parameters)} parameters"
     among = " of the arms within the limits" if is_limited else ""
     if chosen.behind is None:
         others = "the only arm not shown to be worse than the best" if len(choice.kept) == 1 else (
@@ -153,10 +161,49 @@ def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
             f"{_behind(trial, behind, entry)}.{_doubt(trial, choice, behind, entry)}")
 
 
+def _beside_base(trial: Trial, chosen: Loading) -> str:
+    """A warning where the arm is not shown to beat the untouched base on what it has learned."""
+    try:
+        found, _ = estimate_loadings(trial, [chosen, replace(chosen.at_phase(0), coefficient=-1.0)], trial.study.seeds)
+    except NotMeasured:
+        return ""
+    if found.low is None or found.high is None or found.low > 0:
+        return ""
+    if found.high < 0:
+        return f"Yet it is worse than the untouched base, by {_behind(trial, found.mirrored(), chosen.entry)}: keep the base."
+    return f"It is not shown to beat the untouched base: its score is {_behind(trial, found, chosen.entry)} above the base's."
+
+
+def _forgotten(trial: Trial, chosen: Loading) -> str:
+    """What the arm forgets, where no limit weighs it."""
+    limits = trial.study.limits
+    if limits.max_forgetting is not None or limits.max_forgetting_share is not None:
+        return ""
+    lost = []
+    for task, phase in _known_before(trial, chosen):
+        after = replace(chosen, coefficient=-1.0, entry=replace(chosen.entry, task=task, metric=VALIDATION_METRIC))
+        try:
+            found, _ = estimate_loadings(trial, [replace(after, coefficient=1.0).at_phase(phase), after], trial.study.seeds)
+        except NotMeasured:
+            continue
+        if found.low is not None and found.low > 0:
+            lost.append(f"{_behind(trial, found, after.entry)} of {task}")
+    return f"Forgetting was not weighed, since no limit was stated: it forgets {numbers.listed(lost)}." if lost else ""
+
+
+def _known_before(trial: Trial, chosen: Loading) -> Iterator[tuple[str, int]]:
+    """Every text that was known before the last phase, and after which phase: 0 before any."""
+    yield from ((use.name, 0) for use in trial.study.tasks if use.role == "outside" and use.evaluate)
+    order = [joined_tasks(phase) for phase in trial.order(chosen.branch.sequence)]
+    for task in dict.fromkeys(task for phase in order[:-1] for task in phase if task not in order[-1]):
+        yield task, max(number for number, phase in enumerate(order, 1) if task in phase)
+
+
 def _doubt(trial: Trial, choice: _Choice, behind: Estimate, entry: Entry) -> str:
     """A caveat where the cheapest arm may be worse by more than a margin that the study states for this task."""
     margins = [contrast.margin for hypothesis in trial.study.hypotheses for contrast in hypothesis.contrasts
-               if contrast.task == entry.task and contrast.quantity == "score" and contrast.margin is not None]
+               if contrast.task == entry.task and contrast.quantity == "score" and contrast.margin is not None
+               and (contrast.metric or trial.primary(entry.task)) == entry.metric]
     if not margins or behind.high is None or behind.high <= min(margins):
         return ""
     settling = settle(behind, 1 - behind.confidence, margin=min(margins), equivalence=True)
@@ -166,8 +213,9 @@ def _doubt(trial: Trial, choice: _Choice, behind: Estimate, entry: Entry) -> str
 
 def _others(trial: Trial, choice: _Choice, fallen: dict[str, str], entry: Entry) -> str:
     """Why each other arm fell: it costs more, it is no cheaper, it is worse, or it is beyond a limit."""
+    most = "up to " if entry.phase > 1 else ""
     why = {one.arm: "it is no cheaper, and its score no better" if one.parameters == choice.chosen.parameters
-           else f"it trains more, {numbers.short_count(one.parameters)} parameters" for one in choice.kept[1:]}
+           else f"it trains more, {most}{numbers.short_count(one.parameters)} parameters" for one in choice.kept[1:]}
     why |= {name: f"it is behind {trial.label(choice.best)} by {_behind(trial, behind, entry)}"
             for name, behind in choice.worse.items()}
     return _fallen(trial, {**why, **fallen})

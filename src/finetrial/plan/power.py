@@ -104,8 +104,8 @@ def known_noise(study: Study, table: Table, contrast: Contrast) -> Noise | None:
 def forecast_power(study: Study, table: Table | None = None, *, expected: Noise | None = None,
                    num_looks: int = 1) -> tuple[Forecast, ...]:
     """One row for each contrast of the study's hypotheses but costs. A stated prior stands in where nothing is known."""
-    family = sum(contrast.quantity != COST for hypothesis in study.hypotheses if hypothesis.primary
-                 for contrast in hypothesis.contrasts)
+    family = len({contrast.test for hypothesis in study.hypotheses if hypothesis.primary
+                  for contrast in hypothesis.contrasts if contrast.is_tested})
     whole = (1 - study.evaluation.confidence) / num_looks
     records, rows = _Records(study, table) if table is not None else None, []
     for hypothesis in study.hypotheses:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
+from finetrial.analysis.costs import path_cost
 from finetrial.analysis.naming import roles, runs_along
 from finetrial.records.record import Outcome
 from finetrial.records.results import Cost, Finding, Measure, Results, Score, Selection
@@ -229,12 +230,10 @@ class Facts:
                        num_clusters=measured.n_clusters)
 
     def cost(self, path: Path, arm: str, task: str = "") -> Cost | None:
-        """The cost of an arm on a task; without one, on the last task of the path that has a cost."""
-        by_task = {row.task: row for row in self.results.costs if (row.base, row.arm) == (path.base, arm)}
-        if task:
-            return by_task.get(task)
-        named = [by_task[name] for name in reversed(path.learned) if name in by_task]
-        return next(iter([*named, *by_task.values()]), None)
+        """The cost of an arm on a task; without one, along the path."""
+        if not task:
+            return path_cost(self.results.costs, path.base, arm, path.tasks)
+        return next((row for row in self.results.costs if (row.base, row.arm, row.task) == (path.base, arm, task)), None)
 
     def selections(self, path: Path, arm: str, phase: int) -> list[Selection]:
         """How the rate was chosen, one row a seed."""

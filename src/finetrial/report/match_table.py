@@ -42,7 +42,7 @@ def _row(facts: Facts, path: Path, mark: ArmMark, arm: Arm, match: Match) -> Tab
 
 def _recorded(facts: Facts, path: Path, arm: str, match: Match) -> str:
     """From the costs of the task that was learned last; operations are not recorded."""
-    own, other = (_value(facts.cost(path, name), match.quantity) for name in (arm, match.arm))
+    own, other = (_value(facts.cost(path, name, path.last_task), match.quantity) for name in (arm, match.arm))
     return numbers.UNKNOWN if not own or not other else _share(own / other - 1)
 
 

@@ -199,11 +199,11 @@ def _missing_cells(facts: Facts, path: Path) -> Iterable[str]:
         rows = facts.rows(path, arm.name, 0 if arm.role == BASE else path.last_phase, task, "test", metric)
         planned, tested = _planned(facts, path, arm)
         absent = tested - len({(row.seed, row.point) for row in rows})
-        if absent > 0:
-            what = "the test score is" if arm.role == BASE else f"{absent:,} of {numbers.counted(tested, 'cell')} are"
-            yield f"{arm.label}{where}: {what} missing{' so far' if facts.results.status != 'complete' else ''}."
         tried = () if arm.role == BASE else facts.rows(path, arm.name, path.last_phase, path.last_task, "val", metric)
         outcomes = {(row.seed, row.point): row.outcome for row in (*tried, *rows)}
+        if absent > 0 and (len(outcomes) < planned or Outcome.OK in outcomes.values()):
+            what = "the test score is" if arm.role == BASE else f"{absent:,} of {numbers.counted(tested, 'cell')} are"
+            yield f"{arm.label}{where}: {what} missing{' so far' if facts.results.status != 'complete' else ''}."
         failed = Counter(str(outcome) for outcome in outcomes.values() if outcome is not Outcome.OK)
         for word, number in sorted(failed.items()):
             yield f"{arm.label}{where}: {word} in {number:,} of {numbers.counted(planned, 'cell')}."

@@ -58,6 +58,8 @@ def cost_table(facts: Facts, path: Path) -> Table | None:
     name = facts.path_label(path)
     caption = f"Cost of each arm{f' ({name})' if name else ''}. Parameters and bytes are exact; speed and memory " \
               f"come from a separate profile run{f' on {where}' if where else ''}."
+    if path.last_phase > 1:
+        caption += " Of parameters and bytes the most in a phase, of times and tuning the sum of the phases."
     return Table(caption, columns, tuple(TableRow(_cost_cells(arm, cost), arm) for arm, cost in rows))
 
 

@@ -25,6 +25,7 @@ from finetrial.records.parquet import numbers_of, read_table
 from finetrial.records.record import Outcome, Record
 from finetrial.records.results import Cost, Point, WeightChange
 from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
+from finetrial.run.outcomes import standing_outcomes
 from finetrial.scorers.base import Scorer
 from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
@@ -37,7 +38,6 @@ Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
 CURVE_METRIC = "nats-per-token"
 MEASURED = ("tokens_per_second", "predict_tokens_per_second", "swap_seconds", "peak_host_bytes",
             "peak_device_allocated_bytes", "peak_device_reserved_bytes")  # by a profile, in each of its repeats
-STANDING = (Outcome.OOM, Outcome.DIVERGED)  # of training: another run would give the same
 
 
 @dataclass
@@ -73,28 +73,21 @@ class _Reader:
 
 def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, Any]) -> Table:
     """The table of everything recorded so far. What is missing is absent; what failed carries its outcome."""
+    ended = standing_outcomes(plan.stages, lookup)
     reader = _Reader(lookup, {}, {})
     scorers = {use.name: scorers_of(use) for use in study.tasks}
     metrics = {name: scorer.metric() for task in scorers.values() for name, scorer in task.items()}
     of_losses = {use.name: {name: scorers[use.name][name] for name in specs.loss_metrics(use)} for use in study.tasks}
     scores = [score for cell in plan.cells for phase in cell.phases
-              for score in _scores(cell, phase, of_losses, reader)]
+              for score in _scores(cell, phase, of_losses, reader, ended)]
     scores += [score for row in plan.losses for score in _loss_scores(row, of_losses, reader)]
     scores += [score for row in plan.outputs for score in _output_scores(plan, row, scorers, reader)]
     outputs = [one for row in plan.outputs for one in _written(plan, row, scorers, reader)]
     scores += [score for row in plan.probes for score in _probe_scores(plan, row, scorers, reader)]
     curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
-    settled = _settled(plan, lookup)
-    done = sum(stage.id in settled or lookup(stage.id) is not None for stage in plan.stages)
+    done = sum(stage.id in ended or lookup(stage.id) is not None for stage in plan.stages)
     return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance,
                  outputs=outputs, weight_changes=[change for row in plan.probes for change in _changes(row, lookup)])
-
-
-def _settled(plan: Plan, lookup: Lookup) -> set[str]:
-    """Predictions that will never be made, because their training ended in an outcome that stands."""
-    trained = [(phase, lookup(phase.train)) for cell in plan.cells for phase in cell.phases if phase.train]
-    return {stage for phase, found in trained if found is not None and found.record.outcome in STANDING
-            for stage in phase.predictions.values()}
 
 
 def scorers_of(use: TaskUse) -> dict[str, Scorer]:
@@ -110,9 +103,9 @@ def _ordered(metrics: Mapping[str, Metric]) -> dict[str, Metric]:
 
 
 def _scores(cell: PlannedCell, phase: PlannedPhase, scorers: Mapping[str, Mapping[str, Scorer]],
-            reader: _Reader) -> Iterator[ItemScores]:
+            reader: _Reader, ended: Mapping[str, Outcome]) -> Iterator[ItemScores]:
     for which, stage in phase.predictions.items():
-        outcome = _outcome(phase, stage, reader.lookup)
+        outcome = ended.get(stage) or _outcome(phase, stage, reader.lookup)
         if outcome is not None:
             yield from _scored(cell.key, phase.index, which, outcome, reader.lookup(stage), scorers, reader)
 

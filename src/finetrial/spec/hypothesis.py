@@ -117,6 +117,27 @@ class Contrast(Frozen):
             found += [Side(-1.0, first, self.base, self.sequence), Side(1.0, second, self.base, self.sequence)]
         return tuple(found)
 
+    @property
+    def is_tested(self) -> bool:
+        """Whether noise is in it: exact costs are told without a test."""
+        return self.is_ratio or self.quantity != COST
+
+    @property
+    def flipped(self) -> Contrast:
+        """Right minus left."""
+        swapped = {f"{one}{what}": getattr(self, f"{other}{what}") for what in ("", "_base", "_sequence")
+                   for one, other in (("left", "right"), ("right", "left"))}
+        return self.model_copy(update=swapped)
+
+    @property
+    def test(self) -> Contrast:
+        """The two-sided test behind a claimed direction, whichever it is: the same for left - right and right - left."""
+        if self.expect not in ("greater", "less"):
+            return self
+        turn = self.interaction is None and (self.left, self.left_base, self.left_sequence) > (
+            self.right, self.right_base, self.right_sequence)
+        return (self.flipped if turn else self).model_copy(update={"expect": "greater", "margin": None})
+
 
 class Hypothesis(Frozen):
     """A claim in words, and the contrast, or combination of contrasts, that answers it.

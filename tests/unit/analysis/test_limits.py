@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from finetrial.analysis.analyse import analyse
 from finetrial.analysis.limits import judge, standing
 from finetrial.analysis.loading import Branch
 from finetrial.analysis.trial import Trial
+from finetrial.records.record import Outcome
 from finetrial.records.results import Recommendation
 from finetrial.records.table import Table
 from finetrial.spec.study import Limits, Sequence
@@ -121,7 +123,7 @@ def test_forgetting_is_judged_by_the_variance_that_findings_use(seed_variance: s
                                      "evaluation": evaluation})
     trial = Trial(study, table)
     branch = Branch(study.bases[0].name, "lora-r32", trial.paths[0].name)
-    assert standing(judge(trial, branch, "new")) == expected
+    assert standing(judge(trial, branch)) == expected
 
 
 def test_a_limit_on_what_is_not_measured_is_not_met() -> None:
@@ -141,3 +143,38 @@ def test_a_limit_on_forgetting_without_old_text() -> None:
                                      "sequences": (Sequence(name="new", tasks=("new",)),)})
     found = analyse(study, table).recommendation
     assert found is not None and found.arm is None and "no old text to measure it on" in found.text
+
+
+def test_the_parameters_of_an_earlier_phase_count() -> None:
+    study, table = make_table("supported")
+    assert "trains 6.90 M parameters" in recommended("supported").text  # one phase: no "up to"
+    both = study.model_copy(update={"sequences": (Sequence(name="new", tasks=("old", "new")),)})
+    early = [row.model_copy(update={"task": "old", "params_trainable": 5_000_000}) for row in table.costs]
+    costly = Table(table.scores, table.metrics, table.curves, [*table.costs, *early], num_stages=1, num_done=1)
+    limited = both.model_copy(update={"limits": Limits(max_trainable=1_000_000)})
+    judged = judge(Trial(limited, costly), Branch("tiny", "lora-r8", "new"))
+    assert standing(judged) == "beyond" and "it trains 5.00 M parameters; the limit is 1.00 M" in judged[0].why
+
+
+def test_an_arm_worse_than_the_base_is_said_to_be() -> None:
+    """Every score of the base is put below those of the arms: nothing was learned."""
+    study, table = make_table("supported")
+    scores = [replace(row, statistics=row.statistics * [0.5, *[1.0] * (row.statistics.shape[1] - 1)])
+              if row.cell.arm == "base" and row.statistics is not None else row for row in table.scores]
+    found = analyse(study, Table(scores, table.metrics, table.curves, table.costs, num_stages=1, num_done=1)).recommendation
+    assert found is not None and "Yet it is worse than the untouched base, by " in found.text
+    assert "untouched base" not in recommended("supported").text
+
+
+def test_what_is_forgotten_is_told_where_no_limit_weighs_it() -> None:
+    assert "Forgetting was not weighed, since no limit was stated: it forgets 0.59" in recommended("supported").text
+    assert "not weighed" not in recommended("supported", max_forgetting=5.0).text
+
+
+def test_an_arm_that_failed_is_left_out_by_what_validation_saw_of_it() -> None:
+    """Tested at chosen rates only, it has no test rows."""
+    study, table = make_table("oom-arm")
+    study = study.model_copy(update={"evaluation": study.evaluation.model_copy(update={"rates": "chosen"})})
+    scores = [row for row in table.scores if row.outcome is Outcome.OK or row.split == "val"]
+    found = analyse(study, Table(scores, table.metrics, table.curves, table.costs, num_stages=1, num_done=1)).recommendation
+    assert found is not None and found.text.endswith("Not considered: LoRA r=32 (OOM).")

@@ -100,3 +100,11 @@ def test_zero_by_construction_settles_no_direction(claim: Contrast, verdict: Ver
 @pytest.mark.parametrize("verdict", [S, R, E, I, N])
 def test_a_single_contrast_is_the_hypothesis(verdict: Verdict) -> None:
     assert combine(Hypothesis(name="H", statement="", contrast=contrast("greater")), (verdict,)) == verdict
+
+
+def test_both_directions_are_one_test() -> None:
+    forth = Contrast(left="a", right="b", task="new", left_sequence="x", expect="less", margin=0.1)
+    assert forth.flipped.left_sequence == "" and forth.flipped.right_sequence == "x" and forth.flipped.flipped == forth
+    assert forth.test == forth.flipped.model_copy(update={"expect": "greater"}).test
+    ranged = contrast("equal", margin=0.1)
+    assert ranged.test == ranged

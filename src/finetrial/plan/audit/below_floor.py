@@ -38,9 +38,11 @@ class BelowFloor(Rule):
                     missed = _missed(trial, base.name, path, task, floors)
                     if missed is not None:
                         arm, floor, estimate = missed
-                        where = f"{task}, {path.name}" if len(study.paths) > 1 else task
+                        where = ", ".join([task, *([path.name] if len(study.paths) > 1 else []),
+                                           *([base.name] if len(study.bases) > 1 else [])])
+                        unit = trial.metric(trial.primary(task)).unit
                         yield Found("warning", f"{where}: no arm is shown to beat {names[floor]}; the best, {trial.label(arm)}, "
-                                               f"is {_distance(estimate)}: train longer, on more rows or a stronger "
+                                               f"is {_distance(estimate, unit)}: train longer, on more rows or a stronger "
                                                "base before choosing between the arms", f"tasks.{task}")
 
 
@@ -66,8 +68,11 @@ def _difference(trial: Trial, base: str, path: Sequence, task: str, arm: str, fl
     return answer(trial, contrast).estimate
 
 
-def _distance(estimate: Estimate) -> str:
-    amount = f"{plain(abs(estimate.mean))} {'ahead' if estimate.mean > 0 else 'behind'}"
-    if estimate.low is None or estimate.high is None:
+def _distance(estimate: Estimate, unit: str) -> str:
+    """How far ahead or behind, counted from there."""
+    ahead = estimate.mean > 0
+    shown = estimate if ahead else estimate.mirrored()
+    amount = f"{plain(shown.mean)}{f' {unit}' if unit else ''} {'ahead' if ahead else 'behind'}"
+    if shown.low is None or shown.high is None:
         return f"{amount} (no interval)"
-    return f"{amount} ({100 * estimate.confidence:g} % interval {plain(estimate.low)} to {plain(estimate.high)})"
+    return f"{amount} ({100 * shown.confidence:g} % interval {plain(shown.low)} to {plain(shown.high)})"
