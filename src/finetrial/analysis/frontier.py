@@ -3,8 +3,8 @@
 An arm's points are its final states over the learning-rate grid, each with plasticity P (learned) and forgetting F,
 and the untouched base, which is the state at rate 0: P = 0 and F = 0 exactly.
 For each seed the frontier is chosen on validation by the other seeds: the states that no other state beats in both.
-It is read on test: forgetting as an isotonic function of plasticity (more learning never costs less; Barlow et al.
-1972, pool adjacent violators), interpolated linearly at P*. P* is 90 % of the smaller arm's best mean plasticity, a
+It is read on test: forgetting as an isotonic function of plasticity over those states (more learning never costs less; Barlow
+et al. 1972, pool adjacent violators), interpolated linearly at P* between them and the base. P* is 90 % of the smaller arm's best mean plasticity, a
 rule fixed before the run: which rate is best, validation tells; how much is learned there, test, where it is read.
 Validation rows may be easier or harder than test rows, and a P* in their terms out of reach. Arms are paired over
 seeds. Nothing is extrapolated: an arm whose points do not reach P* is not comparable there.
@@ -79,10 +79,11 @@ def _read(arm: States, seed: int, target: float) -> float:
     others = np.arange(len(arm.plasticity_val)) != seed
     judges = others if others.any() else ~others
     keep = on_frontier(arm.plasticity_val[judges].mean(axis=0), arm.forgetting_val[judges].mean(axis=0))
-    plasticity = np.append(arm.plasticity_test[seed, keep], 0.0)  # the untouched base
-    forgetting = np.append(arm.forgetting_test[seed, keep], 0.0)
+    plasticity, forgetting = arm.plasticity_test[seed, keep], arm.forgetting_test[seed, keep]
     order = np.argsort(plasticity, kind="stable")
-    plasticity, forgetting = plasticity[order], forgetting[order]
+    plasticity, forgetting = plasticity[order], scipy.optimize.isotonic_regression(forgetting[order]).x
+    base = int(np.searchsorted(plasticity, 0.0))  # exact, and not pooled: what is learned may help the old text
+    plasticity, forgetting = np.insert(plasticity, base, 0.0), np.insert(forgetting, base, 0.0)
     if target > plasticity[-1]:
         raise NotMeasured(f"not comparable at P*={target:.3g}: arm {arm.arm} stops at P={plasticity[-1]:.3g}")
-    return float(np.interp(target, plasticity, scipy.optimize.isotonic_regression(forgetting).x))
+    return float(np.interp(target, plasticity, forgetting))

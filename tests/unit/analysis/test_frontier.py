@@ -50,6 +50,12 @@ def test_the_untouched_base_is_a_point_of_every_arm() -> None:
     assert found.left[0] == pytest.approx(0.3 * 0.9 / 1.5)  # between the base and the lowest rate
 
 
+def test_learning_that_helps_the_old_text_is_read_as_it_is() -> None:
+    """F = -0.3 P: -0.27 at 0.9. The base, at 0, does not pull it up."""
+    found = match(states("left", [0.5, 1.0], [-0.15, -0.3]), states("right", [0.5, 1.0], [-0.05, -0.1]))
+    assert found.left == pytest.approx([-0.27] * 3) and found.right == pytest.approx([-0.09] * 3)
+
+
 @pytest.mark.parametrize(("left", "right", "text"), [
     (([-0.2, -0.1], [0.3, 0.4]), ([0.2, 1.0], [0.1, 0.2]), "left learns nothing"),
     (([np.nan, np.nan], [0.3, 0.4]), ([0.2, 1.0], [0.1, 0.2]), "left has no learning rate")])
