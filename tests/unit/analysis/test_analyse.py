@@ -80,6 +80,7 @@ def test_other_quantities() -> None:
     rows = [row for row in results("supported").findings if row.hypothesis == "H4"]
     assert [row.verdict for row in rows] == ["SUPPORTED"] * 3
     assert rows[2].estimate == rows[2].low == rows[2].high == 294_912 - 6_900_000
+    assert [row.exact for row in rows] == [False, False, True]
     matched = part("supported", "H5")
     assert (matched.verdict, matched.family, matched.p_adjusted, matched.confidence) == ("SUPPORTED", None, None, 0.95)
     assert matched.estimate == pytest.approx(-0.17, abs=0.03)
