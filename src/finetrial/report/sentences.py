@@ -21,7 +21,7 @@ Label = Callable[[str], str]
 
 MEANINGS: Mapping[str, str] = {
     "SUPPORTED": "the whole interval lies on the side that was claimed",
-    "REFUTED": "the whole interval lies on the other side of what was claimed",
+    "REFUTED": "the claim does not hold: the whole interval contradicts it, or a part that it needs was refuted or found equivalent",
     "EQUIVALENT": "any difference is smaller than the margin set before the run",
     "INCONCLUSIVE": "the data fit a difference either way, or one about as large as the margin",
     "NOT MEASURED": "the data needed are missing",
@@ -70,7 +70,7 @@ def whole_sentence(finding: Finding, parts: Sequence[Finding], groups: Sequence[
 
 
 def interval_text(finding: Finding) -> str:
-    """`97.5 % interval 0.22 to 0.40`, in the estimate's unit; else why there is none: "exact", or no noise, or "no interval"."""
+    """`97.5 % interval 0.22 to 0.40`, in the estimate's unit; without one: "exact", that nothing varies, or "no interval"."""
     if finding.estimate is None:
         return ""
     if _exact(finding):

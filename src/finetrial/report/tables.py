@@ -19,7 +19,7 @@ def sequence_table(facts: Facts, path: Path) -> Table | None:
     if path.last_phase < 2:
         return None
     wanted = [("average-score", "", "average score", "over the tasks learned, after the last phase"),
-              *(("retention", task, f"{task} kept", "share of the gain that the last phase left; 1 = all")
+              *(("retention", task, f"{task} kept", "share of the gain that later phases left; 1 = all")
                 for task in path.learned if task != path.last_task),
               ("backward-transfer", "", "backward transfer",
                "change of earlier tasks since each was trained; positive = later phases helped"),
