@@ -21,7 +21,7 @@ Label = Callable[[str], str]
 
 MEANINGS: Mapping[str, str] = {
     "SUPPORTED": "the whole interval lies on the side that was claimed",
-    "REFUTED": "the claim does not hold: the whole interval contradicts it, or a part that it needs was refuted or found equivalent",
+    "REFUTED": "the claim does not hold: the whole interval contradicts it, or a part that it needs is refuted or equivalent",
     "EQUIVALENT": "any difference is smaller than the margin set before the run",
     "INCONCLUSIVE": "the data fit a difference either way, or one about as large as the margin",
     "NOT MEASURED": "the data needed are missing",

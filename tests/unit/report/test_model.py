@@ -169,8 +169,9 @@ def test_what_bounds_a_part_stands_in_both_files(new_study, new_results, new_fin
 def test_parts_without_a_measured_sentence_say_what_they_compare(new_study, new_results, new_finding, parse_page, verdict):
     parts = of_two_parts(new_finding, verdict=verdict, estimate=None, low=None, high=None, reason="no scores yet")
     shown = parse_page(page(view(new_study(), new_results(findings=parts)), ())).text
-    for arm in ("r=32 (attention) \N{MINUS SIGN} LoRA r=8 (attention)", "r=128 (attention) \N{MINUS SIGN} LoRA r=32 (attention)"):
-        assert shown.count(f"LoRA {arm}: score on pydoc-chat") == 1
+    for left, right in ((32, 8), (128, 32)):
+        name = f"LoRA r={left} (attention) \N{MINUS SIGN} LoRA r={right} (attention): score on pydoc-chat"
+        assert shown.count(name) == 1
     decided = of_two_parts(new_finding, verdict="SUPPORTED", estimate=0.3, low=0.2, high=0.4)
     assert "\N{MINUS SIGN} LoRA" not in parse_page(page(view(new_study(), new_results(findings=decided)), ())).text
 
@@ -178,9 +179,13 @@ def test_parts_without_a_measured_sentence_say_what_they_compare(new_study, new_
 def test_the_intervals_are_said_to_cover_what_they_cover(new_study, new_results):
     def covered(*contrasts):
         study = new_study(hypotheses=[Hypothesis(name="H", statement="?", all_of=contrasts)])
-        return next(check.text for check in view(study, new_results(findings=())).checks if check.title == "Replicates: 5 seeds")
+        checks = view(study, new_results(findings=())).checks
+        return next(check.text for check in checks if check.title == "Replicates: 5 seeds")
 
-    score, bytes_kept, memory, rates, matched = (Contrast(left="full", right="lora-r8", task="pydoc-chat", **more) for more in (
+    def compared(**more):
+        return Contrast(left="full", right="lora-r8", task="pydoc-chat", **more)
+
+    score, bytes_kept, memory, rates, matched = (compared(**more) for more in (
         {}, {"quantity": "cost", "cost": "stored_bytes"}, {"quantity": "cost", "cost": "peak_host_bytes"},
         {"quantity": "learning-rate-ratio"}, {"quantity": "forgetting-at-matched-plasticity", "learned": "pydoc-chat"}))
     assert covered(score, bytes_kept) == "Intervals cover new seeds and new items."
