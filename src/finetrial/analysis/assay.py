@@ -20,6 +20,7 @@ from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.naming import aa_name, positive_control_name, runs_along
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Assay
+from finetrial.records.table import Metric
 from finetrial.spec.study import joined_tasks
 
 Seen = Literal["seen", "not seen", "not measured", "not planned"]
@@ -32,13 +33,18 @@ class _Compared:
     """The centre of an arm's grid minus its control, signed: above 0 means that the control is worse."""
 
     estimate: Estimate | None
-    what: str
+    sides: tuple[str, str]
+    where: str
     found: str  # or why nothing was
     unit: str = ""
 
     @property
+    def what(self) -> str:
+        return f"{self.sides[0]} minus {self.sides[1]}, {self.where}"
+
+    @property
     def text(self) -> str:
-        return f"{self.what}: {self.found}"
+        return f"{self.sides[1]} against {self.sides[0]}, {self.where}: {self.found}"
 
 
 def assay(trial: Trial) -> Assay:
@@ -106,29 +112,41 @@ def _compare(trial: Trial, where: Branch, control: str, task: str, phase: int | 
     entry = Entry(phase or len(order), task, VALIDATION_METRIC)
     loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate(order[entry.phase - 1])),
                 Loading(-1.0, replace(where, arm=control), entry)]
-    what = _what(trial, where, control, task)
+    sides, place = (trial.label(where.arm), trial.label(control)), _place(trial, where, task)
     if entry.phase < len(order):
-        what += f", after phase {entry.phase}: later ones of the arm go on from another rate than its control's"
+        place += f", after phase {entry.phase}: later ones of the arm go on from another rate than its control's"
     seeds, reasons = trial.measured_seeds(loadings)
     if len(seeds) < MIN_SEEDS:
         counted = f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} measured, {MIN_SEEDS} are needed"
-        return _Compared(None, what, counted + (f" ({'; '.join(reasons)})" if reasons else ""))
+        return _Compared(None, sides, place, counted + (f" ({'; '.join(reasons)})" if reasons else ""))
     try:
         estimate, _ = estimate_loadings(trial, loadings, seeds)
     except NotMeasured as missing:
-        return _Compared(None, what, str(missing))
-    unit = trial.metric(entry.metric).unit
-    value, interval = numbers.with_interval(estimate.mean, estimate.low, estimate.high)
-    found = (f"{value} {unit} ({numbers.percent(estimate.confidence)} interval {interval}; "
-             f"{len(seeds)} seeds, {estimate.num_clusters} clusters)")
-    return _Compared(estimate, what, found, unit)
+        return _Compared(None, sides, place, str(missing))
+    metric = trial.metric(entry.metric)
+    return _Compared(estimate, sides, place, harm(estimate, metric), metric.unit)
 
 
-def _what(trial: Trial, where: Branch, control: str, task: str) -> str:
-    """`full fine-tuning minus full fine-tuning, repeated, on docs`, and where, if there are several."""
+def harm(estimate: Estimate, metric: Metric) -> str:
+    """What the control did, in the metric's own direction: `loss 1.44 nats/token higher (95 % interval 1.21 to 1.67; ...)`.
+
+    The estimate is signed: above 0 means that the control is worse.
+    """
+    is_worse = estimate.mean >= 0
+    told = estimate if is_worse else estimate.mirrored()
+    value, interval = numbers.with_interval(told.mean, told.low, told.high)
+    name = "score" if metric.higher_is_better else "loss"
+    direction = "lower" if is_worse == metric.higher_is_better else "higher"
+    sure = f"{numbers.percent(estimate.confidence)} interval {interval}" if interval else "all runs and items agree"
+    return (f"{name} {value} {metric.unit} {direction} ({sure}; {estimate.num_seeds} seeds, "
+            f"{estimate.num_clusters} clusters)")
+
+
+def _place(trial: Trial, where: Branch, task: str) -> str:
+    """The task, and base and sequence if there are several."""
     words = [where.base] if len(trial.study.bases) > 1 else []
     words += [where.sequence] if len(trial.study.paths) > 1 else []
-    return f"{trial.label(where.arm)} minus {trial.label(control)}, on {', '.join([task, *words])}"
+    return f"on {', '.join([task, *words])}"
 
 
 def _branches(trial: Trial, arm: str) -> Iterator[Branch]:

@@ -67,8 +67,8 @@ def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, foun
     row = Finding(hypothesis=hypothesis.name, statement=sentences.claim(contrast, unit, trial.label),
                   contrast=sentences.key(contrast, metric), verdict=verdict_of(contrast, found, alpha), unit=unit,
                   expect=contrast.expect, margin=contrast.margin, primary=hypothesis.primary,
-                  family=FAMILY if level else None, by_construction=found.by_construction, look=look.number,
-                  reason="; ".join(filter(None, (found.reason, *found.notes))))
+                  family=FAMILY if level else None, exact=found.exact, by_construction=found.by_construction,
+                  look=look.number, reason="; ".join(filter(None, (found.reason, *found.notes))))
     if found.estimate is None:
         return row
     return row.model_copy(update={**_numbers(contrast, found, level, alpha, row.verdict), **_paired(trial, contrast, found),

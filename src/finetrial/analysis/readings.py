@@ -122,6 +122,8 @@ def _share(trial: Trial, row: Measure, top: list[Loading], bottom: list[Loading]
         minus = [Loading(-loading.coefficient, loading.branch, loading.entry, loading.rate, loading.among)
                  for loading in bottom]
         above, below = trial.differences(top, seeds, beside=bottom), trial.differences(bottom, seeds, beside=top)
+        if below.values.mean() <= 0:
+            raise NotMeasured("nothing was gained that could be kept")
         estimate = ratio_of_means(above.values, below.values, trial.study.evaluation.confidence)
         if trial.cancels([*top, *minus], seeds):
             return _exact(row, 1.0, seeds, [ONE_BY_CONSTRUCTION, *reasons])

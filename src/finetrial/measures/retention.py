@@ -2,7 +2,7 @@
 
 Retention_j after k = (R[k, j] - R[0, j]) / (R[m, j] - R[0, j]), m = the phase that trained j. 1 = all is left, 0 = as
 good as the untouched base. A ratio: Fieller's interval (Fieller 1954, J. R. Statist. Soc. B 16(2)), and no value where
-the gain in the denominator may be 0.
+the gain in the denominator may be 0, or was a loss.
 
 Worked (matrix in `base`): A after phase 3: (0.50 - 0.10) / (0.80 - 0.10) = 0.571; B: (0.75 - 0.10) / (0.70 - 0.10) =
 1.083.

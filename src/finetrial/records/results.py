@@ -110,6 +110,7 @@ class Finding(Row):
     detectable: float | None = None  # the effect this comparison would have seen with 80 % power
     pairing_correlation: float | None = None  # of both arms' values, over all runs and clusters
     pairing_gain: float | None = None  # standard error of independent samples, over that of the pairs
+    exact: bool = False  # without sampling error: a count of parameters or bytes, or 0 by construction
     by_construction: bool = False  # exactly 0, because the answering weights are untouched
     settling: str = ""  # what would settle an open comparison, with a power of 80 %
     more_seeds: int | None = None  # the seeds that would; None = not known, or seeds are not what is missing

@@ -65,7 +65,8 @@ def _card(card: Card) -> Iterable[str]:
     if card.answer.caveats:
         yield from (escaped(card.answer.caveats), "")
     for part in card.parts:
-        yield f"- {part.verdict}: {escaped(part.contrast)}. {escaped(part.sentence)} {_support(part)}".rstrip()
+        said = (escaped(part.sentence), _support(part), escaped(part.caveats))
+        yield f"- {part.verdict}: {escaped(part.contrast)}. {' '.join(filter(None, said))}"
     if card.parts:
         yield ""
 

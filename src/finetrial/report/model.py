@@ -32,9 +32,11 @@ from finetrial.report.tables import (
 )
 from finetrial.report.tabular import Table
 from finetrial.spec import Contrast, Hypothesis, Study
+from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO
 
 FOREMOST = ("below-floor",)  # rules whose findings change what every answer means
 RUNNERS_UP = 3  # named below the recommendation
+PER_SEED = {MATCHED: "forgetting at equal learning", RATE_RATIO: "ratios of learning rates"}  # one number a seed
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Answer:
     contrast: str = ""
     strip: Strip | None = None
     caveats: str = ""  # what bounds a measured contrast
+
+    @property
+    def is_named(self) -> bool:
+        """Whether the sentence itself says what was compared."""
+        return self.verdict not in ("NOT MEASURED", "ASSAY FAILED")
 
 
 @dataclass(frozen=True)
@@ -231,8 +238,7 @@ def _checks(facts: Facts) -> Iterable[Check]:
     yield _aa_check(facts)
     seeds = len(facts.study.seeds)
     yield Check(f"Replicates: {numbers.counted(seeds, 'seed')}", "good" if seeds >= 3 else "bad",
-                "Intervals cover new seeds and new items." if seeds >= 3
-                else "Below 3 seeds there are no intervals and no verdicts.")
+                _covered(facts) if seeds >= 3 else "Below 3 seeds there are no intervals and no verdicts.")
     if results.look is not None and results.look.caveat:
         exploratory = not results.look.is_declared
         yield Check("Look: exploratory" if exploratory else f"Look {results.look.number} of {results.look.num_looks}",
@@ -243,6 +249,17 @@ def _checks(facts: Facts) -> Iterable[Check]:
     yield Check(f"Audit: {numbers.listed(words) or 'nothing found'}",
                 "bad" if open_threats else "unknown" if counts["threat"] or counts["warning"] else "good",
                 "Listed under threats to validity." if words else "No rule found a fault in the plan.")
+
+
+def _covered(facts: Facts) -> str:
+    """What the intervals speak for: all but a few kinds of comparison have seeds and items as sources of noise."""
+    contrasts = [contrast for hypothesis in facts.study.hypotheses for contrast in hypothesis.contrasts]
+    per_seed = [words for quantity, words in PER_SEED.items() if any(one.quantity == quantity for one in contrasts)]
+    words = ["Intervals cover new seeds and new items"]
+    words += [f"those of {numbers.listed(per_seed)} new seeds only"] if per_seed else []
+    words += ["those of measured costs new repeats of the profile only"] if any(
+        one.quantity == COST and one.is_ratio for one in contrasts) else []
+    return f"{', '.join(words)}."
 
 
 def _aa_check(facts: Facts) -> Check:
@@ -264,8 +281,8 @@ def _scope(facts: Facts) -> str:
     learned = numbers.listed([use.name for use in study.tasks if use.role == "learn"])
     outside = numbers.listed([use.name for use in study.tasks if use.role == "outside"])
     text = f"Measured on {bases}, learning {learned}" + (f", with {outside} as old domain" if outside else "")
-    return f"{text}, {study.training.budget} of training a run. Intervals speak for new seeds and new items of these " \
-           "tasks; other models, tasks or budgets were not tested."
+    return f"{text}, {study.training.budget} of training a run. No interval speaks for other models, tasks or " \
+           "budgets: they were not tested."
 
 
 def _threats(facts: Facts) -> Iterable[str]:

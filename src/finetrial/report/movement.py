@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from finetrial.analysis import numbers
 from finetrial.report.arms import ARM, ArmMark
 from finetrial.report.facts import Facts, Path
-from finetrial.report.quantities import KL, metric_with_unit
+from finetrial.report.quantities import KL, metric_words
 from finetrial.report.tabular import Cell, Column, Table, TableRow, estimate_cell, shared_decimals
 
 FORGETTING, WHOLE = "forgetting", "whole"
@@ -25,8 +25,8 @@ def movement_table(facts: Facts, path: Path) -> Table | None:
     columns = [Column("arm"), *(Column(f"KL on {task}", "nats/token from the base's predictions") for task in tasks)]
     columns += [Column("weights", "relative change", "Frobenius norm of the change over that of the base's weights"),
                 Column("most in", "part of the base")]
-    columns += [Column(f"{task} forgotten", metric_with_unit(facts.primary_metric(task), facts.unit(
-        task, facts.primary_metric(task))), "positive = worse than right after it was learned, or than the base")
+    columns += [Column(f"{task} forgotten", ", ".join(metric_words(facts.primary_metric(task), facts.unit(
+        task, facts.primary_metric(task)))), "positive = worse than right after it was learned, or than the base")
         for task in forgotten]
     rows = tuple(TableRow((Cell(arm.label), *_divergence_cells(facts, path, arms, arm, tasks),
                            *_weight_cells(facts, path, arm), *_forgetting_cells(facts, path, arm, forgotten)), arm)
@@ -56,7 +56,7 @@ def _weight_cells(facts: Facts, path: Path, arm: ArmMark) -> list[Cell]:
     if not whole:
         return [Cell("unknown", kind="missing"), Cell("", kind="missing")]
     most = max(sorted(parts), key=lambda part: statistics.fmean(parts[part]))
-    note = f"{numbers.percent(min(whole))} to {numbers.percent(max(whole))}" if len(whole) > 1 else ""
+    note = f"from {numbers.percent(min(whole))} to {numbers.percent(max(whole))} over runs" if len(whole) > 1 else ""
     return [Cell(numbers.percent(statistics.fmean(whole)), note, numbers.counted(len(whole), "seed"), "number"),
             Cell(most, numbers.percent(statistics.fmean(parts[most])))]
 

@@ -55,11 +55,17 @@ def unit_name(unit: str) -> str:
     return UNITS.get(unit, unit)
 
 
-def metric_with_unit(metric: str, unit: str) -> str:
-    """`loss (nats/token)`; a name that is its own unit (`chrF`, `bits per byte`) stands alone."""
+def metric_words(metric: str, unit: str) -> tuple[str, ...]:
+    """Its name and its unit; a name that is its own unit (`chrF`, `bits per byte`) stands alone."""
     name, unit = metric_name(metric), unit_name(unit)
     said = not unit or unit.lower() in name.lower() or unit_name(name) == unit
-    return name if said else f"{name} ({unit})"
+    return (name,) if said else (name, unit)
+
+
+def metric_with_unit(metric: str, unit: str) -> str:
+    """`loss (nats/token)`."""
+    name, *units = metric_words(metric, unit)
+    return name + "".join(f" ({unit})" for unit in units)
 
 
 def metric_on(metric: str, unit: str, task: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from finetrial.analysis import numbers
 from finetrial.report.arms import BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import LATEST, Estimate, Facts, Path
-from finetrial.report.quantities import KL, NEITHER, metric_name, unit_name
+from finetrial.report.quantities import KL, NEITHER, metric_name, metric_words
 from finetrial.report.tabular import Cell, Column, Table, TableRow, estimate_cell, shared_decimals
 
 
@@ -113,11 +113,9 @@ def _cell(head: _Head, scored: tuple[str, ...], column: _Shown, estimate: Estima
 def _score_column(facts: Facts, column: _Shown) -> Column:
     if column.as_perplexity:
         return Column(column.task, "perplexity, lower is better", "e to the power of the loss")
-    unit, name = unit_name(facts.unit(column.task, column.metric)), metric_name(column.metric)
-    said = unit_name(name) == unit or unit.lower() in name.lower()  # "bits per byte" needs no unit beside it
     better = "higher is better" if facts.higher_is_better(column.task, column.metric) else "lower is better"
     better = NEITHER.get(column.metric, better)
-    return Column(column.task, ", ".join(filter(None, (name, "" if said else unit, better))))
+    return Column(column.task, ", ".join((*metric_words(column.metric, facts.unit(column.task, column.metric)), better)))
 
 
 def _estimate(facts: Facts, path: Path, head: _Head, column: _Shown) -> Estimate:

@@ -13,6 +13,7 @@ from finetrial.analysis import numbers
 from finetrial.analysis.numbers import MINUS
 from finetrial.analysis.sentences import side_text
 from finetrial.records.results import Finding
+from finetrial.report.orientation import band, is_ratio, mirrored, turned, undirected
 from finetrial.report.quantities import directions, framed, quantity_name, unit_name
 from finetrial.spec import Contrast
 
@@ -20,7 +21,7 @@ Label = Callable[[str], str]
 
 MEANINGS: Mapping[str, str] = {
     "SUPPORTED": "the whole interval lies on the side that was claimed",
-    "REFUTED": "the whole interval lies on the other side of what was claimed",
+    "REFUTED": "the claim does not hold: the whole interval contradicts it, or a part that it needs is refuted or equivalent",
     "EQUIVALENT": "any difference is smaller than the margin set before the run",
     "INCONCLUSIVE": "the data fit a difference either way, or one about as large as the margin",
     "NOT MEASURED": "the data needed are missing",
@@ -69,11 +70,13 @@ def whole_sentence(finding: Finding, parts: Sequence[Finding], groups: Sequence[
 
 
 def interval_text(finding: Finding) -> str:
-    """`97.5 % interval 0.22 to 0.40`, in the estimate's unit; "exact" where there is no error; or "no interval"."""
+    """`97.5 % interval 0.22 to 0.40`, in the estimate's unit; without one: "exact", that nothing varies, or "no interval"."""
     if finding.estimate is None:
         return ""
     if _exact(finding):
         return "exact"
+    if agreed := _agreement(finding):
+        return agreed
     _, interval = numbers.with_interval(finding.estimate, finding.low, finding.high)
     if not interval:
         return "no interval"
@@ -107,7 +110,7 @@ def support_facts(finding: Finding) -> tuple[str, ...]:
         facts.append(numbers.counted(finding.n_clusters, "cluster"))
     if finding.pairing_gain is not None:
         facts.append(f"pairing: r = {finding.pairing_correlation:.3f}, standard error {_times(finding.pairing_gain)}")
-    if finding.detectable is not None:
+    if finding.detectable is not None and not _agreement(finding):
         ratio = finding.unit == "ratio"
         facts.append(f"detectable with 80 % power: {'a ratio of ' if ratio else ''}"
                      f"{numbers.plain(finding.detectable, 3 if ratio else 2)}{_unit(finding)}")
@@ -136,43 +139,13 @@ def contrast_name(finding: Finding, contrast: Contrast | None, label: Label) -> 
     return f"{left} {MINUS} {right}: {quantity_name(contrast)}"
 
 
-def undirected(finding: Finding) -> bool:
-    """Whether the interval leaves the direction open."""
-    if _exact(finding):
-        return finding.estimate == 0
-    return finding.low is None or finding.high is None or finding.low <= 0 <= finding.high
-
-
-def mirrored(finding: Finding) -> Finding:
-    """The same finding as right minus left."""
-    low, high = finding.low, finding.high
-    return finding.model_copy(update={"estimate": -(finding.estimate or 0.0), "low": None if high is None else -high,
-                                      "high": None if low is None else -low})
-
-
-def is_ratio(contrast: Contrast | None) -> bool:
-    """Whether the estimate is a ratio, so that 1 means no difference."""
-    return contrast is not None and contrast.is_ratio
-
-
-def band(finding: Finding, contrast: Contrast | None) -> tuple[float, float] | None:
-    """What a picture shades: the stated bounds, or the margin on both sides of no difference."""
-    if contrast is not None and contrast.expect == "within":
-        return contrast.bounds
-    if finding.margin is None:
-        return None
-    if is_ratio(contrast):
-        return 1 / (1 + finding.margin), 1 + finding.margin
-    return -finding.margin, finding.margin
-
-
 def _supported(finding: Finding, contrast: Contrast | None, found: str) -> str:
-    margin, low, high = finding.margin, finding.low, finding.high
-    small = margin is not None and low is not None and high is not None and max(abs(low), abs(high)) <= margin
     if contrast is not None and contrast.expect == "equal":
         return f"No difference that matters: {found}, inside the margin of {_margin(finding, contrast)}."
     if contrast is not None and contrast.expect == "within" and contrast.bounds:
         return sentence(f"{found}, inside the stated bounds {_bounds(contrast)}")
+    limits, low, high = band(finding, contrast), finding.low, finding.high
+    small = limits is not None and low is not None and high is not None and limits[0] <= low and high <= limits[1]
     return sentence(found + (f"; real, but below the margin of {_margin(finding, contrast)}" if small else ""))
 
 
@@ -181,7 +154,7 @@ def _refuted(finding: Finding, contrast: Contrast | None, found: str) -> str:
         return f"They do differ: {found}; the margin was {_margin(finding, contrast)}."
     if contrast is not None and contrast.expect == "within" and contrast.bounds:
         return sentence(f"{found}, outside the stated bounds {_bounds(contrast)}")
-    return f"The opposite was found: {found}."
+    return f"{'No difference' if finding.estimate == 0 else 'The opposite'} was found: {found}."
 
 
 def _equivalent(finding: Finding, contrast: Contrast | None, found: str) -> str:
@@ -190,12 +163,27 @@ def _equivalent(finding: Finding, contrast: Contrast | None, found: str) -> str:
 
 
 def _inconclusive(finding: Finding, contrast: Contrast | None, found: str) -> str:
-    if finding.detectable is None:
+    if crossed := _crossed(finding, contrast):
+        return f"Not settled: {found}. {crossed}"
+    if finding.detectable is None or _agreement(finding):
         return f"Not settled: {found}."
     seeds = f"With {numbers.counted(finding.n_seeds, 'seed')}" if finding.n_seeds else "Here"
     what = "ratio" if is_ratio(contrast) else "difference"
     return (f"Not settled: {found}. {seeds}, only a {what} of about {numbers.plain(finding.detectable, 2)}"
             f"{_unit(finding)} or more would have shown.")
+
+
+def _crossed(finding: Finding, contrast: Contrast | None) -> str:
+    """Which ends of a claimed range the interval lies across; empty where a direction is claimed."""
+    limits = band(finding, contrast)
+    if contrast is None or contrast.expect not in ("equal", "within") or limits is None \
+            or finding.low is None or finding.high is None:
+        return ""
+    below, above = finding.low < limits[0], finding.high > limits[1]
+    if contrast.expect == "equal":
+        return f"The interval crosses the margin of {_margin(finding, contrast)}{' on both sides' if below and above else ''}."
+    end = "both" if below and above else "the lower" if below else "the upper"
+    return f"The interval crosses {end} of the stated bounds {_bounds(contrast)}."
 
 
 def _found(finding: Finding, contrast: Contrast | None, label: Label) -> str:
@@ -211,11 +199,15 @@ def _found(finding: Finding, contrast: Contrast | None, label: Label) -> str:
     if contrast.interaction is not None:
         first, second = map(label, contrast.interaction)
         after = f" {second} to {first}"
-    if undirected(finding):
+    agreed = _agreement(finding)
+    if finding.estimate == 0 and (agreed or _exact(finding)):
+        both = f"the steps from {right} to {left} and from{after}" if after else f"{left} and {right}"
+        return f"in {quantity_name(contrast)}, {both} are exactly equal{f' ({agreed})' if agreed else ''}"
+    if undirected(finding) and contrast.expect != "within":
         amount, bracket = _range_words(finding, contrast)
         return f"{framed(contrast, left, right, amount)}{after}{bracket}"
     less, more = directions(contrast)
-    if finding.estimate < 0:
+    if turned(finding, contrast):
         finding = mirrored(finding)
         if contrast.interaction is None:
             left, right = right, left
@@ -235,7 +227,7 @@ def _range_words(finding: Finding, contrast: Contrast) -> tuple[str, str]:
     less, more = directions(contrast)
     unit, estimate = _unit(finding), finding.estimate or 0.0
     direction = more if estimate >= 0 else less
-    if finding.low is None or finding.high is None or _exact(finding):
+    if finding.low is None or finding.high is None:
         value = numbers.plain(abs(estimate))
         return f"{value}{unit} {direction}", f" ({interval_text(finding)})"
     places = numbers.decimals_for(finding.low, finding.high)
@@ -245,8 +237,17 @@ def _range_words(finding: Finding, contrast: Contrast) -> tuple[str, str]:
 
 
 def _exact(finding: Finding) -> bool:
-    """Parameters and bytes have no error: the interval is the estimate itself."""
-    return finding.estimate is not None and finding.low == finding.estimate == finding.high
+    """Parameters and bytes have no error. Results of before `exact` tell it by equal ends without a confidence."""
+    return finding.exact or (finding.low is not None and finding.low == finding.high and finding.confidence is None)
+
+
+def _agreement(finding: Finding) -> str:
+    """That a sampled difference does not vary, and over what; empty where it does."""
+    if _exact(finding) or finding.low is None or finding.low != finding.high:
+        return ""
+    over = ["repeats"] if finding.n_repeats is not None else ["runs"] if finding.n_seeds is not None else []
+    over += ["items"] if finding.n_clusters is not None else []
+    return f"all {' and '.join(over) or 'values'} agree, so there is no noise to judge by"
 
 
 def _confidence(finding: Finding) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from finetrial.analysis import numbers
 from finetrial.records.results import Finding
+from finetrial.report.orientation import band, is_ratio, mirrored, turned
 from finetrial.report.quantities import directions
-from finetrial.report.sentences import band, is_ratio, mirrored, undirected
 from finetrial.spec import Contrast
 
 _EDGE = 8.0  # percent of the width left free at both ends
@@ -33,7 +33,7 @@ def strip(finding: Finding, contrast: Contrast | None) -> Strip | None:
         return None
     ratio = is_ratio(contrast)
     is_interaction = contrast is not None and contrast.interaction is not None
-    if not ratio and not is_interaction and not undirected(finding) and (finding.estimate or 0) < 0:
+    if not is_interaction and turned(finding, contrast):
         finding = mirrored(finding)
     low, high, estimate = finding.low, finding.high, finding.estimate
     if low is None or high is None or estimate is None or low == high:

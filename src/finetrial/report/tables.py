@@ -8,7 +8,7 @@ from finetrial.analysis import numbers
 from finetrial.records.results import Claim, Cost, Measure, Quote
 from finetrial.report.arms import ARM, ArmMark
 from finetrial.report.facts import LATEST, TUNING, Facts, Path
-from finetrial.report.quantities import metric_with_unit, unit_name
+from finetrial.report.quantities import metric_words, unit_name
 from finetrial.report.tabular import Cell, Column, Table, TableRow, known_or_not, shared_decimals
 
 STANDINGS = {"survives": "number", "does not survive": "outcome"}  # how the cell is shown
@@ -19,7 +19,7 @@ def sequence_table(facts: Facts, path: Path) -> Table | None:
     if path.last_phase < 2:
         return None
     wanted = [("average-score", "", "average score", "over the tasks learned, after the last phase"),
-              *(("retention", task, f"{task} kept", "share of the gain that the last phase left; 1 = all")
+              *(("retention", task, f"{task} kept", "share of the gain that later phases left; 1 = all")
                 for task in path.learned if task != path.last_task),
               ("backward-transfer", "", "backward transfer",
                "change of earlier tasks since each was trained; positive = later phases helped"),
@@ -151,18 +151,19 @@ def _tuning_row(facts: Facts, path: Path, arm: ArmMark, phase: int) -> TableRow 
     if not chosen:
         return None
     note = ", ".join(filter(None, (facts.path_label(path), f"phase {phase}" if path.last_phase > 1 else "")))
-    edge = sum(row.at_edge for row in chosen)
+    edge, primary = sum(row.at_edge for row in chosen), [row.chosen_by_primary for row in chosen]
     grid = " ".join(numbers.rate(rate) for rate in chosen[0].learning_rates)
     return TableRow((Cell(arm.label, note), Cell(grid), Cell(_votes([row.chosen for row in chosen])),
-                     Cell(_votes([row.chosen_by_primary for row in chosen])),
+                     Cell(_votes(primary, numbers.UNKNOWN)) if any(primary) else known_or_not(numbers.UNKNOWN),
                      Cell(f"at the edge for {edge} of {numbers.counted(len(chosen), 'seed')}", kind="warning")
                      if edge else Cell("inside the grid" if len(chosen[0].learning_rates) > 1 else "one rate")), arm)
 
 
-def _votes(rates: list[float | None]) -> str:
+def _votes(rates: list[float | None], otherwise: str = "none") -> str:
+    """`1e-3: 4, none: 1`: each rate and for how many seeds; `otherwise` stands for none."""
     known = sorted({rate for rate in rates if rate is not None})
     words = [f"{numbers.rate(rate)}: {rates.count(rate)}" for rate in known]
-    return ", ".join(words + ([f"none: {rates.count(None)}"] if None in rates else []))
+    return ", ".join(words + ([f"{otherwise}: {rates.count(None)}"] if None in rates else []))
 
 
 def _over_sequence(facts: Facts, path: Path, measure: str, task: str) -> dict[tuple[str, str], Measure]:
@@ -178,10 +179,14 @@ def _over_sequence(facts: Facts, path: Path, measure: str, task: str) -> dict[tu
 
 
 def _unit_note(rows: dict[tuple[str, str], Measure]) -> str:
+    """What the numbers are, and which is better: of levels the higher or the lower, of changes the sign that means so."""
     row = next(iter(rows.values()))
-    better = {True: "higher is better", False: "lower is better", None: ""}[row.higher_is_better]
-    what = row.unit if row.unit == "share" else metric_with_unit(row.metric, row.unit)
-    return ", ".join(filter(None, (what, better)))
+    if row.unit == "share":
+        return "share, higher is better"
+    is_level = row.measure == "average-score"
+    better = {True: ("positive is better", "higher is better"), False: ("positive is worse", "lower is better"),
+              None: ("", "")}[row.higher_is_better][is_level]
+    return ", ".join(filter(None, (*metric_words(row.metric, row.unit), better)))
 
 
 def _differs(rows: dict[tuple[str, str], Measure], arm: str, routing: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 GLOSSARY: tuple[tuple[str, str], ...] = (
     ("arm", "one way to adapt the base model; all arms get the same data, order and budget"),
     ("base", "the pretrained model before anything is done to it"),
-    ("interval", "a range made so that it covers the true value at the stated confidence, for new seeds and new items"),
+    ("interval", "a range made so that it covers the true value at the stated confidence, as a rule for new seeds and items"),
     ("seed", "one repetition with its own data order and initialisation; the same seed is paired across arms"),
     ("cluster", "items that belong together, such as functions of one file; they count as one observation"),
     ("nats/token", "the loss: mean over target tokens of minus the log of their probability; lower is better"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,9 +13,11 @@ import pytest
 from tests.synthetic import CASES, GRIDS, MARGIN, make_table
 
 from finetrial.analysis.analyse import analyse
+from finetrial.analysis.assay import harm
+from finetrial.analysis.estimate import Estimate
 from finetrial.records.record import Outcome
 from finetrial.records.results import Finding, Results
-from finetrial.records.table import Table
+from finetrial.records.table import Metric, Table
 
 
 @cache
@@ -80,6 +83,7 @@ def test_other_quantities() -> None:
     rows = [row for row in results("supported").findings if row.hypothesis == "H4"]
     assert [row.verdict for row in rows] == ["SUPPORTED"] * 3
     assert rows[2].estimate == rows[2].low == rows[2].high == 294_912 - 6_900_000
+    assert [row.exact for row in rows] == [False, False, True]
     matched = part("supported", "H5")
     assert (matched.verdict, matched.family, matched.p_adjusted, matched.confidence) == ("SUPPORTED", None, None, 0.95)
     assert matched.estimate == pytest.approx(-0.17, abs=0.03)
@@ -110,14 +114,28 @@ def test_controls() -> None:
     seen = results("supported").assay
     assert seen.positive_control == "seen" and seen.aa_low is not None and seen.aa_high is not None
     assert seen.aa_low < 0 < seen.aa_high
-    assert seen.positive_text.startswith("the control did harm, as it must: full fine-tuning minus full fine-tuning at "
-                                         "10 times its rate, on old: 1.0")
+    assert re.match(r"the control did harm, as it must: full fine-tuning at 10 times its rate against full fine-tuning, on "
+                    r"old: loss 1\.0\d+ nats/token higher \(95 % interval 0\.9\d+ to 1\.\d+; 5 seeds, \d+ clusters\)$",
+                    seen.positive_text)
     assert results("assay-failed").assay.positive_control == "not seen"
     assert results("two-seeds").assay.positive_control == "not measured"
     assert all(row.verdict == "ASSAY FAILED" for row in results("assay-failed").findings)
     study, table = make_table("supported")
     bare = analyse(study.model_copy(update={"controls": None}), table)
     assert bare.assay.positive_control == "not planned" and bare.findings[0].verdict == "SUPPORTED"
+
+
+def test_a_control_is_told_in_the_direction_of_its_metric() -> None:
+    """The estimate is the arm minus its control, signed so that above 0 the control is worse."""
+    loss, rouge = (Metric(name, 1, unit, better, lambda sums: sums[..., 0])
+                   for name, unit, better in (("nats-per-token", "nats/token", False), ("rouge-l", "ROUGE-L", True)))
+    worse = Estimate(1.4, 0.1, 4.0, 1.2, 1.6, 0.95, 0.001, 5, 60)
+    assert harm(worse, loss) == "loss 1.40 nats/token higher (95 % interval 1.20 to 1.60; 5 seeds, 60 clusters)"
+    assert harm(worse, rouge).startswith("score 1.40 ROUGE-L lower (95 % interval 1.20 to 1.60;")
+    assert harm(worse.mirrored(), loss).startswith("loss 1.40 nats/token lower (95 % interval 1.20 to 1.60;")
+    assert harm(replace(worse, low=-0.1, high=2.9).mirrored(), rouge).startswith(
+        "score 1.4 ROUGE-L higher (95 % interval \N{MINUS SIGN}0.1 to 2.9;")
+    assert "all runs and items agree" in harm(replace(worse, low=1.4, high=1.4), loss)
 
 
 def test_scores_mark_what_validation_chose() -> None:

@@ -105,6 +105,7 @@ def test_without_digests_nothing_is_by_construction() -> None:
 def test_a_contrast_of_zeros_decides_no_direction() -> None:
     found = finding("H2")
     assert (found.verdict, found.by_construction, found.estimate, found.low) == ("EQUIVALENT", True, 0.0, None)
+    assert found.exact
     assert found.family is None and found.p_value is None and found.reason.startswith("zero by construction")
     one_side = estimated(left="layer", right="full", quantity="forgetting", task=DOCS, routing="oracle")
     assert one_side.has_interval and one_side.estimate.mean == pytest.approx(-FORGETS["full"], abs=0.03)

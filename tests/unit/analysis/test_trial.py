@@ -21,17 +21,17 @@ LOSS = {0: {"a": 5.0, "b": 4.0}, 1: {"a": 3.0, "b": 3.8}, 2: {"a": 3.5, "b": 2.0
 ARM, BASE = Branch("tiny", "full", "a-b"), Branch("tiny", "base", "")
 
 
-def two_phases() -> Trial:
+def two_phases(losses: dict[int, dict[str, float]] = LOSS) -> Trial:
     """One arm that learns a, then b, over three seeds and one rate; b has three times the items of a."""
     study = Study(name="path", question="?", bases=("tiny",), training={}, tasks=(
         {"name": "a", "task": "pydoc-chat"}, {"name": "b", "task": "pydoc-chat"}),
         arms=({"name": "full", "components": "full", "learning_rates": (1e-3,)},))
-    return Trial(study, Table(scores=list(_rows()), metrics=metrics()))
+    return Trial(study, Table(scores=list(_rows(losses)), metrics=metrics()))
 
 
-def _rows() -> Iterator[ItemScores]:
-    for phase, losses in LOSS.items():
-        for task, loss in losses.items():
+def _rows(losses: dict[int, dict[str, float]]) -> Iterator[ItemScores]:
+    for phase, of_task in losses.items():
+        for task, loss in of_task.items():
             number = {"a": 10, "b": 30}[task]
             items = Items(tuple(map(str, range(number))), tuple(map(str, range(number))))
             for seed in (None,) if phase == 0 else (0, 1, 2):
@@ -57,6 +57,15 @@ def test_measures_over_phases() -> None:
     assert retention.low is not None and retention.low < 0.75 < (retention.high or 0)
     assert rows["score", 0, "b"].value == pytest.approx(4.0)
     assert rows["score", 0, "b"].n_seeds is None and rows["score", 2, "b"].n_seeds == 3
+
+
+@pytest.mark.parametrize("later", [5.8, 5.2, 4.0])
+def test_of_a_loss_nothing_is_kept(later: float) -> None:
+    """A phase that made its own task worse by 0.5 taught nothing of which a share could be left, whatever comes after."""
+    trial = two_phases({**LOSS, 1: {"a": 5.5, "b": 3.8}, 2: {"a": later, "b": 2.0}})
+    (retention,) = (row for row in analyse(trial.study, trial.table).measures
+                    if (row.measure, row.phase, row.task, row.metric) == ("retention", 2, "a", "nats-per-token"))
+    assert retention.value is None and retention.note == "nothing was gained that could be kept"
 
 
 def test_tasks_are_strata() -> None:

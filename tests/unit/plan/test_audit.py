@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from finetrial import catalog
+from finetrial.analysis.power import detectable_effect
 from finetrial.errors import AuditError, UserError
 from finetrial.plan.audit import audit, refuse
+from finetrial.plan.audit.few_seeds import DETECTABLE
 from finetrial.spec import Study
 from finetrial.spec.io import parse_study
 
@@ -123,6 +125,11 @@ def test_few_seeds_are_told() -> None:
     arms = [arm("a", 1e-3, 1e-4)]
     assert found(study(arms, seeds=2)) == {("few-seeds", "warning")}
     assert found(study(arms, seeds=3)) == {("few-seeds", "note")}
+    for seeds, shown in ((3, 3.3), (4, 2.1)):
+        assert round(detectable_effect(seeds ** -0.5, seeds - 1), 1) == DETECTABLE[seeds] == shown
+        assert said(study(arms, seeds=seeds), "few-seeds").startswith(
+            f"{seeds} seeds can show only differences of about {shown} standard deviations between seeds; 5 would show 1.7")
+    assert round(detectable_effect(5 ** -0.5, 4), 1) == DETECTABLE[5]
 
 
 def test_few_items_are_told() -> None:

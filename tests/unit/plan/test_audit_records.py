@@ -82,6 +82,17 @@ def test_a_margin_out_of_reach(values: dict[str, Any], is_out: bool) -> None:
     assert found(told=told) == ({("margin-out-of-reach", "warning")} if is_out else set())
 
 
+@pytest.mark.parametrize(("values", "text"), [
+    ({}, "3 seeds and 60 clusters find differences from 0.05 nats/token on, and the margin is 0.02: add seeds or items, or"),
+    ({"n_seeds": None, "n_clusters": None, "n_repeats": 5, "unit": "ratio", "margin": 0.1, "detectable": 1.2},
+     "5 repeats of the profile find ratios from 1.2 on, and the margin is 1.1: state a wider margin"),
+    ({"n_clusters": None}, "3 seeds find differences from 0.05 nats/token on, and the margin is 0.02: add seeds, or state"),
+    ({"n_seeds": None}, "60 clusters find differences from 0.05 nats/token on, and the margin is 0.02: add items, or state")])
+def test_a_margin_out_of_reach_says_of_what_there_was_too_little(values: dict[str, Any], text: str) -> None:
+    (told,) = audit_records(STUDY, NOTHING, lambda stage: None, EMPTY, results(findings=(finding(**values),)))
+    assert text in told.message
+
+
 def scores(arm: str, values: Sequence[float], *, task: str = "new", items: Items | None = None,
            split: str = "test") -> ItemScores:
     named = items or Items(tuple(f"i{at}" for at in range(len(values))), tuple(f"c{at}" for at in range(len(values))))

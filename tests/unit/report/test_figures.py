@@ -73,6 +73,9 @@ def test_the_noise_floor_is_the_distance_of_two_equal_arms_at_one_rate(facts):
                         if row["kind"] == "mean" and row["name"] == name and row["at"] == "3e-4")
                    for name in ("full-aa", "full"))
     assert floor["x2"] - floor["x"] == pytest.approx(2 * abs(again["x"] - once["x"]))
+    caption = plane.figure(facts).caption
+    assert "in forgetting, one draw of what no effect looks like; chance alone can do more." in caption
+    assert "noise" not in caption
 
 
 def test_rates_show_every_seed_the_choice_and_failures_in_words(study, new_results, results):

@@ -14,6 +14,7 @@ from finetrial.report import View, view
 from finetrial.report.html import page
 from finetrial.report.markdown import markdown
 from finetrial.report.sentences import MEANINGS
+from finetrial.spec import Contrast, Hypothesis
 
 
 @functools.cache
@@ -147,6 +148,51 @@ def test_a_repeated_publication_is_answered_by_its_claims_first(new_study, new_r
     assert "## Answers" not in text and text.index("## Published claims") < text.index("## Which arm to choose")
     written = page(found, ())
     assert written.index('id="claims"') < written.index('id="answer"') and written.count('id="claims"') == 1
+
+
+def of_two_parts(new_finding, **changes):
+    """H4 with two parts."""
+    whole = new_finding("H4", "NOT MEASURED", None, None, None, contrast="")
+    return (whole, *(new_finding("H4", contrast=name, **changes) for name in ("r32 - r8", "r128 - r32")))
+
+
+def test_what_bounds_a_part_stands_in_both_files(new_study, new_results, new_finding):
+    """The edge of a grid, the seeds that would settle it."""
+    parts = of_two_parts(new_finding, verdict="INCONCLUSIVE", estimate=0.01, low=-0.02, high=0.04,
+                         reason="the rate lies at the edge", settling="12 more seeds (17 in all) would show it")
+    found = view(new_study(), new_results(findings=parts))
+    for text in (markdown(found, ()), page(found, ())):
+        assert text.count("The rate lies at the edge. 12 more seeds (17 in all) would show it.") == 2
+
+
+@pytest.mark.parametrize("verdict", ["NOT MEASURED", "ASSAY FAILED"])
+def test_parts_without_a_measured_sentence_say_what_they_compare(new_study, new_results, new_finding, parse_page, verdict):
+    parts = of_two_parts(new_finding, verdict=verdict, estimate=None, low=None, high=None, reason="no scores yet")
+    shown = parse_page(page(view(new_study(), new_results(findings=parts)), ())).text
+    for left, right in ((32, 8), (128, 32)):
+        name = f"LoRA r={left} (attention) \N{MINUS SIGN} LoRA r={right} (attention): score on pydoc-chat"
+        assert shown.count(name) == 1
+    decided = of_two_parts(new_finding, verdict="SUPPORTED", estimate=0.3, low=0.2, high=0.4)
+    assert "\N{MINUS SIGN} LoRA" not in parse_page(page(view(new_study(), new_results(findings=decided)), ())).text
+
+
+def test_the_intervals_are_said_to_cover_what_they_cover(new_study, new_results):
+    def covered(*contrasts):
+        study = new_study(hypotheses=[Hypothesis(name="H", statement="?", all_of=contrasts)])
+        checks = view(study, new_results(findings=())).checks
+        return next(check.text for check in checks if check.title == "Replicates: 5 seeds")
+
+    def compared(**more):
+        return Contrast(left="full", right="lora-r8", task="pydoc-chat", **more)
+
+    score, bytes_kept, memory, rates, matched = (compared(**more) for more in (
+        {}, {"quantity": "cost", "cost": "stored_bytes"}, {"quantity": "cost", "cost": "peak_host_bytes"},
+        {"quantity": "learning-rate-ratio"}, {"quantity": "forgetting-at-matched-plasticity", "learned": "pydoc-chat"}))
+    assert covered(score, bytes_kept) == "Intervals cover new seeds and new items."
+    assert covered(score, rates, memory) == (
+        "Intervals cover new seeds and new items, those of ratios of learning rates new seeds only, those of measured costs "
+        "new repeats of the profile only.")
+    assert "those of forgetting at equal learning and ratios of learning rates new seeds only" in covered(matched, rates)
 
 
 def test_provenance_is_flat_and_the_command_is_exact(study, new_results):

@@ -15,6 +15,8 @@ EQUAL = Contrast(left="full", right="lora", task="new", expect="equal", margin=0
 RATIO = Contrast(left="lora", right="full", quantity="learning-rate-ratio", expect="within", bounds=(5, 20))
 MATCHED = Contrast(left="lora", right="full", quantity="forgetting-at-matched-plasticity", task="old", learned="new")
 COST = Contrast(left="lora", right="full", quantity="cost", cost="params_trainable", expect="less")
+TIME = Contrast(left="lora", right="full", quantity="cost", cost="train_seconds", expect="less", margin=0.5)
+WITHIN = Contrast(left="full", right="lora", task="new", expect="within", bounds=(-0.2, -0.05))
 
 
 @pytest.mark.parametrize(("contrast", "verdict", "numbers", "text"), [
@@ -37,7 +39,7 @@ COST = Contrast(left="lora", right="full", quantity="cost", cost="params_trainab
      "In trainable parameters, Full needs 6,605,088 nats/token more than LoRA (exact)."),
 ])
 def test_the_sentence_says_direction_size_and_interval(new_finding, contrast, verdict, numbers, text):
-    finding = new_finding("H1", verdict, *numbers, confidence=0.95, detectable=0.25)
+    finding = new_finding("H1", verdict, *numbers, confidence=0.95, detectable=0.25, exact=contrast is COST)
     assert sentences.verdict_sentence(finding, contrast, LABELS) == text
 
 
@@ -53,9 +55,67 @@ def test_claims_of_a_range_name_the_range(new_finding):
         "bounds 5 to 20.")
 
 
+def test_bounds_are_told_with_their_own_sign(new_finding):
+    """Bounds are of left minus right: what was found inside them is not turned round."""
+    found = new_finding("H1", "SUPPORTED", -0.1, -0.15, -0.06, confidence=0.95)
+    assert sentences.verdict_sentence(found, WITHIN, LABELS) == (
+        "On new, Full does \N{MINUS SIGN}0.100 nats/token better than LoRA (95 % interval \N{MINUS SIGN}0.150 to "
+        "\N{MINUS SIGN}0.060), inside the stated bounds \N{MINUS SIGN}0.2 to \N{MINUS SIGN}0.05.")
+    shown = strip(found, WITHIN)
+    assert shown is not None and shown.band is not None
+    assert shown.band[0] < shown.low < shown.high < shown.band[1] < shown.null
+
+
+@pytest.mark.parametrize(("contrast", "interval", "text"), [
+    (EQUAL, (0.03, 0.08), "The interval crosses the margin of \N{PLUS-MINUS SIGN}0.05 nats/token."),
+    (EQUAL, (-0.08, -0.03), "The interval crosses the margin of \N{PLUS-MINUS SIGN}0.05 nats/token."),
+    (EQUAL, (-0.06, 0.08), "The interval crosses the margin of \N{PLUS-MINUS SIGN}0.05 nats/token on both sides."),
+    (WITHIN, (-0.1, 0.0), ("The interval crosses the upper of the stated bounds \N{MINUS SIGN}0.2 to "
+                           "\N{MINUS SIGN}0.05.")),
+    (RATIO, (2.0, 8.0), "The interval crosses the lower of the stated bounds 5 to 20."),
+    (RATIO, (2.0, 30.0), "The interval crosses both of the stated bounds 5 to 20."),
+])
+def test_an_open_claim_of_a_range_says_where_the_interval_crosses_it(new_finding, contrast, interval, text):
+    finding = new_finding("H1", "INCONCLUSIVE", sum(interval) / 2, *interval, margin=contrast.margin, detectable=0.07)
+    said = sentences.verdict_sentence(finding, contrast, LABELS)
+    assert said.startswith("Not settled: ") and said.endswith(f". {text}") and "would have shown" not in said
+
+
 def test_a_difference_below_the_margin_is_called_small(new_finding):
     finding = new_finding("H1", "SUPPORTED", 0.02, 0.01, 0.03, margin=0.05)
     assert "real, but below the margin" in sentences.verdict_sentence(finding, SCORE, LABELS)
+
+
+@pytest.mark.parametrize(("numbers", "is_small"), [((0.30, 0.25, 0.36), False), ((0.75, 0.70, 0.80), True),
+                                                   ((1.3, 1.2, 1.4), True), ((1.4, 1.2, 1.6), False)])
+def test_a_ratio_is_small_where_it_lies_within_the_factor_of_the_margin(new_finding, numbers, is_small):
+    finding = new_finding("H1", "SUPPORTED", *numbers, margin=0.5, unit="ratio")
+    said = sentences.verdict_sentence(finding, TIME, LABELS)
+    assert ("real, but below the margin of a factor of 1.5" in said) is is_small
+
+
+def test_exactly_equal_costs_are_called_so(new_finding):
+    tie = new_finding("H1", "REFUTED", 0.0, 0.0, 0.0, confidence=None, unit="parameters", exact=True)
+    text = "No difference was found: in trainable parameters, LoRA and Full are exactly equal."
+    assert sentences.verdict_sentence(tie, COST, LABELS) == text
+    before = tie.model_copy(update={"exact": False})  # as in results that do not tell
+    assert sentences.verdict_sentence(before, COST, LABELS) == text
+
+
+def test_a_difference_that_varies_nowhere_is_not_called_exact(new_finding):
+    """An exact match of 0 in every run: sampled, so that nothing is known of its noise."""
+    zero = new_finding("H1", "INCONCLUSIVE", 0.0, 0.0, 0.0, detectable=0.0)
+    assert sentences.verdict_sentence(zero, SCORE, LABELS) == (
+        "Not settled: in score on new, Full and LoRA are exactly equal (all runs and items agree, so there is no noise to "
+        "judge by).")
+    assert not any("detectable" in fact for fact in sentences.support_facts(zero))
+    assert strip(zero, SCORE) is None
+    step = new_finding("H1", "SUPPORTED", 0.2, 0.2, 0.2, n_clusters=None)
+    assert sentences.verdict_sentence(step, SCORE, LABELS) == (
+        "On new, Full does 0.200 nats/token better than LoRA (all runs agree, so there is no noise to judge by).")
+    steps = SCORE.model_copy(update={"interaction": ("both", "one")})
+    assert "the steps from LoRA to Full and from one to both are exactly equal" in sentences.verdict_sentence(
+        zero, steps, lambda name: {"full": "Full", "lora": "LoRA"}.get(name, name))
 
 
 def test_what_was_not_measured_gives_its_reason_and_no_number(new_finding):

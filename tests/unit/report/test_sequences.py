@@ -108,6 +108,14 @@ def test_the_matrix_has_a_panel_for_each_arm_and_routing_that_differs() -> None:
     assert rows["1: docs", DOCS]["score"] < rows["0: untouched", DOCS]["score"]
 
 
+def test_headings_of_changes_tell_the_sign_and_name_the_unit_once() -> None:
+    notes = {column.title: column.note for column in sequence_table(facts(), forth()).columns}
+    assert notes["backward transfer"] == "loss, nats/token, positive is better"
+    assert notes["drift"] == "loss, nats/token, positive is worse"
+    assert notes["average score"] == "loss, nats/token, lower is better"
+    assert notes["docs kept"] == "share, higher is better"
+
+
 def test_transfer_shows_what_is_zero_by_construction_as_such() -> None:
     rows = {one["line"]: one for one in transfer.transfer_rows(facts(), forth(), transfer.BACKWARD, DOCS)}
     assert rows["LoRA r=8, ORACLE"]["kind"] == "exact" and "low" not in rows["LoRA r=8, ORACLE"]
@@ -233,6 +241,6 @@ def test_results_of_before_are_still_read(study, results) -> None:
         for name in ("repeats", "predict_tokens", "predict_tokens_per_second"):
             cost.pop(name)
     for finding in old["findings"]:
-        for name in ("n_repeats", "by_construction"):
+        for name in ("n_repeats", "exact", "by_construction"):
             finding.pop(name)
     assert Results.model_validate(old) == results

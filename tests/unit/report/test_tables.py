@@ -84,6 +84,16 @@ def test_no_cost_no_tuning_no_audit_no_table(study, new_results):
     assert tuning_table(facts) is None and audit_table(facts) is None
 
 
+def test_rates_that_the_primary_metric_did_not_judge_are_unknown(study, new_results, results):
+    def by_primary(*rates: float | None):
+        tuning = tuple(row.model_copy(update={"chosen_by_primary": rate}) for row, rate in
+                       zip(results.tuning[:5], rates, strict=True))
+        return tuning_table(Facts(study, new_results(tuning=tuning))).rows[0].cells[3]
+
+    assert (by_primary(*[None] * 5).text, by_primary(*[None] * 5).kind) == ("unknown", "missing")
+    assert by_primary(1e-3, 1e-3, None, 1e-3, None).text == "1e-3: 3, unknown: 2"
+
+
 def test_tuning_shows_grid_votes_and_edges(study, results):
     table = tuning_table(Facts(study, results))
     inside, edge = row_of(table, "LoRA r=128 (attention)"), row_of(table, "Full fine-tuning")

@@ -10,6 +10,7 @@ from finetrial.spec.study import Study
 
 SEEDS_FOR_VERDICT = 3
 SEEDS_FOR_SMALL_EFFECTS = 5
+DETECTABLE = {3: 3.3, 4: 2.1, 5: 1.7}  # by a paired t-test over so many seeds with a power of 80 %, in standard deviations
 
 
 class FewSeeds(Rule):
@@ -24,5 +25,6 @@ class FewSeeds(Rule):
             yield Found("warning", f"{count} seed{'s' * (count != 1)}: hypotheses will read NOT MEASURED; "
                                    f"give at least {SEEDS_FOR_VERDICT}", "seeds")
         elif count < SEEDS_FOR_SMALL_EFFECTS:
-            yield Found("note", f"{count} seeds can show only differences of about 3.3 standard deviations between "
-                                f"seeds; {SEEDS_FOR_SMALL_EFFECTS} would show 1.7", "seeds")
+            yield Found("note", f"{count} seeds can show only differences of about {DETECTABLE[count]} standard deviations "
+                                f"between seeds; {SEEDS_FOR_SMALL_EFFECTS} would show "
+                                f"{DETECTABLE[SEEDS_FOR_SMALL_EFFECTS]}", "seeds")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from finetrial.analysis.numbers import counted, listed
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.plan.audit.views import Recorded
+from finetrial.records.results import Finding
 from finetrial.spec.study import Study
 
 
@@ -22,7 +24,20 @@ class MarginOutOfReach(Rule):
                 continue
             margin = 1 + row.margin if row.unit == "ratio" else row.margin
             if row.detectable > margin:
-                seeds = f"{row.n_seeds} seeds" + (f" and {row.n_clusters} clusters" if row.n_clusters else "")
-                yield Found("warning", f"{row.contrast}: {seeds} find differences from {row.detectable:.3g} {row.unit} on, "
-                                       f"and the margin is {margin:.3g}: add seeds or items, or state a wider margin",
-                            f"hypotheses.{row.hypothesis}")
+                found = f"{row.detectable:.3g}"
+                found = f"ratios from {found}" if row.unit == "ratio" else f"differences from {found} {row.unit}"
+                yield Found("warning", f"{row.contrast}: {_size(row)} find {found} on, and the margin is {margin:.3g}: "
+                                       f"{_more(row)}state a wider margin", f"hypotheses.{row.hypothesis}")
+
+
+def _size(row: Finding) -> str:
+    """`5 seeds and 60 clusters`: what the comparison was made of."""
+    counts = ((row.n_seeds, "seed"), (row.n_repeats, "repeat"), (row.n_clusters, "cluster"))
+    words = listed([counted(number, noun) for number, noun in counts if number])
+    return words + (" of the profile" if row.n_repeats else "")
+
+
+def _more(row: Finding) -> str:
+    """What to add; nothing for profiles, whose repeats the size of the study gives."""
+    words = [noun for number, noun in ((row.n_seeds, "seeds"), (row.n_clusters, "items")) if number]
+    return f"add {listed(words, 'or')}, or " if words else ""

@@ -12,6 +12,7 @@ from finetrial.records.results import Finding
 from finetrial.report import sentences
 from finetrial.report.facts import Facts
 from finetrial.report.figures.theme import NEUTRAL, Figure, Panel, Rows, of_kind, panel, span
+from finetrial.report.orientation import band, is_ratio
 from finetrial.report.quantities import unit_name
 from finetrial.spec import Contrast
 
@@ -45,12 +46,12 @@ def figure(facts: Facts) -> Figure | None:
 def forest_rows(facts: Facts) -> list[tuple[dict[str, Any], bool]]:
     """Every contrast with an interval, in the order of the hypotheses, and whether it is a ratio.
 
-    Exact differences (parameters, bytes) have no interval to draw.
+    Exact differences (parameters, bytes), and those that vary nowhere, have no interval to draw.
     """
     rows = []
     for hypothesis in facts.study.hypotheses:
         for finding, contrast in facts.answers(hypothesis):
-            ratio = sentences.is_ratio(contrast) or (contrast is None and finding.unit == "ratio")
+            ratio = is_ratio(contrast) or (contrast is None and finding.unit == "ratio")
             if finding.estimate is not None and finding.low is not None and finding.high is not None \
                     and finding.low < finding.high:
                 rows.append((_row(facts, finding, contrast, ratio), ratio))
@@ -73,8 +74,8 @@ def _row(facts: Facts, finding: Finding, contrast: Contrast | None, ratio: bool)
     row = {"text": name, "estimate": finding.estimate, "low": finding.low, "high": finding.high,
            "verdict": finding.verdict, "found": f"{estimate} ({interval})",
            "unit": "ratio" if ratio else unit_name(finding.unit) or "difference"}
-    band = sentences.band(finding, contrast)
-    return row | ({"band_low": band[0], "band_high": band[1]} if band else {})
+    limits = band(finding, contrast)
+    return row | ({"band_low": limits[0], "band_high": limits[1]} if limits else {})
 
 
 def _panel(rows: Rows, unit: str, ratio: bool, name: str) -> Panel:

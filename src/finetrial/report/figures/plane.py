@@ -32,6 +32,7 @@ from finetrial.report.figures.theme import (
 from finetrial.report.quantities import unit_name
 from finetrial.spec.study import joined_tasks
 
+_ONE_DRAW = "one draw of what no effect looks like; chance alone can do more"
 Frame = tuple[list[float], list[float]]  # the domains of x and y
 _FAR = 1.6  # what lies beside the chosen arms is drawn if the axis grows by no more than this factor
 
@@ -61,7 +62,7 @@ def figure(facts: Facts) -> Figure | None:
     if not panels:
         return None
     if len(boxes) > 1:
-        boxes = ["Grey box around the reference arm: how far two equal arms (A/A) lie apart; less is noise."]
+        boxes = [f"Grey box around the reference arm: how far two equal arms (A/A) lie apart, {_ONE_DRAW}."]
     caption = ("Right is better learned, down is less forgotten: the best place is at the bottom right. Large marks: "
                "each arm at the rate that validation chose, with intervals (controls: mean over seeds). Small marks on "
                "a line: the mean over seeds at each learning rate, from the lowest to the highest; dots: single seeds.")
@@ -221,7 +222,7 @@ def _floor_text(facts: Facts, path: Path, task: str, row: dict[str, Any]) -> str
     wide, high = (numbers.plain((row[end] - row[start]) / 2, 2) for start, end in (("x", "x2"), ("y", "y2")))
     unit_x, unit_y = (unit_name(facts.unit(of, facts.tuning_metric(of))) for of in (path.last_task, task))
     return (f"Grey box around the reference arm: two equal arms (A/A) lie {wide} {unit_x} apart in learning and {high} "
-            f"{unit_y} in forgetting; smaller differences are noise.")
+            f"{unit_y} in forgetting, {_ONE_DRAW}.")
 
 
 def _words(value: float, low: float | None, high: float | None) -> str:
