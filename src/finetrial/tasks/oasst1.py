@@ -70,11 +70,11 @@ class Oasst1(PublishedTask):
 
     def _broken_rule(self, path: Sequence[Record], is_whole: bool) -> str:
         reply = path[-1]
-        if any(message.values["deleted"] is True for message in path):
+        if any(message.truth("deleted") for message in path):
             return "deleted on the path"
         if not is_whole:
             return "path broken"
-        if reply.values["review_result"] is not True or any(m.values["review_result"] is False for m in path):
+        if not reply.truth("review_result") or any(m.truth("review_result") is False for m in path):
             return "refused in review"
         if any(message.values["lang"] != self.lang for message in path):
             return "another language"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -171,6 +172,17 @@ def test_trees_become_pairs(tmp_path: Path) -> None:
     assert {row.fields["reply"] for row in everything.rows} == {"Good day!", "Hi!", "Fine."}
     assert {row.cluster for row in everything.rows} == {everything.rows[0].cluster}
     assert [row.fields["reply"] for row in Oasst1(path=path, lang="de").load().rows] == ["Tag"]
+
+
+def test_a_table_of_messages(tmp_path: Path) -> None:
+    """A .csv says true and false in words."""
+    with (tmp_path / "trees.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(TREE[0]))
+        table.writeheader()
+        table.writerows(TREE)
+    lines = Oasst1(path=_jsonl(tmp_path / "trees.jsonl", TREE)).load()
+    table_rows = Oasst1(path=str(tmp_path / "trees.csv")).load()
+    assert _contents(table_rows) == _contents(lines) and table_rows.report.dropped == lines.report.dropped
 
 
 def test_the_trees_of_train_lend_val(hub: LoopbackHub) -> None:
