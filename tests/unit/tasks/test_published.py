@@ -185,6 +185,16 @@ def test_a_table_of_messages(tmp_path: Path) -> None:
     assert _contents(table_rows) == _contents(lines) and table_rows.report.dropped == lines.report.dropped
 
 
+def test_messages_that_nobody_reviewed(tmp_path: Path) -> None:
+    """Without the column there is no review to pass; a column of nothing is a review that none passed."""
+    rows = [{name: value for name, value in message.items() if name != "review_result"} for message in TREE]
+    examples = Oasst1(path=_jsonl(tmp_path / "a.jsonl", rows)).load()
+    assert examples.report.dropped["refused in review"] == 0
+    assert {row.fields["reply"] for row in examples.rows} >= {"Fine.", "Not reviewed"}
+    empty = Oasst1(path=_jsonl(tmp_path / "b.jsonl", [{**row, "review_result": None} for row in rows])).load()
+    assert not empty.rows
+
+
 def test_the_trees_of_train_lend_val(hub: LoopbackHub) -> None:
     def trees(names: range) -> bytes:
         return _parquet([message for n in names for message in (
