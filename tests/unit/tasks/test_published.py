@@ -231,6 +231,27 @@ def test_documentation_is_taken_out_of_the_code(tmp_path: Path) -> None:
     assert task.render(row)[0].text == "Write a JavaScript function.\n\n"
 
 
+@pytest.mark.parametrize("code", [
+    "foo(a) {\n  return a;\n}", "static foo() { return 1; }", "async foo() { await 1; } // end", "get x() { return 1; }",
+    "constructor() {\n  super();\n}", "*all() { yield 1; }"])
+def test_methods_of_a_javascript_class(code: str, tmp_path: Path) -> None:
+    rows = [{"docstring": "Do it.", "code": f"/** Do it. */\n{code}"}, {"docstring": "Two.", "code": f"{code}\nbar() {{}}"}]
+    examples = CodeSearchNet(path=_jsonl(tmp_path / "a.jsonl", rows), programming_language="javascript").load()
+    assert [row.fields["code"] for row in examples.rows] == [code]
+    assert examples.report.dropped["code does not parse"] == 1
+
+
+@pytest.mark.parametrize(("code", "stripped"), [
+    ('@cached\ndef f():\n    """Do it."""\n    return 1', "@cached\ndef f():\n    return 1"),
+    ("@cached\ndef f():\n    return 1", "@cached\ndef f():\n    return 1"),
+    ('async def f():\n    """Do it.""" ; x = 1\n    return x', "async def f():\n    x = 1\n    return x"),
+    ("def f(): 'Do it.'; return 1", "def f(): return 1")])
+def test_python_functions_of_any_form(code: str, stripped: str, tmp_path: Path) -> None:
+    (row,) = CodeSearchNet(path=_jsonl(tmp_path / "a.jsonl", [{"docstring": "Do it.", "code": code}])).load().rows
+    assert row.fields["code"] == stripped
+    compile(stripped, "code", "exec")
+
+
 def test_each_language_is_a_folder_of_one_commit(hub: LoopbackHub) -> None:
     def files(rows: Rows) -> dict[str, bytes]:
         return {f"{language}/{split}-0.parquet": _parquet([{**row, "path": f"{split}{row.get('path')}", "repo": "r",
