@@ -78,6 +78,7 @@ def _run(program: Program, limits: Limits, layers: Layers, stop: threading.Event
     interpreter = runtime(program.language)
     with temporary_folder(interpreter.file_name) as folder:
         folder.program.write_bytes(program.code.encode("utf-8", "surrogatepass"))
+        folder.program.chmod(0o644)  # whatever the umask: it is read by the user that the layer `uid` becomes
         applied = _applied(layers, interpreter, folder)
         stdin = _open_stdin(program.stdin, folder)
         try:

@@ -48,9 +48,9 @@ class ContinuationRate(OutputScorer):
     def check(cls, task: Task) -> None:
         """Raise UserError if the task generates nothing, or code."""
         super().check(task)
-        if task.language != "text":
+        if task.target_language != "text":
             raise UserError(f"the metric {name_of(cls)} reads summaries, and the task {name_of(type(task))} generates "
-                            f"{task.language}", "leave it out; repetition and length-ratio see outputs that run on",
+                            f"{task.target_language}", "leave it out; repetition and length-ratio see outputs that run on",
                             code="metric")
 
     def statistics(self, predictions: Columns) -> Floats:

@@ -33,9 +33,9 @@ class CodeScorer(OutputScorer):
     def check(cls, task: Task) -> None:
         """Raise UserError if the task generates nothing, or no code in a known language."""
         super().check(task)
-        if task.language not in LANGUAGES:
+        if task.target_language not in LANGUAGES:
             raise UserError(f"the metric {name_of(cls)} reads {' or '.join(LANGUAGES)}, and the task "
-                            f"{name_of(type(task))} generates {task.language}",
+                            f"{name_of(type(task))} generates {task.target_language}",
                             "name metrics of text for it: rouge-l, bleu, chrf, meteor", code="metric")
 
 

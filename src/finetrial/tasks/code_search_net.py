@@ -2,7 +2,8 @@
 
 From the hub (google/code_x_glue_ct_code_to_text, splits as given: they share no repository) or local files with `code`
 and `docstring`, perhaps `repo`, `path`, `func_name`. The documentation is taken out of the code that is the target: in
-Python the docstring, found by parsing; in JavaScript the comments above the function. The cluster is the file.
+Python the docstring, found by parsing; in JavaScript the comments above the function, or above the method of a class. The
+cluster is the file.
 
 CodeT5 and most models of code were pretrained on this data or its sources: say so beside results.
 """
@@ -21,17 +22,20 @@ from finetrial.tasks.pieces import content_id
 from finetrial.tasks.published import PublishedTask
 
 if TYPE_CHECKING:
+    from tree_sitter import Node
+
     from finetrial.tasks.sources.records import Record
 
 INSTRUCTIONS = {"python": "Write a Python function.\n\n", "javascript": "Write a JavaScript function.\n\n"}
 CUE = "\n\nCode:\n"
 BLANK = "no documentation, or no code"
+AROUND_A_METHOD = b"class Wrapper {\n", b"\n}"
 
 
 class CodeSearchNet(PublishedTask):
     """Documentation -> function."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "documentation -> function (hub: google/code_x_glue_ct_code_to_text; python, javascript)"
     generates: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "chrf"
@@ -87,8 +91,9 @@ def _python_stripper() -> Callable[[str], str | None]:
     def strip(code: str) -> str | None:
         source = code.strip().encode("utf-8")
         root = parser.parse(source).root_node
-        function = next((node for node in root.named_children if node.type == "function_definition"), None)
-        if root.has_error or function is None:
+        whole = next((node for node in root.named_children if _python_function(node) is not None), None)
+        function = None if whole is None else _python_function(whole)
+        if root.has_error or whole is None or function is None:
             return None
         body = function.child_by_field_name("body")
         statement, _ = docstring_of(body, source)
@@ -96,9 +101,15 @@ def _python_stripper() -> Callable[[str], str | None]:
             return source.decode("utf-8")
         assert body is not None
         has_more = any(child.type != "comment" and child.id != statement.id for child in body.named_children)
-        return without_docstring(source, function, statement) if has_more else ""
+        return without_docstring(source, whole, statement) if has_more else ""
 
     return strip
+
+
+def _python_function(node: Node) -> Node | None:
+    """The function that a statement defines, perhaps with decorators; None for another statement."""
+    inner = node.child_by_field_name("definition") if node.type == "decorated_definition" else node
+    return inner if inner is not None and inner.type == "function_definition" else None
 
 
 def _javascript_stripper() -> Callable[[str], str | None]:
@@ -110,8 +121,19 @@ def _javascript_stripper() -> Callable[[str], str | None]:
         source = code.strip().encode("utf-8")
         root = parser.parse(source).root_node
         if root.has_error:
-            return None
+            before, after = AROUND_A_METHOD
+            source = before + source + after
+            method = _only_method(parser.parse(source).root_node)
+            return None if method is None else source[method.start_byte:-len(after)].decode("utf-8").strip()
         first = next((node for node in root.named_children if node.type != "comment"), None)
         return "" if first is None else source[first.start_byte:].decode("utf-8").strip()
 
     return strip
+
+
+def _only_method(root: Node) -> Node | None:
+    """The method of a tree without errors that is one class with one method, and comments."""
+    classes = root.named_children
+    body = classes[0].child_by_field_name("body") if len(classes) == 1 and not root.has_error else None
+    members = [node for node in body.named_children if node.type != "comment"] if body is not None else []
+    return members[0] if [node.type for node in members] == ["method_definition"] else None

@@ -4,7 +4,7 @@ From the hub (OpenAssistant/oasst1: its train split, whose trees lend val, and i
 files of messages. A reply becomes a row if
 
 - nothing on the path from it to the root of its tree is deleted, missing, refused in review, or blank;
-- the reply itself passed review, and follows a prompter's message;
+- the reply itself passed review (where the file has a column for it), and follows a prompter's message;
 - reply and path are in `lang`; and, with `replies: best`, no sibling has a lower rank (an unranked one comes last).
 
 The cluster is the tree. Earlier turns may be cut; the last question and the reply are not.
@@ -54,11 +54,13 @@ class Oasst1(PublishedTask):
         """The replies that keep the rules, in the order of the messages."""
         dropped.update(dict.fromkeys(RULES, 0))
         by_id = {record.text("message_id"): record for record in records}
+        column = self.columns.get("review_result", "review_result")
+        reviewed = any(column in record.there for record in records)
         paths: list[list[Record]] = []
         for record in records:
             if record.values["role"] == REPLY:
                 path, is_whole = _path(record, by_id)
-                broken = self._broken_rule(path, is_whole)
+                broken = self._broken_rule(path, is_whole, reviewed)
                 if broken:
                     dropped[broken] += 1
                 else:
@@ -68,13 +70,13 @@ class Oasst1(PublishedTask):
         for path in kept:
             yield _row(path)
 
-    def _broken_rule(self, path: Sequence[Record], is_whole: bool) -> str:
+    def _broken_rule(self, path: Sequence[Record], is_whole: bool, reviewed: bool) -> str:
         reply = path[-1]
-        if any(message.values["deleted"] is True for message in path):
+        if any(message.truth("deleted") for message in path):
             return "deleted on the path"
         if not is_whole:
             return "path broken"
-        if reply.values["review_result"] is not True or any(m.values["review_result"] is False for m in path):
+        if (reviewed and not reply.truth("review_result")) or any(m.truth("review_result") is False for m in path):
             return "refused in review"
         if any(message.values["lang"] != self.lang for message in path):
             return "another language"

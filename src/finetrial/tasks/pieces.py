@@ -33,7 +33,8 @@ def content_id(*parts: str) -> str:
 def cut_at_lines(text: str, size: int = PIECE_CHARACTERS) -> list[str]:
     """Pieces of at most `size` characters that end at line ends; a longer line is cut at its last space that fits.
 
-    Nothing is lost but whitespace around pieces; a last piece under a quarter of `size` joins the one before.
+    Nothing is lost but whitespace around pieces. A last piece under a quarter of `size` joins the one before, which is then
+    longer than `size`.
     """
     pieces: list[str] = []
     current = ""

@@ -1,7 +1,8 @@
 """python-text: held-out Python source as plain text, every token scored but a piece's first.
 
-Whole files of the corpus's train, val and test clusters (licence headers removed), cut at line ends into pieces of at
-most 2,000 characters. `max_rows` keeps that many pieces of each split by a draw that depends on their content only.
+Whole files of the corpus's train, val and test clusters (licence headers removed), cut at line ends into pieces of up
+to 2,000 characters, the last of up to 2,499 (`cut_at_lines`). `max_rows` keeps that many pieces of each split by a draw
+that depends on their content only.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A .txt is cut at `<|endoftext|>`, else at blank lines into pieces of at least 500 characters; each piece is a cluster.
 A .jsonl, .json, .csv or .parquet has a document a row in its column `text`, and perhaps `cluster` and `id`; `columns`
-says how the file calls them. Whatever is longer than 2,000 characters becomes several rows of one cluster, cut at line
-ends.
+says how the file calls them. What is longer than 2,000 characters is cut at line ends into rows of one cluster; a last
+piece under 500 characters joins the one before, so a row has fewer than 2,500.
 """
 
 from __future__ import annotations

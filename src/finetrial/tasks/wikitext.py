@@ -1,8 +1,8 @@
 """wikitext: encyclopedia articles as plain text, every token scored but a piece's first (Merity et al. 2017, WikiText-2 raw).
 
 From the hub (Salesforce/wikitext, configuration wikitext-2-raw-v1, splits as given) or local files of lines with `text`. A
-line like ` = Title = ` opens an article; the article is the cluster. Articles are cut at line ends into pieces of at most
-2,000 characters.
+line like ` = Title = ` opens an article; the article is the cluster. Articles are cut at line ends into pieces of up to 2,000
+characters, the last of up to 2,499 (`cut_at_lines`).
 """
 
 from __future__ import annotations

@@ -199,6 +199,11 @@ FILES = [
     Hostile("overwrites", "open(SETTING['secret'], 'a').write('x')", control=True),
     Hostile("truncates", "os.truncate(SETTING['secret'], 0)", control=True),
     Hostile("opens to truncate", "os.open(SETTING['secret'], os.O_RDONLY | os.O_TRUNC)", control=True),
+    Hostile("opens to truncate, 2", "os.open(SETTING['secret'], 3 | os.O_TRUNC)", control=True),
+    Hostile("opens to truncate, 3", """
+        import struct
+        call(437, -100, os.fsencode(SETTING['secret']), struct.pack('QQQ', 3 | os.O_TRUNC, 0, 0), 24)
+        """),
     Hostile("changes the mode", "os.chmod(SETTING['secret'], 0o777)", control=True),
     Hostile("changes the mode, 2", "call(452, -100, os.fsencode(SETTING['secret']), 0o777, 0)"),
     Hostile("changes the times", "os.utime(SETTING['secret'], (0, 0))", control=True),

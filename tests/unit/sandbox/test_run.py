@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import tempfile
 import threading
@@ -54,6 +55,15 @@ assert set(os.environ) <= {"HOME", "TMPDIR", "PYTHONHASHSEED", "LC_CTYPE"}, os.e
 assert not any("site-packages" in path for path in sys.path)
 """, "python")
         assert outcome.passed, outcome.stderr
+
+    def test_a_umask_that_keeps_files_private(self) -> None:
+        """The program's file is read by a user who is not its owner, where root gives itself up."""
+        before = os.umask(0o077)
+        try:
+            outcome = run("open('new', 'w').write('text')\nprint(open('new').read())", "python")
+        finally:
+            os.umask(before)
+        assert outcome.stdout == "text\n", outcome.stderr
 
     def test_threads_and_event_loops_work(self) -> None:
         outcome = run("""

@@ -67,9 +67,18 @@ def test_numbers_are_listed_once(machine: str) -> None:
     ("fcntl", (3, 2), ALLOWED), ("fcntl", (3, 8), errno.EPERM), ("fcntl", (3, 15), errno.EPERM),
     ("ioctl", (0, 0x5401), ALLOWED), ("ioctl", (0, 0x5412), errno.EPERM), ("ioctl", (0, 0x8902), errno.EPERM),
     ("prctl", (15,), ALLOWED), ("prctl", (1,), errno.EPERM),
+    ("openat", (-100, 0, 0x80000), ALLOWED),  # O_RDONLY | O_CLOEXEC
+    ("openat", (-100, 0, 0x80241, 0o666), ALLOWED),  # O_WRONLY | O_CREAT | O_TRUNC: Landlock asks for the right to write
+    ("openat", (-100, 0, 0x242), ALLOWED), ("openat", (-100, 0, 0x200), errno.EPERM),
+    ("openat", (-100, 0, 3), errno.EPERM), ("openat", (-100, 0, 0x80203), errno.EPERM),
 ])
 def test_decided_by_arguments(machine: str, call: str, arguments: tuple[int, ...], expected: str | int) -> None:
     assert decision(machine, call, *arguments) == expected
+
+
+@pytest.mark.parametrize(("flags", "expected"), [(0, ALLOWED), (0x241, ALLOWED), (0x200, errno.EPERM), (0x203, errno.EPERM)])
+def test_open_of_x86_64(flags: int, expected: str | int) -> None:
+    assert decision("x86_64", "open", 0, flags) == expected
 
 
 def test_other_numbers(machine: str) -> None:

@@ -91,6 +91,16 @@ def test_a_metric_that_does_not_fit_the_language_is_refused(name: str, fits: str
         found.check(task(generates=True, language=fits_not))
 
 
+@pytest.mark.parametrize("target, fits, fits_not", [("python", "syntax-pass-rate", "continuation-rate"),
+                                                    ("text", "continuation-rate", "syntax-pass-rate")])
+def test_the_language_of_an_option_is_what_metrics_read(target: str, fits: str, fits_not: str) -> None:
+    """The class of `prompt-completion` says text; `target: python` makes its completions code."""
+    pairs = catalog.find("task", "prompt-completion")(path="pairs.jsonl", target=target)
+    catalog.find("scorer", fits).check(pairs)
+    with pytest.raises(UserError, match=f"{fits_not} reads .*prompt-completion generates {target}"):
+        catalog.find("scorer", fits_not).check(pairs)
+
+
 @pytest.mark.parametrize("package, load, install", [
     ("sacrebleu.metrics.bleu", bleu._sacrebleu, "pip install sacrebleu"),
     ("sacrebleu.tokenizers.tokenizer_13a", tokens._tokenizer_13a, "pip install sacrebleu"),

@@ -57,6 +57,28 @@ def test_the_second_time_no_network_is_asked(hub: LoopbackHub, monkeypatch: pyte
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("older", [False, True], ids=["listed", "a record without the listing"])
+def test_a_wider_pattern_gives_every_file_that_it_matches(older: bool, hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One shard that was fetched before does not stand for all of them."""
+    fetch(REPOSITORY, "main", ["data/train-0*.jsonl"])
+    if older:
+        (path,) = source.cache_root().glob("hub/*/main.json")
+        path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "names"}))
+    assert list(fetch(REPOSITORY, "main", TRAIN).files) == ["data/train-0.jsonl", "data/train-1.jsonl"]
+    assert list(fetch(REPOSITORY, "main", TRAIN[:0], optional=["data/*"]).files) == [name for name in sorted(FILES) if "/" in name]
+    _offline(monkeypatch)
+    assert len(fetch(REPOSITORY, "main", TRAIN).files) == 2
+
+
+def test_an_older_record_is_listed_once(hub: LoopbackHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = fetch(REPOSITORY, "main", TRAIN)
+    (path,) = source.cache_root().glob("hub/*/main.json")
+    path.write_text(json.dumps({key: value for key, value in json.loads(path.read_text()).items() if key != "names"}))
+    assert fetch(REPOSITORY, "main", TRAIN) == first
+    _offline(monkeypatch)
+    assert fetch(REPOSITORY, "main", TRAIN) == first
+
+
 def test_a_branch_that_moves_on_is_not_followed(hub: LoopbackHub) -> None:
     first = fetch(REPOSITORY, "main", TRAIN)
     moved = hub.add("dataset", REPOSITORY, {**FILES, "data/train-0.jsonl": SMALL, "data/test-0.jsonl": SMALL})

@@ -43,6 +43,12 @@ def test_splits_do_not_depend_on_the_order_of_lines(tmp_path: Path) -> None:
     assert {row.id: row.split for row in first.rows} == {row.id: row.split for row in second.rows}
 
 
+def test_a_table_whose_completions_are_true_and_false(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("prompt,completion\nIs water wet? ,true\nIs fire cold? ,False\n")
+    examples = PromptCompletion(path=str(tmp_path / "a.csv")).load()
+    assert sorted(row.fields["completion"] for row in examples.rows) == ["False", "true"]
+
+
 def test_rows_of_one_cluster_or_one_prompt_stay_together(tmp_path: Path) -> None:
     rows = [{"prompt": f"q{number}", "completion": f"a{number}", "cluster": number // 10} for number in range(200)]
     rows += [{"prompt": f"q{number}", "completion": f"another {number}"} for number in range(0, 200, 10)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -173,6 +174,27 @@ def test_trees_become_pairs(tmp_path: Path) -> None:
     assert [row.fields["reply"] for row in Oasst1(path=path, lang="de").load().rows] == ["Tag"]
 
 
+def test_a_table_of_messages(tmp_path: Path) -> None:
+    """A .csv says true and false in words."""
+    with (tmp_path / "trees.csv").open("w", newline="") as file:
+        table = csv.DictWriter(file, list(TREE[0]))
+        table.writeheader()
+        table.writerows(TREE)
+    lines = Oasst1(path=_jsonl(tmp_path / "trees.jsonl", TREE)).load()
+    table_rows = Oasst1(path=str(tmp_path / "trees.csv")).load()
+    assert _contents(table_rows) == _contents(lines) and table_rows.report.dropped == lines.report.dropped
+
+
+def test_messages_that_nobody_reviewed(tmp_path: Path) -> None:
+    """Without the column there is no review to pass; a column of nothing is a review that none passed."""
+    rows = [{name: value for name, value in message.items() if name != "review_result"} for message in TREE]
+    examples = Oasst1(path=_jsonl(tmp_path / "a.jsonl", rows)).load()
+    assert examples.report.dropped["refused in review"] == 0
+    assert {row.fields["reply"] for row in examples.rows} >= {"Fine.", "Not reviewed"}
+    empty = Oasst1(path=_jsonl(tmp_path / "b.jsonl", [{**row, "review_result": None} for row in rows])).load()
+    assert not empty.rows
+
+
 def test_the_trees_of_train_lend_val(hub: LoopbackHub) -> None:
     def trees(names: range) -> bytes:
         return _parquet([message for n in names for message in (
@@ -207,6 +229,27 @@ def test_documentation_is_taken_out_of_the_code(tmp_path: Path) -> None:
     (row,) = task.load().rows
     assert row.fields["code"] == "function f() {\n  return 1; // one\n}" and task.language == "javascript"
     assert task.render(row)[0].text == "Write a JavaScript function.\n\n"
+
+
+@pytest.mark.parametrize("code", [
+    "foo(a) {\n  return a;\n}", "static foo() { return 1; }", "async foo() { await 1; } // end", "get x() { return 1; }",
+    "constructor() {\n  super();\n}", "*all() { yield 1; }"])
+def test_methods_of_a_javascript_class(code: str, tmp_path: Path) -> None:
+    rows = [{"docstring": "Do it.", "code": f"/** Do it. */\n{code}"}, {"docstring": "Two.", "code": f"{code}\nbar() {{}}"}]
+    examples = CodeSearchNet(path=_jsonl(tmp_path / "a.jsonl", rows), programming_language="javascript").load()
+    assert [row.fields["code"] for row in examples.rows] == [code]
+    assert examples.report.dropped["code does not parse"] == 1
+
+
+@pytest.mark.parametrize(("code", "stripped"), [
+    ('@cached\ndef f():\n    """Do it."""\n    return 1', "@cached\ndef f():\n    return 1"),
+    ("@cached\ndef f():\n    return 1", "@cached\ndef f():\n    return 1"),
+    ('async def f():\n    """Do it.""" ; x = 1\n    return x', "async def f():\n    x = 1\n    return x"),
+    ("def f(): 'Do it.'; return 1", "def f(): return 1")])
+def test_python_functions_of_any_form(code: str, stripped: str, tmp_path: Path) -> None:
+    (row,) = CodeSearchNet(path=_jsonl(tmp_path / "a.jsonl", [{"docstring": "Do it.", "code": code}])).load().rows
+    assert row.fields["code"] == stripped
+    compile(stripped, "code", "exec")
 
 
 def test_each_language_is_a_folder_of_one_commit(hub: LoopbackHub) -> None:

@@ -1,7 +1,7 @@
 """A seccomp filter (BPF): which system calls the program may make. Everything it starts inherits the filter.
 
-Refused are: sockets, other processes (starting them, signalling them, looking into them), metadata of files (which
-Landlock does not know), shared memory, mounts, and the calls that administer the kernel. Calls newer than this table do
+Refused are: sockets, other processes (starting them, signalling them, looking into them), what Landlock does not know
+(metadata of files, and before ABI 3 emptying a file that is not opened for writing), shared memory, mounts, and the calls that administer the kernel. Calls newer than this table do
 not exist. Threads are allowed, and so is `socketpair` for streams, which event loops wake themselves with.
 Source: Documentation/userspace-api/seccomp_filter.rst; numbers: asm/unistd_64.h and asm-generic/unistd.h of Linux.
 """
@@ -61,10 +61,11 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64
     "nfsservctl": (180, 42),
     # refused by their arguments
     "clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261),
-    "socketpair": (53, 199), "fcntl": (72, 25), "ioctl": (16, 29), "prctl": (157, 167),
+    "socketpair": (53, 199), "fcntl": (72, 25), "ioctl": (16, 29), "prctl": (157, 167), "open": (2, None),
+    "openat": (257, 56), "openat2": (437, 437),
 }
-DECIDED_BY_ARGUMENTS = ("clone", "kill", "tgkill", "prlimit64", "socketpair", "fcntl", "ioctl", "prctl")
-NEVER_HEARD_OF = ("clone3", "pidfd_open", "io_uring_setup", "io_uring_enter", "io_uring_register")  # so fall back
+DECIDED_BY_ARGUMENTS = ("clone", "kill", "tgkill", "prlimit64", "socketpair", "fcntl", "ioctl", "prctl", "open", "openat")
+NEVER_HEARD_OF = ("clone3", "pidfd_open", "io_uring_setup", "io_uring_enter", "io_uring_register", "openat2")  # so fall back
 NEWEST = 462  # mseal, Linux 6.10. The numbers of the x32 ABI are greater, too
 
 LOAD, EQUAL, GREATER, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x25, 0x45, 0x54, 0x06
@@ -77,6 +78,8 @@ CLONE_THREAD = 0x10000
 AF_UNIX, SOCK_STREAM, SOCKET_TYPES = 1, 1, 0xF
 SIGNAL_OWNERS = (8, 10, 15)  # fcntl F_SETOWN, F_SETSIG, F_SETOWN_EX: a file that signals another process
 TERMINAL_INPUT_AND_OWNERS = (0x5412, 0x5452, 0x8901, 0x8902)  # ioctl TIOCSTI, FIOASYNC, FIOSETOWN, SIOCSPGRP
+ACCESS_MODE, NO_ACCESS, O_TRUNC = 0b11, 0b11, 0x200  # of the flags of open
+UNSEEN_BY_LANDLOCK = (NO_ACCESS, NO_ACCESS | O_TRUNC, O_TRUNC)  # before ABI 3: opened for no writing, and emptied
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
@@ -118,6 +121,8 @@ def _by_arguments(name: str, pid: int) -> list[Instruction]:
         return _only(0, (pid,))
     if name == "prlimit64":
         return _only(0, (0, pid))
+    if name in ("open", "openat"):
+        return _except({"open": 1, "openat": 2}[name], UNSEEN_BY_LANDLOCK, of_bits=ACCESS_MODE | O_TRUNC)
     refused = {"fcntl": (1, SIGNAL_OWNERS), "ioctl": (1, TERMINAL_INPUT_AND_OWNERS),
                "prctl": (0, (system.PR_SET_PDEATHSIG,))}
     return _except(*refused[name])
@@ -133,6 +138,6 @@ def _only(argument: int, values: tuple[int, ...]) -> list[Instruction]:
     return [_load(argument), *tests, (RETURN, 0, 0, REFUSE), (RETURN, 0, 0, ALLOW)]
 
 
-def _except(argument: int, values: tuple[int, ...]) -> list[Instruction]:
+def _except(argument: int, values: tuple[int, ...], of_bits: int = 0xFFFFFFFF) -> list[Instruction]:
     tests = [(EQUAL, len(values) - place, 0, value) for place, value in enumerate(values)]
-    return [_load(argument), *tests, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]
+    return [_load(argument), (AND, 0, 0, of_bits), *tests, (RETURN, 0, 0, ALLOW), (RETURN, 0, 0, REFUSE)]

@@ -1,9 +1,10 @@
 """Files of a repository on the Hugging Face hub, the same bytes on every machine and on every day.
 
 A study names a repository and a revision (a branch, tag or commit). At the first fetch the revision is resolved to a
-commit, and the commit with the SHA-256 of every fetched file is recorded in the cache, beside the hub's own cache:
-`hub/<kind>s--<owner>--<name>/<revision>.json`. From then on that commit is used, whatever the branch has become, and
-the files must have those digests. Once fetched, nothing asks the network (`HF_HUB_OFFLINE=1` works).
+commit, and the commit with the names of its files and the SHA-256 of every fetched one is recorded in the cache, beside
+the hub's own cache: `hub/<kind>s--<owner>--<name>/<revision>.json`. From then on that commit is used, whatever the branch
+has become, and the files must have those digests. A pattern stands for every file of the commit that it matches, fetched
+before or not. Once they are there, nothing asks the network (`HF_HUB_OFFLINE=1` works).
 
 Downloads, caching and login are huggingface_hub's; its errors become `DataError`s that say how to mend them.
 """
@@ -13,7 +14,7 @@ from __future__ import annotations
 import fnmatch
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -74,8 +75,9 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = 
     with sole_user(path):
         record = _read_record(path)
         known = {} if record is None else record["files"]
-        names = _matching(known, [*patterns, *optional])
-        if record is None or not all(any(fnmatch.fnmatch(name, pattern) for name in names) for pattern in patterns):
+        names = _matching([] if record is None else record.get("names", ()), [*patterns, *optional])
+        complete = set(names) <= set(known) and all(fnmatch.filter(names, pattern) for pattern in patterns)
+        if record is None or not complete:
             record, names = _resolve(kind, repository, revision, patterns, optional, record)
         files = {}
         for number, name in enumerate(names, start=1):
@@ -87,7 +89,7 @@ def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = 
             expected = record["files"].get(name) or record["announced"].get(name)
             if expected not in (None, digest):
                 raise _damaged(repository, name, files[name], digest, expected)
-        if any(name not in known for name in names):
+        if not complete:
             _write_record(path, {**record, "files": {**known, **digests}})
     return Snapshot(kind, repository, revision, record["commit"], files, digests)
 
@@ -150,7 +152,7 @@ def _damaged(repository: str, name: str, file: Path, digest: str, expected: str)
                      f"delete it and fetch it again: rm {file.resolve()} {file}")
 
 
-def _matching(names: Mapping[str, Any], patterns: Sequence[str]) -> list[str]:
+def _matching(names: Iterable[str], patterns: Sequence[str]) -> list[str]:
     return sorted({name for pattern in patterns for name in fnmatch.filter(names, pattern)})
 
 

@@ -267,8 +267,10 @@ def docstring_of(body: Node | None, source: bytes) -> tuple[Node | None, str]:
 
 def without_docstring(source: bytes, node: Node, statement: Node) -> str:
     """The function's source, moved to the left margin, without the docstring's lines."""
-    code = source[node.start_byte:statement.start_byte].rstrip(b" \t")
+    code = source[node.start_byte:statement.start_byte]
     after = source[statement.end_byte:node.end_byte].lstrip(b" \t;")
+    if not after or after.startswith((b"\n", b"#")):  # else a statement of the same line takes its place
+        code = code.rstrip(b" \t")
     text = (code + after.removeprefix(b"\n")).decode("utf-8")
     lines = text.split("\n")
     margin = " " * node.start_point.column

@@ -1,6 +1,6 @@
 """Rows of a data file in any of the usual formats, read strictly: every error names the file and the line.
 
-`.jsonl`, `.json` (a list of objects) and `.csv` (with a header; an empty cell is None), each also with `.gz` behind it,
+`.jsonl`, `.json` (a list of objects) and `.csv` (with a header; an empty cell is None, any other a text), each also with `.gz` behind it,
 and `.parquet`. Only the columns asked for are kept.
 """
 
@@ -20,7 +20,7 @@ from finetrial.tasks.local import decoded
 
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 FORMATS_TOLD = ".jsonl, .json or .csv (also with .gz), or .parquet"
-TRUTH = {"true": True, "false": False}
+TRUTH = {"true": True, "1": True, "false": False, "0": False}
 BATCH_ROWS = 1_000
 MOST_CELL_CHARACTERS = (1 << 31) - 1  # a cell of a .csv may hold an article
 
@@ -67,11 +67,20 @@ class Record:
             return None
         try:
             number = float(value)
-        except (TypeError, ValueError):
-            number = 0.5
-        if number != int(number):
+        except (TypeError, ValueError, OverflowError):
+            number = float("nan")
+        if not number.is_integer():
             raise DataError(f'{self.where}: "{column}" is {_shown(value)}, expected a whole number', "mend the row")
         return int(number)
+
+    def truth(self, column: str) -> bool | None:
+        """True or false, in a .csv as that word; None where there is none. Raises DataError for anything else."""
+        value = self.values.get(column)
+        if value is None or value == "":
+            return None
+        if str(value).lower() not in TRUTH:
+            raise DataError(f'{self.where}: "{column}" is {_shown(value)}, expected true or false', "mend the row")
+        return TRUTH[str(value).lower()]
 
 
 def read_records(path: Path, required: Sequence[str], optional: Sequence[str] = (),
@@ -181,7 +190,7 @@ def _csv(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             if len(cells) != len(header):
                 raise DataError(f"{where}: {len(cells)} cells, the header has {len(header)}",
                                 "quote cells that hold commas or line ends")
-            yield {name: TRUTH.get(cell.lower(), cell or None) for name, cell in zip(header, cells, strict=True)}, where
+            yield {name: cell or None for name, cell in zip(header, cells, strict=True)}, where
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num}: {error}", "save it as CSV with quoted cells") from error
     finally:
