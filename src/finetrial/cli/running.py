@@ -41,8 +41,8 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, d
     if allow_unsandboxed:
         _warn_of_missing_layers()
 
-    from finetrial.run.additions import additions, earlier_results
-    from finetrial.run.trial import RunOptions, run_folder, run_study
+    from finetrial.run.additions import additions
+    from finetrial.run.trial import RunOptions, earlier_results, run_folder, run_study
 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
                          timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
@@ -70,7 +70,8 @@ def with_more_seeds(study: Study, more: int, runs: Path) -> Study:
     Raises UserError unless at least one is asked for.
     """
     from finetrial.analysis.looks import extended
-    from finetrial.run.trial import STUDY_FILE, run_folder
+    from finetrial.run.run_file import STUDY_FILE
+    from finetrial.run.trial import run_folder
     from finetrial.spec.io import read_study
 
     before = run_folder(study, runs) / STUDY_FILE

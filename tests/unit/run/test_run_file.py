@@ -1,0 +1,59 @@
+"""What a run's folder says of how it was made, and what is done with it after a move."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from tiny_study import tiny_content
+
+from finetrial.errors import StoreError
+from finetrial.records.record import Environment
+from finetrial.run.run_file import RUN_FILE, HowRun, read_how
+from finetrial.run.trial import RESULTS_FILE, rebuild, run_folder
+from finetrial.spec.io import write_study
+from finetrial.spec.study import Study
+
+HERE = Environment(device="cpu", torch="0", transformers="0", peft="0", cpu_capability="TEST")
+
+
+def make_run(project: Path, store: str | None = None) -> Path:
+    """The folder of a run that has not computed anything, below `project/runs`."""
+    project.mkdir()
+    study = Study.model_validate(tiny_content(project))
+    folder = run_folder(study, project / "runs")
+    folder.mkdir(parents=True)
+    write_study(study, folder / "study.yaml")
+    how = HowRun("cpu", HERE, store or str(project / "runs" / ".store"), "finetrial run study.yaml", project)
+    (folder / RUN_FILE).write_text(json.dumps(how.as_json(folder)))
+    return folder
+
+
+@pytest.mark.parametrize("store", ["s3://bucket/store", "/elsewhere/store"])
+def test_a_store_that_lies_elsewhere_stays_there(tmp_path: Path, store: str) -> None:
+    folder = make_run(tmp_path / "project", store)
+    (tmp_path / "project").rename(tmp_path / "moved")
+    how = read_how(tmp_path / "moved" / folder.relative_to(tmp_path / "project"))
+    assert how == HowRun("cpu", HERE, store, "finetrial run study.yaml", tmp_path / "moved")
+
+
+def test_what_lies_in_the_project_moves_with_it(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    (tmp_path / "project").rename(tmp_path / "moved")
+    how = read_how(tmp_path / "moved" / folder.relative_to(tmp_path / "project"))
+    assert (how.store, how.relative_to) == (str(tmp_path / "moved" / "runs" / ".store"), tmp_path / "moved")
+
+
+def test_a_report_that_finds_nothing_leaves_the_results_as_they_are(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    results = folder / RESULTS_FILE
+    results.write_text("of another version")
+    with pytest.raises(StoreError, match=r"\.store of run tiny-\S+ is not there"):
+        rebuild(folder)
+    (folder.parent / ".store").mkdir()
+    with pytest.raises(StoreError, match=r"holds nothing that .*results\.json was made of"):
+        rebuild(folder)
+    assert results.read_text() == "of another version"
+    results.unlink()
+    assert rebuild(folder, figures=False).results.status == "partial"  # nothing can be lost
