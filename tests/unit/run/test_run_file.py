@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 from tiny_study import tiny_content
 
-from finetrial.errors import StoreError
+from finetrial.errors import StoreError, UserError
+from finetrial.plan.build import build
 from finetrial.records.record import Environment
+from finetrial.run.garbage import unused
 from finetrial.run.run_file import RUN_FILE, HowRun, read_how
 from finetrial.run.trial import RESULTS_FILE, rebuild, run_folder
-from finetrial.spec.io import write_study
+from finetrial.spec.io import read_study, write_study
 from finetrial.spec.study import Study
 
 HERE = Environment(device="cpu", torch="0", transformers="0", peft="0", cpu_capability="TEST")
@@ -57,3 +59,19 @@ def test_a_report_that_finds_nothing_leaves_the_results_as_they_are(tmp_path: Pa
     assert results.read_text() == "of another version"
     results.unlink()
     assert rebuild(folder, figures=False).results.status == "partial"  # nothing can be lost
+
+
+def test_what_a_moved_run_needs_is_no_waste_and_a_store_without_runs_is_not_judged(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    plan = build(read_study(folder / "study.yaml", tmp_path / "project"), relative_to=tmp_path / "project")
+    key = next(stage.key({}) for stage in plan.stages if stage.kind == "data")
+    (tmp_path / "project").rename(tmp_path / "moved")
+    runs = tmp_path / "moved" / "runs"
+    for name in (key, "ab" * 16):
+        entry = runs / ".store" / "data" / name[:2] / f"{name}-{HERE.key()}"
+        entry.mkdir(parents=True)
+        (entry / "record.json").write_text("{}")
+    waste, named = unused(runs / ".store", runs)
+    assert named == [folder.name] and [entry.folder.name for entry in waste] == [f"{'ab' * 16}-{HERE.key()}"]
+    with pytest.raises(UserError, match="no run below .* uses the store"):
+        unused(runs / ".store", tmp_path)
