@@ -63,6 +63,7 @@ class RunOptions:
     log_level: str = "info"
     timeout_seconds: float | None = None  # for one stage
     within_seconds: float | None = None  # None = all seeds, however long they take
+    more_seeds_from: tuple[int, ...] | None = None  # the study's seeds before more were added; None = none were
     fits: bool = False  # whether it is known that the first seeds fit into that time
     accept: tuple[str, ...] = ()
     figures: bool = True
@@ -160,6 +161,8 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     if result.complete:
         store.drop_cache()
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
+    if trial.results.status == "complete":
+        Looks(folder / RUN_FILE, study).extension_is_complete()
     shared = {(cell.key.seed, phase.train) for cell in plan.cells for phase in cell.phases}  # cells may share a phase
     trained = Counter(seed for seed, stage in shared if stage in result.computed)
     return replace(trial, corrupt=result.corrupt, trained=trained)
@@ -173,10 +176,11 @@ def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions
                      relative_to: Path | None, command: str) -> None:
     """What a run is, before it starts: the resolved study, the plan, and how to build its report again."""
     folder.mkdir(parents=True, exist_ok=True)
+    how = HowRun(place.device, place.environment, place.store.location, command, relative_to)
+    looks = Looks(folder / RUN_FILE, study)
+    _write_json(folder / RUN_FILE, {**how.as_json(folder), **looks.as_json(options.more_seeds_from)})
     write_study(study, folder / STUDY_FILE)
     _write_json(folder / PLAN_FILE, plan.describe())
-    how = HowRun(place.device, place.environment, place.store.location, command, relative_to)
-    _write_json(folder / RUN_FILE, {**how.as_json(folder), **Looks(folder / RUN_FILE, study).as_json()})
 
 
 def rebuild(folder: Path, *, figures: bool = True) -> Trial:
