@@ -41,15 +41,17 @@ class Looks:
         if num_seeds not in self.earlier:
             self._keep(FIELD, [*self.earlier, num_seeds])
 
-    @property
-    def seeds_within(self) -> tuple[int, ...]:
-        """Those of the study's seeds that `--within` was found to hold; none before the first time."""
-        decided = self._read(WITHIN).get(self._question, ())
-        return tuple(seed for seed in self._seeds if seed in decided)
+    def seeds_within(self, seconds: float) -> tuple[int, ...]:
+        """Those of the study's seeds that this time was found to hold; none before the first time, or if another time was
+        asked for since."""
+        decided = self._read(WITHIN).get(self._question)
+        if not isinstance(decided, Mapping) or decided["seconds"] != seconds:
+            return ()
+        return tuple(seed for seed in self._seeds if seed in decided["seeds"])
 
-    def decide(self, seeds: Sequence[int]) -> None:
-        """`--within` holds these seeds from now on."""
-        self._keep(WITHIN, list(seeds))
+    def decide(self, seeds: Sequence[int], seconds: float) -> None:
+        """A run `--within` this time has these seeds from now on."""
+        self._keep(WITHIN, {"seconds": seconds, "seeds": list(seeds)})
 
     def as_json(self, extended: Sequence[int] | None = None) -> dict[str, Any]:
         """What `run.json` holds of them. `extended`: the seeds that this run adds to, until `extension_is_complete`."""
@@ -63,14 +65,14 @@ class Looks:
         if content.pop(EXTENDED, None) is not None:
             replace_text(self._path, json.dumps(content, indent=1) + "\n")
 
-    def _keep(self, field: str, values: list[int]) -> None:
+    def _keep(self, field: str, values: Any) -> None:
         content = json.loads(self._path.read_text(encoding="utf-8"))
         content[field] = {**self._read(field), self._question: values}
         replace_text(self._path, json.dumps(content, indent=1) + "\n")
 
-    def _read(self, field: str = FIELD) -> Mapping[str, list[int]]:
+    def _read(self, field: str = FIELD) -> Mapping[str, Any]:
         try:
-            found: Mapping[str, list[int]] = json.loads(self._path.read_text(encoding="utf-8")).get(field, {})
+            found: Mapping[str, Any] = json.loads(self._path.read_text(encoding="utf-8")).get(field, {})
         except OSError:
             return {}
         return found

@@ -103,9 +103,13 @@ def folder_named(runs: Path, name: str, scale: str, size: str) -> Path:
     return runs / f"{name}-{scale}-{size}"
 
 
-def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "") -> Trial:
-    """Run what is not recorded yet, then analyse and report. Raises UserError for what the user can mend."""
-    began = time.monotonic()
+def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "",
+              began: float | None = None) -> Trial:
+    """Run what is not recorded yet, then analyse and report. Raises UserError for what the user can mend.
+
+    `began`: from when the time that it may take is counted, by `time.monotonic()`; None = from now.
+    """
+    began = time.monotonic() if began is None else began
     study = study.model_copy(update={"accept_threats": (*study.accept_threats, *options.accept)})
     refuse(audit(study))
     say = _say if options.view else None
@@ -147,13 +151,13 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     refuse(of_data)
     if options.within_seconds is not None:
         looks = Looks(folder / RUN_FILE, study)
-        if decided := looks.seeds_within:
+        if decided := looks.seeds_within(options.within_seconds):
             study = study.model_copy(update={"seeds": decided})
         else:
             study = fit_seeds(study, options.within_seconds, run, lambda plan: recorded_in_store(plan, store, here),
                               jobs=place.jobs or place.places(), began=began, relative_to=relative_to,
                               say=_say if options.view else None, forecast=not options.fits)
-            looks.decide(study.seeds)
+            looks.decide(study.seeds, options.within_seconds)
         plan = build(study, resolved=Resolved(), relative_to=relative_to)
         with explained(folder):
             _write_run_files(folder, study, plan, options, place, relative_to, command)

@@ -53,3 +53,15 @@ def test_more_seeds_are_added_once_however_often_the_run_is_interrupted(tmp_path
     Looks(folder / "run.json", study).extension_is_complete()
     assert json.loads((folder / "run.json").read_text()) == {"device": "cpu"}
     assert begin().seeds == begin().seeds == (0, 1, 2, 3, 4, 5)
+
+
+def test_what_a_time_holds_is_decided_again_for_another_time(tmp_path: Path) -> None:
+    study = Study.model_validate({**tiny_content(tmp_path), "seeds": 5})
+    path = tmp_path / "run.json"
+    path.write_text("{}")
+    assert Looks(path, study).seeds_within(600.0) == ()
+    Looks(path, study).decide((0, 1, 2), 600.0)
+    assert Looks(path, study).seeds_within(600.0) == (0, 1, 2)
+    assert Looks(path, study).seeds_within(28800.0) == ()
+    Looks(path, study).decide(range(5), 28800.0)
+    assert Looks(path, study).seeds_within(28800.0) == tuple(range(5)) and Looks(path, study).seeds_within(600.0) == ()
