@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,13 +122,11 @@ def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **w
     unmerged one and the difference is returned and written. What was trained on a quantised base is merged into the
     values that this base has, in fp32. Otherwise the instances' folders as they were trained.
     """
-    from finetrial.stages.adapted import link_tree
-
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty", "name a folder that does not exist yet")
     found = find_trained(run, arm, **which)
     if not merged:
-        link_tree(found.folder, output)
+        shutil.copytree(found.folder, output, copy_function=shutil.copyfile, dirs_exist_ok=True)  # its files are the store's
         exported = Exported(output, None)
         _write_card(found, exported, command)
         return exported

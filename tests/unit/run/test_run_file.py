@@ -2,34 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-from tiny_study import tiny_content
+from tiny_study import HERE, make_run
 
 from finetrial.errors import StoreError, UserError
 from finetrial.plan.build import build
-from finetrial.records.record import Environment
 from finetrial.run.garbage import unused
-from finetrial.run.run_file import RUN_FILE, HowRun, read_how
-from finetrial.run.trial import RESULTS_FILE, rebuild, run_folder
-from finetrial.spec.io import read_study, write_study
-from finetrial.spec.study import Study
-
-HERE = Environment(device="cpu", torch="0", transformers="0", peft="0", cpu_capability="TEST")
-
-
-def make_run(project: Path, store: str | None = None) -> Path:
-    """The folder of a run that has not computed anything, below `project/runs`."""
-    project.mkdir()
-    study = Study.model_validate(tiny_content(project))
-    folder = run_folder(study, project / "runs")
-    folder.mkdir(parents=True)
-    write_study(study, folder / "study.yaml")
-    how = HowRun("cpu", HERE, store or str(project / "runs" / ".store"), "finetrial run study.yaml", project)
-    (folder / RUN_FILE).write_text(json.dumps(how.as_json(folder)))
-    return folder
+from finetrial.run.run_file import HowRun, read_how
+from finetrial.run.trial import RESULTS_FILE, rebuild
+from finetrial.spec.io import read_study
 
 
 @pytest.mark.parametrize("store", ["s3://bucket/store", "/elsewhere/store"])
