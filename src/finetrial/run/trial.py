@@ -143,7 +143,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
 
     data = [stage for stage in plan.stages if stage.kind == "data"]
     prepared = {stage.id: store.lookup(stage.kind, stage.key({}), here) for stage in data}
-    if None in prepared.values():
+    if any(found is None or found.record.outcome is not Outcome.OK for found in prepared.values()):
         encoded = run(data)
         raise_for_data(data, encoded)  # data that cannot be used stops the trial before anything is trained
         prepared = {stage.id: encoded.found(stage.id) for stage in data}
