@@ -11,7 +11,7 @@ import numpy as np
 from finetrial.records.record import Environment
 from finetrial.run.run_file import RUN_FILE, STUDY_FILE, HowRun
 from finetrial.run.trial import run_folder
-from finetrial.spec.io import write_study
+from finetrial.spec.io import study_yaml
 from finetrial.spec.study import Study
 
 WORDS = 90
@@ -67,7 +67,7 @@ def make_run(project: Path, store: str | None = None) -> Path:
     study = Study.model_validate(tiny_content(project))
     folder = run_folder(study, project / "runs")
     folder.mkdir(parents=True)
-    write_study(study, folder / STUDY_FILE)
+    (folder / STUDY_FILE).write_text(study_yaml(study))
     how = HowRun("cpu", HERE, store or str(project / "runs" / ".store"), "finetrial run study.yaml", project)
     (folder / RUN_FILE).write_text(json.dumps(how.as_json(folder)))
     return folder

@@ -42,7 +42,7 @@ from finetrial.run.stacks import automatic
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
-from finetrial.spec.io import read_study, write_study
+from finetrial.spec.io import read_study, study_yaml
 from finetrial.spec.study import Study
 from finetrial.stages.base import Stage, StageInput
 
@@ -183,7 +183,7 @@ def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions
     how = HowRun(place.device, place.environment, place.store.location, command, relative_to)
     looks = Looks(folder / RUN_FILE, study)
     _write_json(folder / RUN_FILE, {**how.as_json(folder), **looks.as_json(options.more_seeds_from)})
-    write_study(study, folder / STUDY_FILE)
+    replace_text(folder / STUDY_FILE, study_yaml(study))
     _write_json(folder / PLAN_FILE, plan.describe())
 
 

@@ -10,7 +10,7 @@ from tiny_study import tiny_content
 from finetrial.cli.running import with_more_seeds
 from finetrial.run.looks import Looks
 from finetrial.run.trial import run_folder
-from finetrial.spec.io import write_study
+from finetrial.spec.io import study_yaml
 from finetrial.spec.study import Study
 
 
@@ -45,7 +45,7 @@ def test_more_seeds_are_added_once_however_often_the_run_is_interrupted(tmp_path
         folder.mkdir(exist_ok=True)
         looks = Looks(folder / "run.json", more)
         (folder / "run.json").write_text(json.dumps({"device": "cpu", **looks.as_json(before)}))
-        write_study(more, folder / "study.yaml")
+        (folder / "study.yaml").write_text(study_yaml(more))
         return more
 
     assert begin().seeds == begin().seeds == (0, 1, 2, 3)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from finetrial.errors import StoreError, UserError
 from finetrial.plan.build import build
 from finetrial.run.garbage import unused
 from finetrial.run.run_file import HowRun, read_how
-from finetrial.run.trial import RESULTS_FILE, rebuild
+from finetrial.run.trial import RESULTS_FILE, RunOptions, rebuild, run_study
 from finetrial.spec.io import read_study
 
 
@@ -58,3 +60,22 @@ def test_what_a_moved_run_needs_is_no_waste_and_a_store_without_runs_is_not_judg
     assert named == [folder.name] and [entry.folder.name for entry in waste] == [f"{'ab' * 16}-{HERE.key()}"]
     with pytest.raises(UserError, match="no run below .* uses the store"):
         unused(runs / ".store", tmp_path)
+
+
+def test_a_run_that_begins_never_leaves_half_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """gc may read it at any moment: the file is replaced in one step."""
+    folder = make_run(tmp_path / "project")
+    study = read_study(folder / "study.yaml", tmp_path / "project")
+    before = (folder / "study.yaml").read_text()
+    real = os.replace
+
+    def replace(source: Path, target: Path) -> None:
+        if target == folder / "study.yaml":
+            raise OSError(errno.ENOSPC, "full")
+        real(source, target)
+
+    monkeypatch.setattr(os, "replace", replace)
+    options = RunOptions(runs=folder.parent, view=False)
+    with pytest.raises(StoreError, match="is full"):
+        run_study(study.model_copy(update={"seeds": (7,)}), options, relative_to=tmp_path / "project")
+    assert (folder / "study.yaml").read_text() == before
