@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from finetrial.records.record import Environment
+from finetrial.run.run_file import RUN_FILE, STUDY_FILE, HowRun
+from finetrial.run.trial import run_folder
+from finetrial.spec.io import study_yaml
+from finetrial.spec.study import Study
+
 WORDS = 90
+HERE = Environment(device="cpu", torch="0", transformers="0", peft="0", cpu_capability="TEST")
 
 
 def save_tiny_base(folder: Path, architecture: str = "gpt2") -> Path:
@@ -51,3 +59,15 @@ def tiny_content(folder: Path, architecture: str = "gpt2") -> dict[str, Any]:
                         "contrast": {"left": "full", "right": "lora-r2", "task": "new", "expect": "greater"}}],
         "training": {"budget": "6 steps", "sequence_length": 32, "batch_sequences": 4, "evaluations": 2},
         "seeds": 2, "accept_threats": ["held-out-rows-in-training"]}  # text made by a rule repeats itself
+
+
+def make_run(project: Path, store: str | None = None) -> Path:
+    """The folder of a run that has not computed anything, below `project/runs`."""
+    project.mkdir()
+    study = Study.model_validate(tiny_content(project))
+    folder = run_folder(study, project / "runs")
+    folder.mkdir(parents=True)
+    (folder / STUDY_FILE).write_text(study_yaml(study))
+    how = HowRun("cpu", HERE, store or str(project / "runs" / ".store"), "finetrial run study.yaml", project)
+    (folder / RUN_FILE).write_text(json.dumps(how.as_json(folder)))
+    return folder

@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -23,7 +22,8 @@ from pydantic import BaseModel, ValidationError
 
 from finetrial.errors import UserError
 from finetrial.records.results import Recommendation, Results
-from finetrial.run.trial import REPORT_FILE, RESULTS_FILE, STUDY_FILE, RunOptions, run_study
+from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
+from finetrial.run.trial import REPORT_FILE, RESULTS_FILE, RunOptions, run_study
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
 
@@ -158,9 +158,7 @@ def open_run(path: str | Path) -> Run:
 
 def _how(folder: Path) -> Path | None:
     """What the paths of a run's study are relative to."""
-    path = folder / "run.json"
-    written = json.loads(path.read_text(encoding="utf-8")).get("relative_to") if path.is_file() else None
-    return Path(written) if written else None
+    return read_how(folder).relative_to if (folder / RUN_FILE).is_file() else None
 
 
 def _frame(rows: Sequence[BaseModel]) -> pd.DataFrame:

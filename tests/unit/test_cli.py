@@ -418,6 +418,13 @@ def test_doctor_goes_on_when_a_check_breaks(monkeypatch, tmp_path):
     assert [check.text for check in checks if check.name == "training"] == ["ImportError: no torch"]
 
 
+def test_doctor_starts_a_worker_that_records(monkeypatch):
+    from finetrial.run import doctor, local
+
+    monkeypatch.setattr(local, "default_preload", lambda: ())  # the libraries, which take seconds
+    assert [(check.name, check.state) for check in doctor._workers()] == [("workers", "ok")]
+
+
 def test_the_documented_help_is_the_help():
     done = subprocess.run([sys.executable, str(ROOT / "docs" / "make_cli.py"), "--check"], capture_output=True,
                           text=True, check=False, env={**os.environ, "PYTHONPATH": str(ROOT / "src")})

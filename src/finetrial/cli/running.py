@@ -32,8 +32,10 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, d
     if within is not None and more_seeds is not None:
         raise UserError("--within and --more-seeds both say how many seeds are run", "give one of them")
     found = find_study(name, changes)
+    seeds_before = None
     if more_seeds is not None:
-        found = replace(found, study=with_more_seeds(found.study, more_seeds, runs))
+        study, seeds_before = with_more_seeds(found.study, more_seeds, runs)
+        found = replace(found, study=study)
     unused = unused_accelerator(device)
     if unused and on == "local":
         warn(unused)
@@ -41,12 +43,13 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, d
     if allow_unsandboxed:
         _warn_of_missing_layers()
 
-    from finetrial.run.additions import additions, earlier_results
-    from finetrial.run.trial import RunOptions, run_folder, run_study
+    from finetrial.run.additions import additions
+    from finetrial.run.trial import RunOptions, earlier_results, run_folder, run_study
 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
                          timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
-                         allow_unsandboxed=allow_unsandboxed, within_seconds=within_seconds, stack=read_stack(stack),
+                         allow_unsandboxed=allow_unsandboxed, within_seconds=within_seconds,
+                         more_seeds_from=seeds_before, stack=read_stack(stack),
                          processes=processes, shard=shard, on=on, address=address,
                          memory_bytes=read_bytes(memory, "--memory") if memory is not None else None)
     before = earlier_results(run_folder(found.study, runs)) if more_seeds is not None else None
@@ -64,18 +67,16 @@ def _warn_of_missing_layers() -> None:
         warn(f"programs that models write are run without: {'; '.join(missing)}")
 
 
-def with_more_seeds(study: Study, more: int, runs: Path) -> Study:
-    """The study with `more` seeds beyond those of its run below `runs`, or beyond its own if it was not run yet.
-
-    Raises UserError unless at least one is asked for.
+def with_more_seeds(study: Study, more: int, runs: Path) -> tuple[Study, tuple[int, ...]]:
+    """The study with `more` seeds beyond those of its run below `runs`, or beyond its own if it was not run yet; and the
+    seeds without them. Raises UserError unless at least one is asked for.
     """
     from finetrial.analysis.looks import extended
-    from finetrial.run.trial import STUDY_FILE, run_folder
-    from finetrial.spec.io import read_study
+    from finetrial.run.looks import seeds_to_extend
+    from finetrial.run.trial import run_folder
 
-    before = run_folder(study, runs) / STUDY_FILE
-    seeds = read_study(before).seeds if before.is_file() else study.seeds
-    return study.model_copy(update={"seeds": extended(seeds, more)})
+    seeds = seeds_to_extend(run_folder(study, runs), study)
+    return study.model_copy(update={"seeds": extended(seeds, more)}), seeds
 
 
 def report_command(name: str, runs: Path, track: str | None = None) -> None:

@@ -27,7 +27,7 @@ from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits, Study
 from finetrial.spec.uses import Base
 
-REPORT_SECONDS = 12.0  # collecting, analysing, drawing
+REPORT_SECONDS = 12.0  # collecting, analysing, drawing: counted as gone from the start
 ASKED_FILE = "compare.json"  # in the run's folder: what was asked, and the study that it led to
 
 
@@ -64,21 +64,21 @@ def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned | 
     was planned then: timed again it would be another one.
     """
     began = time.monotonic()
+    options = replace(options, within_seconds=asked.seconds, fits=True)
     say("reading the data")
     request = look(asked, options.runs)
     words = _words(asked, request, options)
     before = _asked_before(words, _folder(request.name, options.runs))
     if before is not None:
         say(f"asked before: it goes on as it was planned then (to plan anew, delete {run_folder(before, options.runs)})")
-        return run_study(before, replace(options, within_seconds=asked.seconds, fits=True), command=command)
+        return run_study(before, options, command=command, began=began - REPORT_SECONDS)
     say("timing a few steps of each arm")
     request, timing, grid = _fitted(asked, request, options, began)
     study = design.study_of(request, grid)
     say(Planned(study, grid, request, timing.left_out, _power(study, options)))
     study = study.model_copy(update={"seeds": tuple(range(design.MOST_SEEDS))})
     _remember(words, study, run_folder(study, options.runs))
-    left = asked.seconds - REPORT_SECONDS - (time.monotonic() - began)
-    return run_study(study, replace(options, within_seconds=left, fits=True), command=command)
+    return run_study(study, options, command=command, began=began - REPORT_SECONDS)
 
 
 def _fitted(asked: Comparison, request: design.Request, options: RunOptions,

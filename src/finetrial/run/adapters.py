@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from finetrial.models.shapes import Quantization
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import Resolved
 from finetrial.plan.specs import attention
+from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
 from finetrial.spec.io import read_study
 from finetrial.spec.slots import Routing
 from finetrial.spec.study import BASE_ARM, Study
@@ -121,13 +122,11 @@ def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **w
     unmerged one and the difference is returned and written. What was trained on a quantised base is merged into the
     values that this base has, in fp32. Otherwise the instances' folders as they were trained.
     """
-    from finetrial.stages.adapted import link_tree
-
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty", "name a folder that does not exist yet")
     found = find_trained(run, arm, **which)
     if not merged:
-        link_tree(found.folder, output)
+        shutil.copytree(found.folder, output, copy_function=shutil.copyfile, dirs_exist_ok=True)  # its files are the store's
         exported = Exported(output, None)
         _write_card(found, exported, command)
         return exported
@@ -166,12 +165,11 @@ def ask(run: Path, arms: list[str], prompt: str, max_new_tokens: int) -> Mapping
 
 
 def _study_of(run: Path) -> tuple[Study, Path | None]:
-    for name in ("study.yaml", "run.json"):
+    for name in (STUDY_FILE, RUN_FILE):
         if not (run / name).is_file():
             raise UserError(f"{run} is not a run: it has no {name}", "finetrial status lists the runs")
-    how = json.loads((run / "run.json").read_text(encoding="utf-8"))
-    relative_to = Path(how["relative_to"]) if how["relative_to"] else None
-    return read_study(run / "study.yaml", relative_to), relative_to
+    relative_to = read_how(run).relative_to
+    return read_study(run / STUDY_FILE, relative_to), relative_to
 
 
 def _logits(adapted: Adapted) -> Any:

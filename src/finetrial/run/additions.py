@@ -7,18 +7,9 @@ choice (later phases, outputs, losses on test items) is then computed for the se
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 from finetrial.records.results import Results
-from finetrial.run.trial import RESULTS_FILE, Trial
-
-
-def earlier_results(folder: Path) -> Results | None:
-    """The results that a run's folder holds; None where there are none, or none that can be read."""
-    try:
-        return Results.model_validate_json((folder / RESULTS_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
+from finetrial.run.trial import Trial
 
 
 def additions(before: Results, trial: Trial) -> Iterator[str]:

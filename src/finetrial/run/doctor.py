@@ -228,7 +228,7 @@ def _workers() -> Iterator[Check]:
         Store(folder).prepare()
         order = Order(stage_id="doctor", kind="select", key="0" * 32, identity={}, inputs={}, locations={},
                       spec={"seed": 0, "seeds": [0], "options": []})
-        job = Job(number=1, orders=(order,), store=folder, logs=folder, environment=environment("cpu"), device="cpu",
+        job = Job(number=1, orders=(order,), store=str(folder), logs=folder, environment=environment("cpu"), device="cpu",
                   since=utc_now())
         messages: list[Message] = []
         with LocalPool(folder / "workers.log", preload=default_preload()) as pool:

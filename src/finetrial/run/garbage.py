@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from finetrial.run.claim import RECORD
 from finetrial.run.disk import size_of
 from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
-from finetrial.run.remote import is_url
+from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
 from finetrial.spec.io import read_study
 
 OWN_FOLDERS = ("corrupt", "tmp", "cache")  # damaged entries, what a killed process left, what can be computed again
@@ -33,7 +32,8 @@ class Waste:
 def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
     """(entries that no run below `runs` names, names of runs that were read).
 
-    Raises UserError where a run cannot be planned any more: what it needs is then unknown, and nothing is waste.
+    Raises UserError where a run cannot be planned any more, or none uses the store: what is needed is then unknown, and
+    nothing is waste.
     """
     needed, named = needed_keys(runs, str(store.resolve()), lambda key: _recorded_choice(store, key))
     waste = [Waste(path.parent, path.parent.parent.parent.name, size_of(path.parent))
@@ -41,6 +41,7 @@ def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
              if path.parent.name.rpartition("-")[0] not in needed]
     waste += [Waste(folder, name, size_of(folder)) for name in OWN_FOLDERS
               for folder in sorted((store / name).glob("*")) if folder.is_dir()]
+    refuse_unnamed(str(store), runs, named, (entry.kind for entry in waste))
     return waste, named
 
 
@@ -68,18 +69,28 @@ def needed_keys(runs: Path, location: str, chosen: Callable[[str], str | None]) 
     """
     needed: set[str] = set()
     named = []
-    for file in sorted(runs.glob("*/run.json")):
-        how = json.loads(file.read_text(encoding="utf-8"))
-        if how["store"] == location or (not is_url(how["store"]) and str(Path(how["store"]).resolve()) == location):
-            needed |= _keys(file.parent, how, chosen)
+    for file in sorted(runs.glob(f"*/{RUN_FILE}")):
+        how = read_how(file.parent)
+        if how.store == location:
+            needed |= _keys(file.parent, how.relative_to, chosen)
             named.append(file.parent.name)
     return needed, named
 
 
-def _keys(folder: Path, how: dict[str, str | None], chosen: Callable[[str], str | None]) -> set[str]:
-    relative_to = Path(how["relative_to"]) if how["relative_to"] else None
+def refuse_unnamed(location: str, runs: Path, named: Sequence[str], kinds: Iterable[str]) -> None:
+    """Raises UserError where no run names a store that holds more than waste: what runs need of it is then unknown.
+
+    `kinds`: of the entries that would be freed.
+    """
+    if not named and set(kinds) - {*OWN_FOLDERS}:
+        raise UserError(f"no run below {runs} uses the store {location}, so what is needed of it is unknown",
+                        "--runs DIR says where its runs lie; if it was moved, write its place as `store` into their "
+                        f"{RUN_FILE}; if none of it is needed, delete the store itself")
+
+
+def _keys(folder: Path, relative_to: Path | None, chosen: Callable[[str], str | None]) -> set[str]:
     try:
-        plan = build(read_study(folder / "study.yaml", relative_to), resolved=Resolved(), relative_to=relative_to)
+        plan = build(read_study(folder / STUDY_FILE, relative_to), resolved=Resolved(), relative_to=relative_to)
     except UserError as error:
         raise UserError(f"run {folder.name} cannot be planned any more, so what it needs is unknown: {error.problem}",
                         "mend what it names, or remove the run's folder if it is not needed") from error

@@ -28,7 +28,7 @@ from finetrial.run.disk import explained
 LEASE_FILE = "cluster.json"
 RENEW_SECONDS = 5.0
 STALE_SECONDS = 60.0  # without a sign of life
-BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+BOOT_ID, PID_NAMESPACE = Path("/proc/sys/kernel/random/boot_id"), Path("/proc/self/ns/pid")
 _LOG = logging.getLogger(__name__)
 
 
@@ -46,8 +46,8 @@ class LeasePlace(Protocol):
     def renew(self, content: bytes) -> None:
         """Give it the age of zero. Raises OSError."""
 
-    def remove(self) -> None:
-        """If it is there."""
+    def remove(self, content: bytes) -> None:
+        """If it is there and says this."""
 
     def age(self) -> float | None:
         """Seconds since it was renewed, by the clock of the place; None if it is gone."""
@@ -83,10 +83,17 @@ class InFolder:
         """Give it the age of zero."""
         os.utime(self._path)
 
-    def remove(self) -> None:
-        """If it is there."""
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
+    def remove(self, content: bytes) -> None:
+        """If it is there and says this: it is renamed, which one process can do, and put back if it is another's."""
+        if self.read() != content:
+            return
+        aside = self.root / f".{LEASE_FILE}.{uuid.uuid4().hex}"
+        with contextlib.suppress(FileNotFoundError):  # another process was first
+            self._path.rename(aside)
+            if aside.read_bytes() != content:
+                with contextlib.suppress(OSError):  # a third one took it, or there are no links here: who had it notices
+                    os.link(aside, self._path)
+            aside.unlink()
 
     def age(self) -> float | None:
         """By the clock of the file server: of a file that is made now."""
@@ -107,11 +114,12 @@ class Lease:
         """Take the lease of a store. Raises StoreError while another process holds it."""
         self.token, self._renewed = uuid.uuid4().hex, time.monotonic()
         self._place = _place(store)
-        held = {"token": self.token, "host": platform.node(), "pid": os.getpid(), "boot": _boot()}
+        held = {"token": self.token, "host": platform.node(), "pid": os.getpid(), "boot": _boot(), "pids": _pids()}
         self._content = json.dumps(held).encode()
         with explained(str(self._place)):
-            require_free(self._place)
-            self._place.remove()  # what a dead driver left
+            dead = _left_behind(self._place)
+            if dead is not None:
+                self._place.remove(dead)
             try:
                 self._place.create(self._content)
             except FileExistsError:
@@ -133,8 +141,7 @@ class Lease:
         """Give the store back."""
         self._released.set()
         self._thread.join()
-        if holds(self._place, self.token):
-            self._place.remove()
+        self._place.remove(self._content)
 
     def _renew(self) -> None:
         """Ends when the lease is released or lost: taken over, or not renewed for about as long as makes it stale."""
@@ -160,10 +167,16 @@ class Lease:
 
 def require_free(store: Path | LeasePlace) -> None:
     """Raises StoreError while a cluster computes for another process."""
-    place = _place(store)
-    held = _read(place)
+    _left_behind(_place(store))
+
+
+def _left_behind(place: LeasePlace) -> bytes | None:
+    """What the lease of a dead driver says; None without one. Raises StoreError for one that is held."""
+    text = place.read()
+    held = _parse(text)
     if held is not None and not _is_dead(place, held):
         raise _held(place, held)
+    return text
 
 
 def holds(store: Path | LeasePlace, token: str) -> bool:
@@ -184,7 +197,8 @@ def _held(place: LeasePlace, held: dict[str, Any] | None) -> StoreError:
 
 
 def _is_dead(place: LeasePlace, held: dict[str, Any]) -> bool:
-    here = held.get("host") == platform.node() and held.get("boot", _boot()) == _boot()
+    here = (held.get("host") == platform.node() and held.get("boot", _boot()) == _boot()
+            and held.get("pids", _pids()) == _pids())
     if here and not _is_alive(int(held["pid"])):
         return True
     age = place.age()
@@ -194,6 +208,14 @@ def _is_dead(place: LeasePlace, held: dict[str, Any]) -> bool:
 def _boot() -> str:
     """What tells machines of one name apart, where the system says it."""
     return BOOT_ID.read_text().strip() if BOOT_ID.is_file() else ""
+
+
+def _pids() -> str:
+    """What tells containers of one machine and name apart: whose process numbers ours are, where the system says it."""
+    try:
+        return os.readlink(PID_NAMESPACE)
+    except OSError:
+        return ""
 
 
 def _is_alive(pid: int) -> bool:
@@ -208,7 +230,10 @@ def _is_alive(pid: int) -> bool:
 
 def _read(place: LeasePlace) -> dict[str, Any] | None:
     """What the lease says; None without one. One that is being written, or is damaged, says nothing and is held."""
-    text = place.read()
+    return _parse(place.read())
+
+
+def _parse(text: bytes | None) -> dict[str, Any] | None:
     try:
         found = json.loads(text) if text is not None else None
     except ValueError:

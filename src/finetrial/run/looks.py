@@ -1,5 +1,6 @@
 """What a run's folder remembers of its question, in `run.json`: which numbers of seeds complete results were seen at, for
-the error rate of the next look, and which seeds a time was found to hold, so that the same command asks the same.
+the error rate of the next look, and which seeds a time was found to hold or more seeds were added to, so that the same
+command asks the same.
 
 Seeds, declared looks, limits of the recommendation and notes may change; with anything else changed it is another
 question, and its first look is a first look.
@@ -14,9 +15,11 @@ from typing import Any
 
 from finetrial.fingerprint import key_of
 from finetrial.run.disk import replace_text
+from finetrial.run.run_file import RUN_FILE, STUDY_FILE
+from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
 
-FIELD, WITHIN = "looks", "within"
+FIELD, WITHIN, EXTENDED = "looks", "within", "more_seeds_from"
 NOT_THE_QUESTION = ("seeds", "looks", "limits", "notes")
 
 
@@ -38,28 +41,57 @@ class Looks:
         if num_seeds not in self.earlier:
             self._keep(FIELD, [*self.earlier, num_seeds])
 
-    @property
-    def seeds_within(self) -> tuple[int, ...]:
-        """Those of the study's seeds that `--within` was found to hold; none before the first time."""
-        decided = self._read(WITHIN).get(self._question, ())
-        return tuple(seed for seed in self._seeds if seed in decided)
+    def seeds_within(self, seconds: float) -> tuple[int, ...]:
+        """Those of the study's seeds that this time was found to hold; none before the first time, or if another time was
+        asked for since."""
+        decided = self._read(WITHIN).get(self._question)
+        if not isinstance(decided, Mapping) or decided["seconds"] != seconds:
+            return ()
+        return tuple(seed for seed in self._seeds if seed in decided["seeds"])
 
-    def decide(self, seeds: Sequence[int]) -> None:
-        """`--within` holds these seeds from now on."""
-        self._keep(WITHIN, list(seeds))
+    def decide(self, seeds: Sequence[int], seconds: float) -> None:
+        """A run `--within` this time has these seeds from now on."""
+        self._keep(WITHIN, {"seconds": seconds, "seeds": list(seeds)})
 
-    def as_json(self) -> dict[str, Any]:
-        """What `run.json` holds of them."""
-        return {field: kept for field in (FIELD, WITHIN) if (kept := self._read(field))}
+    def as_json(self, extended: Sequence[int] | None = None) -> dict[str, Any]:
+        """What `run.json` holds of them. `extended`: the seeds that this run adds to, until `extension_is_complete`."""
+        kept = {field: kept for field in (FIELD, WITHIN) if (kept := self._read(field))}
+        asked = extended if extended is not None else _extended(self._path)
+        return {**kept, **({EXTENDED: list(asked)} if asked is not None else {})}
 
-    def _keep(self, field: str, values: list[int]) -> None:
+    def extension_is_complete(self) -> None:
+        """More seeds are added to all that there are from now on."""
+        content = json.loads(self._path.read_text(encoding="utf-8"))
+        if content.pop(EXTENDED, None) is not None:
+            replace_text(self._path, json.dumps(content, indent=1) + "\n")
+
+    def _keep(self, field: str, values: Any) -> None:
         content = json.loads(self._path.read_text(encoding="utf-8"))
         content[field] = {**self._read(field), self._question: values}
         replace_text(self._path, json.dumps(content, indent=1) + "\n")
 
-    def _read(self, field: str = FIELD) -> Mapping[str, list[int]]:
+    def _read(self, field: str = FIELD) -> Mapping[str, Any]:
         try:
-            found: Mapping[str, list[int]] = json.loads(self._path.read_text(encoding="utf-8")).get(field, {})
+            found: Mapping[str, Any] = json.loads(self._path.read_text(encoding="utf-8")).get(field, {})
         except OSError:
             return {}
         return found
+
+
+def seeds_to_extend(folder: Path, study: Study) -> tuple[int, ...]:
+    """The seeds that `--more-seeds` adds to: those of the run in a folder, or the study's own if it was not run yet.
+
+    Where seeds were asked for before and their results are not complete, those that were added to then.
+    """
+    asked = _extended(folder / RUN_FILE)
+    if asked is not None:
+        return asked
+    return read_study(folder / STUDY_FILE).seeds if (folder / STUDY_FILE).is_file() else study.seeds
+
+
+def _extended(path: Path) -> tuple[int, ...] | None:
+    try:
+        asked = json.loads(path.read_text(encoding="utf-8")).get(EXTENDED)
+    except OSError:
+        return None
+    return None if asked is None else tuple(asked)

@@ -225,9 +225,10 @@ class RemoteLease:
         """Write it again, which gives it the age of zero."""
         self.remote.write(LEASE_FILE, content)
 
-    def remove(self) -> None:
-        """If it is there."""
-        self.remote.remove(LEASE_FILE)
+    def remove(self, content: bytes) -> None:
+        """If it is there and says this."""
+        if self.read() == content:
+            self.remote.remove(LEASE_FILE)
 
     def age(self) -> float | None:
         """By the clock of the store."""

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from finetrial.errors import StoreError
 from finetrial.records.record import Outcome, Record
-from finetrial.run.garbage import choice_of, needed_keys
+from finetrial.run.garbage import choice_of, needed_keys, refuse_unnamed
 from finetrial.run.lease import Lease, require_free
 from finetrial.run.remote import CHECKPOINTS, OBJECTS, RECORDS, Remote, RemoteLease, object_name
 
@@ -28,7 +28,7 @@ class RemoteWaste:
 def unused_remote(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     """(objects that no run below `runs` needs, names of runs that were read); records before the files they name.
 
-    Raises UserError where a run cannot be planned any more, StoreError while a driver computes, as what it has written is
+    Raises UserError where a run cannot be planned any more or none uses the store, StoreError while a driver computes, as what it has written is
     named by no record yet, and where a record that a run needs cannot be read, as the files that it names are unknown.
     """
     require_free(RemoteLease(remote))
@@ -39,6 +39,7 @@ def _unused(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     records = read_records(remote)
     selections = {record.key: record for record in records.values() if record.kind == "select"}
     needed, named = needed_keys(runs, remote.url, lambda key: choice_of(selections[key]) if key in selections else None)
+    refuse_unnamed(remote.url, runs, named, (record.kind for record in records.values()))
     sizes = remote.sizes(RECORDS)
     if unread := sorted(name for name in sizes if _key(name) in needed and name not in records):
         raise StoreError(f"{unread[0]} in the store {remote.url} cannot be read, so the files that it names are unknown",

@@ -7,7 +7,6 @@ after the stages is a pure function of records, so a partial run has a report to
 from __future__ import annotations
 
 import json
-import shutil
 import sys
 import time
 from collections import Counter
@@ -17,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from finetrial.analysis.analyse import analyse
-from finetrial.errors import DataError, UserError
+from finetrial.errors import DataError, StoreError, UserError
 from finetrial.plan.audit import audit, audit_data, audit_plan, audit_records, refuse
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.fetch import fetch_study
@@ -26,6 +25,7 @@ from finetrial.plan.plan import Plan
 from finetrial.records.record import Environment, Outcome
 from finetrial.records.results import AuditFinding, Results
 from finetrial.report import build as build_report
+from finetrial.run.artifacts import link_artifacts
 from finetrial.run.collect import Lookup, collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.execute import ExecutionResult, execute
@@ -35,19 +35,18 @@ from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.ranks import check_processes
-from finetrial.run.remote import as_folder, located
+from finetrial.run.remote import as_folder, is_url, located
 from finetrial.run.remote_store import open_store
+from finetrial.run.run_file import RUN_FILE, STUDY_FILE, HowRun, read_how
 from finetrial.run.stacks import automatic
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
-from finetrial.spec.io import read_study, write_study
+from finetrial.spec.io import read_study, study_yaml
 from finetrial.spec.study import Study
-from finetrial.stages.adapted import STATE, WEIGHTS, link_tree
 from finetrial.stages.base import Stage, StageInput
 
-STUDY_FILE, PLAN_FILE, RESULTS_FILE, RUN_FILE = "study.yaml", "plan.json", "results.json", "run.json"
-REPORT_FILE = "report.html"
+PLAN_FILE, RESULTS_FILE, REPORT_FILE = "plan.json", "results.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,7 @@ class RunOptions:
     log_level: str = "info"
     timeout_seconds: float | None = None  # for one stage
     within_seconds: float | None = None  # None = all seeds, however long they take
+    more_seeds_from: tuple[int, ...] | None = None  # the study's seeds before more were added; None = none were
     fits: bool = False  # whether it is known that the first seeds fit into that time
     accept: tuple[str, ...] = ()
     figures: bool = True
@@ -103,9 +103,13 @@ def folder_named(runs: Path, name: str, scale: str, size: str) -> Path:
     return runs / f"{name}-{scale}-{size}"
 
 
-def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "") -> Trial:
-    """Run what is not recorded yet, then analyse and report. Raises UserError for what the user can mend."""
-    began = time.monotonic()
+def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "",
+              began: float | None = None) -> Trial:
+    """Run what is not recorded yet, then analyse and report. Raises UserError for what the user can mend.
+
+    `began`: from when the time that it may take is counted, by `time.monotonic()`; None = from now.
+    """
+    began = time.monotonic() if began is None else began
     study = study.model_copy(update={"accept_threats": (*study.accept_threats, *options.accept)})
     refuse(audit(study))
     say = _say if options.view else None
@@ -139,7 +143,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
 
     data = [stage for stage in plan.stages if stage.kind == "data"]
     prepared = {stage.id: store.lookup(stage.kind, stage.key({}), here) for stage in data}
-    if None in prepared.values():
+    if any(found is None or found.record.outcome is not Outcome.OK for found in prepared.values()):
         encoded = run(data)
         raise_for_data(data, encoded)  # data that cannot be used stops the trial before anything is trained
         prepared = {stage.id: encoded.found(stage.id) for stage in data}
@@ -147,13 +151,13 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     refuse(of_data)
     if options.within_seconds is not None:
         looks = Looks(folder / RUN_FILE, study)
-        if decided := looks.seeds_within:
+        if decided := looks.seeds_within(options.within_seconds):
             study = study.model_copy(update={"seeds": decided})
         else:
             study = fit_seeds(study, options.within_seconds, run, lambda plan: recorded_in_store(plan, store, here),
                               jobs=place.jobs or place.places(), began=began, relative_to=relative_to,
                               say=_say if options.view else None, forecast=not options.fits)
-            looks.decide(study.seeds)
+            looks.decide(study.seeds, options.within_seconds)
         plan = build(study, resolved=Resolved(), relative_to=relative_to)
         with explained(folder):
             _write_run_files(folder, study, plan, options, place, relative_to, command)
@@ -161,6 +165,8 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     if result.complete:
         store.drop_cache()
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
+    if trial.results.status == "complete":
+        Looks(folder / RUN_FILE, study).extension_is_complete()
     shared = {(cell.key.seed, phase.train) for cell in plan.cells for phase in cell.phases}  # cells may share a phase
     trained = Counter(seed for seed, stage in shared if stage in result.computed)
     return replace(trial, corrupt=result.corrupt, trained=trained)
@@ -174,26 +180,48 @@ def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions
                      relative_to: Path | None, command: str) -> None:
     """What a run is, before it starts: the resolved study, the plan, and how to build its report again."""
     folder.mkdir(parents=True, exist_ok=True)
-    write_study(study, folder / STUDY_FILE)
+    how = HowRun(place.device, place.environment, place.store.location, command, relative_to)
+    looks = Looks(folder / RUN_FILE, study)
+    _write_json(folder / RUN_FILE, {**how.as_json(folder), **looks.as_json(options.more_seeds_from)})
+    replace_text(folder / STUDY_FILE, study_yaml(study))
     _write_json(folder / PLAN_FILE, plan.describe())
-    how = {"device": place.device, "store": place.store.location, "command": command,
-           "relative_to": str(relative_to.resolve()) if relative_to else None,
-           **({"environment": place.environment.model_dump(mode="json")} if place.store.cluster else {})}
-    _write_json(folder / RUN_FILE, {**how, **Looks(folder / RUN_FILE, study).as_json()})
 
 
 def rebuild(folder: Path, *, figures: bool = True) -> Trial:
-    """The report of a run again, from the store, whatever is recorded by now. Computes no stage."""
+    """The report of a run again, from the store, whatever is recorded by now. Computes no stage.
+
+    Raises StoreError, and writes nothing, where the store is not there or has lost what the folder's results were made of.
+    """
     for name in (STUDY_FILE, RUN_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not a run: it has no {name}", "name a folder below runs/, see finetrial status")
-    how = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
-    relative_to = Path(how["relative_to"]) if how["relative_to"] else None
-    study = read_study(folder / STUDY_FILE, relative_to)
-    plan = build(study, resolved=Resolved(), relative_to=relative_to)
-    here = Environment(**how["environment"]) if "environment" in how else environment(how["device"])  # of a cluster's nodes
-    lookup = lookup_in_store(plan, open_store(how["store"], trusting=True), here)
-    return finish(study, plan, lookup, folder, here, how["command"], figures=figures, again=True)
+    how = read_how(folder)
+    if not is_url(how.store) and not Path(how.store).is_dir():
+        raise StoreError(f"the store {how.store} of run {folder.name} is not there",
+                         f"put it back, or write where it lies now as `store` into {folder / RUN_FILE}")
+    study = read_study(folder / STUDY_FILE, how.relative_to)
+    plan = build(study, resolved=Resolved(), relative_to=how.relative_to)
+    here = how.environment or environment(how.device)
+    recorded = recorded_in_store(plan, open_store(how.store, trusting=True), here)
+    if _holds_scores(folder) and all(stage.kind == "data" for stage in plan.stages if stage.id in recorded):
+        raise StoreError(f"the store {how.store} holds nothing that {folder / RESULTS_FILE} was made of, which stays as it is",
+                         f"if the records lie elsewhere, write the place as `store` into {folder / RUN_FILE}; "
+                         "else run the study again")
+    return finish(study, plan, recorded.get, folder, here, how.command, figures=figures, again=True)
+
+
+def earlier_results(folder: Path) -> Results | None:
+    """The results that a run's folder holds; None where there are none, or none that can be read."""
+    try:
+        return Results.model_validate_json((folder / RESULTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _holds_scores(folder: Path) -> bool:
+    """Whether the folder has results that may not be lost."""
+    before = earlier_results(folder)
+    return bool(before.scores) if before is not None else (folder / RESULTS_FILE).is_file()
 
 
 def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environment, command: str, *,
@@ -252,22 +280,6 @@ def recorded_in_store(plan: Plan, store: Store, here: Environment) -> Mapping[st
     """The same without the stages that the store does not hold."""
     found = lookup_in_store(plan, store, here)
     return {stage.id: held for stage in plan.stages if (held := found(stage.id)) is not None}
-
-
-def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -> None:
-    """`artifacts/<base>/<arm>/<sequence>/seed-<s>/phase-<k>-<task>/`: the weights at the rate that was chosen."""
-    chosen = {(row.base, row.arm, row.sequence, row.phase, row.seed): row.chosen for row in results.tuning}
-    for cell in plan.cells:
-        for phase in cell.phases:
-            place = (cell.key.base, cell.key.arm, cell.key.sequence, phase.index, cell.key.seed)
-            trained = lookup(phase.train) if phase.train else None
-            if trained is None or trained.record.outcome is not Outcome.OK:
-                continue
-            if place in chosen and chosen[place] == cell.key.point.learning_rate:
-                target = folder / cell.key.base / cell.key.arm / cell.key.sequence / f"seed-{cell.key.seed}"
-                kept = target / f"phase-{phase.index}-{phase.task}"
-                link_tree(trained.folder / WEIGHTS, kept)
-                shutil.copyfile(trained.folder / STATE, kept / STATE)
 
 
 def raise_for_data(stages: Sequence[Stage], result: ExecutionResult) -> None:

@@ -55,13 +55,8 @@ def spec_error(source: str, error: ValidationError) -> SpecError:
     return SpecError(source, dict.fromkeys(_explain(detail) for detail in _own_problems(error.errors())))
 
 
-def write_study(study: Study, path: Path) -> None:
-    """Write the resolved study as YAML, options at their default omitted."""
-    path.write_text(study_yaml(study), encoding="utf-8")
-
-
 def study_yaml(study: Study) -> str:
-    """The study as YAML that `read_study` reads back to an equal study."""
+    """The resolved study as YAML, options at their default omitted; `read_study` reads it back to an equal study."""
     return yaml.safe_dump(study.identity(), sort_keys=False, allow_unicode=True, width=110)
 
 

@@ -6,6 +6,7 @@ import platform
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -21,6 +22,13 @@ def write(root, **held):
     (root / LEASE_FILE).write_text(json.dumps({"token": "theirs", "host": "elsewhere", "pid": 1, **held}))
 
 
+def ended():
+    """The number of a process that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return child.pid
+
+
 def test_a_store_has_one_driver_of_a_cluster_and_no_other_runner(tmp_path):
     with Lease(tmp_path) as mine:
         assert holds(tmp_path, mine.token)
@@ -34,11 +42,38 @@ def test_a_store_has_one_driver_of_a_cluster_and_no_other_runner(tmp_path):
 
 
 def test_a_driver_that_is_dead_on_this_machine_holds_nothing(tmp_path):
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    write(tmp_path, host=platform.node(), pid=child.pid)
+    write(tmp_path, host=platform.node(), pid=ended())
     with Lease(tmp_path) as mine:
         assert holds(tmp_path, mine.token)
+
+
+@pytest.mark.parametrize("moment", ["read_bytes", "rename"])
+def test_of_two_who_find_a_dead_driver_one_wins(tmp_path, monkeypatch, moment):
+    """The other one takes the store while this one is about to remove what the dead driver left."""
+    write(tmp_path, host=platform.node(), pid=ended())
+    others, real = [], getattr(Path, moment)
+
+    def act(path, *arguments):
+        if path.name == LEASE_FILE and not others:
+            others.append(None)
+            if moment == "read_bytes":  # this one goes on with what it read before
+                found = real(path, *arguments)
+                others.append(Lease(tmp_path))
+                return found
+            others.append(Lease(tmp_path))
+        return real(path, *arguments)
+
+    monkeypatch.setattr(Path, moment, act)
+    with pytest.raises(StoreError, match=f"in use by process {os.getpid()}"):
+        Lease(tmp_path)
+    with others[1] as winner:
+        assert holds(tmp_path, winner.token) and [path.name for path in tmp_path.iterdir()] == [LEASE_FILE]
+
+
+def test_processes_of_another_container_are_not_ours(tmp_path):
+    write(tmp_path, host=platform.node(), pid=ended(), pids="pid:[1]")
+    with pytest.raises(StoreError, match="in use"):
+        Lease(tmp_path)
 
 
 def test_elsewhere_its_age_tells(tmp_path):

@@ -7,7 +7,10 @@ from pathlib import Path
 
 from tiny_study import tiny_content
 
+from finetrial.cli.running import with_more_seeds
 from finetrial.run.looks import Looks
+from finetrial.run.trial import run_folder
+from finetrial.spec.io import study_yaml
 from finetrial.spec.study import Study
 
 
@@ -30,3 +33,35 @@ def test_looks_of_the_same_question_are_remembered_and_others_are_not(tmp_path: 
 def test_without_a_folder_nothing_was_seen(tmp_path: Path) -> None:
     looks = Looks(tmp_path / "run.json", Study.model_validate(tiny_content(tmp_path)))
     assert looks.earlier == () and looks.as_json() == {}
+
+
+def test_more_seeds_are_added_once_however_often_the_run_is_interrupted(tmp_path: Path) -> None:
+    study = Study.model_validate(tiny_content(tmp_path))  # 2 seeds
+    folder = run_folder(study, tmp_path)
+
+    def begin() -> Study:
+        """What a run writes before it computes anything."""
+        more, before = with_more_seeds(study, 2, tmp_path)
+        folder.mkdir(exist_ok=True)
+        looks = Looks(folder / "run.json", more)
+        (folder / "run.json").write_text(json.dumps({"device": "cpu", **looks.as_json(before)}))
+        (folder / "study.yaml").write_text(study_yaml(more))
+        return more
+
+    assert begin().seeds == begin().seeds == (0, 1, 2, 3)
+    assert Looks(folder / "run.json", study).as_json() == {"more_seeds_from": [0, 1]}  # without --more-seeds it is kept
+    Looks(folder / "run.json", study).extension_is_complete()
+    assert json.loads((folder / "run.json").read_text()) == {"device": "cpu"}
+    assert begin().seeds == begin().seeds == (0, 1, 2, 3, 4, 5)
+
+
+def test_what_a_time_holds_is_decided_again_for_another_time(tmp_path: Path) -> None:
+    study = Study.model_validate({**tiny_content(tmp_path), "seeds": 5})
+    path = tmp_path / "run.json"
+    path.write_text("{}")
+    assert Looks(path, study).seeds_within(600.0) == ()
+    Looks(path, study).decide((0, 1, 2), 600.0)
+    assert Looks(path, study).seeds_within(600.0) == (0, 1, 2)
+    assert Looks(path, study).seeds_within(28800.0) == ()
+    Looks(path, study).decide(range(5), 28800.0)
+    assert Looks(path, study).seeds_within(28800.0) == tuple(range(5)) and Looks(path, study).seeds_within(600.0) == ()
