@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from finetrial import catalog
 from finetrial.errors import SpecError, UserError, unknown
+from finetrial.spec.plain import from_json, from_yaml
 from finetrial.spec.study import Study
 
 
@@ -30,10 +31,12 @@ def read_study(path: Path, relative_to: Path | None = None) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"study file {path} cannot be read: {error}", "it must be a UTF-8 text file") from error
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = from_json(text) if path.suffix == ".json" else from_yaml(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise UserError(f"study file {path} is not valid {path.suffix[1:].upper() or 'YAML'}: {error}",
                         "mend the line named above") from error
+    except UserError as error:
+        raise UserError(f"study file {path}: {error.problem}", error.mend) from None
     if not isinstance(content, Mapping):
         raise UserError(f"study file {path} holds a {type(content).__name__}, not keys and values",
                         "start from a built-in study: finetrial show perplexity")
@@ -74,13 +77,20 @@ def set_value(content: dict[str, Any], assignment: str) -> None:
     target: Any = content
     for step in parents:
         target = _descend(target, step, path)
-    value = yaml.safe_load(text)
+    value = _value(assignment, text)
     if isinstance(target, list):
         target[_index(target, last, path)] = value
     elif isinstance(target, dict):
         target[last] = value
     else:
         raise UserError(f"--set {path}: {last!r} lies inside a plain value", "name a key that holds keys")
+
+
+def _value(assignment: str, text: str) -> Any:
+    try:
+        return from_yaml(text)
+    except UserError as error:
+        raise UserError(f"--set {assignment}: {error.problem}", error.mend) from None
 
 
 def _descend(target: Any, step: str, path: str) -> Any:

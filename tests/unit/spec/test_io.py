@@ -7,6 +7,7 @@ import yaml
 from finetrial.errors import SpecError, UserError
 from finetrial.spec import Study
 from finetrial.spec.io import parse_study, read_study, set_value, study_yaml
+from finetrial.spec.plain import from_yaml
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -115,3 +116,28 @@ def test_what_a_base_in_4_bits_cannot_have(components: Any, said: str) -> None:
 def test_what_a_base_in_4_bits_can_have(components: Any) -> None:
     study = parse_study(content(**quantized(components)), "study")
     assert study.arm("a").quantization == "nf4" and "quantization: nf4" in study_yaml(study)
+
+
+TWICE = "name: s\ntraining: {budget: 40 steps}\nseeds: 3\ntraining:\n  budget: 80 steps\n"
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("study.yaml", TWICE, "line 4: the key 'training' is given twice (first in line 2)"),
+    ("study.yaml", "a: {b: 1,\n b: 2}", "line 2: the key 'b' is given twice (first in line 1)"),
+    ("study.json", '{"seeds": 3, "seeds": 5}', "the key 'seeds' is given twice"),
+])
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_study(tmp_path / name)
+    assert said in caught.value.problem and name in caught.value.problem
+
+
+def test_a_key_given_twice_by_set_is_refused() -> None:
+    with pytest.raises(UserError, match="the key 'budget' is given twice"):
+        set_value(content(), "training={budget: 40 steps, budget: 80 steps}")
+
+
+def test_keys_of_a_merged_mapping_may_be_given_again() -> None:
+    text = "deep: {one: &one {<<: &two {a: 1}, a: 2}}\nother: {<<: *one, a: 3}"
+    assert from_yaml(text) == {"deep": {"one": {"a": 2}}, "other": {"a": 3}}
