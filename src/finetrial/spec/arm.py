@@ -8,7 +8,8 @@ slot holds already.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
@@ -85,7 +86,7 @@ class Arm(Frozen):
     learning_rates_for: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # another grid for the phases of some tasks
     quantization: Quantization | None = None  # how the base's matrices are held, in training and answering; None: in fp32
     training: Training | None = None  # None = the study's; anything else must be a declared factor
-    num_train: dict[str, int] = Field(default_factory=dict)  # training rows by task, where they are not as the task says; a factor
+    num_train: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # training rows by task, where they are not as the task says; a factor
     sequences: tuple[str, ...] = ()  # the study's sequences that this arm goes along; empty = all
     factors: dict[str, int | float | str] = Field(default_factory=dict)  # levels of crossed factors, for interactions and heat maps
     label: str = ""  # {value} in it stands for what `match` solved
@@ -118,7 +119,11 @@ class Arm(Frozen):
             raise ValueError(f"learning rates must be positive, got {list(rates)}")
         if len(set(rates)) != len(rates):
             raise ValueError(f"learning rates must differ, got {list(rates)}")
-        return tuple(sorted(rates))
+        rates = tuple(sorted(rates))
+        for lower, higher in pairwise(rates):
+            if f"{lower:g}" == f"{higher:g}":  # they name the stages
+                raise ValueError(f"learning rates must differ in their first 6 digits, and {lower!r} and {higher!r} do not")
+        return rates
 
     @model_validator(mode="after")
     def _leaves_quantized_weights_alone(self) -> Arm:

@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from finetrial import catalog
 from finetrial.errors import UserError, unknown
+from finetrial.settings import Settings
 
 
-class Frozen(BaseModel):
+class Frozen(Settings):
     """A frozen specification model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def identity(self) -> dict[str, Any]:
         """JSON-like content without fields at their default."""

@@ -18,6 +18,10 @@ def content(**changes: Any) -> dict[str, Any]:
             "training": {"budget": "40 steps"}, **changes}
 
 
+def _full(**changes: Any) -> dict[str, Any]:
+    return {"name": "a", "components": "full", "learning_rates": [1e-4], **changes}
+
+
 def problems(**changes: Any) -> str:
     with pytest.raises(SpecError) as caught:
         parse_study(content(**changes), "study")
@@ -54,6 +58,22 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lroa", "task": "new"}}]},
      "did you mean 'lora'"),
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lora"}}]}, "needs the task"),
+    ({"seeds": 0}, "a study needs a seed at least"),
+    ({"seeds": -2}, "a study needs a seed at least"),
+    ({"seeds": []}, "at least 1 item"),
+    ({"seeds": [0, -1]}, "seeds.1: -1: Input should be greater than or equal to 0"),
+    ({"seeds": [0, True]}, "true and false are no numbers"),
+    ({"size": "../../../x"}, "should match pattern"),
+    ({"training": {"weight_decay": float("inf")}}, "finite number"),
+    ({"training": {"batch_sequences": True}}, "true and false are no numbers"),
+    ({"arms": [_full(learning_rates=[float("inf")])]}, "finite number"),
+    ({"arms": [_full(learning_rates=[float("nan")])]}, "finite number"),
+    ({"arms": [_full(learning_rates=[1e-4, 1.0000001e-4])]}, "must differ in their first 6 digits"),
+    ({"arms": [_full(learning_rates_for={"new": [1e-4, 1.0000001e-4]})]}, "must differ in their first 6 digits"),
+    ({"arms": [_full(num_train=True)]}, "true and false are no numbers"),
+    ({"arms": [_full(num_train=-1)]}, "greater than or equal to 1"),
+    ({"arms": [_full(components="lora:rank=true")]}, "option rank of lora: true and false are no numbers"),
+    ({"arms": [_full(components="lora:alpha=.inf")]}, "finite number"),
     ({"hypotheses": [{"name": "H", "statement": ""}]}, "exactly one of contrast, all_of, any_of"),
 ])
 def test_each_mistake_is_named(changes: dict[str, Any], said: str) -> None:
