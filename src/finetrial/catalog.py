@@ -18,7 +18,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
 
-from finetrial.errors import UserError, unknown
+from finetrial.errors import UserError, mistake_in, unknown
 from finetrial.fingerprint import file_digest
 
 
@@ -73,10 +73,18 @@ def name_of(plugin: type) -> str:
 
 
 def add_file(path: Path) -> tuple[str, str, str]:
-    """Register a user's plug-in file; its kind is read from the class it defines. Returns (kind, name, digest)."""
+    """Register a user's plug-in file; its kind is read from the class it defines. Returns (kind, name, digest).
+
+    Raises UserError where there is no such file, or none that can be imported, or one without a plug-in.
+    """
     if not path.is_file():
         raise UserError(f"plug-in {path} does not exist", "name a Python file, relative to the study file")
-    module = _import_file(path.resolve())
+    try:
+        module = _import_file(path.resolve())
+    except UserError:
+        raise
+    except Exception as error:
+        raise mistake_in(path, error, "mend the file, or install what it imports") from error
     for kind in KINDS:
         if _classes_in(module, kind):
             name = registered_name(path.stem)
@@ -108,7 +116,11 @@ def _import_file(path: Path) -> ModuleType:
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

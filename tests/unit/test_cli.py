@@ -16,7 +16,7 @@ from finetrial import __version__
 from finetrial.analysis.analyse import analyse
 from finetrial.cli import main
 from finetrial.cli.study import Changes, built_in_studies, find_study
-from finetrial.errors import UserError
+from finetrial.errors import SpecError, UserError
 from finetrial.plan.build import build
 from finetrial.records.record import Environment, Outcome, Record
 from finetrial.run import machine
@@ -128,7 +128,7 @@ def test_unknown_command_names_the_nearest(capsys):
     assert "'run'" in mistake(capsys, "runn")
 
 
-@pytest.mark.parametrize("seeds", ["many", "", "1,x", "0"])
+@pytest.mark.parametrize("seeds", ["many", "", "1,x", "0", "²"])
 def test_seeds_that_are_none(capsys, seeds):
     assert "--seeds" in mistake(capsys, "plan", "perplexity", "--seeds", seeds)
 
@@ -203,6 +203,12 @@ def test_underscores_and_dashes_are_one(monkeypatch):
     from finetrial import catalog
 
     assert catalog.find("study", "a_b") is catalog.find("study", "a-b")
+
+
+@pytest.mark.parametrize("assignment", ["training=x", "arms=x", "arms.0=x", "accept_threats=3"])
+def test_a_plain_value_in_the_place_of_keys_is_told_whatever_else_is_asked(assignment):
+    with pytest.raises(SpecError):
+        find_study("perplexity", Changes(assignments=(assignment,), precision="bf16", accept=("few-seeds",)))
 
 
 def test_seeds_by_number_and_by_list():

@@ -40,9 +40,15 @@ def read_study(path: Path, relative_to: Path | None = None) -> Study:
     if not isinstance(content, Mapping):
         raise UserError(f"study file {path} holds a {type(content).__name__}, not keys and values",
                         "start from a built-in study: finetrial show perplexity")
-    for plugin in content.get("plugins") or ():
-        catalog.add_file((relative_to or path.parent) / str(plugin))
+    for plugin in _plugins(content.get("plugins")):
+        catalog.add_file((relative_to or path.parent) / plugin)
     return parse_study(content, str(path))
+
+
+def _plugins(written: Any) -> list[str]:
+    """The files that a study names: one, or a list. What is neither is told when the study is parsed."""
+    items = written if isinstance(written, list) else [written]
+    return [item for item in items if isinstance(item, str)]
 
 
 def parse_study(content: Mapping[str, Any], source: str) -> Study:
@@ -103,7 +109,7 @@ def _descend(target: Any, step: str, path: str) -> Any:
 
 def _index(items: list[Any], step: str, path: str) -> int:
     names = [item.get("name", "") if isinstance(item, dict) else str(item) for item in items]
-    if step.isdigit() and int(step) < len(items):
+    if step.isdecimal() and int(step) < len(items):
         return int(step)
     if step in names:
         return names.index(step)

@@ -119,6 +119,11 @@ class Study(Frozen):
                              "0, and seed 0 alone is [0]")
         return tuple(range(value))
 
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _one_or_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
     @field_validator("looks")
     @classmethod
     def _possible_looks(cls, value: tuple[int, ...]) -> tuple[int, ...]:

@@ -43,6 +43,8 @@ class Budget(Settings):
                 raise ValueError(f"{value!r} is not {_EXPECTED}")
             number, factor, unit = match.groups()
             value = {"amount": int(number) * _FACTORS[factor], "unit": f"{unit}s"}
+        elif isinstance(value, (int, float)):
+            raise ValueError(f"a budget has a unit: write '{value} steps', '{value} tokens' or '{value} epochs'")
         return handler(value)
 
     @model_serializer

@@ -58,6 +58,8 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lroa", "task": "new"}}]},
      "did you mean 'lora'"),
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lora"}}]}, "needs the task"),
+    ({"plugins": 3}, "plugins: 3: Input should be a valid tuple"),
+    ({"training": {"budget": 60}}, "a budget has a unit: write '60 steps'"),
     ({"seeds": 0}, "a study needs a seed at least"),
     ({"seeds": -2}, "a study needs a seed at least"),
     ({"seeds": []}, "at least 1 item"),
@@ -161,3 +163,28 @@ def test_a_key_given_twice_by_set_is_refused() -> None:
 def test_keys_of_a_merged_mapping_may_be_given_again() -> None:
     text = "deep: {one: &one {<<: &two {a: 1}, a: 2}}\nother: {<<: *one, a: 3}"
     assert from_yaml(text) == {"deep": {"one": {"a": 2}}, "other": {"a": 3}}
+
+
+@pytest.mark.parametrize("written", ["3", "[3]"])
+def test_plugins_that_are_no_files(tmp_path: Path, written: str) -> None:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content()) + f"plugins: {written}\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="plugins.*: 3: Input should be a valid"):
+        read_study(tmp_path / "study.yaml")
+
+
+def test_one_plugin_needs_no_list(tmp_path: Path) -> None:
+    (tmp_path / "single.py").write_text("from finetrial.methods.lora import Lora\n\nclass Single(Lora):\n    '''LoRA.'''\n")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content(plugins="single.py")), encoding="utf-8")
+    assert read_study(tmp_path / "study.yaml").plugins == ("single.py",)
+
+
+@pytest.mark.parametrize(("code", "said"), [
+    ("x = 1\nclass Broken(:\n", "broken.py, line 2: SyntaxError"),
+    ("x = 1\nimport nowhere_to_be_found\n", "broken.py, line 2: ModuleNotFoundError: No module named"),
+])
+def test_a_plugin_that_cannot_be_imported_is_a_mistake_with_its_line(tmp_path: Path, code: str, said: str) -> None:
+    (tmp_path / "broken.py").write_text(code, encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content(plugins=["broken.py"])), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_study(tmp_path / "study.yaml")
+    assert said in caught.value.problem
