@@ -114,8 +114,7 @@ def _from_code(path: Path, changes: Changes) -> Found:
 
 
 def _add_plugins(names: Iterable[str], folder: Path) -> None:
-    for name in names:
-        catalog.add_file(folder / name)
+    catalog.add_files(folder / name for name in names)
 
 
 def _from_file(path: Path, changes: Changes) -> Found:

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from finetrial import catalog
 from finetrial.errors import unknown
 from finetrial.methods.base import Method
 from finetrial.models.shapes import Quantization
 from finetrial.spec.match import VALUE, Match
-from finetrial.spec.model import Frozen, plugin_from, plugin_identity
+from finetrial.spec.model import Frozen, plugin_from, plugin_identity, plugin_of_spec
 from finetrial.spec.slots import Carry
 from finetrial.train.config import Training
 
@@ -63,13 +64,13 @@ class Component(Frozen):
         """What a stage's spec holds of it."""
         method = None
         if self.method is not None:
-            method = {**plugin_identity(self.method), "version": type(self.method).version}
+            method = {**plugin_identity(self.method), **catalog.code_of(type(self.method))}
         return {"slot": self.slot, "carry": self.carry.value, "method": method}
 
 
 def read_method(written: Mapping[str, Any]) -> Method:
     """The method of a stage's spec, as `Component.spec` writes it."""
-    method: Method = plugin_from("method", {name: value for name, value in written.items() if name != "version"})
+    method: Method = plugin_of_spec("method", written)
     return method
 
 

@@ -40,8 +40,7 @@ def read_study(path: Path, relative_to: Path | None = None) -> Study:
     if not isinstance(content, Mapping):
         raise UserError(f"study file {path} holds a {type(content).__name__}, not keys and values",
                         "start from a built-in study: finetrial show perplexity")
-    for plugin in _plugins(content.get("plugins")):
-        catalog.add_file((relative_to or path.parent) / plugin)
+    catalog.add_files((relative_to or path.parent) / plugin for plugin in _plugins(content.get("plugins")))
     return parse_study(content, str(path))
 
 
