@@ -14,6 +14,7 @@ from synthetic import make_study, make_table
 
 from finetrial import __version__
 from finetrial.analysis.analyse import analyse
+from finetrial.api import open_run
 from finetrial.cli import main
 from finetrial.cli.study import Changes, built_in_studies, find_study
 from finetrial.errors import SpecError, UserError
@@ -44,6 +45,17 @@ def finished(tmp_path: Path) -> Trial:
     (folder / "study.yaml").write_text(study_yaml(study), encoding="utf-8")
     (folder / "results.json").write_text(trial.results.model_dump_json(), encoding="utf-8")
     return trial
+
+
+def test_show_of_a_run_finds_the_plug_ins_where_the_run_did(capsys, finished, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "loud.py").write_text("from finetrial.methods.lora import Lora\nclass Loud(Lora):\n    pass\n")
+    copy = finished.folder / "study.yaml"
+    copy.write_text(copy.read_text(encoding="utf-8") + "plugins: [./loud.py]\n", encoding="utf-8")
+    (finished.folder / "run.json").write_text(json.dumps({"relative_to": str(tmp_path / "mine"), "store": "x"}))
+    assert main(["show", finished.folder.name]) == 0
+    assert "SUPPORTED" in capsys.readouterr().out
+    assert open_run(finished.folder).study.plugins == ("./loud.py",)
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:

@@ -44,6 +44,13 @@ def read_study(path: Path, relative_to: Path | None = None) -> Study:
     return parse_study(content, str(path))
 
 
+def study_of_run(folder: Path) -> Study:
+    """The study of a run's folder: a copy, whose plug-ins lie where `run.json` says. Raises what `read_study` raises."""
+    file = folder / "run.json"
+    written = json.loads(file.read_text(encoding="utf-8")).get("relative_to") if file.is_file() else None
+    return read_study(folder / "study.yaml", Path(written) if written else None)
+
+
 def _plugins(written: Any) -> list[str]:
     """The files that a study names: one, or a list. What is neither is told when the study is parsed."""
     items = written if isinstance(written, list) else [written]
