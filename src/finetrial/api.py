@@ -22,7 +22,7 @@ from pydantic import BaseModel, ValidationError
 
 from finetrial.errors import UserError
 from finetrial.records.results import Recommendation, Results
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
+from finetrial.run.run_file import STUDY_FILE, study_of_run
 from finetrial.run.trial import REPORT_FILE, RESULTS_FILE, RunOptions, run_study
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
@@ -147,18 +147,12 @@ def open_run(path: str | Path) -> Run:
     for name in (STUDY_FILE, RESULTS_FILE):
         if not (folder / name).is_file():
             raise UserError(f"{folder} is not a finished run: it has no {name}", "finetrial status lists the runs")
-    how = _how(folder)
     try:
         results = Results.model_validate_json((folder / RESULTS_FILE).read_bytes())
     except ValidationError as error:
         raise UserError(f"{folder / RESULTS_FILE} cannot be read: {str(error).splitlines()[0]}",
                         f"make it again from the store: finetrial report {folder}") from error
-    return Run(folder, read_study(folder / STUDY_FILE, how), results)
-
-
-def _how(folder: Path) -> Path | None:
-    """What the paths of a run's study are relative to."""
-    return read_how(folder).relative_to if (folder / RUN_FILE).is_file() else None
+    return Run(folder, study_of_run(folder), results)
 
 
 def _frame(rows: Sequence[BaseModel]) -> pd.DataFrame:

@@ -3,23 +3,26 @@
 A plug-in is one file that defines one public class (a subclass of its kind's base). The file name is the registered
 name, with `_` for `-`: `pydoc_chat.py` is the task `pydoc-chat`. Files come from the package, from folders or files a
 study names (`plugins: [./my_method.py]`), and from installed packages' entry points (group `finetrial.<kind>`).
-An import error in a plug-in is shown, never hidden.
+An import error in a plug-in is shown, never hidden. A user's file takes no name that finetrial has, and the digest of its
+code is part of the keys of what it computes (`code_of`).
 """
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib
 import importlib.util
 import pkgutil
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
-from finetrial.errors import UserError, unknown
-from finetrial.fingerprint import file_digest
+from finetrial.errors import UserError, mistake_in, unknown
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,20 @@ KINDS = {kind.name: kind for kind in (
     Kind("study", "finetrial.studies", "finetrial.studies.base", "BuiltIn"),
 )}
 
-_user_files: dict[str, dict[str, Path]] = {name: {} for name in KINDS}
+CODE_DIGEST = "code_digest"
+CODE = ("version", CODE_DIGEST)  # what a stage's spec holds of a plug-in beside its options
+
+
+@dataclass(frozen=True)
+class UserFile:
+    """A user's plug-in file, as it was when it was registered."""
+
+    path: Path
+    digest: str
+
+
+_user_files: dict[str, dict[str, UserFile]] = {name: {} for name in KINDS}
+_digests: dict[str, str] = {}  # of users' code, by the name of its module
 
 
 def registered_name(stem: str) -> str:
@@ -72,16 +88,52 @@ def name_of(plugin: type) -> str:
     return registered_name(plugin.__module__.rpartition(".")[2])
 
 
+def code_of(plugin: type) -> dict[str, Any]:
+    """What tells the code of a plug-in class in a stage's spec: its version, and the digest of a user's file."""
+    version: int = plugin.version  # type: ignore[attr-defined]
+    digest = code_digest(plugin)
+    return {"version": version, CODE_DIGEST: digest} if digest else {"version": version}
+
+
+def code_digest(plugin: type) -> str:
+    """SHA-256 of the user's file that defines a plug-in class; empty for one of a package."""
+    return _digests.get(plugin.__module__, "")
+
+
+def add_files(paths: Iterable[Path]) -> None:
+    """Register the plug-in files of one study. Raises what `add_file` raises, and UserError for two files of one name."""
+    found: dict[tuple[str, str], Path] = {}
+    for path in paths:
+        kind, name, _ = add_file(path)
+        before = found.setdefault((kind, name), path)
+        if before.resolve() != path.resolve():
+            raise UserError(f"plug-ins {before} and {path} are both the {kind} {name!r}",
+                            "rename one: the file's name is the plug-in's")
+
+
 def add_file(path: Path) -> tuple[str, str, str]:
-    """Register a user's plug-in file; its kind is read from the class it defines. Returns (kind, name, digest)."""
+    """Register a user's plug-in file; its kind is read from the class it defines. Returns (kind, name, digest).
+
+    Raises UserError where there is no such file, or none that can be imported, one without a plug-in, or one of a name that
+    a package has.
+    """
     if not path.is_file():
         raise UserError(f"plug-in {path} does not exist", "name a Python file, relative to the study file")
-    module = _import_file(path.resolve())
+    file = UserFile(path.resolve(), hashlib.sha256(path.read_bytes()).hexdigest())
+    try:
+        module = _import_file(file)
+    except UserError:
+        raise
+    except Exception as error:
+        raise mistake_in(path, error, "mend the file, or install what it imports") from error
     for kind in KINDS:
         if _classes_in(module, kind):
             name = registered_name(path.stem)
-            _user_files[kind][name] = path.resolve()
-            return kind, name, file_digest(path)
+            if name in _package_modules(kind) or name in _entry_points(kind):
+                raise UserError(f"plug-in {path} would take the place of the {kind} {name!r} that is there already",
+                                "rename the file: its name is the plug-in's")
+            _user_files[kind][name] = file
+            return kind, name, file.digest
     expected = ", ".join(spec.base_class for spec in KINDS.values())
     raise UserError(f"plug-in {path} defines no plug-in class", f"subclass one of {expected}")
 
@@ -102,13 +154,21 @@ def _entry_points(kind: str) -> dict[str, str]:
 
 
 @functools.cache
-def _import_file(path: Path) -> ModuleType:
-    name = f"finetrial_user.{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+def _import_file(file: UserFile) -> ModuleType:
+    source = file.path.read_bytes()
+    if hashlib.sha256(source).hexdigest() != file.digest:
+        raise UserError(f"plug-in {file.path} changes while it is read", "run again")
+    name = f"finetrial_user.{file.digest[:12]}.{file.path.stem}"  # files of one name, and an edited one, are modules apart
+    spec = importlib.util.spec_from_file_location(name, file.path)
+    assert spec is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    sys.modules[name], _digests[name] = module, file.digest
+    try:
+        code = compile(source, str(file.path), "exec", dont_inherit=True)  # its loader may run an earlier one from a cache
+        exec(code, vars(module))  # noqa: S102 (it is what a study asks for, as an import would do)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

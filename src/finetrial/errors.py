@@ -7,7 +7,9 @@ traceback; the Python API lets it through unchanged. `assert` is for our own inv
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
 
 
 class UserError(Exception):
@@ -74,6 +76,15 @@ class MissingPackage(UserError):
         target = f"'finetrial[{extra}]'" if extra else package
         super().__init__(f"{package} is needed for {needed_for} and is not installed",
                          f"install it: pip install {target}", code="missing-package")
+
+
+def mistake_in(path: Path, error: Exception, mend: str) -> UserError:
+    """What went wrong in a user's Python file, with the last of its lines that the error came through."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == path.name]
+    if isinstance(error, SyntaxError) and Path(error.filename or "").name == path.name:
+        lines.append(error.lineno)
+    place = f"{path}, line {lines[-1]}" if lines and lines[-1] else str(path)
+    return UserError(f"{place}: {type(error).__name__}: {' '.join(str(error).split())}", mend)
 
 
 def nearest(name: str, valid: Iterable[str], *, limit: int = 3) -> list[str]:

@@ -14,9 +14,10 @@ from synthetic import make_study, make_table
 
 from finetrial import __version__
 from finetrial.analysis.analyse import analyse
+from finetrial.api import open_run
 from finetrial.cli import main
 from finetrial.cli.study import Changes, built_in_studies, find_study
-from finetrial.errors import UserError
+from finetrial.errors import SpecError, UserError
 from finetrial.plan.build import build
 from finetrial.records.record import Environment, Outcome, Record
 from finetrial.run import machine
@@ -44,6 +45,17 @@ def finished(tmp_path: Path) -> Trial:
     (folder / "study.yaml").write_text(study_yaml(study), encoding="utf-8")
     (folder / "results.json").write_text(trial.results.model_dump_json(), encoding="utf-8")
     return trial
+
+
+def test_show_of_a_run_finds_the_plug_ins_where_the_run_did(capsys, finished, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "loud.py").write_text("from finetrial.methods.lora import Lora\nclass Loud(Lora):\n    pass\n")
+    copy = finished.folder / "study.yaml"
+    copy.write_text(copy.read_text(encoding="utf-8") + "plugins: [./loud.py]\n", encoding="utf-8")
+    (finished.folder / "run.json").write_text(json.dumps({"relative_to": str(tmp_path / "mine"), "store": "x"}))
+    assert main(["show", finished.folder.name]) == 0
+    assert "SUPPORTED" in capsys.readouterr().out
+    assert open_run(finished.folder).study.plugins == ("./loud.py",)
 
 
 def mistake(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
@@ -128,7 +140,7 @@ def test_unknown_command_names_the_nearest(capsys):
     assert "'run'" in mistake(capsys, "runn")
 
 
-@pytest.mark.parametrize("seeds", ["many", "", "1,x", "0"])
+@pytest.mark.parametrize("seeds", ["many", "", "1,x", "0", "²"])
 def test_seeds_that_are_none(capsys, seeds):
     assert "--seeds" in mistake(capsys, "plan", "perplexity", "--seeds", seeds)
 
@@ -203,6 +215,12 @@ def test_underscores_and_dashes_are_one(monkeypatch):
     from finetrial import catalog
 
     assert catalog.find("study", "a_b") is catalog.find("study", "a-b")
+
+
+@pytest.mark.parametrize("assignment", ["training=x", "arms=x", "arms.0=x", "accept_threats=3"])
+def test_a_plain_value_in_the_place_of_keys_is_told_whatever_else_is_asked(assignment):
+    with pytest.raises(SpecError):
+        find_study("perplexity", Changes(assignments=(assignment,), precision="bf16", accept=("few-seeds",)))
 
 
 def test_seeds_by_number_and_by_list():

@@ -16,7 +16,7 @@ from finetrial.errors import UserError
 from finetrial.records.results import Results
 from finetrial.report.model import Card, View, view
 from finetrial.report.tabular import Table as ScoreTable
-from finetrial.spec.io import read_study
+from finetrial.run.run_file import study_of_run
 from finetrial.spec.study import Study
 
 STYLES = {"SUPPORTED": "bold green", "REFUTED": "bold red", "EQUIVALENT": "bold blue", "INCONCLUSIVE": "bold yellow",
@@ -32,7 +32,7 @@ def read_run(folder: Path) -> tuple[Study, View]:
         raise UserError(f"{folder} has no results yet", f"finetrial status {folder.name} shows how far it is; "
                                                         f"finetrial report {folder.name} reports what is there")
     try:
-        study = read_study(folder / "study.yaml")
+        study = study_of_run(folder)
         return study, view(study, Results.model_validate_json(results.read_text(encoding="utf-8")))
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{results} cannot be read: {str(error).splitlines()[0]}",

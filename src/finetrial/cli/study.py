@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from finetrial import catalog
-from finetrial.errors import UserError, unknown
+from finetrial.errors import UserError, mistake_in, unknown
 from finetrial.spec.io import parse_study, read_study, set_value, spec_error
 from finetrial.spec.study import BASE_ARM, Study
 from finetrial.studies.base import BuiltIn
@@ -110,21 +109,12 @@ def _from_code(path: Path, changes: Changes) -> Found:
     except ValidationError as error:
         raise spec_error(str(path), error) from error
     except Exception as error:
-        raise UserError(f"{_place(error, path)}: {type(error).__name__}: {' '.join(str(error).split())}",
-                        "mend the file; it makes the study") from error
+        raise mistake_in(path, error, "mend the file; it makes the study") from error
     return Found(study, path.resolve().parent)
 
 
 def _add_plugins(names: Iterable[str], folder: Path) -> None:
-    for name in names:
-        catalog.add_file(folder / name)
-
-
-def _place(error: Exception, path: Path) -> str:
-    """The file, and its last line that the error came through."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == path.name]
-    line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
-    return f"{path}, line {line}" if line else str(path)
+    catalog.add_files(folder / name for name in names)
 
 
 def _from_file(path: Path, changes: Changes) -> Found:
@@ -147,11 +137,12 @@ def _apply(content: dict[str, Any], changes: Changes) -> bool:
     if changes.seeds is not None:
         content["seeds"] = _seeds(changes.seeds)
     if changes.precision is not None:
-        for owner in (content, *content["arms"]):
-            if owner is content or owner.get("training"):
+        arms = content["arms"] if isinstance(content["arms"], list) else []  # anything else is told as a mistake later
+        for owner in (content, *(arm for arm in arms if isinstance(arm, dict))):
+            if isinstance(owner.get("training"), dict):
                 owner["training"] = {**owner["training"], "precision": changes.precision}
-    if changes.accept:
-        content["accept_threats"] = list(dict.fromkeys([*content.get("accept_threats", ()), *changes.accept]))
+    if changes.accept and isinstance(accepted := content.get("accept_threats", []), list):
+        content["accept_threats"] = list(dict.fromkeys([*accepted, *changes.accept]))
     return any((changes.arms, changes.assignments, changes.seeds, changes.precision, changes.accept))
 
 
@@ -165,7 +156,7 @@ def _set(content: dict[str, Any], assignment: str) -> None:
 
 def _seeds(text: str) -> int | list[int]:
     numbers = [part.strip() for part in text.split(",") if part.strip()]
-    if not numbers or not all(number.isdigit() for number in numbers):
+    if not numbers or not all(number.isdecimal() for number in numbers):
         raise UserError(f"--seeds {text!r} is neither a number nor a list of numbers",
                         "write --seeds 5 for the seeds 0 to 4, or --seeds 0,1,7")
     if len(numbers) == 1 and "," not in text:

@@ -43,11 +43,11 @@ def export_command(run: str, arm: str, output: Path, merge: bool, seed: int | No
 def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path) -> None:
     """The prompt, then each answer below the arm's label."""
     from finetrial.run.adapters import ask
-    from finetrial.spec.io import read_study
+    from finetrial.run.run_file import study_of_run
     from finetrial.spec.study import BASE_ARM
 
     folder = find_run(run, runs)
-    study = read_study(folder / "study.yaml")
+    study = study_of_run(folder)
     labels = {BASE_ARM: f"base ({study.bases[0].name})", **{arm.name: arm.title for arm in study.arms}}
     chosen = [name.strip() for name in arms.split(",")] if arms else list(labels)
     for name in chosen:

@@ -14,9 +14,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict
-
 from finetrial.errors import ModelError
+from finetrial.settings import Settings
 from finetrial.streams import Streams
 
 if TYPE_CHECKING:
@@ -128,10 +127,8 @@ class InPlace(Component):
         return Swap(self.name)
 
 
-class Method(BaseModel, ABC):
+class Method(Settings, ABC):
     """A way to adapt a base, as the study writes it. `version` is bumped when the same options mean something else."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ClassVar[int] = 1
     stackable: ClassVar[bool] = False  # its components are `AdapterComponent`s of which several can share a pass

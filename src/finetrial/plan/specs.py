@@ -37,7 +37,7 @@ def data(study: Study, base: ResolvedBase, use: TaskUse, relative_to: Path | Non
     task = use.task.located(relative_to)
     written = plugin_identity(task)
     identity = {name: value for name, value in written.items() if name not in task.path_options}
-    spec = {"task": {**identity, "version": type(task).version}, "source": task.source_digest(),
+    spec = {"task": {**identity, **catalog.code_of(type(task))}, "source": task.source_digest(),
             "tokenizer": base.tokenizer_digest, "max_tokens": use.max_tokens or study.training.sequence_length,
             "num_val": use.num_val, "num_test": use.num_test}
     if set(use.task.splits) != set(SPLITS[1:]):
@@ -106,7 +106,7 @@ def scored(use: TaskUse) -> list[dict[str, Any]]:
     found = []
     for name in output_metrics(use):
         scorer = catalog.find("scorer", name)
-        row = {"kind": name, "version": scorer.version}  # type: ignore[attr-defined]
+        row = {"kind": name, **catalog.code_of(scorer)}
         if "language" in scorer.model_fields:  # type: ignore[attr-defined]
             row["language"] = use.task.target_language
         if scorer.executes and use.sampling is not None and use.sampling.pass_at != 1:  # type: ignore[attr-defined]

@@ -15,6 +15,8 @@ from typing import Any
 
 from finetrial.records.record import Environment
 from finetrial.run.remote import is_url
+from finetrial.spec.io import read_study
+from finetrial.spec.study import Study
 
 STUDY_FILE, RUN_FILE = "study.yaml", "run.json"
 
@@ -45,6 +47,11 @@ def read_how(folder: Path) -> HowRun:
     return HowRun(how["device"], Environment(**here) if here else None,
                   store if is_url(store) else str((folder / store).resolve()), how["command"],
                   (folder / how["relative_to"]).resolve() if how["relative_to"] else None)
+
+
+def study_of_run(folder: Path) -> Study:
+    """The study of a run's folder: a copy, whose plug-ins lie where `run.json` says. Raises what `read_study` raises."""
+    return read_study(folder / STUDY_FILE, read_how(folder).relative_to if (folder / RUN_FILE).is_file() else None)
 
 
 def _written(place: Path, folder: Path, *, moves_with: Path) -> str:

@@ -8,15 +8,17 @@ slot holds already.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from itertools import pairwise
+from typing import Annotated, Any
 
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from finetrial import catalog
 from finetrial.errors import unknown
 from finetrial.methods.base import Method
 from finetrial.models.shapes import Quantization
 from finetrial.spec.match import VALUE, Match
-from finetrial.spec.model import Frozen, plugin_from, plugin_identity
+from finetrial.spec.model import Frozen, plugin_from, plugin_identity, plugin_of_spec
 from finetrial.spec.slots import Carry
 from finetrial.train.config import Training
 
@@ -62,13 +64,13 @@ class Component(Frozen):
         """What a stage's spec holds of it."""
         method = None
         if self.method is not None:
-            method = {**plugin_identity(self.method), "version": type(self.method).version}
+            method = {**plugin_identity(self.method), **catalog.code_of(type(self.method))}
         return {"slot": self.slot, "carry": self.carry.value, "method": method}
 
 
 def read_method(written: Mapping[str, Any]) -> Method:
     """The method of a stage's spec, as `Component.spec` writes it."""
-    method: Method = plugin_from("method", {name: value for name, value in written.items() if name != "version"})
+    method: Method = plugin_of_spec("method", written)
     return method
 
 
@@ -85,7 +87,7 @@ class Arm(Frozen):
     learning_rates_for: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # another grid for the phases of some tasks
     quantization: Quantization | None = None  # how the base's matrices are held, in training and answering; None: in fp32
     training: Training | None = None  # None = the study's; anything else must be a declared factor
-    num_train: dict[str, int] = Field(default_factory=dict)  # training rows by task, where they are not as the task says; a factor
+    num_train: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # training rows by task, where they are not as the task says; a factor
     sequences: tuple[str, ...] = ()  # the study's sequences that this arm goes along; empty = all
     factors: dict[str, int | float | str] = Field(default_factory=dict)  # levels of crossed factors, for interactions and heat maps
     label: str = ""  # {value} in it stands for what `match` solved
@@ -118,7 +120,11 @@ class Arm(Frozen):
             raise ValueError(f"learning rates must be positive, got {list(rates)}")
         if len(set(rates)) != len(rates):
             raise ValueError(f"learning rates must differ, got {list(rates)}")
-        return tuple(sorted(rates))
+        rates = tuple(sorted(rates))
+        for lower, higher in pairwise(rates):
+            if f"{lower:g}" == f"{higher:g}":  # they name the stages
+                raise ValueError(f"learning rates must differ in their first 6 digits, and {lower!r} and {higher!r} do not")
+        return rates
 
     @model_validator(mode="after")
     def _leaves_quantized_weights_alone(self) -> Arm:

@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from finetrial import catalog
 from finetrial.errors import SpecError, UserError, unknown
+from finetrial.spec.plain import from_json, from_yaml
 from finetrial.spec.study import Study
 
 
@@ -30,16 +31,23 @@ def read_study(path: Path, relative_to: Path | None = None) -> Study:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"study file {path} cannot be read: {error}", "it must be a UTF-8 text file") from error
     try:
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+        content = from_json(text) if path.suffix == ".json" else from_yaml(text)
     except (yaml.YAMLError, json.JSONDecodeError) as error:
         raise UserError(f"study file {path} is not valid {path.suffix[1:].upper() or 'YAML'}: {error}",
                         "mend the line named above") from error
+    except UserError as error:
+        raise UserError(f"study file {path}: {error.problem}", error.mend) from None
     if not isinstance(content, Mapping):
         raise UserError(f"study file {path} holds a {type(content).__name__}, not keys and values",
                         "start from a built-in study: finetrial show perplexity")
-    for plugin in content.get("plugins") or ():
-        catalog.add_file((relative_to or path.parent) / str(plugin))
+    catalog.add_files((relative_to or path.parent) / plugin for plugin in _plugins(content.get("plugins")))
     return parse_study(content, str(path))
+
+
+def _plugins(written: Any) -> list[str]:
+    """The files that a study names: one, or a list. What is neither is told when the study is parsed."""
+    items = written if isinstance(written, list) else [written]
+    return [item for item in items if isinstance(item, str)]
 
 
 def parse_study(content: Mapping[str, Any], source: str) -> Study:
@@ -69,13 +77,20 @@ def set_value(content: dict[str, Any], assignment: str) -> None:
     target: Any = content
     for step in parents:
         target = _descend(target, step, path)
-    value = yaml.safe_load(text)
+    value = _value(assignment, text)
     if isinstance(target, list):
         target[_index(target, last, path)] = value
     elif isinstance(target, dict):
         target[last] = value
     else:
         raise UserError(f"--set {path}: {last!r} lies inside a plain value", "name a key that holds keys")
+
+
+def _value(assignment: str, text: str) -> Any:
+    try:
+        return from_yaml(text)
+    except UserError as error:
+        raise UserError(f"--set {assignment}: {error.problem}", error.mend) from None
 
 
 def _descend(target: Any, step: str, path: str) -> Any:
@@ -88,7 +103,7 @@ def _descend(target: Any, step: str, path: str) -> Any:
 
 def _index(items: list[Any], step: str, path: str) -> int:
     names = [item.get("name", "") if isinstance(item, dict) else str(item) for item in items]
-    if step.isdigit() and int(step) < len(items):
+    if step.isdecimal() and int(step) < len(items):
         return int(step)
     if step in names:
         return names.index(step)

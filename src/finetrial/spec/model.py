@@ -10,16 +10,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from finetrial import catalog
 from finetrial.errors import UserError, unknown
+from finetrial.settings import Settings
 
 
-class Frozen(BaseModel):
+class Frozen(Settings):
     """A frozen specification model."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     def identity(self) -> dict[str, Any]:
         """JSON-like content without fields at their default."""
@@ -47,6 +46,23 @@ def plugin_from(kind: str, value: Any) -> Any:
         return plugin(**options)
     except ValidationError as error:
         raise ValueError("; ".join(_option_problem(plugin, detail) for detail in error.errors())) from None
+
+
+def plugin_of_spec(kind: str, written: Mapping[str, Any]) -> Any:
+    """The plug-in that a stage's spec holds, with what tells its code (`catalog.code_of`).
+
+    Raises UserError where a user's file is another one than the spec was written with.
+    """
+    plugin = plugin_from(kind, {name: value for name, value in written.items() if name not in catalog.CODE})
+    check_code(kind, type(plugin), written)
+    return plugin
+
+
+def check_code(kind: str, plugin: type, written: Mapping[str, Any]) -> None:
+    """Raise UserError where a user's file is another one than a stage's spec was written with."""
+    if written.get(catalog.CODE_DIGEST, digest := catalog.code_digest(plugin)) != digest:
+        raise UserError(f"the file of the {kind} {catalog.name_of(plugin)!r} has changed since the study was planned",
+                        "run the study again: what the old one computed is kept apart")
 
 
 def _option_problem(plugin: type[BaseModel], detail: Any) -> str:

@@ -16,6 +16,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
+from finetrial.catalog import CODE
+
 Routing = Literal["latest", "oracle"]
 
 
@@ -199,5 +201,5 @@ def _swapped(state: State, changed: Mapping[str, Instance]) -> State:
 
 
 def _words(method: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{name}={value}" for name, value in method.items() if name not in ("kind", "version"))
+    options = ", ".join(f"{name}={value}" for name, value in method.items() if name not in ("kind", *CODE))
     return f"{method['kind']}:{options}" if options else str(method["kind"])

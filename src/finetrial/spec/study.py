@@ -6,7 +6,7 @@ One schema for built-in studies (Python functions that return a `Study`) and use
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -91,7 +91,7 @@ class Study(Frozen):
     name: str = Field(pattern=NAME)
     question: str
     scale: Literal["embedded", "full", "custom"] = "custom"
-    size: str = "standard"
+    size: str = Field(default="standard", pattern=NAME)  # with name and scale the name of the run's folder
     bases: tuple[Base, ...] = Field(min_length=1)
     tasks: tuple[TaskUse, ...] = Field(min_length=1)
     sequences: tuple[Sequence, ...] = ()
@@ -101,7 +101,7 @@ class Study(Frozen):
     claims: tuple[PublishedClaim, ...] = ()  # what an earlier report said, tested here; no part of any stage
     training: Training
     evaluation: Evaluation = Evaluation()
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(default=(0, 1, 2), min_length=1)
     looks: tuple[int, ...] = ()  # numbers of seeds at which results will be read; empty = once
     factors: tuple[str, ...] = ("method",)  # what arms may differ in
     limits: Limits = Limits()  # of the recommendation: they change no result
@@ -112,7 +112,17 @@ class Study(Frozen):
     @field_validator("seeds", mode="before")
     @classmethod
     def _count_or_list(cls, value: Any) -> Any:
-        return tuple(range(value)) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(value, int) or isinstance(value, bool):
+            return value
+        if value < 1:
+            raise ValueError("a study needs a seed at least, and 3 for an interval; a number of seeds stands for the seeds from "
+                             "0, and seed 0 alone is [0]")
+        return tuple(range(value))
+
+    @field_validator("plugins", mode="before")
+    @classmethod
+    def _one_or_list(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
 
     @field_validator("looks")
     @classmethod

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from finetrial.errors import DataError
-from finetrial.spec.model import plugin_from
+from finetrial.spec.model import check_code, plugin_from
 from finetrial.stages.base import StageContext, StageKind
 from finetrial.tasks.base import SPLITS, Example, Examples, Task
 from finetrial.tasks.encoded import TokenDataset
@@ -45,6 +45,7 @@ class Data(StageKind):
         spec = context.spec
         flaws = DataFlaws.model_validate(spec.get("flaws", {}))
         task: Task = plugin_from("task", json.loads(context.locations["task"]))
+        check_code("task", type(task), spec.get("task", {}))
         tokenizer = load_tokenizer(Path(context.locations["base"]))
         if "chat_template" in spec:
             task = in_chat_form(task, tokenizer)

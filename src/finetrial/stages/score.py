@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from finetrial import catalog
 from finetrial.records.parquet import read_table
 from finetrial.records.table import Floats
 from finetrial.scorers.base import Columns, Scorer
+from finetrial.spec.model import plugin_of_spec
 from finetrial.stages.base import StageContext, StageKind
 
 OUTPUTS = "outputs.parquet"
@@ -56,8 +56,7 @@ class Score(StageKind):
 
 def scorer_of(row: Mapping[str, Any]) -> Scorer:
     """The scorer that a row of a stage's `metrics` names."""
-    options = {name: value for name, value in row.items() if name not in ("kind", "version")}
-    scorer: Scorer = catalog.find("scorer", row["kind"])(**options)
+    scorer: Scorer = plugin_of_spec("scorer", row)
     return scorer
 
 

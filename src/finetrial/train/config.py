@@ -9,7 +9,9 @@ import math
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ModelWrapValidatorHandler, model_serializer, model_validator
+from pydantic import Field, ModelWrapValidatorHandler, model_serializer, model_validator
+
+from finetrial.settings import Settings
 
 Unit = Literal["steps", "tokens", "epochs"]
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -22,14 +24,12 @@ _FACTORS = {"": 1, "k": 1_000, "M": 1_000_000}
 _EXPECTED = "a budget such as '80 steps', '75k tokens' or '2 epochs'"
 
 
-class Budget(BaseModel):
+class Budget(Settings):
     """How long to train: a number of optimizer steps, of tokens seen (padding not counted) or of epochs.
 
     Written and dumped as one text, `75k tokens`. The unit is part of the identity: `1 epochs` and the number of steps
     it comes to are two budgets.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     amount: int = Field(gt=0)
     unit: Unit
@@ -43,6 +43,8 @@ class Budget(BaseModel):
                 raise ValueError(f"{value!r} is not {_EXPECTED}")
             number, factor, unit = match.groups()
             value = {"amount": int(number) * _FACTORS[factor], "unit": f"{unit}s"}
+        elif isinstance(value, (int, float)):
+            raise ValueError(f"a budget has a unit: write '{value} steps', '{value} tokens' or '{value} epochs'")
         return handler(value)
 
     @model_serializer
@@ -53,7 +55,7 @@ class Budget(BaseModel):
         return f"{self.amount} {self.unit}"
 
 
-class Training(BaseModel):
+class Training(Settings):
     """The training recipe shared by every arm of a study.
 
     `batch_sequences` rows of `sequence_length` tokens make one optimizer step, whatever the micro-batch. With `packing`
@@ -63,8 +65,6 @@ class Training(BaseModel):
     `paged_adamw_8bit` is AdamW with its moments in 8 bits, of CUDA devices. With `activation_checkpointing` a block keeps
     its input alone for the backward pass and is computed again then: how a result is computed, no part of what it is.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     budget: Budget = Budget(amount=1, unit="epochs")
     sequence_length: int = Field(256, gt=1)

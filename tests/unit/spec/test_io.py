@@ -7,6 +7,7 @@ import yaml
 from finetrial.errors import SpecError, UserError
 from finetrial.spec import Study
 from finetrial.spec.io import parse_study, read_study, set_value, study_yaml
+from finetrial.spec.plain import from_yaml
 
 
 def content(**changes: Any) -> dict[str, Any]:
@@ -15,6 +16,10 @@ def content(**changes: Any) -> dict[str, Any]:
             "arms": [{"name": "full", "components": "full", "learning_rates": [1e-4]},
                      {"name": "lora", "components": "lora:rank=4", "learning_rates": [1e-3]}],
             "training": {"budget": "40 steps"}, **changes}
+
+
+def _full(**changes: Any) -> dict[str, Any]:
+    return {"name": "a", "components": "full", "learning_rates": [1e-4], **changes}
 
 
 def problems(**changes: Any) -> str:
@@ -53,6 +58,24 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lroa", "task": "new"}}]},
      "did you mean 'lora'"),
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lora"}}]}, "needs the task"),
+    ({"plugins": 3}, "plugins: 3: Input should be a valid tuple"),
+    ({"training": {"budget": 60}}, "a budget has a unit: write '60 steps'"),
+    ({"seeds": 0}, "a study needs a seed at least"),
+    ({"seeds": -2}, "a study needs a seed at least"),
+    ({"seeds": []}, "at least 1 item"),
+    ({"seeds": [0, -1]}, "seeds.1: -1: Input should be greater than or equal to 0"),
+    ({"seeds": [0, True]}, "true and false are no numbers"),
+    ({"size": "../../../x"}, "should match pattern"),
+    ({"training": {"weight_decay": float("inf")}}, "finite number"),
+    ({"training": {"batch_sequences": True}}, "true and false are no numbers"),
+    ({"arms": [_full(learning_rates=[float("inf")])]}, "finite number"),
+    ({"arms": [_full(learning_rates=[float("nan")])]}, "finite number"),
+    ({"arms": [_full(learning_rates=[1e-4, 1.0000001e-4])]}, "must differ in their first 6 digits"),
+    ({"arms": [_full(learning_rates_for={"new": [1e-4, 1.0000001e-4]})]}, "must differ in their first 6 digits"),
+    ({"arms": [_full(num_train=True)]}, "true and false are no numbers"),
+    ({"arms": [_full(num_train=-1)]}, "greater than or equal to 1"),
+    ({"arms": [_full(components="lora:rank=true")]}, "option rank of lora: true and false are no numbers"),
+    ({"arms": [_full(components="lora:alpha=.inf")]}, "finite number"),
     ({"hypotheses": [{"name": "H", "statement": ""}]}, "exactly one of contrast, all_of, any_of"),
 ])
 def test_each_mistake_is_named(changes: dict[str, Any], said: str) -> None:
@@ -115,3 +138,53 @@ def test_what_a_base_in_4_bits_cannot_have(components: Any, said: str) -> None:
 def test_what_a_base_in_4_bits_can_have(components: Any) -> None:
     study = parse_study(content(**quantized(components)), "study")
     assert study.arm("a").quantization == "nf4" and "quantization: nf4" in study_yaml(study)
+
+
+TWICE = "name: s\ntraining: {budget: 40 steps}\nseeds: 3\ntraining:\n  budget: 80 steps\n"
+
+
+@pytest.mark.parametrize(("name", "text", "said"), [
+    ("study.yaml", TWICE, "line 4: the key 'training' is given twice (first in line 2)"),
+    ("study.yaml", "a: {b: 1,\n b: 2}", "line 2: the key 'b' is given twice (first in line 1)"),
+    ("study.json", '{"seeds": 3, "seeds": 5}', "the key 'seeds' is given twice"),
+])
+def test_a_key_given_twice_is_refused_with_its_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_study(tmp_path / name)
+    assert said in caught.value.problem and name in caught.value.problem
+
+
+def test_a_key_given_twice_by_set_is_refused() -> None:
+    with pytest.raises(UserError, match="the key 'budget' is given twice"):
+        set_value(content(), "training={budget: 40 steps, budget: 80 steps}")
+
+
+def test_keys_of_a_merged_mapping_may_be_given_again() -> None:
+    text = "deep: {one: &one {<<: &two {a: 1}, a: 2}}\nother: {<<: *one, a: 3}"
+    assert from_yaml(text) == {"deep": {"one": {"a": 2}}, "other": {"a": 3}}
+
+
+@pytest.mark.parametrize("written", ["3", "[3]"])
+def test_plugins_that_are_no_files(tmp_path: Path, written: str) -> None:
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content()) + f"plugins: {written}\n", encoding="utf-8")
+    with pytest.raises(SpecError, match="plugins.*: 3: Input should be a valid"):
+        read_study(tmp_path / "study.yaml")
+
+
+def test_one_plugin_needs_no_list(tmp_path: Path) -> None:
+    (tmp_path / "single.py").write_text("from finetrial.methods.lora import Lora\n\nclass Single(Lora):\n    '''LoRA.'''\n")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content(plugins="single.py")), encoding="utf-8")
+    assert read_study(tmp_path / "study.yaml").plugins == ("single.py",)
+
+
+@pytest.mark.parametrize(("code", "said"), [
+    ("x = 1\nclass Broken(:\n", "broken.py, line 2: SyntaxError"),
+    ("x = 1\nimport nowhere_to_be_found\n", "broken.py, line 2: ModuleNotFoundError: No module named"),
+])
+def test_a_plugin_that_cannot_be_imported_is_a_mistake_with_its_line(tmp_path: Path, code: str, said: str) -> None:
+    (tmp_path / "broken.py").write_text(code, encoding="utf-8")
+    (tmp_path / "study.yaml").write_text(yaml.safe_dump(content(plugins=["broken.py"])), encoding="utf-8")
+    with pytest.raises(UserError) as caught:
+        read_study(tmp_path / "study.yaml")
+    assert said in caught.value.problem
