@@ -52,7 +52,8 @@ def test_show_of_a_run_finds_the_plug_ins_where_the_run_did(capsys, finished, tm
     (tmp_path / "mine" / "loud.py").write_text("from finetrial.methods.lora import Lora\nclass Loud(Lora):\n    pass\n")
     copy = finished.folder / "study.yaml"
     copy.write_text(copy.read_text(encoding="utf-8") + "plugins: [./loud.py]\n", encoding="utf-8")
-    (finished.folder / "run.json").write_text(json.dumps({"relative_to": str(tmp_path / "mine"), "store": "x"}))
+    (finished.folder / "run.json").write_text(json.dumps(
+            {"device": "cpu", "store": "x", "command": "", "relative_to": str(tmp_path / "mine")}))
     assert main(["show", finished.folder.name]) == 0
     assert "SUPPORTED" in capsys.readouterr().out
     assert open_run(finished.folder).study.plugins == ("./loud.py",)
