@@ -30,6 +30,7 @@ from finetrial.run.collect import Lookup, collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.execute import ExecutionResult, execute
 from finetrial.run.items import write_items
+from finetrial.run.job import utc_now
 from finetrial.run.looks import Looks
 from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
@@ -134,11 +135,14 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     stack = options.stack or (1 if options.processes > 1 else automatic(
         place.device, place.free_bytes and place.free_bytes // (place.jobs or 1)))
 
+    since = utc_now()  # of the whole trial: what failed in one of its parts is not tried again in the next
+
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
                        timeout_seconds=options.timeout_seconds, stack=stack, jobs=place.jobs,
-                       processes=options.processes, shard=options.shard, executor=place.executor, log_level=options.log_level,
-                       listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
+                       processes=options.processes, shard=options.shard, executor=place.executor, since=since,
+                       log_level=options.log_level, listener=open_view() if options.view else None,
+                       allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
     data = [stage for stage in plan.stages if stage.kind == "data"]
