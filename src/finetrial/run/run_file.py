@@ -16,7 +16,8 @@ from typing import Any
 from finetrial.records.record import Environment
 from finetrial.run.remote import is_url
 
-STUDY_FILE, RUN_FILE = "study.yaml", "run.json"
+STUDY_FILE, PLAN_FILE, RUN_FILE = "study.yaml", "plan.json", "run.json"
+RESULTS_FILE, REPORT_FILE = "results.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,9 @@ class HowRun:
     command: str
     relative_to: Path | None  # what the study's paths are relative to
 
-    def as_json(self, folder: Path) -> dict[str, Any]:
-        """What `run.json` in the run's folder says of it."""
-        runs = folder.resolve().parent
+    def as_json(self, folder: Path, runs: Path | None = None) -> dict[str, Any]:
+        """What `run.json` in the run's folder says of it. `runs`: the folder of runs; None = the one around it."""
+        runs = (runs or folder.resolve().parent).resolve()
         return {"device": self.device, "command": self.command,
                 "store": self.store if is_url(self.store) else _written(Path(self.store), folder, moves_with=runs),
                 "relative_to": _written(self.relative_to, folder, moves_with=runs.parent) if self.relative_to else None,
