@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from finetrial.errors import DataError
+from finetrial.fingerprint import key_of
 from finetrial.tasks.base import Example, Examples, Task, is_there, joined_files
 from finetrial.tasks.pieces import USED_SPLITS
 
 SAMPLE_ROWS = 400
 LARGE_BYTES, MOST_ROWS = 64 << 20, 20_000  # of a larger file so many rows are drawn: more than a comparison trains on
 FEWEST_ROWS = 3  # of each split
-LEFT_OUT_FILE = "keep.jsonl"
+LEFT_OUT_FILE = "keep-{digest}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,7 @@ def inspect(reference: str, tokenizer: Any, columns: Mapping[str, str] | None = 
 def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> Inspected:
     """What must be kept, without the rows that are in what is learned, exactly or nearly.
 
-    What is trained on cannot show what is forgotten. Where rows are left out, the others are written to `keep.jsonl` in
+    What is trained on cannot show what is forgotten. Where rows are left out, the others are written to `keep-<digest>.jsonl` in
     `folder`, which the study then reads. Raises DataError where too few are left.
     """
     shared = _shared(keep.examples.rows, learn.examples.rows)
@@ -93,8 +94,9 @@ def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> In
         raise DataError(f"{len(shared)} of {len(keep.examples.rows)} rows of --keep are in --learn too",
                         "--keep is text that is not trained on: give another file, or leave --keep out")
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / LEFT_OUT_FILE
-    path.write_text("".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in left), encoding="utf-8")
+    text = "".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in left)
+    path = folder / LEFT_OUT_FILE.format(digest=key_of(text)[:8])  # an earlier comparison in this folder has its own
+    path.write_text(text, encoding="utf-8")
     return replace(inspect(str(path), tokenizer), num_shared=len(shared))
 
 

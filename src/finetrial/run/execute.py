@@ -49,23 +49,23 @@ RESUME = "stopped: {done} of {total} stages are recorded; run the same command a
 
 def execute(stages: Sequence[Stage], store: Store, run_folder: Path, *, device: str, jobs: int | None,
             environment: Environment, timeout_seconds: float | None = None, listener: Listener | None = None,
-            log_level: str = "info", plugins: Sequence[str | Path] = (),
-            preload: Sequence[str] | None = None, allow_unsandboxed: bool = False, stack: int | Automatic = 1,
-            processes: int = 1, shard: bool = False, executor: OpenExecutor = on_this_machine) -> ExecutionResult:
+            log_level: str = "info", plugins: Sequence[str | Path] = (), preload: Sequence[str] | None = None,
+            allow_unsandboxed: bool = False, stack: int | Automatic = 1, processes: int = 1, shard: bool = False,
+            since: str | None = None, executor: OpenExecutor = on_this_machine) -> ExecutionResult:
     """Run the stages that are not recorded, up to `jobs` at a time (None = as many as there are places), earlier ones
     first; up to `stack` in one pass (`stacks.automatic`: as many as pay), or each training stage by `processes`, which
     `shard` its model.
 
-    `timeout_seconds` is for one stage. `preload` names the modules that every worker finds imported; None = the
-    libraries and the package's own. Writes `status.json` and `logs/` below `run_folder`. Raises StoreError if store or
-    folder cannot be written, UserError if workers cannot be started, and lets KeyboardInterrupt through; what is
-    recorded by then is kept, and no worker outlives the call.
+    `timeout_seconds` is for one stage. What was tried since `since` (`utc_now`; None = this call) is not tried again.
+    `preload` names the modules that every worker finds imported; None = the libraries and the package's own. Writes
+    `status.json` and `logs/` below `run_folder`. Raises StoreError if store or folder cannot be written, UserError if
+    workers cannot be started, KeyboardInterrupt; what is recorded by then is kept, and no worker outlives the call.
     """
     files = tuple(Path(plugin).resolve() for plugin in plugins)
     for file in files:
         catalog.add_file(file)
     circumstances = Job(number=0, orders=(), store=store.location, cluster=store.cluster, logs=(run_folder / "logs").resolve(),
-                        environment=environment, device=device, since=utc_now(), timeout_seconds=timeout_seconds,
+                        environment=environment, device=device, since=since or utc_now(), timeout_seconds=timeout_seconds,
                         plugins=files, preload=default_preload() if preload is None else tuple(preload),
                         log_level=log_level, allow_unsandboxed=allow_unsandboxed, processes=processes, shard=shard)
     return _Execution(Walk(stages, _tolerates_failures), store, run_folder, circumstances, jobs, listener,

@@ -12,6 +12,7 @@ from finetrial.plan.build import Resolved, build
 from finetrial.records.record import Record
 from finetrial.run.claim import RECORD
 from finetrial.run.disk import size_of
+from finetrial.run.earlier import EARLIER
 from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
 from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
@@ -69,11 +70,12 @@ def needed_keys(runs: Path, location: str, chosen: Callable[[str], str | None]) 
     """
     needed: set[str] = set()
     named = []
-    for file in sorted(runs.glob(f"*/{RUN_FILE}")):
+    for file in (*sorted(runs.glob(f"*/{RUN_FILE}")), *sorted(runs.glob(f"*/{EARLIER}/*/{RUN_FILE}"))):
         how = read_how(file.parent)
         if how.store == location:
-            needed |= _keys(file.parent, how.relative_to, chosen)
-            named.append(file.parent.name)
+            name = file.parent.relative_to(runs).as_posix()
+            needed |= _keys(file.parent, name, how.relative_to, chosen)
+            named.append(name)
     return needed, named
 
 
@@ -88,11 +90,11 @@ def refuse_unnamed(location: str, runs: Path, named: Sequence[str], kinds: Itera
                         f"{RUN_FILE}; if none of it is needed, delete the store itself")
 
 
-def _keys(folder: Path, relative_to: Path | None, chosen: Callable[[str], str | None]) -> set[str]:
+def _keys(folder: Path, name: str, relative_to: Path | None, chosen: Callable[[str], str | None]) -> set[str]:
     try:
         plan = build(read_study(folder / STUDY_FILE, relative_to), resolved=Resolved(), relative_to=relative_to)
     except UserError as error:
-        raise UserError(f"run {folder.name} cannot be planned any more, so what it needs is unknown: {error.problem}",
+        raise UserError(f"run {name} cannot be planned any more, so what it needs is unknown: {error.problem}",
                         "mend what it names, or remove the run's folder if it is not needed") from error
 
     return {key for key in plan.keys(lambda select, key: chosen(key)).values() if key is not None}

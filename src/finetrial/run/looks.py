@@ -28,8 +28,7 @@ class Looks:
 
     def __init__(self, path: Path, study: Study) -> None:
         self._path, self._seeds = path, study.seeds
-        content = {name: value for name, value in study.identity().items() if name not in NOT_THE_QUESTION}
-        self._question = key_of(content)
+        self._question = question_of(study)
 
     @property
     def earlier(self) -> tuple[int, ...]:
@@ -76,6 +75,11 @@ class Looks:
         except OSError:
             return {}
         return found
+
+
+def question_of(study: Study) -> str:
+    """A digest of all that makes it another question."""
+    return key_of({name: value for name, value in study.identity().items() if name not in NOT_THE_QUESTION})
 
 
 def seeds_to_extend(folder: Path, study: Study) -> tuple[int, ...]:

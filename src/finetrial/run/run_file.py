@@ -18,7 +18,8 @@ from finetrial.run.remote import is_url
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
 
-STUDY_FILE, RUN_FILE = "study.yaml", "run.json"
+STUDY_FILE, PLAN_FILE, RUN_FILE = "study.yaml", "plan.json", "run.json"
+RESULTS_FILE, REPORT_FILE = "results.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,9 @@ class HowRun:
     command: str
     relative_to: Path | None  # what the study's paths are relative to
 
-    def as_json(self, folder: Path) -> dict[str, Any]:
-        """What `run.json` in the run's folder says of it."""
-        runs = folder.resolve().parent
+    def as_json(self, folder: Path, runs: Path | None = None) -> dict[str, Any]:
+        """What `run.json` in the run's folder says of it. `runs`: the folder of runs; None = the one around it."""
+        runs = (runs or folder.resolve().parent).resolve()
         return {"device": self.device, "command": self.command,
                 "store": self.store if is_url(self.store) else _written(Path(self.store), folder, moves_with=runs),
                 "relative_to": _written(self.relative_to, folder, moves_with=runs.parent) if self.relative_to else None,

@@ -28,8 +28,10 @@ from finetrial.report import build as build_report
 from finetrial.run.artifacts import link_artifacts
 from finetrial.run.collect import Lookup, collect
 from finetrial.run.disk import explained, replace_text
+from finetrial.run.earlier import set_aside
 from finetrial.run.execute import ExecutionResult, execute
 from finetrial.run.items import write_items
+from finetrial.run.job import utc_now
 from finetrial.run.looks import Looks
 from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
@@ -37,7 +39,7 @@ from finetrial.run.provenance import environment, host_facts
 from finetrial.run.ranks import check_processes
 from finetrial.run.remote import as_folder, is_url, located
 from finetrial.run.remote_store import open_store
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE, HowRun, read_how
+from finetrial.run.run_file import PLAN_FILE, REPORT_FILE, RESULTS_FILE, RUN_FILE, STUDY_FILE, HowRun, read_how
 from finetrial.run.stacks import automatic
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
@@ -45,8 +47,6 @@ from finetrial.run.within import fit_seeds
 from finetrial.spec.io import read_study, study_yaml
 from finetrial.spec.study import Study
 from finetrial.stages.base import Stage, StageInput
-
-PLAN_FILE, RESULTS_FILE, REPORT_FILE = "plan.json", "results.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -129,16 +129,22 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
                     shard=options.shard)
     folder = run_folder(study, options.runs)
     with explained(folder):
+        kept = set_aside(folder, study)
         _write_run_files(folder, study, plan, options, place, relative_to, command)
+    if kept is not None and options.view:
+        _say(f"{folder} holds results of another question: they and their report are kept in {kept}")
 
     stack = options.stack or (1 if options.processes > 1 else automatic(
         place.device, place.free_bytes and place.free_bytes // (place.jobs or 1)))
 
+    since = utc_now()  # of the whole trial: what failed in one of its parts is not tried again in the next
+
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
                        timeout_seconds=options.timeout_seconds, stack=stack, jobs=place.jobs,
-                       processes=options.processes, shard=options.shard, executor=place.executor, log_level=options.log_level,
-                       listener=open_view() if options.view else None, allow_unsandboxed=options.allow_unsandboxed,
+                       processes=options.processes, shard=options.shard, executor=place.executor, since=since,
+                       log_level=options.log_level, listener=open_view() if options.view else None,
+                       allow_unsandboxed=options.allow_unsandboxed,
                        plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
     data = [stage for stage in plan.stages if stage.kind == "data"]

@@ -20,7 +20,7 @@ from finetrial.run.events import (
     StageProgress,
     StageRetried,
 )
-from finetrial.run.job import is_final
+from finetrial.run.job import is_final, utc_now
 from finetrial.run.local import LocalPool
 from finetrial.run.status import read_status
 from finetrial.run.walk import State
@@ -128,6 +128,15 @@ def test_outcomes_are_values(laboratory, do, outcome, message, again):
 def test_the_traceback_is_in_the_log(laboratory):
     laboratory.execute(laboratory.stage("bad", do="fail"))
     assert "Traceback" in laboratory.log("bad") and "in fail" in laboratory.log("bad")
+
+
+def test_what_failed_is_not_tried_again_in_the_same_trial(laboratory):
+    stages, since = [laboratory.stage("bad", do="fail"), laboratory.stage("more", do="fail")], utc_now()
+    laboratory.execute(stages[0], since=since)
+    result = laboratory.execute(*stages, since=since)
+    assert laboratory.started() == ["bad", "more"] and outcome_of(result, "bad") is Outcome.FAILED
+    laboratory.execute(*stages, since=utc_now())
+    assert laboratory.started().count("bad") == 2
 
 
 def test_a_later_success_replaces_a_failure(laboratory):

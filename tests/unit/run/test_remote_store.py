@@ -253,16 +253,16 @@ def test_two_processes_may_bound_the_copies_at_once(url, elsewhere, make_record,
         write(store, make_record, files=[("out", str(number))], key=f"{number:02d}" * 16)
     shutil.rmtree(store.root / "pins")
     folders = sorted(path.parent for path in store.root.glob("toy/??/*/record.json"))
-    first, real = folders[0], node_cache._size
+    first, real = folders[0], node_cache.size_of
 
     def size(folder):
         shutil.rmtree(folders.pop(), ignore_errors=True)  # one that is listed, or about to be
         return real(folder)
 
-    monkeypatch.setattr(node_cache, "_size", size)
+    monkeypatch.setattr(node_cache, "size_of", size)
     NodeCache(store.root).shrink(0)
     assert not first.exists() and not list(store.root.glob("toy/??/*/record.json"))
-    monkeypatch.setattr(node_cache, "_size", real)
+    monkeypatch.setattr(node_cache, "size_of", real)
     for number in range(6):
         write(store, make_record, files=[("out", str(number))], key=f"{number:02d}" * 16)
     shutil.rmtree(store.root / "pins")

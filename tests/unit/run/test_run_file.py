@@ -12,8 +12,8 @@ from tiny_study import HERE, make_run
 from finetrial.errors import StoreError, UserError
 from finetrial.plan.build import build
 from finetrial.run.garbage import unused
-from finetrial.run.run_file import HowRun, read_how
-from finetrial.run.trial import RESULTS_FILE, RunOptions, rebuild, run_study
+from finetrial.run.run_file import RESULTS_FILE, HowRun, read_how
+from finetrial.run.trial import RunOptions, rebuild, run_study
 from finetrial.spec.io import read_study
 
 
