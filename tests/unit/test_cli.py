@@ -15,7 +15,7 @@ from synthetic import make_study, make_table
 from finetrial import __version__
 from finetrial.analysis.analyse import analyse
 from finetrial.api import open_run
-from finetrial.cli import main
+from finetrial.cli import main, planning
 from finetrial.cli.study import Changes, built_in_studies, find_study
 from finetrial.errors import SpecError, UserError
 from finetrial.plan.build import build
@@ -282,8 +282,10 @@ def test_plan_shows_grid_parameters_and_stages(capsys):
     assert re.search(r"^train +24 +0 +24$", text, re.MULTILINE)
 
 
-def test_plan_counts_what_the_store_holds(capsys):
-    """A record of the installed packages counts; one of another environment class, or of a failure, does not."""
+def test_plan_counts_what_the_store_holds(capsys, monkeypatch):
+    """A record of the class that a run here would have counts; one of another environment class, or of a failure, does not."""
+    monkeypatch.setattr(machine, "may_have_accelerator", lambda: False)
+    monkeypatch.setattr(planning, "known_cpu_capability", lambda: "TEST")
     study = find_study("perplexity", Changes(size="demo")).study
     plan = build(study)
     stages = [stage for stage in plan.stages if stage.kind == "data"]
@@ -291,13 +293,18 @@ def test_plan_counts_what_the_store_holds(capsys):
                                     for name in ("torch", "transformers", "peft")})
     keys = plan.keys()
     write_record("runs/.store", "data", keys[stages[0].id], ours, Outcome.OK)
-    write_record("runs/.store", "data", keys[stages[1].id], OTHER, Outcome.OK)
+    others = [OTHER, *(ours.model_copy(update=change) for change in ({"device": "cuda"}, {"cpu_capability": "AVX2"}))]
+    for other in others:
+        write_record("runs/.store", "data", keys[stages[1].id], other, Outcome.OK)
     train = next(stage for stage in plan.stages if stage.kind == "train")
     write_record("runs/.store", "train", keys[train.id], ours, Outcome.FAILED)
     assert main(["plan", "perplexity", "--size", "demo", "--json"]) == 0
     kinds = {row["kind"]: row for row in json.loads(capsys.readouterr().out)["kinds"]}
     assert (kinds["data"]["planned"], kinds["data"]["recorded"]) == (2, 1)
     assert kinds["train"]["recorded"] == 0
+    assert main(["plan", "perplexity", "--size", "demo", "--json", "--device", "cuda"]) == 0
+    kinds = {row["kind"]: row for row in json.loads(capsys.readouterr().out)["kinds"]}
+    assert kinds["data"]["recorded"] == 1, "the one of the GPU"
 
 
 def write_record(store: str, kind: str, key: str, environment: Environment, outcome: Outcome) -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from finetrial.run import machine
 from finetrial.run.claim import RECORD
 from finetrial.run.collect import collect
 from finetrial.run.job import is_final
+from finetrial.run.provenance import known_cpu_capability
 from finetrial.run.ranks import check_processes
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
@@ -74,7 +74,8 @@ def _power(study: Study, plan: Plan, there: Mapping[str, StageInput], expect_sd:
 def recorded(plan: Plan, store: Path | str, device: str) -> Mapping[str, StageInput]:
     """What the store holds for this device and the installed packages, by stage. Selections are followed.
 
-    The instruction set, which belongs to the environment class too, is only known to torch: it is taken to be the same.
+    What only torch knows, and has not told a run on this machine before, is taken to be the same: the device that `auto`
+    takes where a driver is here, and the CPU's instruction set.
     """
     records = _records(store, device)
 
@@ -88,8 +89,9 @@ def recorded(plan: Plan, store: Path | str, device: str) -> Mapping[str, StageIn
 def _records(store: Path | str, device: str) -> dict[str, StageInput]:
     """The records that a run would not compute again, by key."""
     found: dict[str, StageInput] = {}
+    is_ours = _of_environment(device)
     for entry in _entries_at(store) if isinstance(store, str) else _entries_in(store):
-        if is_final(entry.record) and _is_ours(entry.record.environment, device):
+        if is_final(entry.record) and is_ours(entry.record.environment):
             found[entry.record.key] = entry
     return found
 
@@ -111,12 +113,16 @@ def _entries_at(url: str) -> Iterator[StageInput]:
         yield store.entry(record)
 
 
-def _is_ours(environment: Environment, device: str) -> bool:
-    packages = {"torch": environment.torch, "transformers": environment.transformers, "peft": environment.peft}
-    return device in ("auto", environment.device) and all(_version(name) == its for name, its in packages.items())
+def _of_environment(device: str) -> Callable[[Environment], bool]:
+    """Whether an environment class is the one that a run on `device` would have: here, or where there is such a device."""
+    usual = machine.usual_device()
+    asked = usual if device == "auto" else device
+    facts = {"device": asked, "cpu_capability": known_cpu_capability() if usual in (None, asked) or asked == "cpu" else None}
+    wanted = {**{name: value for name, value in facts.items() if value is not None},
+              **{package: _version(package) for package in ("torch", "transformers", "peft")}}
+    return lambda environment: all(getattr(environment, name) == value for name, value in wanted.items())
 
 
-@functools.cache  # it reads the package's metadata from disk
 def _version(package: str) -> str | None:
     try:
         return version(package)

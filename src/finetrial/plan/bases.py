@@ -10,17 +10,16 @@ bases with one tokenizer share their encoded data. Digests of large files are re
 
 from __future__ import annotations
 
-import fnmatch
 import json
-import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetrial.errors import DataError, ModelError, unknown
-from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
+from finetrial.fingerprint import key_of
+from finetrial.models.files import MODEL_FILES, TOKENIZER_FILES, cache_folder, digest_of, matching
 from finetrial.plan.hub_configs import known_config
 from finetrial.spec.uses import Base
 
@@ -28,9 +27,6 @@ if TYPE_CHECKING:
     from finetrial.tasks.sources.hub import Say, Snapshot
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json")
-TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-             "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 LFS_POINTER = b"version https://git-lfs"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
@@ -91,19 +87,19 @@ def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None
         folder = snapshot.files["config.json"].parent
     config = _read_config(folder)
     found = list(snapshot.files.values()) if snapshot else sorted(path for path in folder.iterdir() if path.is_file())
-    weights, tokenizer = _matching(found, WEIGHTS), _matching(found, TOKENIZER)
+    weights, tokenizer = matching(found, MODEL_FILES), matching(found, TOKENIZER_FILES)
     if not any(path.suffix == ".safetensors" for path in weights):
-        pickles = _matching(found, PICKLES)
+        pickles = matching(found, PICKLES)
         if pickles:
             raise ModelError(f"{folder} holds its weights as pickle ({pickles[0].name}), which can run code when loaded",
                              "convert them once: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)")
         raise ModelError(f"{folder} has no *.safetensors file", "a model folder holds config.json, weights, tokenizer")
     if not tokenizer:
         raise ModelError(f"{snapshot.provenance if snapshot else folder} has no tokenizer (looked for "
-                         f"{', '.join(TOKENIZER[:2])}, ...)",
+                         f"{', '.join(TOKENIZER_FILES[:2])}, ...)",
                          "save the tokenizer beside the model: tokenizer.save_pretrained(folder)")
     _refuse_pointers(weights)
-    return ResolvedBase(base.name, folder, _digest(weights), _digest(tokenizer), config,
+    return ResolvedBase(base.name, folder, digest_of(weights), digest_of(tokenizer), config,
                         snapshot.provenance if snapshot else "")
 
 
@@ -151,7 +147,7 @@ def _fetched(base: Base, say: Say | None) -> Snapshot:
 
     try:
         return fetch(base.source, base.revision or "main", ("config.json", "model*.safetensors"), "model",
-                     optional=("model.safetensors.index.json", "generation_config.json", *TOKENIZER), say=say)
+                     optional=("model.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES), say=say)
     except DataError as error:
         here = f"there is no folder {base.source} here, and " if base.revision is None else ""
         raise ModelError(f"base {base.name!r}: {here}{error.problem}", error.mend) from error
@@ -182,16 +178,3 @@ def _refuse_pointers(weights: Iterable[Path]) -> None:
         with path.open("rb") as stream:
             if stream.read(len(LFS_POINTER)) == LFS_POINTER:
                 raise ModelError(f"{path} is a pointer of git-lfs, not the weights", "fetch them: git lfs pull")
-
-
-def _matching(files: Iterable[Path], patterns: Sequence[str]) -> list[Path]:
-    return sorted(path for path in files if any(fnmatch.fnmatchcase(path.name, pattern) for pattern in patterns))
-
-
-def _digest(paths: Iterable[Path]) -> str:
-    return key_of({path.name: remembered_digest(path, cache_folder() / DIGESTS) for path in paths})
-
-
-def cache_folder() -> Path:
-    """Where finetrial keeps what it can make again: $FINETRIAL_CACHE, or ~/.cache/finetrial."""
-    return Path(os.environ.get("FINETRIAL_CACHE") or Path.home() / ".cache" / "finetrial")

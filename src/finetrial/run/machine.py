@@ -19,6 +19,7 @@ from finetrial.errors import UserError
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 PART = "MIG-"  # how the name of a part of a GPU begins
 CPU_BUILD = "+cpu"
+DRIVERS = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", str(NVIDIA.parent))
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = (1 << 31) - 1
 
@@ -28,6 +29,21 @@ def accelerators() -> list[str]:
     if sys.platform == "darwin" and platform.machine() == "arm64":
         return ["Apple GPU"]
     return [_model(path) for path in sorted(NVIDIA.glob("*/information"))]
+
+
+def may_have_accelerator() -> bool:
+    """False where a look at the system rules one out; saves importing torch."""
+    return sys.platform != "linux" or any(Path(driver).exists() for driver in DRIVERS)
+
+
+def usual_device() -> str | None:
+    """The kind of device that `auto` takes, as far as system and packages tell without torch; None = only torch can say."""
+    if not may_have_accelerator() or torch_version().endswith(CPU_BUILD):
+        return "cpu"
+    if sys.platform == "darwin":
+        return "mps" if accelerators() else "cpu"
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
+    return None if not accelerators() else "cpu" if hidden else "cuda"
 
 
 def child_environment() -> dict[str, str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetrial.errors import UserError, unknown
@@ -15,7 +13,7 @@ from finetrial.records.record import Environment
 from finetrial.run.executor import OpenExecutor
 from finetrial.run.lease import Lease
 from finetrial.run.local import on_this_machine, usable_cores
-from finetrial.run.machine import free_accelerator_bytes
+from finetrial.run.machine import free_accelerator_bytes, may_have_accelerator
 from finetrial.run.provenance import environment
 from finetrial.run.remote import is_url
 from finetrial.run.remote_store import open_store
@@ -68,7 +66,7 @@ def open_place(options: RunOptions, say: Callable[[str], None] | None = None) ->
 
 def resolve_device(wanted: str) -> str:
     """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises UserError for a device that is not there."""
-    if wanted == "cpu" or (wanted == "auto" and not _may_have_accelerator()):
+    if wanted == "cpu" or (wanted == "auto" and not may_have_accelerator()):
         return "cpu"
     import torch
 
@@ -82,12 +80,6 @@ def resolve_device(wanted: str) -> str:
     if wanted.partition(":")[0] not in present:
         raise UserError(unknown("device", wanted, ["auto", *present]), "finetrial doctor shows what this machine has")
     return wanted
-
-
-def _may_have_accelerator() -> bool:
-    """False where a look at the system rules one out; saves importing torch."""
-    drivers = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/dxg", "/dev/kfd", "/proc/driver/nvidia")
-    return sys.platform != "linux" or any(Path(driver).exists() for driver in drivers)
 
 
 def default_jobs(device: str, processes: int = 1) -> int:

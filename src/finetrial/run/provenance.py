@@ -35,6 +35,16 @@ def environment(device: str, *, cache: Path | None = None) -> Environment:
                        cpu_capability=_cpu_capability(cache or _cache_file()))
 
 
+def known_cpu_capability(cache: Path | None = None) -> str | None:
+    """What torch said of this CPU's instruction set in equal circumstances, without importing it; None = it was not asked."""
+    try:
+        known = json.loads((cache or _cache_file()).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = known.get(_circumstances()) if isinstance(known, dict) else None
+    return found if isinstance(found, str) else None
+
+
 def host_facts(command: str, folder: Path | None = None) -> dict[str, Any]:
     """Python, platform, processor, memory, versions, and the git commit of `folder` (default: the current one)."""
     return {
@@ -61,21 +71,21 @@ def _device_name(device: str) -> str | None:
 
 def _cpu_capability(cache: Path) -> str:
     """`torch.backends.cpu.get_cpu_capability()`, or what it said before in equal circumstances."""
-    circumstances = key_of({"torch": version("torch"), "machine": platform.machine(), "flags": _cpu_flags(),
-                            "setting": os.environ.get("ATEN_CPU_CAPABILITY")})
-    try:
-        known = json.loads(cache.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
-    if isinstance(known, dict) and isinstance(known.get(circumstances), str):
-        return str(known[circumstances])
+    known = known_cpu_capability(cache)
+    if known is not None:
+        return known
     import torch
 
     capability = torch.backends.cpu.get_cpu_capability()
     with contextlib.suppress(OSError, StoreError):  # without a cache the next run is slower, and right
         cache.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(cache, json.dumps({circumstances: capability}) + "\n")
+        replace_text(cache, json.dumps({_circumstances(): capability}) + "\n")
     return capability
+
+
+def _circumstances() -> str:
+    return key_of({"torch": version("torch"), "machine": platform.machine(), "flags": _cpu_flags(),
+                   "setting": os.environ.get("ATEN_CPU_CAPABILITY")})
 
 
 def _cache_file() -> Path:

@@ -161,11 +161,15 @@ def link_tree(source: Path, target: Path) -> None:
 
 
 def loaded(spec: Mapping[str, Any], base_folder: str, device: str = "cpu", *, dequantized: bool = False) -> LoadedBase:
-    """The base as a stage's spec holds it, or with the values of its quantised matrices in fp32."""
+    """The base as a stage's spec holds it, or with the values of its quantised matrices in fp32. Raises ModelError where its
+    files are not those of the spec's digest any more."""
+    from finetrial.models.files import MODEL_FILES, check_unchanged
     from finetrial.models.load import load_base
 
-    return load_base(Path(base_folder), attention=spec["attention"], quantization=spec.get("quantization"),
+    base = load_base(Path(base_folder), attention=spec["attention"], quantization=spec.get("quantization"),
                      dequantized=dequantized, device=device)
+    check_unchanged(Path(base_folder), MODEL_FILES, spec["base"])
+    return base
 
 
 def _assemble(spec: Mapping[str, Any], base: LoadedBase, state: State, active: Sequence[Instance],

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from finetrial.errors import DataError
+from finetrial.models.files import TOKENIZER_FILES, check_unchanged
 from finetrial.spec.model import check_code, plugin_from
 from finetrial.stages.base import StageContext, StageKind
 from finetrial.tasks.base import SPLITS, Example, Examples, Task
@@ -37,7 +38,8 @@ class Data(StageKind):
     version: ClassVar[int] = 3
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
-        """Raises DataError where a split has fewer rows than the study asks for."""
+        """Raises DataError where a split has fewer rows than the study asks for, and where the source is not the one that the
+        spec's digest is of any more; ModelError where the tokenizer is not."""
         from finetrial.models.load import load_tokenizer
         from finetrial.tasks.chat import in_chat_form
         from finetrial.tasks.encode import encode_examples, encode_prompts
@@ -51,6 +53,7 @@ class Data(StageKind):
             task = in_chat_form(task, tokenizer)
         task = flawed(task, flaws)
         examples = task.load()
+        _check_unchanged(context, task)
         context.progress({"fraction": 0.5})
         limits = {"val": spec["num_val"], "test": spec["num_test"]}
         form, max_new_tokens = spec.get("form", "decoder"), spec.get("max_new_tokens")
@@ -77,6 +80,14 @@ class Data(StageKind):
                 _write_texts(task, kept, constant, context.folder / f"{split}-texts.parquet")
                 reports[split].update(num_prompts_cut=cut.num_cut, num_prompt_tokens=cut.num_tokens)
         return {"splits": reports, "content": examples.digest, "mining": asdict(examples.report)}
+
+
+def _check_unchanged(context: StageContext, task: Task) -> None:
+    """What was read must be what the key says; files that were not touched since are not hashed again."""
+    check_unchanged(Path(context.locations["base"]), TOKENIZER_FILES, context.spec["tokenizer"])
+    if task.source_digest() != context.spec["source"]:
+        raise DataError("the data changed after the study was planned",
+                        "run the study again: it takes what is there now, and keeps what the old data gave apart")
 
 
 def stable_order(rows: Iterable[Example]) -> list[Example]:

@@ -44,3 +44,19 @@ def test_the_driver_is_asked_about_the_gpus_that_may_be_used(tmp_path: Path, mon
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.accelerator_bytes("free") == [1 << 30]
     assert machine.free_accelerator_bytes("cuda") == (None if visible.startswith("MIG") else 1 << 30)
+
+
+def test_the_device_that_is_taken_as_far_as_it_shows_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine, "torch_version", lambda: "2.9.0")
+    monkeypatch.setattr(machine, "DRIVERS", (str(tmp_path / "gpus"),))
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert machine.usual_device() == "cpu"
+    driver(tmp_path, monkeypatch, "exit 0")
+    assert machine.usual_device() == "cuda"
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert machine.usual_device() == "cpu"
+    monkeypatch.setattr(machine, "NVIDIA", tmp_path / "another")  # a driver of another kind
+    assert machine.usual_device() is None
+    monkeypatch.setattr(machine, "torch_version", lambda: "2.9.0+cpu")
+    assert machine.usual_device() == "cpu"

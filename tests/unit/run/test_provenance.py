@@ -3,19 +3,21 @@ from __future__ import annotations
 import json
 import subprocess
 
-from finetrial.run.provenance import environment, host_facts
+from finetrial.run.provenance import environment, host_facts, known_cpu_capability
 
 
 def test_the_environment_is_what_torch_says_and_is_remembered(tmp_path, monkeypatch):
     import torch
 
     cache = tmp_path / "cache" / "file.json"
+    assert known_cpu_capability(cache) is None
     found = environment("cpu", cache=cache)
     assert found.cpu_capability == torch.backends.cpu.get_cpu_capability()
     assert (found.device, found.device_name, found.torch) == ("cpu", None, torch.__version__)
     remembered = json.loads(cache.read_text())
     cache.write_text(json.dumps(dict.fromkeys(remembered, "REMEMBERED")))
     assert environment("cpu", cache=cache).cpu_capability == "REMEMBERED"
+    assert known_cpu_capability(cache) == "REMEMBERED"
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")  # other circumstances
     assert environment("cpu", cache=cache).cpu_capability == torch.backends.cpu.get_cpu_capability()
 

@@ -10,9 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from finetrial.errors import DataError, UserError
+from finetrial.errors import DataError, ModelError, UserError
+from finetrial.plan.bases import resolve_base
 from finetrial.records.record import Environment, Outcome, Record
 from finetrial.spec.arm import Component
+from finetrial.spec.model import plugin_from
+from finetrial.spec.uses import Base
 from finetrial.stages.adapted import LIVE
 from finetrial.stages.base import StageContext, StageInput, StageTimeout
 from finetrial.stages.data import Data
@@ -56,12 +59,16 @@ class Bench:
         self.folder, self.architecture, self.shared = folder, architecture, {}
         self.base = save_base(folder / "base", architecture, tiny_model)
         self.task = {"kind": "prompt-completion", "path": str(write_pairs(folder / "pairs.jsonl"))}
-        self.model = {"base": "digest", "attention": "sdpa" if architecture == "gpt2" else "eager", "threads": 1}
+        self.resolved = resolve_base(Base(name="base", source=str(self.base)))
+        self.model = {"base": self.resolved.weights_digest, "attention": "sdpa" if architecture == "gpt2" else "eager", "threads": 1}
         self.options: dict[str, Any] = {}
 
     def run(self, kind: Any, name: str, spec: Mapping[str, Any], **inputs: StageInput) -> StageInput:
         folder = self.folder / name
         folder.mkdir()
+        if kind is Data:
+            source: str = plugin_from("task", self.task).source_digest()
+            spec = {"source": source, "tokenizer": self.resolved.tokenizer_digest, **spec}
         context = StageContext(
             stage_id=name, spec=spec, inputs=inputs, folder=folder, checkpoint=folder / "checkpoint", device="cpu",
             micro_batch=None, log=logging.getLogger("test"), progress=lambda what: None, shared=self.shared,
@@ -142,6 +149,17 @@ def test_data_has_prompts_and_texts_row_for_row(bench: Bench) -> None:
 def test_a_task_that_does_not_generate_has_neither(bench: Bench) -> None:
     data = bench.run(Data, "data", {"max_tokens": 24, "num_val": 4, "num_test": 6, "form": FORMS[bench.architecture]})
     assert sorted(path.name for path in data.folder.iterdir()) == ["test.npz", "train.npz", "val.npz"]
+
+
+def test_inputs_that_are_not_those_of_the_key_are_refused(bench: Bench) -> None:
+    with pytest.raises(DataError, match="the data changed after the study was planned"):
+        bench.data(source="what was planned")
+    with pytest.raises(ModelError, match="the tokenizer in .*base changed after the study was planned"):
+        bench.data("other-tokenizer", tokenizer="what was planned")
+    data = bench.data("fine")
+    (bench.base / "generation_config.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ModelError, match="the weights in .*base changed after the study was planned"):
+        bench.generate("outputs", data=data)
 
 
 def test_no_room_for_a_prompt_is_refused(bench: Bench) -> None:
