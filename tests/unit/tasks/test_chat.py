@@ -17,7 +17,7 @@ from finetrial.plan.build import build
 from finetrial.spec.io import parse_study
 from finetrial.spec.uses import Base
 from finetrial.tasks.base import Example, Task
-from finetrial.tasks.chat import DAY, in_chat_form
+from finetrial.tasks.chat import DAY, closing_mark, in_chat_form
 from finetrial.tasks.encode import encode_examples, encode_prompts
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.pydoc_chat import PydocChat
@@ -66,6 +66,21 @@ def test_the_prompt_is_what_the_library_makes(template: str, opens: bool, tmp_pa
     assert dataset.loss_mask.tolist() == [False] * len(expected) + [True] * 3
 
 
+def test_a_reply_ends_as_the_template_closes_it(tmp_path: Path) -> None:
+    """Where the tokenizer's end token is another one, the mark of the template takes its place, and has no bytes."""
+    tokenizer = chat_tokenizer(CHATML)
+    tokenizer.add_special_tokens({"eos_token": "<s>", "additional_special_tokens": ["<|start|>", "<|end|>"]})
+    assert closing_mark(tokenizer) == "<|end|>" and closing_mark(chat_tokenizer("{{ messages[0]['content'] }}")) == ""
+    task, examples = rows(tmp_path)
+    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 64)
+    plain = chat_tokenizer(CHATML)
+    usual, _ = encode_examples(in_chat_form(task, plain), examples, plain, 64)
+    assert dataset.row(0) == usual.row(0) and dataset.row(0)[-1] == 2
+    assert dataset.loss_mask.tolist() == usual.loss_mask.tolist() and dataset.num_bytes.tolist() == usual.num_bytes.tolist()
+    prompts, _ = encode_prompts(in_chat_form(task, tokenizer), examples, tokenizer, 64, max_new_tokens=8)
+    assert [*prompts.row(0), *dataset.row(0)[-3:]] == dataset.row(0)
+
+
 def test_what_people_wrote_makes_no_special_tokens(tmp_path: Path) -> None:
     tokenizer = chat_tokenizer(CHATML)
     task, examples = rows(tmp_path)
@@ -108,6 +123,23 @@ def test_a_template_that_refuses(template: str, said: str, tmp_path: Path) -> No
     with pytest.raises(DataError, match=said) as caught:
         in_chat_form(task, chat_tokenizer(template)).render(examples[0])
     assert "chats.jsonl" in caught.value.problem
+
+
+@pytest.mark.parametrize(("written", "expected"), [
+    ({"eos_token_id": [7, 3]}, [3, 7]), ({"eos_token_id": 3}, [3]), ({"temperature": 1.0}, None),
+    ({"eos_token_id": 0, "_from_model_config": True}, None)])
+def test_the_end_tokens_of_a_base_are_in_the_key(written: dict[str, Any], expected: list[int] | None, tmp_path: Path) -> None:
+    """A file that only copies config.json says nothing that was not known."""
+    from tiny_study import tiny_content
+
+    from finetrial.plan import specs
+
+    tiny_content(tmp_path)
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": 0}))
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(written))
+    base = resolve_base(Base(name="mine", source=str(tmp_path / "model")))
+    assert specs.ends(base).get("end_tokens") == expected
 
 
 @pytest.mark.parametrize("as_file", [False, True])
