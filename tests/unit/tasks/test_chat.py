@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from finetrial.errors import DataError
@@ -25,6 +25,10 @@ from finetrial.tasks.pydoc_chat import PydocChat
 CHATML = ("{% for message in messages %}{{ '<|start|>' + message['role'] + '\n' + message['content'] | trim + '<|end|>\n' }}"
           "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}")
 OPENED = "{{ bos_token }}" + CHATML  # as Llama's and Gemma's do
+LETTERS = ("{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '</s>\n' }}{% endfor %}"
+           "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}")  # TinyLlama's: marks of roles are plain text
+SPECIALS = ("{% for m in messages %}{{ '<|turn|>' + m['role'] + ' <|turn|>' + m['content'] + '</s>' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|turn|>' }}{% endif %}")
 MESSAGES = [{"role": "system", "content": "w1 w2"}, {"role": "user", "content": "w3"},
             {"role": "assistant", "content": "w4 <|end|>"}, {"role": "user", "content": "w5 w6"},
             {"role": "assistant", "content": "w7 w8"}]
@@ -79,6 +83,41 @@ def test_a_reply_ends_as_the_template_closes_it(tmp_path: Path) -> None:
     assert dataset.loss_mask.tolist() == usual.loss_mask.tolist() and dataset.num_bytes.tolist() == usual.num_bytes.tolist()
     prompts, _ = encode_prompts(in_chat_form(task, tokenizer), examples, tokenizer, 64, max_new_tokens=8)
     assert [*prompts.row(0), *dataset.row(0)[-3:]] == dataset.row(0)
+
+
+@pytest.mark.parametrize("how", ["prepend", "always", "first", "bytes", "none"])
+@pytest.mark.parametrize("template", [LETTERS, SPECIALS])
+def test_one_space_mark_as_the_library_has_it(how: str, template: str, tmp_path: Path) -> None:
+    """Llama 2 and its like write "▁" before a text, not before each of the segments in which it is tokenised."""
+    tokenizer = marking_tokenizer(how)
+    tokenizer.chat_template = template
+    said = [{"role": "user", "content": "Hi you"}, {"role": "assistant", "content": "So"}, {"role": "user", "content": "No so"},
+            {"role": "assistant", "content": "Hi So"}]
+    task, examples = rows(tmp_path, said)
+    prompts, _ = encode_prompts(in_chat_form(task, tokenizer), examples, tokenizer, 128, max_new_tokens=8)
+    text = tokenizer.apply_chat_template(said[:-1], tokenize=False, add_generation_prompt=True)
+    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert prompts.row(0) == expected
+    assert expected == tokenizer.apply_chat_template(said[:-1], add_generation_prompt=True, return_dict=False)
+    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 128)
+    whole = tokenizer(text + "Hi So</s>", add_special_tokens=False)["input_ids"]
+    assert dataset.row(0) == whole and dataset.num_bytes[0] == len("Hi So")
+
+
+def marking_tokenizer(how: str) -> Any:
+    """Letters, and "▁Hi" beside "Hi"; `how` a mark is put before a text."""
+    letters = ["<unk>", "</s>", "<|turn|>", "▁", *sorted(set("\n<|>HiyouSNserantĠĊ")), "Hi", "▁Hi", "ĠHi", "So", "▁So", "ĠSo"]
+    core = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)},
+                                [("H", "i"), ("▁", "Hi"), ("Ġ", "Hi"), ("S", "o"), ("▁", "So"), ("Ġ", "So")], unk_token="<unk>"))
+    if how == "prepend":
+        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    elif how in ("always", "first"):
+        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=how, split=False)
+    else:
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=how == "bytes")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>",
+                                        additional_special_tokens=["<|turn|>"])
+    return tokenizer
 
 
 def test_what_people_wrote_makes_no_special_tokens(tmp_path: Path) -> None:
