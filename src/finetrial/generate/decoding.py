@@ -8,7 +8,7 @@ In fp32 each answer is the one that its prompt gets alone, up to rounding.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -33,16 +33,17 @@ class Generation:
     """The new tokens of one prompt, the end token included where it was reached."""
 
     ids: tuple[int, ...]
-    finished: bool  # the end token was reached
+    finished: bool  # an end token was reached
 
 
 def decode(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int,
-           sampling: Sampling | None = None, names: Sequence[str] | None = None, batch_tokens: int = BATCH_TOKENS,
-           precision: Precision = "fp32", on_done: Callable[[int], None] | None = None) -> list[Generation]:
+           end_tokens: Collection[int] = (), sampling: Sampling | None = None, names: Sequence[str] | None = None,
+           batch_tokens: int = BATCH_TOKENS, precision: Precision = "fp32",
+           on_done: Callable[[int], None] | None = None) -> list[Generation]:
     """The answer to each prompt, in their order: at most `max_new_tokens` tokens, greedy unless `sampling` is given.
 
     A prompt holds the ids that the model reads: for an encoder-decoder the encoder's input. Generation ends with the
-    tokenizer's end token. `names` tell the streams of sampled rows apart; by default they are the prompts' numbers.
+    tokenizer's end token, or with one of `end_tokens`. `names` tell the streams of sampled rows apart; by default they are the prompts' numbers.
     Rows times width is kept below `batch_tokens`, halved when memory runs out. `on_done` is told how many prompts are
     done, whenever more are.
 
@@ -55,7 +56,7 @@ def decode(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_
     _check_prompts(model, prompts, max_new_tokens)
     names = [str(number) for number in range(len(prompts))] if names is None else names
     assert len(names) == len(prompts)
-    task = _Task(model, tokenizer.eos_token_id, prompts, names, max_new_tokens, sampling,
+    task = _Task(model, frozenset({tokenizer.eos_token_id, *end_tokens}), prompts, names, max_new_tokens, sampling,
                  on_done or (lambda count: None))
     training = model.training
     model.eval()
@@ -98,7 +99,7 @@ class _Task:
     """What is to be decoded, and what is done."""
 
     model: Any
-    end_token: int | None
+    end_tokens: Collection[int | None]
     prompts: Sequence[Sequence[int]]
     names: Sequence[str]
     room: int  # the most new tokens
@@ -124,7 +125,7 @@ class _Task:
 
     def is_done(self, row: _Row) -> bool:
         """Whether the row has ended or is full; if so its answer is kept."""
-        finished = row.ids[-1] == self.end_token
+        finished = row.ids[-1] in self.end_tokens
         if finished or len(row.ids) == self.room:
             self.done[row.number] = Generation(tuple(row.ids), finished)
         return row.number in self.done

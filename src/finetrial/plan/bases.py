@@ -53,6 +53,22 @@ class ResolvedBase:
         return None
 
     @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens with which the base ends what it writes, as generation_config.json has them; none where that is
+        missing or was only copied from config.json. Raises ModelError for one that cannot be read."""
+        path = self.folder / "generation_config.json"
+        if not path.is_file():
+            return ()
+        try:
+            written = json.loads(path.read_text(encoding="utf-8"))
+            ends = written.get("eos_token_id")
+            found = tuple(sorted({int(token) for token in (ends if isinstance(ends, list) else [ends]) if token is not None}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ModelError(f"{path} cannot be read: {error}", "eos_token_id is a token's number, or a list of them") from error
+        copied = written.get("_from_model_config") and ends == self.config.get("eos_token_id")
+        return () if copied else found
+
+    @property
     def chat_template(self) -> str | None:
         """The template of its tokenizer for conversations; None if it has none."""
         own, config = self.folder / "chat_template.jinja", self.folder / "tokenizer_config.json"

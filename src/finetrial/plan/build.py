@@ -81,7 +81,8 @@ def _untouched(builder: Builder, base: ResolvedBase) -> None:
             continue
         data = builder.data[base.name, use.name]
         of = PredictionOf(use.name, "test")
-        spec = {**specs.model(base, builder.resolved), **specs.decoding(builder.study, use, BASE_SEED)}
+        spec = {**specs.model(base, builder.resolved), **specs.ends(base),
+                **specs.decoding(builder.study, use, BASE_SEED)}
         generate = builder.add("generate", f"{owner}/{use.name}-test", spec, {"data": data}, group=f"{owner}/outputs",
                                label=f"{base.name} answers {use.name}", locations={"base": str(base.folder)})
         score = _score(builder, f"{owner}/{use.name}-test", use, {"outputs": generate, "data": data})
@@ -193,7 +194,7 @@ def _outputs(line: Line, seed: int, index: int) -> None:
         for routing in builder.study.evaluation.routings:
             if routing in line.routings(index, use.name) or latest is None:
                 name = f"{group}/{use.name}-test{'' if routing == 'latest' else '-' + routing}"
-                spec = {**specs.model(base, builder.resolved), **_routed(routing, use.name),
+                spec = {**specs.model(base, builder.resolved), **specs.ends(base), **_routed(routing, use.name),
                         **specs.decoding(builder.study, use, seed, run.replicate)}
                 generate = builder.add("generate", name, spec, {"model": model, "data": data}, group=group,
                                        label=f"{run.arm.title}, seed {seed}, answers {use.name}",

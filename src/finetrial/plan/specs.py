@@ -130,6 +130,11 @@ def decoding(study: Study, use: TaskUse, seed: int, replicate: str = "") -> dict
     return {**spec, "decoding": {"do_sample": True, **drawn, **stream}}
 
 
+def ends(base: ResolvedBase) -> dict[str, Any]:
+    """What ends an answer beside the tokenizer's end token."""
+    return {"end_tokens": list(base.end_tokens)} if base.end_tokens else {}
+
+
 def output_metrics(use: TaskUse) -> list[str]:
     """The metrics of a task that read generated outputs; none if it does not generate."""
     if not type(use.task).generates:

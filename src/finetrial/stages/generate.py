@@ -23,7 +23,7 @@ GREEDY: Mapping[str, Any] = {"do_sample": False}
 
 class Generate(StageKind):
     """Writes `outputs.parquet`: item, cluster, sample, output (text without special tokens), num_new_tokens (the end
-    token counted), finished (it was reached)."""
+    token counted), finished (one was reached)."""
 
     version: ClassVar[int] = 1
 
@@ -40,11 +40,12 @@ class Generate(StageKind):
         prompts = TokenDataset.load(context.inputs["data"].folder / f"{spec['split']}-prompts.npz")
         sampling, num_samples = _decoding(spec.get("decoding", GREEDY))
         answers = answering_model(context)
+        ends = [*spec.get("end_tokens", ()), *_turn_ends(context, answers.base.tokenizer)]
         rows = [(row, sample) for row in range(len(prompts)) for sample in range(num_samples)]
         read = [prompts.row(row) for row in range(len(prompts))]
         started = time.monotonic()
         found = decode(answers.base.model.to(context.device), answers.base.tokenizer, [read[row] for row, _ in rows],
-                       max_new_tokens=spec["max_new_tokens"], sampling=sampling, precision=spec["precision"],
+                       max_new_tokens=spec["max_new_tokens"], end_tokens=ends, sampling=sampling, precision=spec["precision"],
                        names=[f"{prompts.items[row]}/{sample}" for row, sample in rows],
                        on_done=lambda count: _report(context, count, len(rows)))
         seconds = time.monotonic() - started
@@ -52,6 +53,14 @@ class Generate(StageKind):
         return {"num_items": len(prompts), "num_samples": num_samples, "seconds": seconds,
                 "num_new_tokens": sum(len(answer.ids) for answer in found),
                 "num_finished": sum(answer.finished for answer in found), "answer_digest": answers.digest}
+
+
+def _turn_ends(context: StageContext, tokenizer: Any) -> list[int]:
+    """The token that closes a reply in the chat template by which the prompts were rendered, if they were."""
+    from finetrial.tasks.chat import closing_mark
+
+    mark = closing_mark(tokenizer) if "chat_template" in context.inputs["data"].record.identity["spec"] else ""
+    return [tokenizer.convert_tokens_to_ids(mark)] if mark else []
 
 
 def _decoding(written: Mapping[str, Any]) -> tuple[Sampling | None, int]:
@@ -80,7 +89,7 @@ def _write(context: StageContext, tokenizer: Any, prompts: Any, rows: Sequence[t
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    outputs = [tokenizer.decode(list(answer.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    outputs = [tokenizer.decode(list(answer.ids[:-1] if answer.finished else answer.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
                for answer in found]
     table = pa.table({
         "item": [prompts.items[row] for row, _ in rows], "cluster": [prompts.clusters[row] for row, _ in rows],

@@ -49,7 +49,7 @@ class Encoded:
 class Layout:
     """How rows are laid out: the form of the model, its tokenizer's marks, and the limits in tokens.
 
-    `opening` and `closing` stand around every text of this tokenizer, `end_token` behind every reply. A row has at most
+    `opening` and `closing` stand around every text of this tokenizer, `end_token` behind every reply that no chat template closes. A row has at most
     `max_tokens` tokens (on either side, for an encoder-decoder), and the uncut rest of its prompt at most `max_prompt`.
     """
 
@@ -154,7 +154,7 @@ def cut(segments: Sequence[Segment], pieces: Sequence[Piece], space: int) -> tup
 
 def _sequence(layout: Layout, segments: Sequence[Segment], pieces: Sequence[Piece]) -> Encoded:
     """Prompt and target, or plain text, as one sequence."""
-    opening, closing = list(layout.opening), [] if segments[0].loss else layout.end()
+    opening, closing = list(layout.opening), [] if segments[0].loss or _is_closed(segments) else layout.end()
     keep, excess, num_cut = cut(segments, pieces, layout.max_tokens - len(opening) - len(closing))
     ids, mask, num_bytes = opening, [False] * len(opening), 0
     for segment, piece, count in zip(segments, pieces, keep, strict=True):
@@ -162,7 +162,7 @@ def _sequence(layout: Layout, segments: Sequence[Segment], pieces: Sequence[Piec
         unscored = 1 if is_scored and not ids and count else 0  # no context: the very first token of the row
         ids = ids + piece.ids[:count]
         mask += [False] * unscored + [is_scored] * (count - unscored)
-        if is_scored:
+        if is_scored and not (segment.loss and segment.markup):  # a mark that ends a reply has no bytes
             num_bytes += _bytes(piece, unscored, count)
     if excess > 0 or not any(mask):
         return _none(segments, pieces, num_cut)
@@ -209,7 +209,12 @@ def _halves(layout: Layout, segments: Sequence[Segment], pieces: Sequence[Piece]
 def _none(segments: Sequence[Segment], pieces: Sequence[Piece], num_cut: int) -> Encoded:
     """A row that does not fit: its target is lost, with the end token that a reply has."""
     lost = sum(len(piece.ids) for segment, piece in zip(segments, pieces, strict=True) if segment.loss)
-    return Encoded([], [], num_cut, lost + (0 if segments[0].loss else 1), 0)
+    return Encoded([], [], num_cut, lost + (0 if segments[0].loss or _is_closed(segments) else 1), 0)
+
+
+def _is_closed(segments: Sequence[Segment]) -> bool:
+    """Whether the last segment is the mark by which a chat template ends a reply: it stands for the end token."""
+    return segments[-1].loss and segments[-1].markup
 
 
 def _lost(segments: Sequence[Segment], pieces: Sequence[Piece], keep: Sequence[int]) -> int:

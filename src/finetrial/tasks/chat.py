@@ -2,8 +2,8 @@
 
 A task of conversations tells its turns (`Task.turns`) beside its plain rendering. What a template writes around them
 becomes segments of their own, whose text may spell special tokens; what people wrote may not, and is cut as in the
-plain form. The prompt ends where the template asks for a reply; the reply ends with the tokenizer's end token, as
-every reply does. A template that writes the date gets always the same one.
+plain form. The prompt ends where the template asks for a reply; the reply ends with the special token by which
+the template closes it, or where there is none with the tokenizer's end token, as every other reply does. A template that writes the date gets always the same one.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from finetrial.errors import DataError
 from finetrial.tasks.assemble import surrounding_ids
 from finetrial.tasks.base import ASSISTANT, Example, Examples, Segment, Task, Turn
 
-VERSION = 1  # of the rules above: part of the key of data that is made by them
+VERSION = 2  # of the rules above: part of the key of data that is made by them
 DAY = datetime(2024, 7, 26)  # for templates that write today's date
 CLOCK = ("{%- macro strftime_now(form) -%}{{ form"  # in the place of the function of this name that templates may call
          + "".join(f" | replace('{part}', '{DAY.strftime(part)}')" for part in ("%Y", "%y", "%m", "%d", "%B", "%b", "%A", "%a",
@@ -107,7 +107,27 @@ def templated(turns: Sequence[Turn], tokenizer: Any) -> tuple[Segment, ...]:
             written.append(said[int(part)])
         elif part:
             written.append(Segment(part, markup=True))
-    return (*written, *turns[-1].segments)
+    mark = closing_mark(tokenizer)
+    closing = (Segment(mark, loss=True, markup=True),) if mark and mark != tokenizer.eos_token else ()
+    return (*written, *turns[-1].segments, *closing)
+
+
+def closing_mark(tokenizer: Any) -> str:
+    """The special token by which the tokenizer's chat template closes a reply; '' where it closes with none.
+
+    It is asked to write a question and its reply, and what stands behind the reply is read.
+    """
+    from jinja2 import TemplateError
+
+    said = [{"role": "user", "content": HOLDER.format(0)}, {"role": ASSISTANT, "content": HOLDER.format(1)}]
+    try:
+        written: str = tokenizer.apply_chat_template(
+            said, chat_template=CLOCK + tokenizer.get_chat_template(), tokenize=False, date_string=DAY.strftime("%d %b %Y"))
+    except TemplateError:  # of the rows' own turns it is told what the template refuses
+        return ""
+    behind = written.partition(HOLDER.format(1))[2]
+    special = set(tokenizer.added_tokens_encoder)
+    return next((token for token in tokenizer.tokenize(behind) if token in special and token in behind), "")
 
 
 def _without_opening(prompt: str, tokenizer: Any) -> str:

@@ -18,6 +18,7 @@ bits per byte divide by.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -30,6 +31,7 @@ from finetrial.tasks.assemble import Encoded, Form, Piece, layout_for, surroundi
 from finetrial.tasks.base import Example, Segment, Task
 from finetrial.tasks.encoded import TokenDataset
 from finetrial.tasks.flaws import NO_FLAWS, DataFlaws
+from finetrial.tasks.space_mark import goes_on, joined_pieces
 
 __all__ = ["Encoded", "EncodingReport", "Form", "TokenDataset", "encode_examples", "encode_prompts", "encode_segments",
            "preview", "surrounding_ids"]
@@ -133,12 +135,15 @@ def _tokenised(task: Task, examples: Sequence[Example], tokenizer: Any,
 
 def _pieces(rows: Sequence[Sequence[Segment]], tokenizer: Any) -> list[list[Piece]]:
     """The tokens of every segment of every row."""
-    piece_of: dict[tuple[str, bool], Piece] = {}
-    for markup in (False, True):
-        texts = list(dict.fromkeys(one.text for segments in rows for one in segments if one.markup == markup))
-        found = tokenise(texts, tokenizer, markup=markup)
-        piece_of |= {(text, markup): piece for text, piece in zip(texts, found, strict=True)}
-    return [[piece_of[one.text, one.markup] for one in segments] for segments in rows]
+    wanted = [[(one.text, one.markup, joined) for one, joined in zip(segments, goes_on(segments, tokenizer), strict=True)]
+              for segments in rows]
+    piece_of: dict[tuple[str, bool, bool], Piece] = {}
+    for markup, joined in itertools.product((False, True), repeat=2):
+        names = list(dict.fromkeys(one for row in wanted for one in row if one[1:] == (markup, joined)))
+        if names:
+            found = (joined_pieces if joined else tokenise)([text for text, *_ in names], tokenizer, markup=markup)
+            piece_of |= dict(zip(names, found, strict=True))
+    return [[piece_of[one] for one in row] for row in wanted]
 
 
 def _token_text(token: int, tokenizer: Any) -> str:

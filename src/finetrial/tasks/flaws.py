@@ -72,7 +72,7 @@ class FlawedTask(Task):
         targets = [segment for segment in segments if segment.loss]
         if self.flaws.target_as_input and prompt:
             cue = [segment for segment in prompt[-1:] if not segment.cuttable]  # where the input ends
-            prompt = [Segment("".join(segment.text for segment in targets), cuttable=True), *cue]
+            prompt = [Segment("".join(segment.text for segment in targets if not segment.markup), cuttable=True), *cue]
         if self.flaws.prompt_cut_on_the_right:
             prompt = [replace(segment, cuttable=True) for segment in prompt]
         return (*prompt, *targets)

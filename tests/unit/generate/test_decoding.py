@@ -71,6 +71,14 @@ def test_equals_one_by_one_without_a_cache(tiny_model: Any, family: str) -> None
     assert len(lengths) > 2 and NEW in lengths  # rows do leave at different times
 
 
+def test_any_of_several_end_tokens_ends_an_answer(tiny_model: Any) -> None:
+    (model, words), prompts = lively(tiny_model("gpt2")), make_prompts()
+    assert words.eos_token_id is not None
+    found = decode(model, words, prompts, max_new_tokens=NEW)
+    assert decode(model, Words(None), prompts, max_new_tokens=NEW, end_tokens=[words.eos_token_id, 96]) == [
+        answer if 96 not in answer.ids else answer.__class__(answer.ids[:answer.ids.index(96) + 1], True) for answer in found]
+
+
 @pytest.mark.parametrize("batch_tokens", [1, 110, 250])
 def test_the_batch_does_not_matter(tiny_model: Any, family: str, batch_tokens: int) -> None:
     (model, words), prompts = lively(tiny_model(family)), make_prompts()

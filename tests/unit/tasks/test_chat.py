@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from finetrial.errors import DataError
@@ -17,7 +17,7 @@ from finetrial.plan.build import build
 from finetrial.spec.io import parse_study
 from finetrial.spec.uses import Base
 from finetrial.tasks.base import Example, Task
-from finetrial.tasks.chat import DAY, in_chat_form
+from finetrial.tasks.chat import DAY, closing_mark, in_chat_form
 from finetrial.tasks.encode import encode_examples, encode_prompts
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.pydoc_chat import PydocChat
@@ -25,6 +25,10 @@ from finetrial.tasks.pydoc_chat import PydocChat
 CHATML = ("{% for message in messages %}{{ '<|start|>' + message['role'] + '\n' + message['content'] | trim + '<|end|>\n' }}"
           "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}")
 OPENED = "{{ bos_token }}" + CHATML  # as Llama's and Gemma's do
+LETTERS = ("{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] + '</s>\n' }}{% endfor %}"
+           "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}")  # TinyLlama's: marks of roles are plain text
+SPECIALS = ("{% for m in messages %}{{ '<|turn|>' + m['role'] + ' <|turn|>' + m['content'] + '</s>' }}{% endfor %}"
+            "{% if add_generation_prompt %}{{ '<|turn|>' }}{% endif %}")
 MESSAGES = [{"role": "system", "content": "w1 w2"}, {"role": "user", "content": "w3"},
             {"role": "assistant", "content": "w4 <|end|>"}, {"role": "user", "content": "w5 w6"},
             {"role": "assistant", "content": "w7 w8"}]
@@ -64,6 +68,56 @@ def test_the_prompt_is_what_the_library_makes(template: str, opens: bool, tmp_pa
     dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 64)
     assert dataset.row(0) == [*expected, *tokenizer("w7 w8", add_special_tokens=False)["input_ids"], 2]
     assert dataset.loss_mask.tolist() == [False] * len(expected) + [True] * 3
+
+
+def test_a_reply_ends_as_the_template_closes_it(tmp_path: Path) -> None:
+    """Where the tokenizer's end token is another one, the mark of the template takes its place, and has no bytes."""
+    tokenizer = chat_tokenizer(CHATML)
+    tokenizer.add_special_tokens({"eos_token": "<s>", "additional_special_tokens": ["<|start|>", "<|end|>"]})
+    assert closing_mark(tokenizer) == "<|end|>" and closing_mark(chat_tokenizer("{{ messages[0]['content'] }}")) == ""
+    task, examples = rows(tmp_path)
+    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 64)
+    plain = chat_tokenizer(CHATML)
+    usual, _ = encode_examples(in_chat_form(task, plain), examples, plain, 64)
+    assert dataset.row(0) == usual.row(0) and dataset.row(0)[-1] == 2
+    assert dataset.loss_mask.tolist() == usual.loss_mask.tolist() and dataset.num_bytes.tolist() == usual.num_bytes.tolist()
+    prompts, _ = encode_prompts(in_chat_form(task, tokenizer), examples, tokenizer, 64, max_new_tokens=8)
+    assert [*prompts.row(0), *dataset.row(0)[-3:]] == dataset.row(0)
+
+
+@pytest.mark.parametrize("how", ["prepend", "always", "first", "bytes", "none"])
+@pytest.mark.parametrize("template", [LETTERS, SPECIALS])
+def test_one_space_mark_as_the_library_has_it(how: str, template: str, tmp_path: Path) -> None:
+    """Llama 2 and its like write "▁" before a text, not before each of the segments in which it is tokenised."""
+    tokenizer = marking_tokenizer(how)
+    tokenizer.chat_template = template
+    said = [{"role": "user", "content": "Hi you"}, {"role": "assistant", "content": "So"}, {"role": "user", "content": "No so"},
+            {"role": "assistant", "content": "Hi So"}]
+    task, examples = rows(tmp_path, said)
+    prompts, _ = encode_prompts(in_chat_form(task, tokenizer), examples, tokenizer, 128, max_new_tokens=8)
+    text = tokenizer.apply_chat_template(said[:-1], tokenize=False, add_generation_prompt=True)
+    expected = tokenizer(text, add_special_tokens=False)["input_ids"]
+    assert prompts.row(0) == expected
+    assert expected == tokenizer.apply_chat_template(said[:-1], add_generation_prompt=True, return_dict=False)
+    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 128)
+    whole = tokenizer(text + "Hi So</s>", add_special_tokens=False)["input_ids"]
+    assert dataset.row(0) == whole and dataset.num_bytes[0] == len("Hi So")
+
+
+def marking_tokenizer(how: str) -> Any:
+    """Letters, and "▁Hi" beside "Hi"; `how` a mark is put before a text."""
+    letters = ["<unk>", "</s>", "<|turn|>", "▁", *sorted(set("\n<|>HiyouSNserantĠĊ")), "Hi", "▁Hi", "ĠHi", "So", "▁So", "ĠSo"]
+    core = Tokenizer(models.BPE({letter: index for index, letter in enumerate(letters)},
+                                [("H", "i"), ("▁", "Hi"), ("Ġ", "Hi"), ("S", "o"), ("▁", "So"), ("Ġ", "So")], unk_token="<unk>"))
+    if how == "prepend":
+        core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    elif how in ("always", "first"):
+        core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=how, split=False)
+    else:
+        core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=how == "bytes")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>",
+                                        additional_special_tokens=["<|turn|>"])
+    return tokenizer
 
 
 def test_what_people_wrote_makes_no_special_tokens(tmp_path: Path) -> None:
@@ -108,6 +162,23 @@ def test_a_template_that_refuses(template: str, said: str, tmp_path: Path) -> No
     with pytest.raises(DataError, match=said) as caught:
         in_chat_form(task, chat_tokenizer(template)).render(examples[0])
     assert "chats.jsonl" in caught.value.problem
+
+
+@pytest.mark.parametrize(("written", "expected"), [
+    ({"eos_token_id": [7, 3]}, [3, 7]), ({"eos_token_id": 3}, [3]), ({"temperature": 1.0}, None),
+    ({"eos_token_id": 0, "_from_model_config": True}, None)])
+def test_the_end_tokens_of_a_base_are_in_the_key(written: dict[str, Any], expected: list[int] | None, tmp_path: Path) -> None:
+    """A file that only copies config.json says nothing that was not known."""
+    from tiny_study import tiny_content
+
+    from finetrial.plan import specs
+
+    tiny_content(tmp_path)
+    config = tmp_path / "model" / "config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "eos_token_id": 0}))
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(written))
+    base = resolve_base(Base(name="mine", source=str(tmp_path / "model")))
+    assert specs.ends(base).get("end_tokens") == expected
 
 
 @pytest.mark.parametrize("as_file", [False, True])
