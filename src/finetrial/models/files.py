@@ -1,4 +1,4 @@
-"""The files of a base that identify it, and their digests; no torch here. A base is identified by the digest of its weights and
+"""The files that identify a base, and their digests; no torch here. A base is known by the digest of its weights and
 configuration, its tokenizer by a digest of its own. Digests of large files are remembered by path, size and time."""
 
 from __future__ import annotations

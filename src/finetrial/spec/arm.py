@@ -87,7 +87,7 @@ class Arm(Frozen):
     learning_rates_for: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # another grid for the phases of some tasks
     quantization: Quantization | None = None  # how the base's matrices are held, in training and answering; None: in fp32
     training: Training | None = None  # None = the study's; anything else must be a declared factor
-    num_train: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # rows by task, if not as the task says; a factor
+    num_train: dict[str, Annotated[int, Field(ge=1)]] = Field(default_factory=dict)  # training rows by task; a factor
     sequences: tuple[str, ...] = ()  # the study's sequences that this arm goes along; empty = all
     factors: dict[str, int | float | str] = Field(default_factory=dict)  # levels of crossed factors, for interactions and heat maps
     label: str = ""  # {value} in it stands for what `match` solved

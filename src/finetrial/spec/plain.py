@@ -15,8 +15,8 @@ MERGE = "tag:yaml.org,2002:merge"  # `<<`, whose keys may be given again: the ne
 
 
 def from_yaml(text: str) -> Any:
-    """What YAML text says, read safely. Raises yaml.YAMLError for text that is none, UserError for a key that is given twice."""
-    return yaml.load(text, _Loader)
+    """What YAML text says. Raises yaml.YAMLError for text that is none, UserError for a key that is given twice."""
+    return yaml.load(text, _Loader)  # a safe one
 
 
 def from_json(text: str) -> Any:

@@ -115,8 +115,8 @@ class Study(Frozen):
         if not isinstance(value, int) or isinstance(value, bool):
             return value
         if value < 1:
-            raise ValueError("a study needs a seed at least, and 3 for an interval; a number of seeds stands for the seeds from "
-                             "0, and seed 0 alone is [0]")
+            raise ValueError("a study needs a seed at least, and 3 for an interval; a number stands for so many seeds, and "
+                             "seed 0 alone is [0]")
         return tuple(range(value))
 
     @field_validator("plugins", mode="before")
