@@ -50,7 +50,8 @@ def _show_version(wanted: bool) -> None:
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in study (finetrial studies), a .yaml file, or a .py file with a class.")]
 Scale = Annotated[str | None, typer.Option(metavar="SCALE", help="Which models and data: embedded (default) or full.")]
-Size = Annotated[str | None, typer.Option(metavar="SIZE", help="How much of it: demo, standard (default), thorough.")]
+Size = Annotated[str | None, typer.Option(metavar="SIZE", help="How much of it: demo, standard (default), thorough; at full scale "
+                                                   "published-budget in place of demo.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Change one value of the study, such "
                                                "as training.batch_sequences=16. May be repeated.")]
 AsPublished = Annotated[bool, typer.Option("--as-published", help="A built-in study as it was published: flaws and all, "

@@ -3,7 +3,8 @@
     finetrial run lora-vs-layer --size demo      LoRA r=8, LoRA at the layer's parameters, layer; three seeds
     finetrial run lora-vs-layer                  five arms, five seeds, both routings
     finetrial run lora-vs-layer --size thorough  also interleaved and random layers
-    finetrial run lora-vs-layer --scale full     codet5-small on CodeSearchNet, Python then JavaScript
+    finetrial run lora-vs-layer --scale full     codet5-small on CodeSearchNet, Python then JavaScript;
+                                                 --size published-budget: the published two arms, and LoRA of equal size
 
 `pycode` (description -> Python body), then `jscode` (comment -> JavaScript function). Parts are swapped per task: the
 second task starts a fresh one beside the base. Under LATEST the newest part answers for both tasks, which is where
@@ -88,10 +89,10 @@ def code_tasks() -> tuple[TaskUse, ...]:
 
 
 def hub_tasks() -> tuple[TaskUse, ...]:
-    """The same of CodeSearchNet, 8,000 functions each."""
-    return (TaskUse(name=PYTHON, task=CodeSearchNet(programming_language="python"), num_train=8_000, num_val=200,
+    """The same of CodeSearchNet: 8,000 functions each, and 2,000 of validation, as published."""
+    return (TaskUse(name=PYTHON, task=CodeSearchNet(programming_language="python"), num_train=8_000, num_val=2_000,
                     num_test=500, max_new_tokens=192),
-            TaskUse(name=JAVASCRIPT, task=CodeSearchNet(programming_language="javascript"), num_train=8_000, num_val=200,
+            TaskUse(name=JAVASCRIPT, task=CodeSearchNet(programming_language="javascript"), num_train=8_000, num_val=2_000,
                     num_test=500, max_new_tokens=192),
             TaskUse(name=OLD, task=PythonText(), role="outside", num_val=40, num_test=150, max_tokens=128))
 
@@ -104,14 +105,15 @@ def hub_training(size: str) -> Training:
 
 def _full(size: str) -> Study:
     """codet5-small, an encoder-decoder: the new layer stands at the end of the encoder, as in the published study."""
-    published, layer = size == "published-budget", Layer(stack="encoder")
+    published = size == "published-budget"
+    adapter = f"lora-r{lora_vs_layer.LORA.rank if published else 8}"
     return Study(
         name="lora-vs-layer", scale=FULL, size=size, question=QUESTION, bases=(CODET5,), tasks=hub_tasks(),
         sequences=(Sequence(name="py-js", tasks=(PYTHON, JAVASCRIPT)),),
-        arms=_arms("demo" if published else size, layer, PUBLISHED if published else HUB),
+        arms=_published_arms() if published else _arms(size, Layer(stack="encoder"), HUB),
         evaluation=Evaluation(routings=("latest", "oracle"), rates="chosen"),
-        controls=Controls(reference="lora-r8", positive=PositiveControl(arm="lora-r8", task=OLD)),
-        hypotheses=_hypotheses(), training=hub_training(size), seeds=tuple(range(3 if published else 5)),
+        controls=Controls(reference=adapter, positive=PositiveControl(arm=adapter, task=OLD)),
+        hypotheses=_hypotheses(adapter), training=hub_training(size), seeds=tuple(range(3 if published else 5)),
         factors=("method", "rank", "targets", "position", "init"),
         notes=(EXPOSED, *(("the published learning rate, untuned",) if published else ())))
 
@@ -152,14 +154,23 @@ def _arms(size: str, layer: Layer, rates: Rates) -> tuple[Arm, ...]:
                     layer.model_copy(update={"init": "random", "output_scale": 0.01}), rates=rates))
 
 
-def _hypotheses() -> tuple[Hypothesis, ...]:
-    """Fixed before the run."""
+def _published_arms() -> tuple[Arm, ...]:
+    """The two that were published, at the published rate, and LoRA at the layer's parameters."""
+    layer = lora_vs_layer.RANDOM_LAYER.model_copy(update={"stack": "encoder"})
+    return (swapped("lora-r16", "LoRA r=16, attention", lora_vs_layer.LORA, rates=PUBLISHED),
+            matched_lora("LoRA r={value} (the layer's size)", "layer", PUBLISHED),
+            swapped("layer", "new layer at the end, random, output x0.01", layer, rates=PUBLISHED))
+
+
+def _hypotheses(adapter: str = "lora-r8") -> tuple[Hypothesis, ...]:
+    """Fixed before the run. `adapter` is the arm of LoRA at its usual size."""
+    small = f"LoRA r={adapter.removeprefix('lora-r')}"
     return (
-        Hypothesis(name="H1", statement="LoRA r=8 writes better JavaScript (chrF) than the new layer.",
-                   contrast=Contrast(left="lora-r8", right="layer", task=JAVASCRIPT, expect="greater", margin=0.01)),
+        Hypothesis(name="H1", statement=f"{small} writes better JavaScript (chrF) than the new layer.",
+                   contrast=Contrast(left=adapter, right="layer", task=JAVASCRIPT, expect="greater", margin=0.01)),
         Hypothesis(name="H2", statement="Where the newest part answers for both, the layer forgets less Python than "
-                                        "LoRA r=8.",
-                   contrast=Contrast(left="layer", right="lora-r8", quantity="forgetting", task=PYTHON,
+                                        f"{small}.",
+                   contrast=Contrast(left="layer", right=adapter, quantity="forgetting", task=PYTHON,
                                      metric="nats-per-token", expect="less", margin=0.02)),
         Hypothesis(name="H3", statement="At equal parameters LoRA and the new layer do not differ on JavaScript (chrF).",
                    contrast=Contrast(left="lora-matched", right="layer", task=JAVASCRIPT, expect="equal", margin=0.01)))

@@ -85,7 +85,7 @@ def _full(size: str) -> Study:
         sequences=(Sequence(name=FORWARD, tasks=(a, b)), *((Sequence(name=BACKWARD, tasks=(b, a)),) if thorough else ())),
         arms=_arms(size, Rates((5e-5,), (2e-4,)) if published else HUB, (a, b)),
         controls=Controls(reference="full-full", positive=PositiveControl(arm="full-full", task=old),
-                          single_task=not published, joint=not published),
+                          single_task=True, joint=True),
         hypotheses=_hypotheses(a, b),
         training=Training(budget=Budget(amount=1, unit="epochs"), sequence_length=512, batch_sequences=16,
                           precision="fp16"),

@@ -12,9 +12,12 @@ from collections.abc import Iterator
 import pytest
 
 from finetrial.cli.study import built_in_studies
+from finetrial.methods.layer import Layer
 from finetrial.methods.lora import Lora
 from finetrial.plan.hub_configs import known_config
 from finetrial.spec.study import Study
+from finetrial.studies.lora_vs_layer import LoraVsLayer
+from finetrial.studies.plasticity_stability import PlasticityStability
 from finetrial.studies.rank_low_data import RankLowData
 from finetrial.tasks.published import PublishedTask
 
@@ -61,6 +64,21 @@ def test_the_hub_has_what_is_asked_for(study: Study) -> None:
 def test_every_lora_of_a_study_has_one_dropout(study: Study) -> None:
     assert len({component.method.dropout for arm in study.arms for components in arm.components.values()
                 for component in components if isinstance(component.method, Lora)}) == 1
+
+
+def test_the_published_budget_of_lora_vs_layer_runs_the_published_arms() -> None:
+    study = LoraVsLayer().study("full", "published-budget")
+    published = {arm.name: arm.components["*"][0].method for arm in study.arms}
+    assert published["lora-r16"] == Lora(rank=16, targets="attention")
+    assert published["layer"] == Layer(stack="encoder", init="random", output_scale=0.01)
+    assert study.controls.reference == "lora-r16"
+    assert [use.num_val for use in study.tasks if isinstance(use.task, PublishedTask)] == [2_000] * 2
+
+
+def test_every_size_of_plasticity_stability_has_its_controls() -> None:
+    for size in PlasticityStability.sizes["full"]:
+        controls = PlasticityStability().study("full", size).controls
+        assert controls.single_task and controls.joint
 
 
 def test_two_models_are_not_called_one_tuned_and_untuned() -> None:

@@ -110,4 +110,5 @@ def _claims(arms: tuple[Arm, ...]) -> tuple[PublishedClaim, ...]:
                 "of gpt2; finetrial counts them from the configuration: 0.81M and 3.24M, because c_proj names the "
                 "MLP's projection too"),
         refused("memory", "Full fine-tuning of gpt2-medium does not fit into 6 GB.", "did not fit", "",
-                "this base has 5 million parameters; `finetrial plan --device 6GB` tells it at full scale"))
+                "this base has 5 million parameters; of gpt2-medium this tells it: finetrial plan perplexity --scale full "
+                "--set bases.gpt2.source=openai-community/gpt2-medium --device 6GB"))
