@@ -119,7 +119,8 @@ class _Task:
             chosen = logits.argmax(1)
         else:
             uniforms = [row.generator.random() for row in rows if row.generator is not None]
-            chosen = self.sampling.draw(logits, torch.tensor(uniforms, dtype=torch.float64, device=logits.device))
+            exact = logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
+            chosen = self.sampling.draw(exact, torch.tensor(uniforms, dtype=torch.float64, device=exact.device))
         for row, token in zip(rows, chosen.tolist(), strict=True):
             row.ids.append(token)
 
@@ -181,4 +182,5 @@ def _check_prompts(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens:
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in str(error) for words in ("allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))

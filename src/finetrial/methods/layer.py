@@ -170,6 +170,7 @@ class _Component(Component):
             return
         for place in self._placed:
             if active:
+                place.block.to(self._model.device)  # it may have moved meanwhile
                 insert.insert(self._model, place.stack, place.gap, place.block, self.name)
             else:
                 insert.remove(self._model, place.stack, place.block)

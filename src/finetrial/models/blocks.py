@@ -110,6 +110,10 @@ def recompute(model: Any, switched_on: bool) -> None:
 
 
 def max_positions(config: Any) -> int | None:
-    """The most tokens a document may have; None where the architecture sets no limit (relative positions)."""
-    value = getattr(config, "max_position_embeddings", None)
-    return int(value) if value is not None else None
+    """The most tokens a document may have; None where the architecture sets no limit (relative positions).
+
+    Where blocks see no further than a sliding window, its width: masks of packed rows and cached decoding have none.
+    """
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    limits = [int(limit) for limit in (getattr(config, "max_position_embeddings", None), window) if limit is not None]
+    return min(limits, default=None)

@@ -33,7 +33,7 @@ def weight_changes(base: Any, adapted: Any) -> dict[str, float]:
 
 
 def _squares(tensor: Tensor) -> float:
-    return float(tensor.double().pow(2).sum())
+    return float(tensor.cpu().double().pow(2).sum())  # not every device has fp64
 
 
 def _part(model: Any, name: str) -> str:

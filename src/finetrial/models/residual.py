@@ -22,7 +22,7 @@ _A, _B = ".lora_A.weight", ".lora_B.weight"
 
 
 class ResidualAdapter(Adapter):
-    """An adapter whose initialisation peft subtracts from the base."""
+    """An adapter whose initialisation peft subtracts from the base. What it keeps of the base stays where the model was."""
 
     def __init__(self, model: Any, config: Any, name: str, chosen: list[str]) -> None:
         layers = base_linears(model)
@@ -41,7 +41,7 @@ class ResidualAdapter(Adapter):
         """As a LoRA of twice the rank on the untouched base."""
         doubled = {}
         for key, tensor in self.weights().items():
-            first = self._first[key]
+            first = self._first[key].to(tensor.device)
             doubled[key] = torch.cat([tensor, first]) if key.endswith(_A) else torch.cat([tensor, -first], dim=1)
         config = copy.copy(self.config)
         config.init_lora_weights = True
@@ -85,12 +85,12 @@ class ResidualAdapter(Adapter):
     def _subtract(self) -> None:
         for layer, (adapted, base) in self.base_layers().items():
             key = f"{PREFIX}{layer}"
-            base.weight.data = self._whole[layer] - _oriented(
-                self._first[key + _B] @ self._first[key + _A] * adapted.scaling[self.name], base)
+            first = self._first[key + _B] @ self._first[key + _A] * adapted.scaling[self.name]
+            base.weight.data = (self._whole[layer] - _oriented(first, base)).to(base.weight.device)
 
     def _restore(self) -> None:
         for layer, (_, base) in self.base_layers().items():
-            base.weight.data = self._whole[layer].clone()
+            base.weight.data = self._whole[layer].to(base.weight.device, copy=True)
 
 
 def _oriented(delta: Tensor, base: Any) -> Tensor:

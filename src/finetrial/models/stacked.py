@@ -134,7 +134,7 @@ class _StackedLinear(nn.Module):
         parts = []
         for part, cell, width in zip(states, places.cells, widths, strict=True):
             rate = self._rates[cell]
-            own = dropouts(cell, part[:, :width], rate) if rate else part[:, :width]
+            own = dropouts(cell, part[:, :width].contiguous(), rate) if rate else part[:, :width]  # drawn as alone
             parts.append(functional.pad(own, (0, 0, 0, part.shape[1] - width)))
         return torch.stack(parts)
 

@@ -262,7 +262,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     text = str(error).lower()
     return isinstance(error, (RuntimeError, OSError)) and any(
-        words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory"))
+        words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "cublas_status_alloc_failed"))
 
 
 def one_line(error: BaseException) -> str:

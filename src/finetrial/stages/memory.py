@@ -23,6 +23,7 @@ class MemoryMeter:
         if device.startswith("cuda"):
             import torch
 
+            torch.cuda.init()  # type: ignore[no-untyped-call]  # else an index alone does not
             torch.cuda.reset_peak_memory_stats(device)
 
     def peaks(self) -> dict[str, int | None]:

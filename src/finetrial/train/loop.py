@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from finetrial.fingerprint import key_of
 from finetrial.methods.base import Component
@@ -63,7 +62,8 @@ def train(model: Any, components: Sequence[Component], dataset: Documents | Batc
     the work, and each returns the same result; the first alone validates, writes checkpoints and heeds the deadline.
 
     Raises Diverged, OutOfTime, UserError for data or precision that the model or device cannot take, and lets the
-    library's out-of-memory error through; a smaller `micro_batch` then gives the same result up to rounding.
+    library's out-of-memory error through; a smaller `micro_batch` then gives the same result up to rounding, or with dropout
+    the result of other masks.
     """
     run = Run(model, components, dataset, config, learning_rate, streams, device, micro_batch, reuse, parallel=parallel,
               flush_steps=flush_steps)
@@ -112,7 +112,6 @@ class Run:
         self.flush_steps = flush_steps or (1 if self.device.type == "cpu" else FLUSH_STEPS)
         trained = params.own(model, components)
         params.set_dropout(model, config.dropout)
-        self.drops = config.dropout > 0 or any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules())
         self.holding = sharding.held(model, components, self.device, self.parallel)
         self.parameters = {name: parameter for name, parameter in model.named_parameters() if name in trained}
         self.frozen = frozen or FrozenMatrices(model, "fp32" if self.parallel.sharded else config.precision,
@@ -125,7 +124,7 @@ class Run:
                            for optimizer in optim.optimizers(model, self.parameters, config)]
         self.totals = Totals()
         self.step = 0  # steps done
-        self.identity = key_of({"training": config.identity(), "learning_rate": learning_rate,
+        self.identity = key_of({"checkpoint": 2, "training": config.identity(), "learning_rate": learning_rate,
                                 "seed": streams.seed, "replicate": streams.replicate,
                                 "parameters": {name: list(p.shape) for name, p in self.parameters.items()}})
 
@@ -213,8 +212,8 @@ class Run:
         return self.holding.whole(norm)
 
     def _dropout_stream(self, number: int) -> contextlib.AbstractContextManager[None]:
-        """Dropout of micro-batch `number` of this step, whoever computes it; without dropout nothing is drawn."""
-        return self.streams.torch_fork(dropout_purpose(self.step, number)) if self.drops else contextlib.nullcontext()
+        """What micro-batch `number` of this step draws, whoever computes it: dropout, and the noise of some adapters."""
+        return self.streams.torch_fork(dropout_purpose(self.step, number))
 
     def _judge(self, step: int, loss: float) -> None:
         """Raise Diverged for a loss that is not finite, or far above a uniform guess for many steps in a row."""
@@ -254,13 +253,14 @@ class Run:
             "step": self.step, "totals": self.totals.state(),
             "parameters": {name: parameter.detach() for name, parameter in self.parameters.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "scaler": None if scaler is None else scaler.state_dict()})
+            "scaler": None if scaler is None else scaler.state_dict(),
+            "components": {component.name: component.progress() for component in self.components}})
         if self.parallel.is_first:
             checkpoint.save(checkpoints.folder, self.step, self.identity, state)
 
     def _agreed(self, saves: bool) -> bool:
-        """Whether to save, which takes all processes where each has a part: then the first one's clock decides."""
-        return bool(self.parallel.first(saves)) if self.parallel.sharded else saves
+        """Whether to save: by the first process's clock, with all of them where each has a part."""
+        return bool(self.parallel.first(saves)) if self.parallel.sharded else saves and self.parallel.is_first
 
     def _restore(self, folder: Path) -> None:
         state = checkpoint.load(folder, self.identity, self.holding.load_device)
@@ -275,6 +275,8 @@ class Run:
             optimizer.load_state_dict(self.holding.own_state(optimizer, saved))
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
+        for component in self.components:
+            component.resume(state["components"][component.name])
         self.step, self.totals = state["step"], Totals.of(state["totals"])
 
     def _result(self) -> TrainResult:

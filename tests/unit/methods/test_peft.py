@@ -74,6 +74,20 @@ def test_trained_and_stored_it_is_the_same_in_plain_peft(tiny_model: Any, family
     assert dict(model.named_parameters()).keys() == dict(base.named_parameters()).keys()
 
 
+@pytest.mark.parametrize("kind", ["pissa", "olora"])
+def test_a_residual_adapter_follows_its_model_to_another_device(tiny_model: Any, tmp_path: Path, kind: str) -> None:
+    """To `meta`, which has no values: what would meet tensors of two devices raises there as on a GPU."""
+    model = tiny_model("llama")
+    component = Peft(options={"r": 4, "init_lora_weights": kind}).attach(model, Streams(0), "main")
+    model.to("meta")
+    component.set_active(False)
+    component.set_active(True)
+    with pytest.raises(NotImplementedError, match="meta"):  # from writing tensors without values; joining them worked
+        component.save(tmp_path)
+    component.merge()
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+
+
 def test_a_residual_initialisation_leaves_the_base_with_the_rest(tiny_model: Any, tmp_path: Path) -> None:
     import json
 

@@ -36,6 +36,14 @@ def test_parts_are_found(model_type: str, depths: list[int], tiny_model: Any) ->
         assert any(name.endswith(f".{ending}") for name in names)
 
 
+def test_a_sliding_window_is_the_longest_document() -> None:
+    from transformers import MistralConfig, Qwen2Config
+
+    assert blocks.max_positions(MistralConfig(sliding_window=4096, max_position_embeddings=32768)) == 4096
+    assert blocks.max_positions(MistralConfig(sliding_window=None, max_position_embeddings=32768)) == 32768
+    assert blocks.max_positions(Qwen2Config(use_sliding_window=False, max_position_embeddings=512)) == 512
+
+
 def test_max_positions(tiny_model: Any) -> None:
     assert blocks.max_positions(tiny_model("gpt2").config) == 64
     assert blocks.max_positions(_model("t5", tiny_model).config) is None

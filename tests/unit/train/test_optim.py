@@ -59,3 +59,12 @@ def test_eight_bits_are_for_cuda() -> None:
     with pytest.raises(UserError, match="paged_adamw_8bit is not possible on the device cpu"):
         optim.optimizers(torch.nn.Linear(2, 2), {"weight": torch.nn.Parameter(torch.zeros(2, 2))},
                          Training(optimizer="paged_adamw_8bit"))
+
+
+def test_a_step_that_the_loss_scaler_skips_is_seen(tiny_model: Any) -> None:
+    """A fused AdamW skips it inside its kernel, and says nothing."""
+    model = tiny_model("gpt2")
+    for precision, fused in (("fp16", False), ("fp32", True)):
+        (made,) = optim.optimizers(model, dict(model.named_parameters()), Training.model_validate(
+            {"budget": "1 step", "sequence_length": 8, "batch_sequences": 1, "precision": precision}))
+        assert bool(made.defaults["fused"]) is fused
