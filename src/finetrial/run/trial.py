@@ -136,16 +136,15 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
 
     stack = options.stack or (1 if options.processes > 1 else automatic(
         place.device, place.free_bytes and place.free_bytes // (place.jobs or 1)))
-
+    plugins = [str((relative_to or Path()) / name) for name in study.plugins]
     since = utc_now()  # of the whole trial: what failed in one of its parts is not tried again in the next
 
     def run(stages: Sequence[Stage]) -> ExecutionResult:
         return execute(stages, store, folder, device=place.device, environment=here,
                        timeout_seconds=options.timeout_seconds, stack=stack, jobs=place.jobs,
                        processes=options.processes, shard=options.shard, executor=place.executor, since=since,
-                       log_level=options.log_level, listener=open_view() if options.view else None,
-                       allow_unsandboxed=options.allow_unsandboxed,
-                       plugins=[str((relative_to or Path()) / name) for name in study.plugins])
+                       log_level=options.log_level, listener=open_view() if options.view else None, plugins=plugins,
+                       allow_unsandboxed=options.allow_unsandboxed)
 
     data = [stage for stage in plan.stages if stage.kind == "data"]
     prepared = {stage.id: store.lookup(stage.kind, stage.key({}), here) for stage in data}
