@@ -59,7 +59,7 @@ def content(folder: Path) -> dict[str, Any]:
                         "contrast": {"left": "merged", "right": "floor:copy", "task": "b", "metric": "chrf",
                                      "expect": "greater"}}],
         "training": {"budget": "4 steps", "sequence_length": 32, "batch_sequences": 4, "evaluations": 1},
-        "factors": ["method", "rank", "path"], "seeds": 3}
+        "factors": ["method", "rank", "path"], "seeds": 2}
 
 
 def test_a_trial_of_two_tasks(tmp_path: Path) -> None:

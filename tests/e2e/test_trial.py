@@ -151,6 +151,7 @@ def test_a_report_is_made_again_from_the_store(undisturbed: Trial) -> None:
     assert (undisturbed.folder / "report.html").read_text().count("<h2") == page.count("<h2")
 
 
+@pytest.mark.slow  # kills of small stages, at every moment: test_kill.py
 def test_kill_and_resume_give_the_same_scores(folder: Path, undisturbed: Trial) -> None:
     """The runner is killed three times while it works; the fourth run ends with the undisturbed scores, bit for bit."""
     command = [sys.executable, "-m", "finetrial.cli", "run", "study.yaml", "--runs", "killed"]
@@ -178,6 +179,7 @@ def test_a_corrupt_entry_is_found_and_computed_again(folder: Path, undisturbed: 
     assert len(again.corrupt) == 1 and scores(again) == scores(undisturbed)
 
 
+@pytest.mark.slow  # by its parts: test_execute.py, test_outcomes.py, test_analyse.py
 def test_a_rate_that_diverges_is_a_word_and_the_trial_goes_on(folder: Path) -> None:
     content = yaml.safe_load((folder / "study.yaml").read_text())
     content["arms"][0]["learning_rates"] = [0.01, 1e30]

@@ -32,6 +32,7 @@ def test_there_is_one_of_each() -> None:
     assert set(examples()) == {"initials.py", "norms.py", "long_loss_share.py", "net_gain.py", "unstated_margin.py", "my_study.py"}
 
 
+@pytest.mark.slow
 def test_every_example_runs_from_an_installed_wheel(wheel: Path, tmp_path: Path) -> None:
     """A user's folder, the command line, and a finetrial that was built into a wheel and unpacked elsewhere."""
     save_tiny_base(tmp_path / "model")
