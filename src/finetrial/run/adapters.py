@@ -159,7 +159,9 @@ def ask(run: Path, arms: list[str], prompt: str, max_new_tokens: int) -> Mapping
         adapted = open_arm(run, arm)
         tokenizer = adapted.base.tokenizer
         ids = tokenizer(prompt)["input_ids"]
-        answer = decode(adapted.base.model, tokenizer, [ids], max_new_tokens=max_new_tokens)[0]
+        ends = adapted.base.model.generation_config.eos_token_id  # one, several or none, beside the tokenizer's
+        answer = decode(adapted.base.model, tokenizer, [ids], max_new_tokens=max_new_tokens,
+                        end_tokens=ends if isinstance(ends, list) else [ends])[0]
         answers[arm] = tokenizer.decode(answer.ids, skip_special_tokens=True)
     return answers
 
