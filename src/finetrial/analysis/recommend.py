@@ -148,8 +148,7 @@ def _parameters(trial: Trial, loading: Loading) -> int:
 
 def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
     chosen, is_limited = choice.chosen, trial.study.limits != type(trial.study.limits)()
-    most = "up to " if entry.phase > 1 else ""
-    size = f"{trial.label(chosen.arm)} trains {most}{numbers.short_count(chosen.parameters)} parameters"
+    size = f"{trial.label(chosen.arm)} trains {_amount(chosen, entry)}"
     among = " of the arms within the limits" if is_limited else ""
     if chosen.behind is None:
         others = "the only arm not shown to be worse than the best" if len(choice.kept) == 1 else (
@@ -213,12 +212,16 @@ def _doubt(trial: Trial, choice: _Choice, behind: Estimate, entry: Entry) -> str
 
 def _others(trial: Trial, choice: _Choice, fallen: dict[str, str], entry: Entry) -> str:
     """Why each other arm fell: it costs more, it is no cheaper, it is worse, or it is beyond a limit."""
-    most = "up to " if entry.phase > 1 else ""
     why = {one.arm: "it is no cheaper, and its score no better" if one.parameters == choice.chosen.parameters
-           else f"it trains more, {most}{numbers.short_count(one.parameters)} parameters" for one in choice.kept[1:]}
+           else f"it trains more, {_amount(one, entry)}" for one in choice.kept[1:]}
     why |= {name: f"it is behind {trial.label(choice.best)} by {_behind(trial, behind, entry)}"
             for name, behind in choice.worse.items()}
     return _fallen(trial, {**why, **fallen})
+
+
+def _amount(candidate: _Candidate, entry: Entry) -> str:
+    """Of the phase that trains most, where there are several."""
+    return f"{'up to ' if entry.phase > 1 else ''}{numbers.short_count(candidate.parameters)} parameters"
 
 
 def _behind(trial: Trial, behind: Estimate, entry: Entry) -> str:
