@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
+from finetrial.generate.by_length import attention_by_length
 from finetrial.generate.cache import SlotCache
 from finetrial.models import blocks
 
@@ -78,10 +79,10 @@ class LiveDecoder(Live):
         return self._logits(last)[copies]
 
     def step(self, tokens: Sequence[int]) -> Tensor:
-        positions = self.cache.lengths[:self.cache.num_rows, None]
-        output = blocks.backbone(self.model)(
-            inputs_embeds=self._embed(tokens), past_key_values=self.cache, use_cache=True, position_ids=positions,
-            attention_mask=self.cache.mask())
+        positions, backbone = self.cache.lengths[:self.cache.num_rows, None], blocks.backbone(self.model)
+        with attention_by_length(backbone, self.cache.held) as options:
+            output = backbone(inputs_embeds=self._embed(tokens), past_key_values=self.cache, use_cache=True,
+                              position_ids=positions, attention_mask=self.cache.mask(), **options)
         self.cache.grow()
         return self._logits(output.last_hidden_state[:, -1])
 

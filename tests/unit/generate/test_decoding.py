@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from finetrial.errors import DataError, ModelError, UserError
-from finetrial.generate import Sampling, decode
+from finetrial.generate import Sampling, by_length, decode
 from finetrial.generate import live as live_file
 from finetrial.generate.decoding import groups
 from finetrial.methods.lora import Lora
@@ -111,6 +111,23 @@ def test_eager_attention_too(tiny_model: Any, architecture: str) -> None:
     expected = decode(model, words, prompts, max_new_tokens=NEW)
     model.set_attn_implementation("eager")
     assert decode(model, words, prompts, max_new_tokens=NEW) == expected
+
+
+def test_rows_are_read_as_far_as_they_go(tiny_model: Any, architecture: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (model, words), prompts = lively(tiny_model(architecture)), make_prompts(num=40, longest=50)
+    found = decode(model, words, prompts, max_new_tokens=NEW)
+    monkeypatch.setattr(by_length, "ROWS", len(prompts))
+    assert decode(model, words, prompts, max_new_tokens=NEW) == found
+
+
+def test_rows_are_read_a_few_at_a_time(tiny_model: Any) -> None:
+    model = tiny_model("llama")
+    with pytest.raises(ValueError, match="stop"), by_length.attention_by_length(model.model, [50] * 8 + [3, 9, 5]) as options:
+        assert options == {"widths": [51, 10]}
+        raise ValueError("stop")
+    assert model.config._attn_implementation == "sdpa"
+    with by_length.attention_by_length(model.model, [50] * 8) as options:
+        assert options == {}  # as few as are computed at a time
 
 
 def test_with_an_adapter(tiny_model: Any, family: str) -> None:
