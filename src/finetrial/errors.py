@@ -78,6 +78,15 @@ class MissingPackage(UserError):
                          f"install it: pip install {target}", code="missing-package")
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for the ways in which Python and torch say that memory, of host or device, did not suffice."""
+    if isinstance(error, MemoryError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, (RuntimeError, OSError)) and any(
+        words in text for words in ("out of memory", "allocate memory", "cublas_status_alloc_failed"))
+
+
 def mistake_in(path: Path, error: Exception, mend: str) -> UserError:
     """What went wrong in a user's Python file, with the last of its lines that the error came through."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename).name == path.name]

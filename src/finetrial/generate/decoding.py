@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetrial.errors import DataError, UserError
+from finetrial.errors import DataError, UserError, is_out_of_memory
 from finetrial.generate.live import Live, live_rows
 from finetrial.generate.sampling import Sampling
 from finetrial.models import blocks
@@ -140,7 +140,7 @@ def _decode_group(task: _Task, group: Sequence[int], batch_tokens: int) -> None:
         try:
             _go_through(task, deque(waiting), live_rows(task.model, min(slots, len(waiting)), width))
         except RuntimeError as error:
-            if slots == 1 or not _out_of_memory(error):
+            if slots == 1 or not is_out_of_memory(error):
                 raise
             slots //= 2
 
@@ -180,7 +180,3 @@ def _check_prompts(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens:
                             f"model has {limit} positions",
                             f"cut the prompt to {max(limit - max_new_tokens, 0)} tokens, or lower max_new_tokens")
 
-
-def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in str(error) for words in ("allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))

@@ -23,8 +23,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
+from finetrial.settings import Settings
 from finetrial.spec.study import joined_tasks
 
 
@@ -48,10 +47,8 @@ class Reading:
     denominator: tuple[Term, ...] = ()  # empty: the sum of `terms` itself
 
 
-class Measure(BaseModel, ABC):
+class Measure(Settings, ABC):
     """A quantity made from R. The file's name is the registered name."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ClassVar[int] = 1
     higher_is_better: ClassVar[bool]

@@ -91,7 +91,9 @@ def _load_model(folder: Path, attention: Attention, quantization: Quantization |
         raise ModelError(f"the weights in {folder} do not fill the model: {len(missing)} tensors are missing or have "
                          f"another shape, the first {missing[0]}", "fetch or copy the model again")
     fuse_activations(model)
-    quantized.keep_layout(model)
+    if quantization is not None:
+        quantized.keep_layout(model)
+        quantized.release_file(model)
     return model
 
 

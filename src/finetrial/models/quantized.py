@@ -5,12 +5,13 @@ turn (double quantisation). Such a base is another base, its weights off by abou
 stays in fp32: embeddings, norms, biases, the head, and T5's `wo`. Nothing can train the matrices or be folded into them;
 for that a base is loaded with the values that they stand for (`load.load_base` with `dequantized`).
 
-A layer is known by its weight's `quant_state`, so that nothing here imports bitsandbytes but `configuration`.
+A layer is known by its weight's `quant_state`, so that nothing here imports bitsandbytes before a base is loaded.
 """
 
 from __future__ import annotations
 
 import math
+from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
@@ -23,12 +24,18 @@ from finetrial.models.shapes import Quantization
 PACKAGE, EXTRA = "bitsandbytes", "qlora"
 
 
+def import_package(quantization: Quantization) -> None:
+    """Have the library in memory. Raises MissingPackage without bitsandbytes."""
+    if find_spec(PACKAGE) is None:
+        raise MissingPackage(PACKAGE, f"quantization: {quantization}", EXTRA)
+    import_module(PACKAGE)
+
+
 def configuration(quantization: Quantization) -> Any:
     """What `from_pretrained` takes. Raises MissingPackage without bitsandbytes."""
     from transformers import BitsAndBytesConfig
 
-    if find_spec(PACKAGE) is None:
-        raise MissingPackage(PACKAGE, f"quantization: {quantization}", EXTRA)
+    import_package(quantization)
     return BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type=quantization, bnb_4bit_use_double_quant=True,
                               bnb_4bit_compute_dtype=torch.float32)
 
@@ -41,6 +48,15 @@ def is_quantized(layer: nn.Module) -> bool:
 def layers(model: nn.Module) -> dict[str, Any]:
     """The quantised layers of a model, or of a part of it, by path."""
     return {path: module for path, module in model.named_modules() if is_quantized(module)}
+
+
+@torch.no_grad()
+def release_file(model: nn.Module) -> None:
+    """Give what was not quantised memory of its own: as views into the mapped file those tensors keep all of it in
+    memory, the fp32 matrices too. Nothing to do for a model on an accelerator."""
+    for parameter in model.parameters():
+        if parameter.device.type == "cpu" and getattr(parameter, "quant_state", None) is None:
+            parameter.data = parameter.data.clone()
 
 
 def keep_layout(model: nn.Module) -> None:

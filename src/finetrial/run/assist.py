@@ -13,11 +13,12 @@ import traceback
 from typing import Any
 
 from finetrial import catalog
+from finetrial.errors import is_out_of_memory
 from finetrial.run.machine import keep_freed_memory
 from finetrial.run.ranks import OUT_OF_MEMORY, Part, device_of, num_processes
 from finetrial.run.remote_store import open_store
 from finetrial.run.server import die_with
-from finetrial.run.worker import is_out_of_memory, redirect_output, stage_context
+from finetrial.run.worker import redirect_output, stage_context
 from finetrial.stages.base import Diverged, StageKind, StageTimeout
 from finetrial.train.data_parallel import DataParallel, process_group
 

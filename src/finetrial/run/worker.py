@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from finetrial import catalog
-from finetrial.errors import StoreError, UserError
+from finetrial.errors import StoreError, UserError, is_out_of_memory
 from finetrial.fingerprint import canonical
 from finetrial.records.record import Outcome
 from finetrial.run.claim import RECORD, Claim
@@ -254,15 +254,6 @@ class _Progress:
             self._last = now
             known = {name: float(metrics[name]) for name in ("fraction", "loss") if metrics.get(name) is not None}
             self._tell({"type": "progress", **known})
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """True for the ways in which Python and torch say that memory, of host or device, did not suffice."""
-    if isinstance(error, MemoryError):
-        return True
-    text = str(error).lower()
-    return isinstance(error, (RuntimeError, OSError)) and any(
-        words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory", "cublas_status_alloc_failed"))
 
 
 def one_line(error: BaseException) -> str:

@@ -18,11 +18,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
 from finetrial.catalog import name_of
 from finetrial.errors import DataError, UserError
 from finetrial.records.table import Floats, Metric
+from finetrial.settings import Settings
 
 if TYPE_CHECKING:
     from finetrial.tasks.base import Task
@@ -30,14 +30,12 @@ if TYPE_CHECKING:
 Columns = Mapping[str, Sequence[Any]]
 
 
-class Scorer(BaseModel, ABC):
+class Scorer(Settings, ABC):
     """A metric. The file's name is the registered name (`bits_per_byte.py` -> `bits-per-byte`).
 
     `version` is bumped when the same predictions get another value. `best` and `worst` are the ends of the scale
     (infinite where there is none).
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ClassVar[int] = 1
     unit: ClassVar[str]

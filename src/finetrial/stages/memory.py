@@ -26,6 +26,11 @@ class MemoryMeter:
             torch.cuda.init()  # type: ignore[no-untyped-call]  # else an index alone does not
             torch.cuda.reset_peak_memory_stats(device)
 
+    def begin_again(self) -> None:
+        """Forget the host's peak so far, not the baseline: after a base has been quantised, whose mapped file the system
+        could have taken back at any time."""
+        self._resettable = _reset_peak()
+
     def peaks(self) -> dict[str, int | None]:
         """Bytes: peak host memory over the baseline; peak device memory allocated and reserved. None = unknown."""
         peak = _read("VmHWM")

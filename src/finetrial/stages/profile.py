@@ -42,6 +42,7 @@ class Profile(StageKind):
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Train a few steps at a rate that changes nothing that is timed, and read the meters."""
         from finetrial.models.params import count
+        from finetrial.models.quantized import import_package
         from finetrial.train.loop import train
         from finetrial.train.loss import item_losses
         spec = {"seed": context.spec["repeat"], **context.spec}
@@ -49,9 +50,13 @@ class Profile(StageKind):
             update={"budget": Budget(amount=WARMUP_STEPS + MEASURED_STEPS, unit="steps"), "evaluations": 0,
                     "early_stopping": None})
         dataset = training_rows(spec, context)
+        if spec.get("quantization"):  # a library, and not what the arm needs
+            import_package(spec["quantization"])
         memory = MemoryMeter(context.device)
         adapted = begin(spec, context.locations["base"], before=spec.get("before", ()), device=context.device)
         model = adapted.base.model.to(context.device)
+        if spec.get("quantization"):
+            memory.begin_again()
         steps: list[Mapping[str, Any]] = []
         result = train(model, adapted.components, dataset, training, 1e-6, streams_of(spec), device=context.device,
                        micro_batch=context.micro_batch, on_metrics=lambda metrics: steps.append(dict(metrics)),

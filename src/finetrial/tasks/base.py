@@ -16,9 +16,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict
-
 from finetrial.errors import DataError
+from finetrial.settings import Settings
 
 Split = Literal["pretrain", "train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("pretrain", "train", "val", "test")
@@ -105,14 +104,12 @@ class Examples:
         return [row for row in self.rows if row.split == name]
 
 
-class Task(BaseModel):
+class Task(Settings):
     """A task as the study writes it: its fields are its options and belong to the identity.
 
     A subclass lives in a file whose name is its registered name (`pydoc_chat.py` -> `pydoc-chat`), sets `version`
     (bumped when rendering or mining changes results), the metric that is primary, and the two methods below.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     version: ClassVar[int] = 1
     generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too

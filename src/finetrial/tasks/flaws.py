@@ -16,16 +16,15 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from finetrial.settings import Settings
 from finetrial.tasks.base import Example, Examples, Segment, Task
 from finetrial.tasks.pieces import counts, stable_draw
 
 
-class DataFlaws(BaseModel):
+class DataFlaws(Settings):
     """What is done wrongly to the rows of a task, on purpose. Without any, rows are what the task says."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     first_training_rows: int | None = Field(default=None, ge=2)  # the training set is one draw, the same for every seed
     test_rows_from_training: bool = False  # drawn in the same order: the first of the training set

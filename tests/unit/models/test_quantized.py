@@ -13,7 +13,7 @@ from finetrial.errors import MissingPackage
 from finetrial.methods.layer import Layer
 from finetrial.methods.lora import Lora
 from finetrial.methods.peft import Peft
-from finetrial.models import params, quantized
+from finetrial.models import blocks, params, quantized
 from finetrial.models.load import load_base
 from finetrial.streams import Streams
 from finetrial.train.batch import make_batch
@@ -22,6 +22,7 @@ from finetrial.train.loop import train
 from finetrial.train.loss import item_losses, summed_loss
 from finetrial.train.precision import FrozenMatrices, autocast
 
+MAPS = Path("/proc/self/maps")
 FAMILIES = ("gpt2", "llama", "t5", "t5-gated")
 METHODS = (Lora(rank=2, targets="all-linear"), Peft(options={"r": 4, "use_dora": True}), Layer(), Layer(init="random"))
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -92,6 +93,13 @@ def test_gradients_are_those_of_the_dequantised_base(both: Any, data: Any, metho
     assert list(found) == list(expected)
     for name in found:
         torch.testing.assert_close(found[name], expected[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not MAPS.is_file(), reason="what a process has mapped is read from /proc")
+def test_the_file_of_the_weights_is_let_go(folder: Path) -> None:
+    model = load_base(folder, quantization="nf4").model
+    assert str(folder) not in MAPS.read_text()
+    assert blocks.head(model).weight is blocks.embedding(model).weight or not model.config.tie_word_embeddings
 
 
 def test_evaluating_changes_neither_weights_nor_gradients(folder: Path, data: Any,

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import pytest
 
-from finetrial.errors import UserError
+from finetrial.errors import UserError, is_out_of_memory
 from finetrial.run.job import Job, Order
 from finetrial.run.ranks import ProcessLost, check_processes, device_of, how, ranks
-from finetrial.run.worker import is_out_of_memory, rows_at_once
+from finetrial.run.worker import rows_at_once
 from finetrial.stages.base import Stage
 from finetrial.train.data_parallel import DataParallel
 

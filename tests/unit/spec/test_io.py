@@ -75,6 +75,7 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"arms": [_full(num_train=True)]}, "true and false are no numbers"),
     ({"arms": [_full(num_train=-1)]}, "greater than or equal to 1"),
     ({"arms": [_full(components="lora:rank=true")]}, "option rank of lora: true and false are no numbers"),
+    ({"tasks": [{"name": "new", "task": {"kind": "jscode", "max_body_characters": True}}]}, "true and false are no numbers"),
     ({"arms": [_full(components="lora:alpha=.inf")]}, "finite number"),
     ({"hypotheses": [{"name": "H", "statement": ""}]}, "exactly one of contrast, all_of, any_of"),
 ])
