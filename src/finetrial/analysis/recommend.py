@@ -9,7 +9,8 @@ with the seeds that would settle it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from finetrial.analysis import numbers
@@ -86,8 +87,8 @@ def _recommend(trial: Trial) -> Recommendation:
             return _cannot(_open_text(trial, {name: judged[name] for name in undecided}))
         beyond |= {name: _open_text(trial, {name: judged[name]}, named=False) for name in undecided}
     assert choice is not None
-    text = " ".join(filter(None, (_reason(trial, choice, entry), _beside_base(trial, readings[choice.chosen.arm]),
-                                  _others(trial, choice, beyond, entry), _forgotten(trial, readings[choice.chosen.arm]))))
+    text = " ".join(filter(None, (_reason(trial, choice, entry), _beside_base(trial, readings, choice.chosen.arm),
+                                  _others(trial, choice, beyond, entry), _forgotten(trial, readings, choice.chosen.arm))))
     if failed:
         text += f" Not considered: {_listed(trial, failed)}."
     return Recommendation(arm=choice.chosen.arm, text=text, runners_up=tuple(one.arm for one in choice.kept[1:]))
@@ -160,34 +161,46 @@ def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
             f"{_behind(trial, behind, entry)}.{_doubt(trial, choice, behind, entry)}")
 
 
-def _beside_base(trial: Trial, chosen: Loading) -> str:
+def _beside_base(trial: Trial, readings: Mapping[str, Loading], arm: str) -> str:
     """A warning where the arm is not shown to beat the untouched base on what it has learned."""
-    try:
-        found, _ = estimate_loadings(trial, [chosen, replace(chosen.at_phase(0), coefficient=-1.0)], trial.study.seeds)
-    except NotMeasured:
+    found = _change(trial, readings, arm, lambda of_arm: [of_arm, replace(of_arm.at_phase(0), coefficient=-1.0)])
+    if found is None or found.low is None or found.high is None or found.low > 0:
         return ""
-    if found.low is None or found.high is None or found.low > 0:
-        return ""
+    entry = readings[arm].entry
     if found.high < 0:
-        return f"Yet it is worse than the untouched base, by {_behind(trial, found.mirrored(), chosen.entry)}: keep the base."
-    return f"It is not shown to beat the untouched base: its score is {_behind(trial, found, chosen.entry)} above the base's."
+        return f"Yet it is worse than the untouched base, by {_behind(trial, found.mirrored(), entry)}: keep the base."
+    return f"It is not shown to beat the untouched base: its score is {_behind(trial, found, entry)} above the base's."
 
 
-def _forgotten(trial: Trial, chosen: Loading) -> str:
+def _forgotten(trial: Trial, readings: Mapping[str, Loading], arm: str) -> str:
     """What the arm forgets, where no limit weighs it."""
     limits = trial.study.limits
     if limits.max_forgetting is not None or limits.max_forgetting_share is not None:
         return ""
     lost = []
-    for task, phase in _known_before(trial, chosen):
-        after = replace(chosen, coefficient=-1.0, entry=replace(chosen.entry, task=task, metric=VALIDATION_METRIC))
-        try:
-            found, _ = estimate_loadings(trial, [replace(after, coefficient=1.0).at_phase(phase), after], trial.study.seeds)
-        except NotMeasured:
-            continue
-        if found.low is not None and found.low > 0:
-            lost.append(f"{_behind(trial, found, after.entry)} of {task}")
+    for task, phase in _known_before(trial, readings[arm]):
+        entry = replace(readings[arm].entry, task=task, metric=VALIDATION_METRIC)
+
+        def loss(of_arm: Loading, entry: Entry = entry, phase: int = phase) -> list[Loading]:
+            after = replace(of_arm, coefficient=-1.0, entry=entry)
+            return [replace(after, coefficient=1.0).at_phase(phase), after]
+
+        found = _change(trial, readings, arm, loss)
+        if found is not None and found.low is not None and found.low > 0:
+            lost.append(f"{_behind(trial, found, entry)} of {task}")
     return f"Forgetting was not weighed, since no limit was stated: it forgets {numbers.listed(lost)}." if lost else ""
+
+
+def _change(trial: Trial, readings: Mapping[str, Loading], arm: str,
+            loadings: Callable[[Loading], list[Loading]]) -> Estimate | None:
+    """How an arm changed, its variance of seeds moderated by those of the other arms, as limits are judged; None where it
+    is not measured."""
+    found: dict[str, Estimate] = {}
+    for name, of_arm in readings.items():
+        with suppress(NotMeasured):
+            found[name] = estimate_loadings(trial, loadings(of_arm), trial.study.seeds)[0]
+    alike = moderated_alike(list(found.values()), trial.study.evaluation.seed_variance)
+    return dict(zip(found, alike, strict=True)).get(arm)
 
 
 def _known_before(trial: Trial, chosen: Loading) -> Iterator[tuple[str, int]]:
