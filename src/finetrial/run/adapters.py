@@ -154,14 +154,13 @@ def ask(run: Path, arms: list[str], prompt: str, max_new_tokens: int) -> Mapping
     """What each arm (and `base`) writes after the prompt, greedily: arm -> text."""
     from finetrial.generate import decode
 
-    answers = {}
+    study, relative_to = _study_of(run)
+    base, answers = resolve_base(study.bases[0], relative_to), {}
     for arm in arms:
         adapted = open_arm(run, arm)
         tokenizer = adapted.base.tokenizer
-        ids = tokenizer(prompt)["input_ids"]
-        ends = adapted.base.model.generation_config.eos_token_id  # one, several or none, beside the tokenizer's
-        answer = decode(adapted.base.model, tokenizer, [ids], max_new_tokens=max_new_tokens,
-                        end_tokens=ends if isinstance(ends, list) else [ends])[0]
+        answer = decode(adapted.base.model, tokenizer, [tokenizer(prompt)["input_ids"]], max_new_tokens=max_new_tokens,
+                        end_tokens=base.end_tokens)[0]
         answers[arm] = tokenizer.decode(answer.ids, skip_special_tokens=True)
     return answers
 
