@@ -21,6 +21,7 @@ from finetrial.generate.cache import SlotCache
 from finetrial.models import blocks
 
 PREFILL_TOKENS = 4096  # of prompts read in one pass
+CPU_PREFILL_TOKENS = 1024  # what a pass keeps then stays in a core's cache: measured a quarter faster on tiny-gpt
 
 
 class Live(ABC):
@@ -64,7 +65,7 @@ class LiveDecoder(Live):
     refills = True
 
     def admit(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        return torch.cat([self._read(part) for part in _parts(prompts)])
+        return torch.cat([self._read(part) for part in _parts(prompts, self.device)])
 
     def _read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
         texts, copies = _distinct(prompts, self.device)
@@ -98,7 +99,7 @@ class LiveEncoderDecoder(Live):
         ids, mask = _padded(texts, self.device)
         states = torch.zeros(*ids.shape, blocks.embedding(self.model).embedding_dim, device=self.device)
         at = 0
-        for part in _parts(texts):
+        for part in _parts(texts, self.device):
             rows, longest = slice(at, at + len(part)), len(part[0])
             states[rows, :longest] = blocks.encode(self.model, ids[rows, :longest], mask[rows, :longest])
             at += len(part)
@@ -135,11 +136,12 @@ def live_rows(model: Any, num_slots: int, width: int) -> Live:
     return kind(model, num_slots, width)
 
 
-def _parts(prompts: Sequence[Sequence[int]]) -> list[Sequence[Sequence[int]]]:
-    """Prompts, longest first, in parts of at most PREFILL_TOKENS with their padding."""
+def _parts(prompts: Sequence[Sequence[int]], device: torch.device) -> list[Sequence[Sequence[int]]]:
+    """Prompts, longest first, in parts of at most so many tokens with their padding."""
     parts, at = [], 0
+    most = CPU_PREFILL_TOKENS if device.type == "cpu" else PREFILL_TOKENS
     while at < len(prompts):
-        size = max(1, PREFILL_TOKENS // len(prompts[at]))
+        size = max(1, most // len(prompts[at]))
         parts.append(prompts[at:at + size])
         at += size
     return parts

@@ -89,7 +89,7 @@ def test_the_batch_does_not_matter(tiny_model: Any, family: str, batch_tokens: i
 def test_prompts_read_in_parts_are_the_same(tiny_model: Any, family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (model, words), prompts = lively(tiny_model(family)), make_prompts()
     whole = decode(model, words, prompts, max_new_tokens=NEW)
-    monkeypatch.setattr(live_file, "PREFILL_TOKENS", 50)
+    monkeypatch.setattr(live_file, "CPU_PREFILL_TOKENS", 50)
     assert decode(model, words, prompts, max_new_tokens=NEW) == whole
 
 
