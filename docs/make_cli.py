@@ -12,10 +12,9 @@ import sys
 from pathlib import Path
 
 from finetrial.cli import main as finetrial
+from finetrial.cli.app import app
 
 PAGE = Path(__file__).with_name("cli.md")
-COMMANDS = ("run", "plan", "compare", "studies", "show", "status", "profile", "report", "export", "generate", "open", "init", "gc",
-            "data", "pretrain", "doctor", "schema")
 OPENING = """# Command line
 
 Made from `finetrial --help` by `docs/make_cli.py`; do not edit.
@@ -28,8 +27,13 @@ sentence; 130 stopped with Ctrl-C (run the same command to resume).
 def page() -> str:
     """The whole page."""
     parts = [OPENING, _section("finetrial", [])]
-    parts += [_section(f"finetrial {command}", [command]) for command in COMMANDS]
+    parts += [_section(f"finetrial {command}", [command]) for command in commands()]
     return "\n".join(parts)
+
+
+def commands() -> list[str]:
+    """All of them, in the order in which `finetrial --help` lists them."""
+    return [command.name or getattr(command.callback, "__name__", "") for command in app.registered_commands]
 
 
 def _section(title: str, arguments: list[str]) -> str:

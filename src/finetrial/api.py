@@ -92,26 +92,28 @@ class Run:
         """Where the report lies."""
         return self.folder / REPORT_FILE
 
-    def model(self, arm: str, *, seed: int | None = None, task: str = "") -> tuple[Any, Any]:
-        """(model, tokenizer) of an arm after its last phase, in memory; `base` is the untouched one. With a `task`, the
-        parts that learned it answer, else the newest.
+    def model(self, arm: str, *, seed: int | None = None, task: str = "", base: str | None = None,
+              sequence: str | None = None) -> tuple[Any, Any]:
+        """(model, tokenizer) of an arm after its last phase, in memory; `base` as the arm is the untouched one. With a `task`, the
+        parts that learned it answer, else the newest. The study's first base and the arm's first sequence unless named.
 
-        Raises UserError for an arm or seed that the run does not have.
+        Raises UserError for an arm, seed, base or sequence that the run does not have.
         """
         from finetrial.run.adapters import open_arm
 
-        adapted = open_arm(self.folder, arm, seed=seed, routing="oracle" if task else "latest", task=task)
+        adapted = open_arm(self.folder, arm, seed=seed, base=base, sequence=sequence, routing="oracle" if task else "latest",
+                           task=task)
         return adapted.base.model, adapted.base.tokenizer
 
-    def tasks(self, arm: str, *, seed: int | None = None) -> TaskSwitch:
+    def tasks(self, arm: str, *, seed: int | None = None, base: str | None = None, sequence: str | None = None) -> TaskSwitch:
         """What an arm trained for every task, side by side on one base in memory: `.to(task)` switches, `.model` answers.
 
-        Raises UserError for an arm or seed that the run does not have, ModelError for methods that cannot stand side by
+        Raises UserError for an arm, seed, base or sequence that the run does not have, ModelError for methods that cannot stand side by
         side.
         """
         from finetrial.run.adapters import open_tasks
 
-        return open_tasks(self.folder, arm, seed=seed)
+        return open_tasks(self.folder, arm, seed=seed, base=base, sequence=sequence)
 
 
 def run(study: Study | Mapping[str, Any] | str | Path, *, runs: str | Path = "runs", device: str = "auto",
@@ -133,7 +135,7 @@ def run(study: Study | Mapping[str, Any] | str | Path, *, runs: str | Path = "ru
     if isinstance(study, (str, Path)):
         relative_to, study = Path(study).resolve().parent, read_study(Path(study))
     elif not isinstance(study, Study):
-        study = parse_study(study, "study")
+        study = parse_study(study, "study", plugins_in=Path.cwd())
     options = RunOptions(runs=Path(runs), device=device, jobs=jobs, accept=tuple(accept), figures=figures, view=progress)
     trial = run_study(study, options, relative_to=relative_to, command="finetrial.run(study)")
     if trackers:

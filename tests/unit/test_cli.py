@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from synthetic import make_study, make_table
+from tiny_study import tiny_content
 
 from finetrial import __version__
 from finetrial.analysis.analyse import analyse
@@ -154,6 +156,41 @@ def test_arms_without_the_one_that_controls_need(capsys):
     error = mistake(capsys, "plan", "perplexity", "--arms", "lora-r8")
     assert "leaves out 'full'" in error
     assert "--arms full,lora-r8" in error
+
+
+def test_a_pair_of_arms_keeps_the_hypotheses_about_it(capsys):
+    """Members of `any_of` may be lists."""
+    assert main(["plan", "plasticity-stability", "--arms", "full-full,lora-lora", "--json"]) == 0
+    study = json.loads(capsys.readouterr().out)
+    assert "H2a" in json.dumps(study) and "H2c is not asked" in json.dumps(study)
+
+
+@pytest.mark.parametrize(("option", "value"), [("--max-trainable", "0.5"), ("--max-trainable", "200%"), ("--max-memory", "0GB")])
+def test_limits_that_are_none(capsys, option, value):
+    error = mistake(capsys, "compare", "--model", "tiny-gpt", "--learn", "x.txt", option, value)
+    assert f"{option} '{value}'" in error
+
+
+def test_more_seeds_and_seeds_are_one_too_many(capsys):
+    assert "give one of them" in mistake(capsys, "run", "perplexity", "--seeds", "3", "--more-seeds", "2")
+
+
+def test_keep_columns_without_keep(capsys):
+    assert "there is no --keep" in mistake(capsys, "compare", "--model", "tiny-gpt", "--learn", "x.txt", "--keep-columns", "text=body")
+
+
+def test_data_is_looked_for_beside_the_study(tmp_path, capsys):
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "study.yaml").write_text(yaml.safe_dump(tiny_content(tmp_path / "sub")))
+    assert main(["data", "sub/study.yaml"]) == 0
+    assert "rows" in capsys.readouterr().out
+
+
+def test_a_folder_of_a_studys_name_is_no_run(tmp_path, capsys):
+    (tmp_path / "hybrid").mkdir()
+    assert main(["show", "hybrid"]) == 0
+    assert "name: hybrid" in capsys.readouterr().out
+    assert "there is no run 'hybrid'" in mistake(capsys, "status", "hybrid")
 
 
 def test_unknown_threat(capsys):

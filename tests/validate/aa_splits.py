@@ -27,7 +27,7 @@ from finetrial.plan.build import build
 from finetrial.records.table import CellKey, ItemScores, Table
 from finetrial.run.collect import collect
 from finetrial.run.provenance import environment
-from finetrial.run.store import Store
+from finetrial.run.remote_store import open_store
 from finetrial.run.trial import RunOptions, lookup_in_store, run_study
 from finetrial.spec import Arm, Contrast, Hypothesis, Study
 from finetrial.spec.study import Evaluation
@@ -55,7 +55,7 @@ def item_scores(runs: Path) -> dict[tuple[str, int], ItemScores]:
     options = RunOptions(runs=runs, figures=False, accept=("unequal-tuning", "undeclared-difference"))
     run_study(study, options, command="tests/validate/aa_splits.py")
     plan, here = build(study), environment("cpu")
-    table = collect(study, plan, lookup_in_store(plan, Store(options.store_folder(), trusting=True), here), {})
+    table = collect(study, plan, lookup_in_store(plan, open_store(options.store_location(), trusting=True), here), {})
     return {(row.cell.arm, row.cell.seed): row for row in table.scores if row.cell.seed is not None}
 
 

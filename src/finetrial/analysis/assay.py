@@ -24,7 +24,7 @@ from finetrial.records.table import Metric
 from finetrial.spec.study import joined_tasks
 
 Seen = Literal["seen", "not seen", "not measured", "not planned"]
-_MEANING = {"seen": "the control did harm, as it must", "not seen": "the control did no harm that this trial can see",
+_MEANING = {"seen": "the control did worse, as it must", "not seen": "the control did no worse that this trial can see",
             "not measured": "the control is not measured"}
 
 

@@ -10,7 +10,9 @@ import typer
 from finetrial.cli.options import (
     AcceptThreat,
     Address,
+    AfterPhase,
     AllowUnsandboxed,
+    AlongSequence,
     Arms,
     AsPublished,
     Columns,
@@ -29,13 +31,16 @@ from finetrial.cli.options import (
     MaxTrainable,
     MoreSeeds,
     Name,
+    OfSeed,
     On,
+    OnBase,
     OnOption,
     PhaseMemory,
     PlannedDevice,
     PrecisionOption,
     Processes,
     Rate,
+    RunName,
     Runs,
     Scale,
     Schema,
@@ -113,9 +118,8 @@ def compare(
         max_memory: MaxMemory = None, max_forgetting: MaxForgetting = None, max_trainable: MaxTrainable = None,
         columns: Columns = None, keep_columns: KeepColumns = None,
         revision: Annotated[str | None, typer.Option(metavar="REV", help="Of a hub repository.")] = None,
-        accept_threat: AcceptThreat = None,
-        jobs: Jobs = None, device: DeviceOption = Device.AUTO, runs: Runs = Path("runs"), store: Store = None,
-        ) -> None:
+        accept_threat: AcceptThreat = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, runs: Runs = Path("runs"),
+        store: Store = None) -> None:
     """Compare ways to adapt your own model, on your own data, within a time.
 
     Reads the data, times a few steps of each arm, fits learning rates, seeds and steps to the time, runs, and answers
@@ -174,7 +178,7 @@ def profile(name: Name, size: Size = None, scale: Scale = None, set_: Set = None
 
 
 @app.command()
-def report(name: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
+def report(name: RunName,
            runs: Runs = Path("runs"), track: Track = None) -> None:
     """Build the report of a run again.
 
@@ -186,36 +190,34 @@ def report(name: Annotated[str, typer.Argument(metavar="RUN", help="The folder o
 
 @app.command()
 def export(context: typer.Context,
-           run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
+           run: RunName,
            arm: Annotated[str, typer.Argument(metavar="ARM", help="Which arm.")],
            output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write; must be empty or absent.")],
-           merge: Annotated[bool, typer.Option("--merge", help="Write one model that plain transformers loads, "
-                                               "instead of adapters.")] = False,
-           seed: Annotated[int | None, typer.Option(metavar="N", help="Which seed; the first unless given.")] = None,
-           phase: Annotated[int | None, typer.Option(metavar="K", help="After which phase; the last unless "
-                                                     "given.")] = None, runs: Runs = Path("runs")) -> None:
+           merge: Annotated[bool, typer.Option("--merge", help="One model that plain transformers loads, not adapters.")] = False,
+           seed: OfSeed = None, phase: AfterPhase = None, base: OnBase = None, sequence: AlongSequence = None,
+           runs: Runs = Path("runs")) -> None:
     """Write an arm's weights for plain peft or transformers, with a card.
 
     At the learning rate that validation chose."""
     from finetrial.cli.using import export_command
 
-    export_command(run, arm, output, merge, seed, phase, runs, context.obj["command"])
+    which = {"seed": seed, "phase": phase, "base": base, "sequence": sequence}
+    export_command(run, arm, output, merge, which, runs, context.obj["command"])
 
 
 @app.command()
-def generate(run: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
-             prompt: Annotated[str, typer.Option(metavar="TEXT", help="What the models are to go on from.")],
-             arms: Arms = None,
+def generate(run: RunName,
+             prompt: Annotated[str, typer.Option(metavar="TEXT", help="What the models are to go on from.")], arms: Arms = None,
              tokens: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many new tokens.")] = 64,
-             runs: Runs = Path("runs")) -> None:
+             base: OnBase = None, sequence: AlongSequence = None, runs: Runs = Path("runs")) -> None:
     """Let the base and every arm of a run answer a prompt, one below the other."""
     from finetrial.cli.using import generate_command
 
-    generate_command(run, prompt, arms, tokens, runs)
+    generate_command(run, prompt, arms, tokens, runs, base, sequence)
 
 
 @app.command("open")
-def open_(name: Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")],
+def open_(name: RunName,
           runs: Runs = Path("runs")) -> None:
     """Open a run's report in the browser."""
     from finetrial.cli.using import open_command
@@ -224,8 +226,7 @@ def open_(name: Annotated[str, typer.Argument(metavar="RUN", help="The folder of
 
 
 @app.command()
-def init(output: Annotated[Path, typer.Argument(metavar="FILE", help="The study file to write.")] = Path("study.yaml"),
-         ) -> None:
+def init(output: Annotated[Path, typer.Argument(metavar="FILE", help="The study file to write.")] = Path("study.yaml")) -> None:
     """Write a study of your own to start from: every part of it, with comments."""
     from finetrial.cli.using import init_command
 
@@ -234,8 +235,7 @@ def init(output: Annotated[Path, typer.Argument(metavar="FILE", help="The study 
 
 @app.command()
 def gc(runs: Runs = Path("runs"), store: Store = None,
-       yes: Annotated[bool, typer.Option("--yes", help="Free it; otherwise only say what would be freed.")] = False,
-       ) -> None:
+       yes: Annotated[bool, typer.Option("--yes", help="Free it; otherwise only say what would be freed.")] = False) -> None:
     """Free what no run needs any more.
 
     Entries of the store that the runs' studies do not name; only said, unless --yes is given."""

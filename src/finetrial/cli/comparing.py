@@ -38,6 +38,9 @@ def compare_command(asked: Asked, *, runs: Path, store: str | None, device: str,
     if asked.max_forgetting is not None and asked.keep is None:
         raise UserError("--max-forgetting needs --keep: without old text forgetting is NOT MEASURED",
                         "give text that must not be forgotten: --keep old.txt")
+    if asked.keep_columns is not None and asked.keep is None:
+        raise UserError("--keep-columns says what the file of --keep calls its columns, and there is no --keep",
+                        "leave --keep-columns out, or give --keep; --columns is for --learn")
     columns = read_columns(asked.columns, "--columns")
     keep_columns = read_columns(asked.keep_columns, "--keep-columns")
 
@@ -80,6 +83,8 @@ def read_columns(text: str | None, option: str) -> dict[str, str]:
 
 def read_limits(asked: Asked) -> Limits:
     """The limits of the recommendation. Raises UserError for a value that cannot be read."""
+    from pydantic import ValidationError
+
     from finetrial.spec.study import Limits
 
     found: dict[str, float | int] = {}
@@ -100,4 +105,10 @@ def read_limits(asked: Asked) -> Limits:
             found[f"{name}_share"] = number / 100
         else:
             found[name] = int(number) if name == "max_trainable" else number
-    return Limits.model_validate(found)
+    try:
+        return Limits.model_validate(found)
+    except ValidationError as error:
+        (problem, *_) = error.errors()
+        name = next(name for name in ("max_memory", "max_forgetting", "max_trainable") if str(problem["loc"][0]).startswith(name))
+        raise UserError(f"--{name.replace('_', '-')} {getattr(asked, name)!r}: {problem['msg'].lower()}",
+                        "a limit is above nothing, and a share of the parameters at most 100%") from None

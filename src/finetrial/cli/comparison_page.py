@@ -115,7 +115,12 @@ def _loading_lines(trial: Trial) -> list[str]:
     if found is None or found.arm is None:
         return [f"weights: {artifacts}"]
     folder = artifacts / found.arm / path.name / f"seed-{trial.study.seeds[0]}" / f"phase-1-{path.tasks[0]}" / "main"
-    return [f"weights: {folder}", f"load it: {_code(folder, base)}",
+    held = trial.study.arm(found.arm).quantization
+    load = f"load it: {_code(folder, base)}"
+    if held is not None:
+        load = (f"load it onto the base in 4 bits, as it was trained ({held}, double quantisation: docs/full-scale.md); on the "
+                "base in full precision it is another model")
+    return [f"weights: {folder}", load,
             f"as one model: finetrial export {trial.folder} {found.arm} --merge --output DIR"]
 
 

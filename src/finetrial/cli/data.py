@@ -7,6 +7,7 @@ to the rows, and a few training rows with the scored text marked.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 from rich.console import RenderableType
@@ -17,8 +18,10 @@ from finetrial.cli.output import console, heading, indented, note, say
 from finetrial.cli.study import Changes, find_study
 from finetrial.plan.bases import resolve_base
 from finetrial.plan.fetch import fetch_study
+from finetrial.plan.specs import output_metrics
 from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
+from finetrial.tasks.assemble import Form
 from finetrial.tasks.base import Examples, MiningReport, Split
 from finetrial.tasks.flaws import flawed
 
@@ -28,21 +31,32 @@ COLUMNS = {"num_rows": "rows", "num_cut": "of these cut", "num_dropped": "too lo
            "num_target_tokens": "scored tokens", "num_lost_target_tokens": "lost"}
 
 
+@dataclass(frozen=True)
+class Reader:
+    """What turns rows into tokens: the tokenizer of a base, and whether source and target are apart."""
+
+    base: str
+    tokenizer: Any
+    form: Form
+
+
 def data_command(name: str, changes: Changes, num_rows: int) -> None:
     """Print everything about a study's data. Raises DataError where it cannot be used."""
     found = find_study(name, changes)
     fetch_study(found.study, found.relative_to, say=note)
     from finetrial.models.load import load_tokenizer
 
-    tokenizers: dict[str, tuple[str, Any]] = {}
+    readers: dict[tuple[str, Form], Reader] = {}
     for written in found.study.bases:
         base = resolve_base(written, found.relative_to)
-        tokenizers.setdefault(base.tokenizer_digest, (base.name, load_tokenizer(base.folder)))
-    for use in found.study.tasks:
+        form: Form = "encoder-decoder" if base.config.get("is_encoder_decoder") else "decoder"
+        readers.setdefault((base.tokenizer_digest, form), Reader(base.name, load_tokenizer(base.folder), form))
+    for written_use in found.study.tasks:
+        use = written_use.model_copy(update={"task": written_use.task.located(found.relative_to)})
         examples = flawed(use.task, use.flaws).load()
         say(*mined(use, examples.report))
-        for base_name, tokenizer in tokenizers.values():
-            say(*encoded(found.study, use, examples, base_name, tokenizer, num_rows))
+        for reader in readers.values():
+            say(*encoded(found.study, use, examples, reader, num_rows))
 
 
 def mined(use: TaskUse, report: MiningReport) -> Iterable[RenderableType]:
@@ -62,23 +76,25 @@ def mined(use: TaskUse, report: MiningReport) -> Iterable[RenderableType]:
     yield from (indented(Text(note)) for note in report.notes)
 
 
-def encoded(study: Study, use: TaskUse, examples: Examples, base: str, tokenizer: Any,
-            num_rows: int) -> Iterable[RenderableType]:
+def encoded(study: Study, use: TaskUse, examples: Examples, reader: Reader, num_rows: int) -> Iterable[RenderableType]:
     """What a tokenizer and the length limit make of the rows that the study uses, and some training rows."""
     from finetrial.stages.data import stable_order
     from finetrial.tasks.chat import in_chat_form
     from finetrial.tasks.encode import encode_examples, preview
 
-    task, max_tokens = flawed(in_chat_form(use.task, tokenizer), use.flaws), use.max_tokens or study.training.sequence_length
+    tokenizer, form, max_tokens = reader.tokenizer, reader.form, use.max_tokens or study.training.sequence_length
+    task = flawed(in_chat_form(use.task, tokenizer) if form == "decoder" else use.task, use.flaws)
+    room = use.max_new_tokens if output_metrics(use) else None
     table = _table("split", *COLUMNS.values())
     for split in use.task.splits:
         rows = stable_order(examples.split(split))
-        _, report = encode_examples(task, rows, tokenizer, max_tokens, limit=use.num_scored(split), flaws=use.flaws)
+        _, report = encode_examples(task, rows, tokenizer, max_tokens, limit=use.num_scored(split), form=form,
+                                    max_new_tokens=room, flaws=use.flaws)
         counts = report.as_dict()
         table.add_row(split, *(f"{counts[column]:,}" for column in COLUMNS))
-    yield from (Text(), indented(Text(f"As tokens of {base}, at most {max_tokens} a row:")), indented(table))
+    yield from (Text(), indented(Text(f"As tokens of {reader.base}, at most {max_tokens} a row:")), indented(table))
     shown: Split = "train" if "train" in use.task.splits else "test"
-    first = preview(task, stable_order(examples.split(shown)), tokenizer, max_tokens, num_rows, flaws=use.flaws)
+    first = preview(task, stable_order(examples.split(shown)), tokenizer, max_tokens, num_rows, form=form, flaws=use.flaws)
     for number, tokens in enumerate(first, start=1):
         yield heading(f"  {use.name}, {'training' if shown == 'train' else 'test'} row {number} of {len(first)}; scored text is "
                       + ("green" if console().is_terminal else f"between {OPEN} and {CLOSE}"))

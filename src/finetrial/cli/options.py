@@ -49,6 +49,12 @@ def _show_version(wanted: bool) -> None:
 
 Version = Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")]
 Name = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in study (finetrial studies), a .yaml file, or a .py file with a class.")]
+RunName = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")]
+OfSeed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Which seed; the first unless given.")]
+AfterPhase = Annotated[int | None, typer.Option("--phase", metavar="K", help="After which phase; the last unless given.")]
+OnBase = Annotated[str | None, typer.Option("--base", metavar="NAME", help="On which base; the study's first unless given.")]
+AlongSequence = Annotated[str | None, typer.Option("--sequence", metavar="NAME", help="Along which sequence; the first that the arm "
+                                                   "goes along unless given.")]
 Scale = Annotated[str | None, typer.Option(metavar="SCALE", help="Which models and data: embedded (default) or full.")]
 Size = Annotated[str | None, typer.Option(metavar="SIZE", help="How much of it: demo, standard (default), thorough; at full scale "
                                                    "published-budget in place of demo.")]

@@ -11,6 +11,7 @@ from finetrial.cli.output import say, say_line, warn
 from finetrial.cli.quantities import read_bytes, read_seconds, read_stack
 from finetrial.cli.study import Changes, find_study
 from finetrial.errors import UserError
+from finetrial.run.run_file import STUDY_FILE
 
 if TYPE_CHECKING:
     from finetrial.run.trial import Trial
@@ -31,6 +32,8 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, d
     within_seconds = read_seconds(within) if within is not None else None
     if within is not None and more_seeds is not None:
         raise UserError("--within and --more-seeds both say how many seeds are run", "give one of them")
+    if changes.seeds is not None and more_seeds is not None:
+        raise UserError("--seeds and --more-seeds both say which seeds are run", "give one of them")
     found = find_study(name, changes)
     seeds_before = None
     if more_seeds is not None:
@@ -126,11 +129,12 @@ def pretrain_command(recipe: str, output: Path, threads: int, device: str) -> No
 
 
 def find_run(name: str, runs: Path) -> Path:
-    """The folder of a run, given as a path or by its name below `runs`. Raises UserError with the runs there are."""
+    """The folder of a run, given as a path or by its name below `runs`; a run's folder holds its study. Raises UserError with
+    the runs there are."""
     from finetrial.errors import unknown
 
     for folder in (Path(name), runs / name):
-        if folder.is_dir():
+        if (folder / STUDY_FILE).is_file():
             return folder
     there = [path.name for path in run_folders(runs)]
     raise UserError(unknown("run", name, there) if there else f"there is no run {name!r}, and none below {runs}",

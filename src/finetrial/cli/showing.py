@@ -8,6 +8,7 @@ from finetrial.cli.output import facts, heading, indented, print_json, say, say_
 from finetrial.cli.running import REPORT_FILE, find_run, run_folders
 from finetrial.cli.study import Changes, built_in_studies, find_study
 from finetrial.errors import UserError
+from finetrial.run.run_file import STUDY_FILE
 
 
 def studies_command() -> None:
@@ -47,10 +48,9 @@ def _run(name: str, runs: Path) -> Path | None:
     """The run that a name means: a folder, or a name below `runs` that is no built-in study."""
     from finetrial import catalog
 
-    if Path(name).is_dir():
-        return find_run(name, runs)
-    is_study = catalog.registered_name(name) in catalog.names("study")
-    return runs / name if not is_study and (runs / name).is_dir() else None
+    if catalog.registered_name(name) in catalog.names("study") and not (Path(name) / STUDY_FILE).is_file():
+        return None
+    return find_run(name, runs) if Path(name).is_dir() or (runs / name).is_dir() else None
 
 
 def _show_run(folder: Path) -> None:

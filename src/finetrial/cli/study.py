@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from finetrial import catalog
 from finetrial.errors import UserError, mistake_in, unknown
+from finetrial.spec.hypothesis import FLOOR
 from finetrial.spec.io import parse_study, read_study, set_value, spec_error
 from finetrial.spec.study import BASE_ARM, Study
 from finetrial.studies.base import BuiltIn
@@ -199,7 +200,17 @@ def _keep_arms(content: dict[str, Any], wanted: list[str]) -> None:
 
 
 def _arms_of(stated: Mapping[str, Any]) -> set[str]:
-    """The arms that a hypothesis or a claim compares."""
-    contrasts = [stated[form] for form in ("contrast", "as_published", "mended") if stated.get(form)]
-    contrasts += [*stated.get("all_of", ()), *stated.get("any_of", ())]
-    return {contrast[side] for contrast in contrasts for side in ("left", "right")}
+    """The arms that a hypothesis or a claim compares, floors left out."""
+    compared: set[str] = set()
+    for contrast in _contrasts([stated.get(form) for form in ("contrast", "as_published", "mended", "all_of", "any_of")]):
+        compared |= {str(contrast.get(side)) for side in ("left", "right")} | set(contrast.get("interaction") or ())
+    return {arm for arm in compared if not arm.startswith(FLOOR)}
+
+
+def _contrasts(stated: Any) -> Iterator[Mapping[str, Any]]:
+    """One by one, out of lists of lists: a member of `any_of` may be several."""
+    if isinstance(stated, Mapping):
+        yield stated
+    elif isinstance(stated, (list, tuple)):
+        for part in stated:
+            yield from _contrasts(part)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import webbrowser
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from finetrial.run.remote_garbage import RemoteWaste
 
 
-def export_command(run: str, arm: str, output: Path, merge: bool, seed: int | None, phase: int | None, runs: Path,
-                   command: str) -> None:
-    """Write the weights and say how to load them."""
+def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping[str, Any], runs: Path, command: str) -> None:
+    """Write the weights and say how to load them. `which`: seed, phase, base and sequence, None where they are not asked for."""
     from finetrial.run.adapters import export
 
     _no_progress_bars()
-    done = export(find_run(run, runs), arm, output, merged=merge, command=command, seed=seed, phase=phase)
+    done = export(find_run(run, runs), arm, output, merged=merge, command=command, **which)
     if done.largest_difference is not None:
         say_line(f"merged; largest difference of a logit from the unmerged model: {done.largest_difference:.2g}")
         if done.to_full_precision is not None:
@@ -40,7 +39,8 @@ def export_command(run: str, arm: str, output: Path, merge: bool, seed: int | No
     say_line(f"written: {output}")
 
 
-def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path) -> None:
+def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path, base: str | None,
+                     sequence: str | None) -> None:
     """The prompt, then each answer below the arm's label."""
     from finetrial.run.adapters import ask
     from finetrial.run.run_file import study_of_run
@@ -48,14 +48,14 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
 
     folder = find_run(run, runs)
     study = study_of_run(folder)
-    labels = {BASE_ARM: f"base ({study.bases[0].name})", **{arm.name: arm.title for arm in study.arms}}
+    labels = {BASE_ARM: f"base ({base or study.bases[0].name})", **{arm.name: arm.title for arm in study.arms}}
     chosen = [name.strip() for name in arms.split(",")] if arms else list(labels)
     for name in chosen:
         if name not in labels:
             raise UserError(unknown("arm", name, labels), f"finetrial show {folder.name} lists them")
     _no_progress_bars()
     say(heading("Prompt"), indented(Text(prompt)))
-    for name, text in ask(folder, chosen, prompt, tokens).items():
+    for name, text in ask(folder, chosen, prompt, tokens, base=base, sequence=sequence).items():
         say(heading(labels[name]), indented(Text(text)))
 
 

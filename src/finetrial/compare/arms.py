@@ -112,6 +112,9 @@ def _label(way: Way) -> str:
     method = way.method
     if method.kind == "full":
         return "full fine-tuning"
-    options = ", ".join(f"{option}={value}" for option, value in method.model_dump(exclude_defaults=True).items())
     shown = "QLoRA" if way.quantization else {"lora": "LoRA"}.get(method.kind, method.kind)
-    return f"{shown} {options.replace('rank=', 'r=')}".strip() if options else f"{shown} r={getattr(method, 'rank', '')}"
+    options = {"rank": rank} if (rank := getattr(method, "rank", None)) is not None else {}
+    options |= method.model_dump(exclude_defaults=True)
+    written = ", ".join(f"{'r' if option == 'rank' else option}={value:g}" if isinstance(value, float)
+                        else f"{'r' if option == 'rank' else option}={value}" for option, value in options.items())
+    return f"{shown} {written}".strip()

@@ -14,14 +14,14 @@ from finetrial.compare import arms, design
 from finetrial.compare.inspect import apart, inspect
 from finetrial.compare.timing import Timing, time_arms
 from finetrial.errors import UserError, unknown
-from finetrial.plan.bases import ResolvedBase, bundled_names, resolve_base
+from finetrial.plan.bases import bundled_names, resolve_base
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.power import Forecast, forecast_power
 from finetrial.run.collect import collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
-from finetrial.run.store import Store
+from finetrial.run.remote_store import open_store
 from finetrial.run.trial import RunOptions, Trial, folder_named, lookup_in_store, run_folder, run_study
 from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits, Study
@@ -134,7 +134,8 @@ def look(asked: Comparison, runs: Path) -> design.Request:
     from finetrial.models.load import load_tokenizer
     from finetrial.models.shapes import count_parameters
 
-    base = find_base(asked.model, asked.revision)
+    written = find_base(asked.model, asked.revision)
+    base = resolve_base(written)
     ways = arms.fitting(arms.parse_arms(asked.arms or arms.DEFAULT), base.config, asked.arms is not None)
     tokenizer = load_tokenizer(base.folder)
     learn = inspect(asked.learn, tokenizer, asked.columns)
@@ -142,24 +143,25 @@ def look(asked: Comparison, runs: Path) -> design.Request:
     if asked.keep is not None:
         keep = inspect(asked.keep, tokenizer, asked.keep_columns)
         keep = apart(keep, learn, _folder(name, runs), tokenizer)
-    return design.Request(base, count_parameters(base.config), ways, learn, keep, asked.limits, name)
+    request = design.Request(written, base, count_parameters(base.config), ways, learn, keep, asked.limits, name)
+    return request.with_usable_rows(tokenizer)
 
 
-def find_base(model: str, revision: str | None) -> ResolvedBase:
-    """A model folder, a bundled base, or a hub repository."""
+def find_base(model: str, revision: str | None) -> Base:
+    """A model folder, a bundled base, or a hub repository, as a study writes it."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
             raise UserError(f"--revision {revision!r}: {model} is a folder of this machine and has no revisions",
                             "leave --revision out")
         folder = folder.resolve()
-        return resolve_base(Base(name=design.as_name(folder.name) or "model", source=str(folder)))
+        return Base(name=design.as_name(folder.name) or "model", source=str(folder))
     if "/" in model or revision is not None:
-        return resolve_base(Base(name=model.rpartition("/")[2], source=model, revision=revision))
+        return Base(name=model.rpartition("/")[2], source=model, revision=revision)
     if model not in bundled_names():
         raise UserError(unknown("model", model, bundled_names()),
                         "--model takes a folder, or a repository of the hub with its owner: openai-community/gpt2")
-    return resolve_base(Base(name=model))
+    return Base(name=model)
 
 
 def _grid(asked: Comparison, timing: Timing, request: design.Request, elapsed: float,
@@ -174,5 +176,5 @@ def _grid(asked: Comparison, timing: Timing, request: design.Request, elapsed: f
 def _power(study: Study, options: RunOptions) -> tuple[Forecast, ...]:
     """What the run could find, by the noise of earlier records of these arms; unknown without them."""
     plan = build(study, resolved=Resolved())
-    lookup = lookup_in_store(plan, Store(options.store_folder()), environment(resolve_device(options.device)))
+    lookup = lookup_in_store(plan, open_store(options.store_location()), environment(resolve_device(options.device)))
     return forecast_power(study, collect(study, plan, lookup, {}))

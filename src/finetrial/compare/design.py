@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
 from finetrial.compare.arms import Way, make_arms
-from finetrial.compare.inspect import Inspected
+from finetrial.compare.inspect import Inspected, with_usable
 from finetrial.errors import UserError
 from finetrial.plan.allocate import MIN_STEPS, Allocation, Speed, allocate
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec import Base, Contrast, Controls, Hypothesis, PositiveControl, Study, TaskUse
 from finetrial.spec.study import Limits
+from finetrial.tasks.assemble import Form
+from finetrial.tasks.base import Split
 from finetrial.train.config import Budget, Training
 
 LEARN, KEEP = "learn", "keep"
@@ -43,6 +45,7 @@ EFFORTS = (Effort(4096, 200, 60, 4), Effort(2048, 120, 40, 2), Effort(1024, 60, 
 class Request:
     """What was asked: ways to adapt by arm name, the data, the limits under which to recommend."""
 
+    written: Base
     base: ResolvedBase
     parameters: int | None
     ways: Mapping[str, Way]
@@ -55,6 +58,15 @@ class Request:
     def data(self) -> dict[str, Inspected]:
         """The data by the name of their task."""
         return {LEARN: self.learn, **({KEEP: self.keep} if self.keep is not None else {})}
+
+    def with_usable_rows(self, tokenizer: Any) -> Request:
+        """The same, with the rows counted that can be scored. Raises DataError where too few are left."""
+        form: Form = "encoder-decoder" if self.base.config.get("is_encoder_decoder") else "decoder"
+        most: dict[Split, int] = {"val": EFFORTS[0].num_val, "test": EFFORTS[0].num_test}
+        learn, keep = (None if data is None else with_usable(data, tokenizer, self.row_tokens, form, most)
+                       for data in (self.learn, self.keep))
+        assert learn is not None
+        return replace(self, learn=learn, keep=keep)
 
     @property
     def row_tokens(self) -> int:
@@ -106,13 +118,19 @@ def study_of(request: Request, grid: Grid) -> Study:
     return Study(
         name=request.name, scale=SCALE, size=SIZE,
         question=f"Which way of adapting {request.base.name} learns the new data best, and what does it forget?",
-        bases=(Base(name=request.base.name, source=str(request.base.folder)),),
+        bases=(request.written,),
         tasks=tuple(_use(name, data, roles[name], grid.effort) for name, data in request.data.items()), arms=arms,
-        controls=Controls(reference=reference, positive=PositiveControl(arm=reference, task=[*request.data][-1])),
+        controls=Controls(reference=reference, positive=_positive(reference, has_keep=request.keep is not None)),
         hypotheses=_hypotheses({arm.name: arm.title for arm in arms}, has_keep=request.keep is not None),
         training=Training(budget=Budget(amount=grid.steps, unit="steps"), sequence_length=request.row_tokens,
                           batch_sequences=_batch(request, grid.effort), evaluations=grid.effort.evaluations),
         seeds=tuple(range(grid.seeds)), factors=("method", "rank", "targets", *held), limits=request.limits)
+
+
+def _positive(arm: str, *, has_keep: bool) -> PositiveControl:
+    """What must do worse: ten times the rate on what is to be kept; without that, a hundredth of it on what is learned, since
+    ten times may well learn better there."""
+    return PositiveControl(arm=arm, task=KEEP) if has_keep else PositiveControl(arm=arm, task=LEARN, rate_factor=0.01)
 
 
 def grid_for(seconds: float, timed: Mapping[str, Timed], processes: float, request: Request, spent: float = 0.0,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,9 @@ import numpy as np
 
 from finetrial.errors import DataError
 from finetrial.fingerprint import key_of
-from finetrial.tasks.base import Example, Examples, Task, is_there, joined_files
+from finetrial.tasks.assemble import Form
+from finetrial.tasks.base import ASSISTANT, Example, Examples, Split, Task, is_there, joined_files
+from finetrial.tasks.chat import in_chat_form
 from finetrial.tasks.pieces import USED_SPLITS
 
 SAMPLE_ROWS = 400
@@ -36,11 +38,13 @@ class Inspected:
     long_tokens: int  # 95 % of the rows are no longer
     mean_tokens: float
     num_shared: int = 0  # rows that were left out because the other file has them too
+    usable: Mapping[str, int] = field(default_factory=dict)  # of splits that are scored: rows that fit, where counted
 
     @property
     def rows(self) -> Mapping[str, int]:
-        """How many rows each split has."""
-        return {split: len(self.examples.split(split)) for split in USED_SPLITS}
+        """How many rows each split has; of those that are scored, how many fit (`with_usable`)."""
+        counts = {split: len(self.examples.split(split)) for split in USED_SPLITS}
+        return {split: min(count, self.usable.get(split, count)) for split, count in counts.items()}
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -80,6 +84,26 @@ def inspect(reference: str, tokenizer: Any, columns: Mapping[str, str] | None = 
     return _measured(task, task.load(), reference, tokenizer)
 
 
+def with_usable(data: Inspected, tokenizer: Any, max_tokens: int, form: Form, most: Mapping[Split, int]) -> Inspected:
+    """The same, with the rows of some splits counted that fit into `max_tokens`, each up to so many.
+
+    A target is never cut: a row whose target is too long is no row. Raises DataError where fewer than 3 are left.
+    """
+    from finetrial.stages.data import stable_order
+    from finetrial.tasks.encode import encode_examples
+
+    task = in_chat_form(data.task, tokenizer) if form == "decoder" else data.task
+    usable: dict[str, int] = {}
+    for split, limit in most.items():
+        dataset, report = encode_examples(task, stable_order(data.examples.split(split)), tokenizer, max_tokens, limit=limit,
+                                          form=form)
+        usable[split] = len(dataset)
+        if len(dataset) < FEWEST_ROWS:
+            raise DataError(f"of the rows for {split} {len(dataset)} fit into {max_tokens} tokens, and at least {FEWEST_ROWS} are "
+                            f"needed ({report.num_dropped} are longer)", "give more data, or shorter rows")
+    return replace(data, usable=usable)
+
+
 def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> Inspected:
     """What must be kept, without the rows that are in what is learned, exactly or nearly.
 
@@ -110,10 +134,12 @@ def _shared(rows: Sequence[Example], others: Sequence[Example]) -> set[int]:
     return found | {first for first, second in near_duplicates(texts) if first < len(rows) <= second}
 
 
-def _as_line(row: Example) -> dict[str, str]:
+def _as_line(row: Example) -> dict[str, Any]:
     fields = dict(row.fields)
-    if "history" in fields:  # a conversation
-        fields["prompt"] = fields.pop("history") + fields["prompt"]
+    if "earlier" in fields:  # a conversation
+        turns = [*json.loads(fields["earlier"]), (fields["role"], fields["question"]), (ASSISTANT, fields["completion"])]
+        return {"id": row.id, "cluster": row.cluster,
+                "messages": [{"role": role, "content": content} for role, content in turns]}
     if "cue" in fields:  # two files line by line
         fields["prompt"] += fields.pop("cue")
     return {"id": row.id, "cluster": row.cluster, **fields}
@@ -130,6 +156,6 @@ def _measured(task: Task, examples: Examples, reference: str, tokenizer: Any) ->
                             + f" give {len(examples.split(split))} for {split}; at least {FEWEST_ROWS} are needed",
                             "give more data: 80 % go to train, 10 % to val, 10 % to test; rows that say nearly the "
                             "same stay in one split")
-    dataset, _ = encode_examples(task, examples.split("train")[:SAMPLE_ROWS], tokenizer, 1 << 20)
+    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples.split("train")[:SAMPLE_ROWS], tokenizer, 1 << 20)
     lengths = np.diff(dataset.offsets)
     return Inspected(task, examples, int(np.median(lengths)), int(np.quantile(lengths, 0.95)), float(lengths.mean()))

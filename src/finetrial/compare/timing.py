@@ -14,8 +14,8 @@ from finetrial.records.record import Outcome
 from finetrial.run.execute import execute
 from finetrial.run.place import default_jobs, resolve_device
 from finetrial.run.provenance import environment
-from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions, run_folder
+from finetrial.run.remote_store import open_store
+from finetrial.run.trial import RunOptions, raise_for_data, run_folder
 from finetrial.stages.base import StageInput
 from finetrial.stages.profile import MEASURED_STEPS, PREDICTED_ROWS, WARMUP_STEPS
 
@@ -33,7 +33,7 @@ class Timing:
 
 
 def time_arms(request: design.Request, options: RunOptions, grid: design.Grid = design.LEAST) -> Timing:
-    """Profile every arm once, as it is run in a grid. Data that cannot be used is an outcome of every arm."""
+    """Profile every arm once, as it is run in a grid. Raises DataError for data that cannot be used."""
     study = design.study_of(request, grid)
     plan = build(study)
     wanted = {stages[0] for stages in plan.profiles.values()}
@@ -42,8 +42,9 @@ def time_arms(request: design.Request, options: RunOptions, grid: design.Grid = 
     folder = run_folder(study, options.runs)
     folder.mkdir(parents=True, exist_ok=True)
     began, idle = time.monotonic(), psutil.cpu_times().idle
-    result = execute(stages, Store(options.store_folder()), folder, device=device, environment=environment(device),
+    result = execute(stages, open_store(options.store_location()), folder, device=device, environment=environment(device),
                      jobs=1, log_level=options.log_level)
+    raise_for_data([stage for stage in stages if stage.kind == "data"], result)
     elapsed, idle = time.monotonic() - began, psutil.cpu_times().idle - idle
     arms: dict[str, design.Timed] = {}
     left_out: dict[str, str] = {}

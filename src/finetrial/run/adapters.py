@@ -58,25 +58,26 @@ class Exported:
 
 def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | None = None,
                  sequence: str | None = None, phase: int | None = None) -> Trained:
-    """The weights of an arm in a run's folder. Raises UserError with what there is."""
+    """The weights of an arm in a run's folder: unless asked for otherwise, on the first base, along the first sequence that the
+    arm goes along, of the first seed, after the last phase. Raises UserError with what there is."""
     study, relative_to = _study_of(run)
     arms = [one.name for one in study.arms]
     if arm not in arms:
         raise UserError(unknown("arm", arm, arms), f"finetrial show {run.name} lists them")
-    name = base or study.bases[0].name
-    bases = {one.name: one for one in study.bases}
-    if name not in bases:
-        raise UserError(unknown("base", name, bases))
-    path = sequence or study.paths[0].name
+    found = _base_of(study, relative_to, base)
+    along = [path.name for path in study.paths if study.arm(arm) in study.arms_along(path)]
+    path = sequence or along[0]
+    if path not in along:
+        raise UserError(unknown("sequence", path, along), f"those are what {arm} goes along")
     seeds = study.seeds if seed is None else (seed,)
-    folder = run / "artifacts" / name / arm / path / f"seed-{seeds[0]}"
+    folder = run / "artifacts" / found.name / arm / path / f"seed-{seeds[0]}"
     phases = sorted(folder.glob("phase-*"), key=lambda place: int(place.name.split("-")[1]))
     wanted = [place for place in phases if phase is None or place.name.startswith(f"phase-{phase}-")]
     if not wanted:
         there = sorted(str(place.relative_to(run / "artifacts")) for place in (run / "artifacts").glob("*/*/*/seed-*"))
         raise UserError(f"{folder} holds no trained weights" + ("" if phase is None else f" of phase {phase}"),
                         f"there are: {', '.join(there) or 'none yet'}")
-    return Trained(study, resolve_base(bases[name], relative_to), arm, seeds[0], wanted[-1])
+    return Trained(study, found, arm, seeds[0], wanted[-1])
 
 
 def open_arm(run: Path, arm: str, *, routing: Routing = "latest", task: str = "", **which: Any) -> Adapted:
@@ -85,8 +86,7 @@ def open_arm(run: Path, arm: str, *, routing: Routing = "latest", task: str = ""
     from finetrial.stages.adapted import Adapted, read_state
 
     if arm == BASE_ARM:
-        study, relative_to = _study_of(run)
-        base = resolve_base(study.bases[0], relative_to)
+        base = _base_of(*_study_of(run), which.get("base"))
         return Adapted(load_base(base.folder, attention=attention(base, Resolved())), [])
     found = find_trained(run, arm, **which)
     if task and task not in (learned := read_state(found.folder).learned):
@@ -150,19 +150,26 @@ def _merged(adapted: Adapted) -> Adapted:
     return adapted
 
 
-def ask(run: Path, arms: list[str], prompt: str, max_new_tokens: int) -> Mapping[str, str]:
-    """What each arm (and `base`) writes after the prompt, greedily: arm -> text."""
+def ask(run: Path, arms: list[str], prompt: str, max_new_tokens: int, **which: Any) -> Mapping[str, str]:
+    """What each arm (and `base`) writes after the prompt, greedily: arm -> text. `which`: as `find_trained` takes it."""
     from finetrial.generate import decode
 
-    study, relative_to = _study_of(run)
-    base, answers = resolve_base(study.bases[0], relative_to), {}
+    base, answers = _base_of(*_study_of(run), which.get("base")), {}
     for arm in arms:
-        adapted = open_arm(run, arm)
+        adapted = open_arm(run, arm, **which)
         tokenizer = adapted.base.tokenizer
         answer = decode(adapted.base.model, tokenizer, [tokenizer(prompt)["input_ids"]], max_new_tokens=max_new_tokens,
                         end_tokens=base.end_tokens)[0]
         answers[arm] = tokenizer.decode(answer.ids, skip_special_tokens=True)
     return answers
+
+
+def _base_of(study: Study, relative_to: Path | None, name: str | None) -> ResolvedBase:
+    """A base by its name, or the first."""
+    bases = {one.name: one for one in study.bases}
+    if name is not None and name not in bases:
+        raise UserError(unknown("base", name, bases))
+    return resolve_base(bases[name] if name else study.bases[0], relative_to)
 
 
 def _study_of(run: Path) -> tuple[Study, Path | None]:

@@ -15,8 +15,7 @@ from typing import Any
 
 from finetrial.fingerprint import key_of
 from finetrial.run.disk import replace_text
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE
-from finetrial.spec.io import read_study
+from finetrial.run.run_file import RUN_FILE, STUDY_FILE, study_of_run
 from finetrial.spec.study import Study
 
 FIELD, WITHIN, EXTENDED = "looks", "within", "more_seeds_from"
@@ -90,7 +89,7 @@ def seeds_to_extend(folder: Path, study: Study) -> tuple[int, ...]:
     asked = _extended(folder / RUN_FILE)
     if asked is not None:
         return asked
-    return read_study(folder / STUDY_FILE).seeds if (folder / STUDY_FILE).is_file() else study.seeds
+    return study_of_run(folder).seeds if (folder / STUDY_FILE).is_file() else study.seeds
 
 
 def _extended(path: Path) -> tuple[int, ...] | None:

@@ -18,7 +18,7 @@ from finetrial.records.record import Outcome
 from finetrial.run.execute import execute
 from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
-from finetrial.run.store import Store
+from finetrial.run.remote_store import open_store
 from finetrial.run.trial import RunOptions, raise_for_data, run_folder
 from finetrial.run.view import open_view
 from finetrial.spec.study import Study
@@ -49,7 +49,7 @@ def profile_study(study: Study, options: RunOptions, *, relative_to: Path | None
     folder = run_folder(study, options.runs) / "profile"  # its status and logs are not the run's
     folder.mkdir(parents=True, exist_ok=True)
     result = execute([stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted],
-                     Store(options.store_folder()), folder, device=device, environment=environment(device), jobs=1,
+                     open_store(options.store_location()), folder, device=device, environment=environment(device), jobs=1,
                      log_level=options.log_level, timeout_seconds=options.timeout_seconds,
                      listener=open_view() if options.view else None,
                      plugins=[str((relative_to or Path()) / name) for name in study.plugins])

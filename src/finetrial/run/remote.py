@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetrial.errors import StoreError, UserError
+from finetrial.errors import StoreError
 from finetrial.run.lease import LEASE_FILE
 
 OBJECTS, RECORDS, CHECKPOINTS = "objects", "records", "checkpoints"
@@ -37,13 +37,6 @@ def is_url(location: object) -> bool:
 def located(store: str | Path | None, runs: Path) -> str | Path:
     """Where the store lies that somebody named, or the runs' own."""
     return runs / ".store" if store is None else store if is_url(store) else Path(store)
-
-
-def as_folder(location: str | Path) -> Path:
-    """A store that must be a folder. Raises UserError for a URL."""
-    if isinstance(location, str):
-        raise UserError(f"the store {location} is no folder", "finetrial run, plan, report and gc take a URL; name a folder here")
-    return location
 
 
 def object_name(digest: str) -> str:

@@ -37,7 +37,7 @@ from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import environment, host_facts
 from finetrial.run.ranks import check_processes
-from finetrial.run.remote import as_folder, is_url, located
+from finetrial.run.remote import is_url, located
 from finetrial.run.remote_store import open_store
 from finetrial.run.run_file import PLAN_FILE, REPORT_FILE, RESULTS_FILE, RUN_FILE, STUDY_FILE, HowRun, read_how
 from finetrial.run.stacks import automatic
@@ -76,10 +76,6 @@ class RunOptions:
     def store_location(self) -> Path | str:
         """Where the stage store lies: a folder, or a URL."""
         return located(self.store, self.runs)
-
-    def store_folder(self) -> Path:
-        """The same where only a folder will do. Raises UserError for a URL."""
-        return as_folder(self.store_location())
 
 
 @dataclass(frozen=True)

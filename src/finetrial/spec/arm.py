@@ -172,14 +172,22 @@ def unmatchable(arm: Arm, arms: Iterable[Arm]) -> Iterator[str]:
 
 
 class PositiveControl(Frozen):
-    """An arm run so that a known effect must appear: at `rate_factor` times its grid's centre it must do harm.
+    """An arm run so that a known effect must appear: at `rate_factor` times its grid's centre it must do harm, or, with a
+    factor below 1, learn less.
 
     The assay passes if the control scores worse on `task` than the same arm at its centre, with an interval.
     """
 
     arm: str
     task: str
-    rate_factor: float = Field(default=10.0, gt=1.0)
+    rate_factor: float = Field(default=10.0, gt=0.0)
+
+    @field_validator("rate_factor")
+    @classmethod
+    def _another_rate(cls, value: float) -> float:
+        if value == 1.0:
+            raise ValueError("the control's rate must differ from the arm's: 10 does harm, 0.01 learns less")
+        return value
 
 
 class Controls(Frozen):

@@ -40,18 +40,20 @@ def read_study(path: Path, relative_to: Path | None = None) -> Study:
     if not isinstance(content, Mapping):
         raise UserError(f"study file {path} holds a {type(content).__name__}, not keys and values",
                         "start from a built-in study: finetrial show perplexity")
-    catalog.add_files((relative_to or path.parent) / plugin for plugin in _plugins(content.get("plugins")))
-    return parse_study(content, str(path))
+    return parse_study(content, str(path), plugins_in=relative_to or path.parent)
 
 
 def _plugins(written: Any) -> list[str]:
     """The files that a study names: one, or a list. What is neither is told when the study is parsed."""
-    items = written if isinstance(written, list) else [written]
+    items = written if isinstance(written, (list, tuple)) else [written]
     return [item for item in items if isinstance(item, str)]
 
 
-def parse_study(content: Mapping[str, Any], source: str) -> Study:
-    """A study from plain data; `source` is what the error calls it."""
+def parse_study(content: Mapping[str, Any], source: str, *, plugins_in: Path | None = None) -> Study:
+    """A study from plain data; `source` is what the error calls it. With a folder, the plug-ins that it names there are
+    registered first."""
+    if plugins_in is not None:
+        catalog.add_files(plugins_in / plugin for plugin in _plugins(content.get("plugins")))
     try:
         return Study.model_validate(dict(content))
     except ValidationError as error:

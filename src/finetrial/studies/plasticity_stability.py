@@ -102,10 +102,14 @@ def _arms(size: str, rates: Rates, tasks: tuple[str, str]) -> tuple[Arm, ...]:
         return path_arm(name, label, first, then, carry, tasks, rates=rates,
                         then_rates=of_second if then is adapter else None)
 
+    if size == "thorough":  # in both orders, and jointly: a method belongs to a task and not to a place
+        mixed = f"full on {tasks[0]}, LoRA r=8 on {tasks[1]}", f"LoRA r=8 on {tasks[0]}, full on {tasks[1]}"
+    else:
+        mixed = "full, then LoRA r=8", "LoRA r=8 merged, then full"
     arms = (arm("full-full", "full, then full", full, rates=rates),
             path("lora-lora", "LoRA r=8, then the same LoRA", adapter, adapter, Carry.CONTINUE),
-            path("full-lora", "full, then LoRA r=8", full, adapter, Carry.MERGE),
-            path("lora-full", "LoRA r=8 merged, then full", adapter, full, Carry.MERGE),
+            path("full-lora", mixed[0], full, adapter, Carry.MERGE),
+            path("lora-full", mixed[1], adapter, full, Carry.MERGE),
             path("lora-merge-lora", "LoRA r=8 merged, then new LoRA", adapter, adapter, Carry.MERGE))
     return arms[:3] if size == "demo" else arms
 

@@ -29,6 +29,7 @@ from finetrial.errors import UserError
 from finetrial.plan.audit import audit
 from finetrial.plan.bases import ResolvedBase
 from finetrial.run.trial import RunOptions
+from finetrial.spec import Base
 from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits
 from finetrial.tasks.base import Example, Examples
@@ -46,7 +47,7 @@ def data(num_rows: int) -> Inspected:
 
 def request(keep: bool = True) -> Request:
     base = ResolvedBase("mine", Path("/models/mine"), "w", "t", CONFIG)
-    return Request(base, 5_000_000, parse_arms("full,lora:r=8"), data(2000), data(1000) if keep else None, Limits())
+    return Request(Base(name=base.name), base, 5_000_000, parse_arms("full,lora:r=8"), data(2000), data(1000) if keep else None, Limits())
 
 
 def test_more_time_buys_larger_batches_and_more_test_rows_once_there_are_three_rates() -> None:
@@ -77,6 +78,8 @@ def test_the_study_passes_the_audit_and_can_be_written(keep: bool) -> None:
     assert study.training.batch_sequences * study.training.sequence_length <= EFFORTS[-1].batch_tokens
     assert study.hypotheses[0].statement == "Full fine-tuning learns the new data better than LoRA r=8."
     assert len(study.hypotheses) == 1 + keep
+    assert study.controls is not None and study.controls.positive is not None
+    assert (study.controls.positive.task, study.controls.positive.rate_factor) == ((KEEP, 10.0) if keep else (LEARN, 0.01))
 
 
 def fitted(monkeypatch: pytest.MonkeyPatch, *timings: dict[str, Timed]) -> tuple[Request, Grid, list[Effort]]:

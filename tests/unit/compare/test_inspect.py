@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny_study import save_tiny_base
 
-from finetrial.compare.inspect import Inspected, apart, inspect, task_for
+from finetrial.compare.inspect import Inspected, apart, inspect, task_for, with_usable
 from finetrial.errors import DataError
+from finetrial.models.load import load_tokenizer
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.text import Text
 
@@ -18,6 +20,11 @@ ROWS = [{"prompt": f"question {number} about the sea?", "completion": f"answer {
 CONVERSATION = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hello"},
                 {"role": "assistant", "content": "Hi"}, {"role": "user", "content": "Bye?"},
                 {"role": "assistant", "content": "Bye."}, {"role": "user", "content": "Wait"}]
+
+
+@pytest.fixture(scope="module")
+def tiny_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Any:
+    return load_tokenizer(save_tiny_base(tmp_path_factory.mktemp("base")))
 
 
 def lines(*rows: Any) -> bytes:
@@ -202,3 +209,27 @@ def test_what_is_in_both_files_is_not_kept(tmp_path: Path, monkeypatch: pytest.M
     assert apart(left, learn, tmp_path / "run", None) is left
     with pytest.raises(DataError, match="40 of 40 rows of --keep are in --learn too"):
         apart(learn, learn, tmp_path / "run", None)
+
+
+def test_rows_whose_completion_is_too_long_are_not_counted(tmp_path: Path, tiny_tokenizer: Any) -> None:
+    rows = [{"prompt": f"w{number % 83} w{number // 83}", "completion": " ".join(["w5"] * (60 if number % 4 == 0 else 4)), "cluster": str(number)}
+            for number in range(400)]
+    found = inspect(write(tmp_path / "pairs.jsonl", rows), tiny_tokenizer)
+    counted = with_usable(found, tiny_tokenizer, 32, "decoder", {"val": 1000, "test": 10})
+    assert counted.rows["train"] == found.rows["train"] and counted.rows["test"] == 10
+    assert 0 < counted.rows["val"] < found.rows["val"]
+    with pytest.raises(DataError, match="of the rows for val 0 fit into 3 tokens, and at least 3 are needed"):
+        with_usable(found, tiny_tokenizer, 3, "decoder", {"val": 1000})
+
+
+def test_what_is_kept_stays_a_conversation(tmp_path: Path, tiny_tokenizer: Any) -> None:
+    def talk(number: int) -> dict[str, Any]:
+        return {"messages": [{"role": "user", "content": f"w{number % 90} w{number // 90} w{number % 7}"},
+                             {"role": "assistant", "content": f"w{number % 80}"},
+                             {"role": "user", "content": f"w{number % 70} w3"}, {"role": "assistant", "content": f"w{number % 60} w2"}]}
+
+    keep = inspect(write(tmp_path / "keep.jsonl", [talk(number) for number in range(200)]), tiny_tokenizer)
+    learn = inspect(write(tmp_path / "learn.jsonl", [talk(number) for number in range(190, 400)]), tiny_tokenizer)
+    left = apart(keep, learn, tmp_path, tiny_tokenizer)
+    before = {row.id: dict(row.fields) for row in keep.examples.rows}
+    assert left.num_shared and all(dict(row.fields) == before[row.id] for row in left.examples.rows)

@@ -14,6 +14,7 @@ from tiny_study import save_tiny_base
 from finetrial.compare.compare import find_base
 from finetrial.errors import UserError
 from finetrial.models.load import load_base
+from finetrial.plan.bases import resolve_base
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 548105171\n"
 
@@ -103,6 +104,6 @@ def test_malformed_model(change: Callable[[Path], None], message: str, saved: Pa
     shutil.copytree(saved, folder)
     change(folder)
     with pytest.raises(UserError) as caught:
-        load_base(find_base(str(folder), None).folder)
+        load_base(resolve_base(find_base(str(folder), None)).folder)
     assert message in caught.value.problem and caught.value.mend
     assert "\n" not in caught.value.problem

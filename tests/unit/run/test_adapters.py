@@ -5,10 +5,29 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
+import yaml
 from tiny_study import make_run
 
+from finetrial.errors import UserError
 from finetrial.run.adapters import export, find_trained
 from finetrial.spec.io import read_study
+
+
+def test_an_arm_lies_along_its_own_sequence(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    study = yaml.safe_load((folder / "study.yaml").read_text())
+    study["sequences"] = [{"name": "first", "tasks": ["new"]}, {"name": "second", "tasks": ["new"]}]
+    study["hypotheses"] = []
+    next(arm for arm in study["arms"] if arm["name"] == "lora-r2")["sequences"] = ["second"]
+    (folder / "study.yaml").write_text(yaml.safe_dump(study))
+    trained = folder / "artifacts" / "mine" / "lora-r2" / "second" / "seed-0" / "phase-0-new"
+    trained.mkdir(parents=True)
+    assert find_trained(folder, "lora-r2").folder == trained == find_trained(folder, "lora-r2", base="mine", sequence="second").folder
+    with pytest.raises(UserError, match="unknown sequence 'first'"):
+        find_trained(folder, "lora-r2", sequence="first")
+    with pytest.raises(UserError, match="unknown base 'yours'"):
+        find_trained(folder, "lora-r2", base="yours")
 
 
 def test_an_export_is_a_copy_that_may_be_edited(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from finetrial.run.garbage import choice_of
 from finetrial.run.lease import Lease
 from finetrial.run.node_cache import FOLDER, SIZE, NodeCache
 from finetrial.run.place import open_place
-from finetrial.run.remote import Remote, as_folder, is_url, located, object_name
+from finetrial.run.remote import Remote, is_url, located, object_name
 from finetrial.run.remote_garbage import remove_remote, unused_remote
 from finetrial.run.remote_store import RemoteStore, open_store
 from finetrial.run.store import Store
@@ -467,8 +467,6 @@ def test_what_is_a_url_and_what_cannot_be_reached(tmp_path, monkeypatch):
     assert is_url("s3://bucket/x") and not is_url("/tmp/x") and not is_url(tmp_path)
     assert located(None, tmp_path) == tmp_path / ".store" and located("x", tmp_path).name == "x"
     assert isinstance(open_store(tmp_path), Store) and open_store("memory://x/").location == "memory://x"
-    with pytest.raises(UserError, match="s3://bucket is no folder"):
-        as_folder("s3://bucket")
     with pytest.raises(StoreError, match="nowhere://x cannot"):
         Remote("nowhere://x").read("record")
     assert object_name("abc") == "objects/ab/abc"
