@@ -21,8 +21,8 @@ def trials(setting: Setting) -> Iterator[Finding]:
 
     for mode, methods in (("fork", ("full", "lora")), ("spawn", ("full",))):
         pool = partial(local.LocalPool, fork=mode == "fork")
-        with mock.patch.object(place, "on_this_machine", lambda job, pool=pool: pool(job.logs / "workers.log",
-                                                                                     preload=job.preload)):
+        with mock.patch.object(place, "on_this_machine", lambda job, check=None, pool=pool: pool(
+                job.logs / "workers.log", preload=job.preload, check=check)):
             yield _run(setting, study_of(setting, methods), mode)
     yield _again(setting, study_of(setting, ("full", "lora")))
 

@@ -10,6 +10,7 @@ Shapes: R live rows, N new rows, H heads of keys, W width of a slot, D width of 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -83,7 +84,7 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
 
     def __init__(self, cache: SlotCache) -> None:
         super().__init__()
-        self._cache = cache
+        self._cache = weakref.proxy(cache)  # else the tensors would wait for the collector of cycles
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
         slots, width = self._cache.num_slots, self._cache.width
@@ -116,4 +117,5 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         return self.get_seq_length() + query_length, 0
 
     def get_max_length(self) -> int:
-        return self._cache.width
+        width: int = self._cache.width
+        return width

@@ -224,6 +224,9 @@ class _AdaLoraComponent(_Component):
         """Judge the directions by their gradients, and mask the least important."""
         import torch
 
+        for parameter in self.parameters().values():
+            if parameter.grad is not None:  # of a step that fp16's scaler skipped: kept, they would spoil every later judgement
+                parameter.grad.nan_to_num_(0.0, 0.0, 0.0)
         with torch.no_grad():
             self.adapter.tuner.update_and_allocate(step)
 

@@ -35,8 +35,9 @@ class Counts:
     by_component: Mapping[str, int]
 
 
-def own(model: nn.Module, components: Sequence[Owner]) -> dict[str, nn.Parameter]:
-    """Freeze everything but what `components` own; return the owned parameters by their name in the model.
+def own(model: nn.Module, components: Sequence[Owner], frozen: Sequence[Owner] = ()) -> dict[str, nn.Parameter]:
+    """Freeze everything but what `components` own; return the owned parameters by their name in the model. `frozen`: others
+    that are attached.
 
     Raises ModelError, naming both components, where two want to train one parameter, or one wants to train what another
     has rewritten and relies on. An owner of a parameter that is not in the model is an error of ours.
@@ -48,7 +49,7 @@ def own(model: nn.Module, components: Sequence[Owner]) -> dict[str, nn.Parameter
             assert id(parameter) in names, f"{component.name} owns {name}, which is not in the model"
             _refuse_second(names[id(parameter)], owners.get(id(parameter)), component.name, "are both to train")
             owners[id(parameter)] = component.name
-    for component in components:
+    for component in (*components, *frozen):
         for parameter in component.rewritten().values():
             _refuse_second(names[id(parameter)], owners.get(id(parameter)), component.name, "conflict over")
     for parameter in model.parameters():

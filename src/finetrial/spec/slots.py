@@ -18,6 +18,7 @@ from typing import Any, Literal
 
 from finetrial.catalog import CODE
 
+BLOCKS = "layer"  # the method that inserts blocks: their order is that of birth
 Routing = Literal["latest", "oracle"]
 
 
@@ -191,6 +192,10 @@ def _refuse_merge_beside_owner(state: State, old: Instance) -> None:
     """Folding changes base weights; an instance in another slot that owns them would overwrite the fold."""
     for instance in state.instances:
         owns = instance.method["kind"] in ("full", "unfreeze") and instance.place is not Place.MERGED
+        if instance.slot != old.slot and old.method["kind"] == instance.method["kind"] == BLOCKS \
+                and instance.place is not Place.MERGED and instance.born <= old.born:
+            raise ValueError(f"slot {old.slot!r} cannot be merged while the new blocks of slot {instance.slot!r} were there before its "
+                             "own: merged ones lie below all others; merge both, or put both in one slot")
         if owns and instance.slot != old.slot:
             raise ValueError(f"slot {old.slot!r} cannot be merged into the base while slot {instance.slot!r} "
                              f"({_words(instance.method)}) trains the base itself; put both in one slot")

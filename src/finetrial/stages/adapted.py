@@ -192,7 +192,8 @@ def _assemble(spec: Mapping[str, Any], base: LoadedBase, state: State, active: S
         else:
             component.merge()
     components = [attached[name] for name in trained]
-    params.own(base.model, components)  # what no component owns is frozen
+    frozen = [component for name, component in attached.items() if name not in trained]
+    params.own(base.model, components, frozen)  # what no component owns is frozen
     return Adapted(base, components, state, attached)
 
 

@@ -70,9 +70,10 @@ class Profile(StageKind):
         item_losses(model, rows)
         predict_seconds = time.perf_counter() - started
         counts = count(model)
+        num_tokens = len(rows.ids) + (0 if rows.source_ids is None else len(rows.source_ids))
         return {"tokens_per_second": statistics.median(rate for rate, _ in timed),
                 "step_seconds": statistics.median(seconds for _, seconds in timed),
-                "predict_tokens_per_second": len(rows.ids) / predict_seconds,
+                "predict_tokens_per_second": num_tokens / predict_seconds,
                 "params_total": counts.total, "params_trainable": counts.trainable,
                 "optimizer_bytes": result.optimizer_bytes, **peaks,
                 "swap_seconds": _swap_seconds(adapted.components, context.device)}

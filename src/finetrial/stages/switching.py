@@ -11,7 +11,7 @@ trained in place (`full`, `unfreeze`) a copy is kept, and switching copies.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +41,7 @@ class TaskSwitch:
 
         state = read_state(folder)
         components: dict[str, Component] = {}
+        of_base = {id(parameter) for parameter in base.model.parameters()}
         kept = [instance for instance in state.instances if instance not in state.merged]
         for instance in (*state.merged, *kept):
             component = _attached(base, instance)
@@ -52,6 +53,8 @@ class TaskSwitch:
                 components[instance.name] = component
             else:
                 component.merge()
+        for task in state.learned:
+            _refuse_shared([components[instance.name] for instance in answering(state, "oracle", task)], of_base)
         params.own(base.model, [])
         base.model.eval()
         made = cls(base, state, components)
@@ -93,6 +96,17 @@ def switch(off: Sequence[Component], on: Sequence[Component]) -> None:
         component.set_active(False)
     for component in on:
         component.set_active(True)
+
+
+def _refuse_shared(together: Sequence[Component], of_base: Collection[int]) -> None:
+    """Of two that answer together, only one may have changed a weight of the base: switching it off puts back what was there
+    before either."""
+    owners: dict[int, str] = {}
+    for component in together:
+        for parameter in (*component.parameters().values(), *component.rewritten().values()):
+            if id(parameter) in of_base and owners.setdefault(id(parameter), component.name) != component.name:
+                raise ModelError(f"{owners[id(parameter)]} and {component.name} changed the same weights of the base, and answer "
+                                 "together", "open the tasks one at a time: run.model(arm, task=...)")
 
 
 def _attached(base: LoadedBase, instance: Instance) -> Component:

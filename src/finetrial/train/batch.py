@@ -70,7 +70,8 @@ class Batch:
     def attention(self) -> Tensor | None:
         """The additive mask (R, 1, L, L) under which a token sees only earlier tokens of its own document.
 
-        None where plain causal attention is right. Padding sees itself only, so that no row of scores is empty; causal
+        None where plain causal attention is right. Under autocast in its type, since every layer would cast it anew and keep
+        its own. Padding sees itself only, so that no row of scores is empty; causal
         order makes padding on the right invisible to what is before it.
         """
         if self.owner is None:
@@ -78,7 +79,9 @@ class Batch:
         width = self.owner.shape[1]
         causal = torch.ones(width, width, dtype=torch.bool, device=self.owner.device).tril()
         seen = (self.owner[:, :, None] == self.owner[:, None, :]) & causal
-        return torch.zeros(seen.shape, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None]
+        kind = seen.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+        return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(~seen, float("-inf"))[:, None]
 
     def to(self, device: torch.device) -> Batch:
         """The same batch on `device`."""

@@ -231,6 +231,8 @@ class Run:
         self.model.eval()
         self.frozen.restore()
         value = self.parallel.first(self._validated(validate))
+        if not math.isfinite(value):  # the last update broke what its own loss did not show yet
+            raise Diverged(self.step, value)
         self.totals.curve.append(CurvePoint(self.step, self.totals.tokens, value))
         self.model.train()
 

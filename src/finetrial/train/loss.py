@@ -8,13 +8,14 @@ Shapes: R rows, L tokens in a row, S tokens in a source, T targets, D width, V v
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetrial.errors import DataError, ModelError
+from finetrial.errors import DataError, ModelError, is_out_of_memory
 from finetrial.models import blocks
 from finetrial.train.batch import Batch, Documents, check_lengths, longest_sides, make_batch, target_counts
 from finetrial.train.config import Precision
@@ -71,7 +72,7 @@ def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 819
     """Per document: the summed negative log-likelihood of its targets in nats (float64) and their number (int64).
 
     Documents of like length share a batch of at most `batch_tokens` places, one document a row, so the result does not
-    depend on who shares the batch beyond rounding (1e-5). Raises DataError for a document beyond the model's positions.
+    depend on who shares the batch beyond rounding (1e-5); one that memory does not suffice for is halved. Raises DataError for a document beyond the model's positions.
     """
     lengths, start_id = longest_sides(dataset), blocks.start_id(model)
     limit = blocks.max_positions(model.config)
@@ -82,13 +83,21 @@ def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 819
     device = next(model.parameters()).device
     training = model.training
     model.eval()
+    waiting = deque(documents[counts[documents] > 0] for documents in length_sorted(lengths, batch_tokens))
     with autocast(device, precision):
-        for documents in length_sorted(lengths, batch_tokens):
-            documents = documents[counts[documents] > 0]
+        while waiting:
+            documents = waiting.popleft()
             if len(documents) == 0:
                 continue
-            batch = make_batch(dataset, [(int(document),) for document in documents], start_id=start_id).to(device)
-            losses = target_losses(model, batch, reuse).cpu().double().numpy()
+            try:
+                batch = make_batch(dataset, [(int(document),) for document in documents], start_id=start_id).to(device)
+                losses = target_losses(model, batch, reuse).cpu().double().numpy()
+            except RuntimeError as error:
+                if len(documents) == 1 or not is_out_of_memory(error):
+                    raise
+                half = len(documents) // 2
+                waiting.extendleft((documents[half:], documents[:half]))
+                continue
             sums[documents] = np.add.reduceat(losses, np.cumsum(counts[documents]) - counts[documents])
     model.train(training)
     return sums, counts

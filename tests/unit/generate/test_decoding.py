@@ -1,5 +1,7 @@
 """Decoding against one prompt at a time without a cache, and against transformers' own."""
 
+import gc
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +13,7 @@ from finetrial.errors import DataError, ModelError, UserError
 from finetrial.generate import Sampling, by_length, decode
 from finetrial.generate import live as live_file
 from finetrial.generate.decoding import groups
+from finetrial.generate.live import live_rows
 from finetrial.methods.lora import Lora
 from finetrial.models import blocks
 from finetrial.streams import Streams
@@ -196,6 +199,19 @@ def test_out_of_memory_halves_the_slots(tiny_model: Any, family: str, monkeypatc
     monkeypatch.setattr(live_file.Live, "_embed", broken)
     with pytest.raises(RuntimeError, match="luck"):
         decode(model, words, prompts, max_new_tokens=NEW)
+
+
+def test_a_cache_goes_with_its_last_user(tiny_model: Any) -> None:
+    """Not when the collector of cycles comes by: a group's keys would stand beside the next group's."""
+    live = live_rows(tiny_model("gpt2"), 2, 20)
+    live.admit([[6, 7], [8]])
+    keys = weakref.ref(live.cache.layers[0].keys)
+    gc.disable()
+    try:
+        del live
+        assert keys() is None
+    finally:
+        gc.enable()
 
 
 def test_training_mode_is_kept(tiny_model: Any) -> None:

@@ -1,3 +1,4 @@
+import math
 from pathlib import Path
 from typing import Any
 
@@ -107,14 +108,19 @@ def test_a_residual_initialisation_leaves_the_base_with_the_rest(tiny_model: Any
 
 
 def test_adalora_moves_its_budget_and_goes_on_from_a_checkpoint(tiny_model: Any) -> None:
-    def run(interrupted: bool) -> tuple[str, int]:
+    def run(interrupted: bool, skipped: int | None = None) -> tuple[str, int]:
         model = tiny_model("llama")
         component = Peft(type="adalora", options=SMALL["adalora"]).attach(model, Streams(0), "main")
         parameters = params.own(model, [component])
         optimizer = torch.optim.SGD(parameters.values(), lr=1.0)
         for number in range(20):
             model.train()(input_ids=IDS, labels=IDS).loss.backward()
-            optimizer.step()
+            if number == skipped:  # as fp16's scaler does
+                for parameter in parameters.values():
+                    assert parameter.grad is not None
+                    parameter.grad.fill_(math.inf)
+            else:
+                optimizer.step()
             component.after_step(number)
             optimizer.zero_grad()
             if interrupted and number == 9:
@@ -133,6 +139,7 @@ def test_adalora_moves_its_budget_and_goes_on_from_a_checkpoint(tiny_model: Any)
     digest, ranks = run(False)
     assert ranks == 8 * 2  # target_r in each of 8 layers, wherever they lie
     assert run(True) == (digest, ranks)
+    assert run(False, skipped=3)[1] == ranks
 
 
 def test_defaults_of_ia3_and_targets(tiny_model: Any) -> None:

@@ -307,6 +307,17 @@ def test_frozen_weights_in_half_precision_and_their_originals() -> None:
     assert weights(four_bit=True) < rest + 0.55 * shapes.matrices
 
 
+def test_drawn_tokens_need_their_probabilities() -> None:
+    shapes = shapes_of(TINYLLAMA)
+    greedy, drawn = (memory.generation(shapes, 8, 100, 28, sampled=sampled) for sampled in (False, True))
+    assert drawn.parts["logits"] - greedy.parts["logits"] == 8 * shapes.vocabulary * 48
+
+
+def test_trained_embeddings_of_a_t5_are_reached_through_the_encoder_too() -> None:
+    reached = trained_by([Unfreeze(last=1, embeddings=True)], shapes_of(T5_SMALL), T5_SMALL).stacks
+    assert [stack.passed for stack in reached] == [stack.depth for stack in shapes_of(T5_SMALL).stacks]
+
+
 def test_the_last_matrix_of_a_t5_mlp_is_not_quantised() -> None:
     assert shapes_of(TINYLLAMA).quantizable == shapes_of(TINYLLAMA).matrices
     assert shapes_of(T5_SMALL).matrices - shapes_of(T5_SMALL).quantizable == 12 * 512 * 2048

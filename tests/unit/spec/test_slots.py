@@ -11,6 +11,7 @@ from finetrial.spec.slots import Place, State, advance, answering
 LORA = {"kind": "lora", "version": 1}
 WIDE = {"kind": "lora", "version": 1, "rank": 32}
 FULL = {"kind": "full", "version": 1}
+BLOCK = {"kind": "layer"}
 
 
 def one(carry: str, method: dict[str, Any] | None = LORA, slot: str = "main") -> dict[str, Any]:
@@ -85,6 +86,7 @@ def test_a_slot_that_is_not_listed_is_frozen_and_active() -> None:
     ([("a", [one("merge", None)])], "empty before phase 1"),
     ([("a", [one("continue")]), ("b", [one("freeze")])], "trains nothing"),
     ([("a", [one("continue", FULL, "weights"), one("continue")]), ("b", [one("merge")])], "put both in one slot"),
+    ([("a", [one("continue", BLOCK, "lower")]), ("b", [one("continue", BLOCK)]), ("c", [one("merge")])], "merge both"),
 ])
 def test_broken_rules_name_slot_and_mend(phases: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -98,6 +98,17 @@ def test_what_was_merged_is_part_of_the_base(base: Path, tmp_path: Path) -> None
         assert torch.equal(logits(parts.model), alone(base, folder, task))
 
 
+@pytest.mark.parametrize("components", [
+    {"a": {"method": "full", "slot": "whole"}, "*": {"method": "unfreeze:last=1", "slot": "block", "carry": "fresh"}},
+    {"a": {"method": "full", "slot": "whole"},
+     "*": {"method": {"kind": "peft", "options": {"r": 2, "init_lora_weights": "pissa"}}, "slot": "adapter"}},
+], ids=["unfreeze", "pissa"])
+def test_two_that_change_the_same_weights_and_answer_together_are_refused(components: Any, base: Path, tmp_path: Path) -> None:
+    folder = trained(base, tmp_path, components)
+    with pytest.raises(ModelError, match="changed the same weights of the base, and answer together"):
+        TaskSwitch.open(load_base(base, attention="sdpa"), folder)
+
+
 def test_what_cannot_be_switched_to(base: Path, tmp_path: Path) -> None:
     parts = TaskSwitch.open(load_base(base, attention="sdpa"), trained(base, tmp_path, [FRESH["lora"]]))
     with pytest.raises(UserError, match="unknown task 'd'"):

@@ -201,6 +201,13 @@ def test_divergence(trial: Any) -> None:
     assert caught.value.step == 1 and math.isnan(caught.value.loss)
 
 
+def test_a_validation_that_is_no_number_is_divergence(trial: Any) -> None:
+    """The last update may break what its own loss, taken before it, does not show."""
+    with pytest.raises(Diverged) as caught:
+        trial().run(validate=lambda step: math.nan)
+    assert caught.value.step > 0 and math.isnan(caught.value.loss)
+
+
 def test_loss_far_above_a_uniform_guess_is_divergence(trial: Any) -> None:
     run = trial()
     with pytest.raises(Diverged, match="diverged at step"):

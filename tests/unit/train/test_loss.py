@@ -44,6 +44,27 @@ def test_item_losses_do_not_depend_on_the_batch(tiny_model: Any, tiny_documents:
     np.testing.assert_allclose(reordered[::-1], together, rtol=1e-5)
 
 
+def test_a_batch_that_memory_does_not_suffice_for_is_halved(tiny_model: Any, tiny_documents: Any,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    model, documents = tiny_model("gpt2"), tiny_documents(12)
+    expected, _ = item_losses(model, documents)
+    compute, sizes = loss_file.target_losses, []
+
+    def small(model: Any, batch: Any, reuse: Any = None) -> Any:
+        sizes.append(len(batch.input_ids))
+        if sizes[-1] > most:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return compute(model, batch, reuse)
+
+    monkeypatch.setattr(loss_file, "target_losses", small)
+    most = 2
+    assert item_losses(model, documents)[0] == pytest.approx(expected, rel=1e-5)
+    assert max(sizes) > 2
+    most = 0
+    with pytest.raises(RuntimeError, match="out of memory"):
+        item_losses(model, documents)
+
+
 def test_item_without_target_has_none(tiny_model: Any, tiny_documents: Any) -> None:
     dataset = tiny_documents(3)
     dataset.loss_mask[dataset.offsets[1]:dataset.offsets[2]] = False

@@ -2,7 +2,8 @@
 
     training    weights + what the optimizer keeps + the larger of two moments: the end of the forward pass (everything
                 kept, casts of weights, logits of a chunk) and the end of the backward pass (all gradients). On a GPU in
-                mixed precision a third one counts: validation, for which frozen weights are there in fp32
+                mixed precision a third one counts: validation, for which frozen weights are there in fp32. (What else it
+                needs is no obstacle: its batches are halved where memory is short)
     prediction  weights + one block's tensors over a batch + logits of a chunk
     generation  weights + keys and values of all slots + logits of the slots
 
@@ -28,6 +29,7 @@ HALF = 2
 # Dettmers et al. 2023 (arXiv 2305.14314), section 3: 4 bits a weight, and double-quantised constants, 0.127 bits
 NF4_BYTES = (4 + 0.127) / 8
 CHUNK_LOGITS = 1 << 22  # as in train/loss.py; a test holds the two together, and the four below
+DRAWN_BYTES = 6 * 8  # generate/sampling.py: scores, probabilities, their order and sums, each of 8 bytes a token
 PREDICT_TOKENS = 8192  # train/loss.py, item_losses
 DECODE_TOKENS = 1 << 15  # generate/decoding.py
 PREFILL_TOKENS = 4096  # generate/live.py
@@ -117,8 +119,9 @@ def prediction(shapes: ModelShapes, length: int, *, eager: bool) -> Need:
                  "activations": working_bytes(shapes, run) + mask_bytes(shapes, run), "logits": 2 * chunk * FP32})
 
 
-def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int) -> Need:
-    """What generating in fp32 needs: slots as wide as the longest prompt with its answer, as many as are filled."""
+def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int, *, sampled: bool = False) -> Need:
+    """What generating in fp32 needs: slots as wide as the longest prompt with its answer, as many as are filled; where tokens
+    are drawn also their probabilities, in several orders."""
     width = prompt_tokens + new_tokens
     slots = max(1, min(num_rows, DECODE_TOKENS // width))
     decoder = shapes.stacks[-1]
@@ -127,7 +130,8 @@ def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_token
         cache += slots * prompt_tokens * (2 * decoder.depth * decoder.attention_width + shapes.width) * FP32
     prefill = Pass(max(1, PREFILL_TOKENS // prompt_tokens), prompt_tokens, eager=shapes.encoder_decoder)
     return Need({"weights": shapes.parameters * FP32, "cache": cache,
-                 "activations": working_bytes(shapes, prefill), "logits": 2 * slots * shapes.vocabulary * FP32})
+                 "activations": working_bytes(shapes, prefill),
+                 "logits": slots * shapes.vocabulary * (2 * FP32 + (DRAWN_BYTES if sampled else 0))})
 
 
 def _weights(shapes: ModelShapes, trained: Trained, step: Step) -> int:

@@ -139,7 +139,7 @@ def _generation(sizes: Sizes) -> Need | None:
             if specs.output_metrics(use) and use.evaluate:
                 rows = use.num_test * (use.sampling.num_samples if use.sampling else 1)
                 prompt = prompt_tokens(sizes.study, use, shapes)
-                found.append(memory.generation(shapes, rows, prompt, use.max_new_tokens))
+                found.append(memory.generation(shapes, rows, prompt, use.max_new_tokens, sampled=use.sampling is not None))
     return max(found, key=lambda need: need.peak, default=None)
 
 

@@ -113,8 +113,8 @@ def _adapters(method: Any, count: int | None, shapes: ModelShapes, config: Confi
 
 def _blocks(method: Any, count: int | None, shapes: ModelShapes, config: Config) -> Trained:
     """New blocks, or some of the base's own: gradients reach down to the lowest."""
-    stacks = [Reached() for _ in shapes.stacks]
     new, embeddings = method.kind == "layer", getattr(method, "embeddings", False)
+    stacks = [Reached(stack.depth if embeddings else 0) for stack in shapes.stacks]  # what is embedded enters every stack
     for number in block_sizes.stack_indices(shapes.encoder_decoder, method.stack):
         depth = shapes.stacks[number].depth
         places = method.gaps(depth) if new else method.chosen_blocks(depth)
