@@ -16,6 +16,8 @@ from tiny_study import save_tiny_base, write_text
 from finetrial import catalog
 from finetrial.cli.study import Changes, find_study
 from finetrial.errors import UserError
+from finetrial.plan.audit import audit, audit_plan
+from finetrial.plan.build import build
 from finetrial.tasks.base import SPLITS
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +56,13 @@ def test_every_example_runs_from_an_installed_wheel(wheel: Path, tmp_path: Path)
     assert results["findings"][0]["verdict"] in ("SUPPORTED", "REFUTED", "INCONCLUSIVE")
     assert "H1 states no margin" in (folder / "report.html").read_text()
     assert (folder / "artifacts" / "mine" / "norms" / "new" / "seed-0" / "phase-1-new" / "main" / "norms.safetensors").is_file()
+
+
+@pytest.mark.parametrize("path", sorted((DOCS / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_study_file_can_be_planned(path: Path) -> None:
+    found = find_study(str(path), Changes())
+    plan = build(found.study, relative_to=found.relative_to)
+    assert plan.stages and all(row.severity != "threat" for row in (*audit(found.study), *audit_plan(found.study, plan)))
 
 
 @pytest.fixture
