@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run all checks, print them, and with --write keep them. Returns the exit code."""
     options = _options(arguments)
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # as workers have it: products that repeat
     import torch
 
     if options.device.startswith("cuda") and not torch.cuda.is_available():

@@ -146,6 +146,8 @@ def test_open_shows_the_report(run: Any, capsys: pytest.CaptureFixture[str], mon
     assert command(capsys, "open", run.folder.name) == f"report: {Path('runs') / run.folder.name / 'report.html'}\n"
     assert opened == [run.report.resolve().as_uri()]
     (tmp_path / "bare").mkdir()
+    assert "unknown run" in command(capsys, "open", str(tmp_path / "bare"), code=2)
+    shutil.copy(run.folder / "study.yaml", tmp_path / "bare")
     assert "has no report yet" in command(capsys, "open", str(tmp_path / "bare"), code=2)
 
 

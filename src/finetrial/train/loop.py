@@ -2,7 +2,8 @@
 
 A step's gradient is that of the mean loss per target token over the whole batch, however it is cut into micro-batches.
 Everything random is found by the numbers of step and micro-batch (data order in `batch`, dropout here), so a resumed run
-takes the same steps as an undisturbed one, bit for bit on one machine and thread count, and processes can share a step.
+takes the same steps as an undisturbed one, bit for bit on one CPU and thread count (on CUDA attention's backward pass adds up
+in any order), and processes can share a step.
 """
 
 from __future__ import annotations
