@@ -78,7 +78,7 @@ def _recommend(trial: Trial) -> Recommendation:
     undecided = [name for name in readings if standing(judged[name]) == "open"]
     beyond = {name: why_not(judged[name]) for name in readings if standing(judged[name]) == "beyond"}
     if not within and not undecided:
-        return Recommendation(arm=None, text=f"no arm stays within the limits. {_fallen(trial, beyond)}".strip())
+        return Recommendation(arm=None, text="no arm stays within the limits", others=_fallen(trial, beyond))
     choice = _choose(trial, readings, within)
     if undecided:
         with_open = _choose(trial, readings, [*within, *undecided])
@@ -88,10 +88,11 @@ def _recommend(trial: Trial) -> Recommendation:
         beyond |= {name: _open_text(trial, {name: judged[name]}, named=False) for name in undecided}
     assert choice is not None
     text = " ".join(filter(None, (_reason(trial, choice, entry), _beside_base(trial, readings, choice.chosen.arm),
-                                  _others(trial, choice, beyond, entry), _forgotten(trial, readings, choice.chosen.arm))))
+                                  _forgotten(trial, readings, choice.chosen.arm))))
     if failed:
         text += f" Not considered: {_listed(trial, failed)}."
-    return Recommendation(arm=choice.chosen.arm, text=text, runners_up=tuple(one.arm for one in choice.kept[1:]))
+    return Recommendation(arm=choice.chosen.arm, text=text, others=_others(trial, choice, beyond, entry),
+                          runners_up=tuple(one.arm for one in choice.kept[1:]))
 
 
 def _complete(trial: Trial, readings: dict[str, Loading]) -> None:
@@ -223,7 +224,7 @@ def _doubt(trial: Trial, choice: _Choice, behind: Estimate, entry: Entry) -> str
             f"{settling.text}.")
 
 
-def _others(trial: Trial, choice: _Choice, fallen: dict[str, str], entry: Entry) -> str:
+def _others(trial: Trial, choice: _Choice, fallen: dict[str, str], entry: Entry) -> tuple[str, ...]:
     """Why each other arm fell: it costs more, it is no cheaper, it is worse, or it is beyond a limit."""
     why = {one.arm: "it is no cheaper, and its score no better" if one.parameters == choice.chosen.parameters
            else f"it trains more, {_amount(one, entry)}" for one in choice.kept[1:]}
@@ -253,14 +254,14 @@ def _open_text(trial: Trial, judged: dict[str, list[Judged]], *, named: bool = T
     return "; ".join(parts)
 
 
-def _fallen(trial: Trial, why: dict[str, str]) -> str:
+def _fallen(trial: Trial, why: dict[str, str]) -> tuple[str, ...]:
     """One sentence a reason, with the arms that it holds for, in the order of the study."""
     arms: dict[str, list[str]] = {}
     for arm in trial.study.arms:
         if arm.name in why:
             arms.setdefault(why[arm.name], []).append(trial.label(arm.name))
-    return " ".join(f"Not {'; '.join(labels)}: {_of_each(reason) if len(labels) > 1 else reason}."
-                    for reason, labels in arms.items())
+    return tuple(f"Not {'; '.join(labels)}: {_of_each(reason) if len(labels) > 1 else reason}."
+                 for reason, labels in arms.items())
 
 
 def _of_each(reason: str) -> str:

@@ -51,6 +51,7 @@ def short_answers(shown: View) -> Iterable[RenderableType]:
         yield Text(text, style="yellow")
     yield Text()
     yield Text.assemble(("Recommendation  ", "bold"), shown.recommendation)
+    yield from (indented(Text(reason)) for reason in shown.not_chosen)
 
 
 def verdict_page(study: Study, shown: View) -> Iterable[RenderableType]:

@@ -210,6 +210,7 @@ class Recommendation(Row):
 
     arm: str | None
     text: str
+    others: tuple[str, ...] = ()  # why not each of the other arms, in sentences
     runners_up: tuple[str, ...] = ()
 
 

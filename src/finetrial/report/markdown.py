@@ -78,6 +78,8 @@ def _support(answer: Answer) -> str:
 def _advice(view: View) -> Iterable[str]:
     name = f": {escaped(view.recommended.label)}" if view.recommended else ""
     yield from (f"## Which arm to choose{name}", "", escaped(view.recommendation), "")
+    if view.not_chosen:
+        yield from (*(f"- {escaped(reason)}" for reason in view.not_chosen), "")
     if view.runners_up:
         yield from (f"Next: {escaped(', '.join(view.runners_up))}.", "")
     yield from ("## How far to trust this", "",

@@ -90,6 +90,7 @@ class View:
     cards: tuple[Card, ...]
     recommended: ArmMark | None
     recommendation: str
+    not_chosen: tuple[str, ...]  # why not each of the other arms
     runners_up: tuple[str, ...]
     checks: tuple[Check, ...]
     scope: str
@@ -116,6 +117,7 @@ def view(study: Study, results: Results) -> View:
         summary=_summary(cards, results.claims), alerts=tuple(_alerts(facts, cards)), cards=cards,
         recommended=facts.arm(chosen.arm) if chosen and chosen.arm else None,
         recommendation=sentences.sentence(chosen.text) if chosen else "No arm can be recommended from these results.",
+        not_chosen=chosen.others if chosen else (),
         runners_up=tuple(facts.label(name) for name in chosen.runners_up[:RUNNERS_UP]) if chosen else (),
         checks=tuple(_checks(facts)), scope=_scope(facts), arms=facts.arms, claims=claims_table(facts),
         scores=(*score_tables(facts), *(table for path in facts.paths if (table := movement_table(facts, path)))),

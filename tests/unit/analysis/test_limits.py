@@ -30,13 +30,18 @@ def recommended(case: str, seeds: int | None = None, **limits: Any) -> Recommend
     return found
 
 
+def told_by(found: Recommendation) -> str:
+    """All that it says."""
+    return " ".join((found.text, *found.others))
+
+
 def test_without_limits_the_others_are_told_why_they_fell() -> None:
     found = recommended("supported")
     assert found.arm == "full"
-    assert "Not LoRA r=8: it is behind full fine-tuning by 0.3" in found.text
+    assert "Not LoRA r=8: it is behind full fine-tuning by 0.3" in told_by(found)
     cheap = recommended("equivalent")
     assert cheap.arm == "lora-r8"
-    assert "Not full fine-tuning: it trains more, 6.90 M parameters." in cheap.text
+    assert "Not full fine-tuning: it trains more, 6.90 M parameters." in told_by(cheap)
 
 
 def test_of_equally_cheap_arms_the_better_is_chosen_and_reasons_that_arms_share_are_told_once() -> None:
@@ -52,7 +57,7 @@ def test_of_equally_cheap_arms_the_better_is_chosen_and_reasons_that_arms_share_
     alike = Table(table.scores, table.metrics, table.curves, costs, num_stages=table.num_stages, num_done=table.num_done)
     found = analyse(study, alike).recommendation
     assert found is not None and (found.arm, found.runners_up) == (second, (worst, best))
-    assert found.text.count("it is no cheaper, and its score no better.") == 1
+    assert told_by(found).count("it is no cheaper, and its score no better.") == 1
 
 
 def test_a_reason_that_arms_share_is_said_once() -> None:
@@ -62,7 +67,7 @@ def test_a_reason_that_arms_share_is_said_once() -> None:
     study = study.model_copy(update={"limits": Limits(max_memory_bytes=10**9)})
     found = analyse(study, bare).recommendation
     assert found is not None
-    assert "Not full fine-tuning; LoRA r=8; LoRA r=32: what it needs is not measured, and there is a limit" in found.text
+    assert "Not full fine-tuning; LoRA r=8; LoRA r=32: what it needs is not measured, and there is a limit" in told_by(found)
 
 
 @pytest.mark.parametrize(("limits", "arm", "told"), [
@@ -76,20 +81,20 @@ def test_a_reason_that_arms_share_is_said_once() -> None:
 def test_a_limit_takes_arms_out_and_says_why(limits: dict[str, float], arm: str, told: str) -> None:
     found = recommended("supported", **limits)
     assert found.arm == arm
-    assert told in found.text
+    assert told in told_by(found)
 
 
 def test_no_arm_within_the_limits() -> None:
     found = recommended("supported", max_trainable=1_000)
-    assert found.arm is None and found.text.startswith("no arm stays within the limits. Not full fine-tuning: it trains")
-    assert found.text.count("the limit is 1.00 k") == 3
+    assert found.arm is None and found.text == "no arm stays within the limits"
+    assert found.others[0].startswith("Not full fine-tuning: it trains") and told_by(found).count("the limit is 1.00 k") == 3
 
 
 def test_forgetting_that_straddles_its_limit_is_open_and_says_how_many_seeds() -> None:
     found = recommended("inconclusive", max_forgetting=0.2)  # planted: 0.2, 0.3 and 0.6, with noise between seeds
     assert found.arm is None
     assert found.text.startswith("cannot tell yet: LoRA r=8: it forgets")
-    assert "the limit is 0.200; which side it is on is open: " in found.text and "seeds" in found.text
+    assert "the limit is 0.200; which side it is on is open: " in told_by(found) and "seeds" in told_by(found)
 
 
 def test_what_is_open_and_changes_nothing_is_told_and_does_not_stop_the_answer() -> None:
@@ -98,20 +103,20 @@ def test_what_is_open_and_changes_nothing_is_told_and_does_not_stop_the_answer()
     forgot = next(row.value for row in found.measures
                   if (row.measure, row.arm, row.task, row.metric) == ("forgetting", "lora-r32", "old", "nats-per-token"))
     limited = recommended("supported", max_forgetting=forgot)
-    assert limited.arm is None and "LoRA r=32" in limited.text  # r=32 is better than r=8, so it would be chosen
+    assert limited.arm is None and "LoRA r=32" in told_by(limited)  # r=32 is better than r=8, so it would be chosen
     both = recommended("refuted", max_forgetting=forgot)  # r=8 is the best there, whatever becomes of r=32
-    assert both.arm == "lora-r8" and "which side it is on is open" in both.text
+    assert both.arm == "lora-r8" and "which side it is on is open" in told_by(both)
 
 
 def test_two_seeds_cannot_tell_yet_and_say_how_many_are_needed() -> None:
     found = recommended("two-seeds")
-    assert found.arm is None and "run at least 3 seeds" in found.text
+    assert found.arm is None and "run at least 3 seeds" in told_by(found)
 
 
 def test_a_margin_that_the_cheapest_arm_may_miss_is_told() -> None:
     found = recommended("inconclusive")
     assert found.arm == "lora-r8"
-    assert "That may be more than the margin of 0.05 nats/token; " in found.text
+    assert "That may be more than the margin of 0.05 nats/token; " in told_by(found)
 
 
 @pytest.mark.parametrize(("seed_variance", "expected"), [("own", "within"), ("cautious", "open")])
@@ -133,7 +138,7 @@ def test_a_limit_on_what_is_not_measured_is_not_met() -> None:
     bare = Table(table.scores, table.metrics, table.curves, costs, num_stages=table.num_stages, num_done=table.num_done)
     found = analyse(study, bare).recommendation
     assert found is not None and found.arm is None
-    assert "what it needs is not measured, and there is a limit of 1.00 GB" in found.text
+    assert "what it needs is not measured, and there is a limit of 1.00 GB" in told_by(found)
 
 
 def test_a_limit_on_forgetting_without_old_text() -> None:
@@ -142,7 +147,7 @@ def test_a_limit_on_forgetting_without_old_text() -> None:
     study = study.model_copy(update={"limits": Limits(max_forgetting=0.1), "tasks": tasks,
                                      "sequences": (Sequence(name="new", tasks=("new",)),)})
     found = analyse(study, table).recommendation
-    assert found is not None and found.arm is None and "no old text to measure it on" in found.text
+    assert found is not None and found.arm is None and "no old text to measure it on" in told_by(found)
 
 
 def test_the_parameters_of_an_earlier_phase_count() -> None:
@@ -162,7 +167,7 @@ def test_an_arm_worse_than_the_base_is_said_to_be() -> None:
     scores = [replace(row, statistics=row.statistics * [0.5, *[1.0] * (row.statistics.shape[1] - 1)])
               if row.cell.arm == "base" and row.statistics is not None else row for row in table.scores]
     found = analyse(study, Table(scores, table.metrics, table.curves, table.costs, num_stages=1, num_done=1)).recommendation
-    assert found is not None and "Yet it is worse than the untouched base, by " in found.text
+    assert found is not None and "Yet it is worse than the untouched base, by " in told_by(found)
     assert "untouched base" not in recommended("supported").text
 
 

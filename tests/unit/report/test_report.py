@@ -116,6 +116,14 @@ def test_markdown_tables_are_even(folder):
     assert widths and all(len(width) == 1 for width in widths)
 
 
+def test_why_not_the_others_is_a_list(study, results):
+    chosen = results.recommendation.model_copy(update={"others": ("Not <b>full</b>: it trains more.", "Not r=32: it is behind.")})
+    told = results.model_copy(update={"recommendation": chosen})
+    page = report_html(study, told)
+    assert "Why not the others" in page and "<li>Not &lt;b&gt;full&lt;/b&gt;: it trains more.</li>" in page
+    assert "- Not r=32: it is behind." in analysis_markdown(study, told)
+
+
 def test_hostile_text_stays_text(new_study, new_results, parse_page):
     attack = "</script><img src=x onerror=alert(1)> | `code` *bold*"
     study = new_study(question=attack)
