@@ -178,8 +178,7 @@ def profile(name: Name, size: Size = None, scale: Scale = None, set_: Set = None
 
 
 @app.command()
-def report(name: RunName,
-           runs: Runs = Path("runs"), track: Track = None) -> None:
+def report(name: RunName, runs: Runs = Path("runs"), track: Track = None) -> None:
     """Build the report of a run again.
 
     From the store, complete or not; computes no stage."""
@@ -217,8 +216,7 @@ def generate(run: RunName,
 
 
 @app.command("open")
-def open_(name: RunName,
-          runs: Runs = Path("runs")) -> None:
+def open_(name: RunName, runs: Runs = Path("runs")) -> None:
     """Open a run's report in the browser."""
     from finetrial.cli.using import open_command
 

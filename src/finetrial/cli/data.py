@@ -49,8 +49,7 @@ def data_command(name: str, changes: Changes, num_rows: int) -> None:
     readers: dict[tuple[str, Form], Reader] = {}
     for written in found.study.bases:
         base = resolve_base(written, found.relative_to)
-        form: Form = "encoder-decoder" if base.config.get("is_encoder_decoder") else "decoder"
-        readers.setdefault((base.tokenizer_digest, form), Reader(base.name, load_tokenizer(base.folder), form))
+        readers.setdefault((base.tokenizer_digest, base.form), Reader(base.name, load_tokenizer(base.folder), base.form))
     for written_use in found.study.tasks:
         use = written_use.model_copy(update={"task": written_use.task.located(found.relative_to)})
         examples = flawed(use.task, use.flaws).load()

@@ -15,7 +15,6 @@ from finetrial.plan.allocate import MIN_STEPS, Allocation, Speed, allocate
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec import Base, Contrast, Controls, Hypothesis, PositiveControl, Study, TaskUse
 from finetrial.spec.study import Limits
-from finetrial.tasks.assemble import Form
 from finetrial.tasks.base import Split
 from finetrial.train.config import Budget, Training
 
@@ -61,9 +60,8 @@ class Request:
 
     def with_usable_rows(self, tokenizer: Any) -> Request:
         """The same, with the rows counted that can be scored. Raises DataError where too few are left."""
-        form: Form = "encoder-decoder" if self.base.config.get("is_encoder_decoder") else "decoder"
         most: dict[Split, int] = {"val": EFFORTS[0].num_val, "test": EFFORTS[0].num_test}
-        learn, keep = (None if data is None else with_usable(data, tokenizer, self.row_tokens, form, most)
+        learn, keep = (None if data is None else with_usable(data, tokenizer, self.row_tokens, self.base.form, most)
                        for data in (self.learn, self.keep))
         assert learn is not None
         return replace(self, learn=learn, keep=keep)

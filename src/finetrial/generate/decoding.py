@@ -179,4 +179,3 @@ def _check_prompts(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens:
             raise DataError(f"prompt {number} has {len(prompt)} tokens and up to {max_new_tokens} are generated, but the "
                             f"model has {limit} positions",
                             f"cut the prompt to {max(limit - max_new_tokens, 0)} tokens, or lower max_new_tokens")
-

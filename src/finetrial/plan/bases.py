@@ -24,6 +24,7 @@ from finetrial.plan.hub_configs import known_config
 from finetrial.spec.uses import Base
 
 if TYPE_CHECKING:
+    from finetrial.tasks.assemble import Form
     from finetrial.tasks.sources.hub import Say, Snapshot
 
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
@@ -51,6 +52,11 @@ class ResolvedBase:
             if isinstance(self.config.get(name), int):
                 return int(self.config[name])
         return None
+
+    @property
+    def form(self) -> Form:
+        """Whether source and target are apart in its rows."""
+        return "encoder-decoder" if self.config.get("is_encoder_decoder") else "decoder"
 
     @property
     def end_tokens(self) -> tuple[int, ...]:

@@ -42,8 +42,8 @@ def data(study: Study, base: ResolvedBase, use: TaskUse, relative_to: Path | Non
             "num_val": use.num_val, "num_test": use.num_test}
     if set(use.task.splits) != set(SPLITS[1:]):
         spec["splits"] = list(use.task.splits)
-    if base.config.get("is_encoder_decoder"):
-        spec["form"] = "encoder-decoder"
+    if base.form == "encoder-decoder":
+        spec["form"] = base.form
     elif type(use.task).is_chat and base.chat_template is not None:
         spec["chat_template"] = {"digest": key_of(base.chat_template), "version": CHAT_VERSION}
     if output_metrics(use):

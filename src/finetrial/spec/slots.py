@@ -165,7 +165,7 @@ def _carried(state: State, old: Instance, carry: Carry, method: Mapping[str, Any
         changed = replace(old, trained=phase, tasks=(*(t for t in old.tasks if t != task), task))
         return _swapped(state, {old.name: changed}), [changed]
     if carry is Carry.MERGE:
-        _refuse_merge_beside_owner(state, old)
+        _refuse_merge_beside(state, old)
         state = _folded(state, old)
         if method is None:
             return state, []
@@ -188,15 +188,14 @@ def _folded(state: State, old: Instance) -> State:
     return State((*before, *merged, *(i for i in rest if i.place is not Place.MERGED)))
 
 
-def _refuse_merge_beside_owner(state: State, old: Instance) -> None:
-    """Folding changes base weights; an instance in another slot that owns them would overwrite the fold."""
-    for instance in state.instances:
-        owns = instance.method["kind"] in ("full", "unfreeze") and instance.place is not Place.MERGED
-        if instance.slot != old.slot and old.method["kind"] == instance.method["kind"] == BLOCKS \
-                and instance.place is not Place.MERGED and instance.born <= old.born:
+def _refuse_merge_beside(state: State, old: Instance) -> None:
+    """Folding changes base weights, and an instance in another slot that owns them would overwrite the fold; folded blocks
+    lie below all others, and one in another slot that was there first would come to lie above them."""
+    for instance in (i for i in state.instances if i.slot != old.slot and i.place is not Place.MERGED):
+        if old.method["kind"] == instance.method["kind"] == BLOCKS and instance.born <= old.born:
             raise ValueError(f"slot {old.slot!r} cannot be merged while the new blocks of slot {instance.slot!r} were there before its "
                              "own: merged ones lie below all others; merge both, or put both in one slot")
-        if owns and instance.slot != old.slot:
+        if instance.method["kind"] in ("full", "unfreeze"):
             raise ValueError(f"slot {old.slot!r} cannot be merged into the base while slot {instance.slot!r} "
                              f"({_words(instance.method)}) trains the base itself; put both in one slot")
 

@@ -94,6 +94,11 @@ class Parts:
     rates: Rates
     narrow: int  # units of the MLP of a layer that leaves about half of the parameters to LoRA: a quarter of the base's
 
+    def components(self, carry: Carry) -> tuple[Component, Component]:
+        """The layer, carried on so, and LoRA, new for each task."""
+        return (Component(method=self.layer, slot="layer", carry=carry),
+                Component(method=self.adapter, slot="adapter", carry=Carry.FRESH))
+
 
 def _sequences(size: str) -> tuple[Sequence, ...]:
     forward, backward = Sequence(name=FORWARD, tasks=(PYTHON, JAVASCRIPT)), Sequence(name=BACKWARD, tasks=(JAVASCRIPT, PYTHON))
@@ -117,19 +122,15 @@ def _full(size: str) -> Study:
 
 
 def _both(name: str, label: str, layer: Carry, parts: Parts) -> Arm:
-    """LoRA, new for each task, and a layer that is carried on in some way."""
-    adapter = Component(method=parts.adapter, slot="adapter", carry=Carry.FRESH)
-    block = Component(method=parts.layer, slot="layer")
-    later = block.model_copy(update={"carry": layer})
-    return Arm(name=name, label=label, components={PYTHON: (block, adapter), JAVASCRIPT: (later, adapter)},
-               factors={"lora": 1, "layer": 1}, **grids(parts.rates.added, parts.rates))
+    """LoRA, new for each task, and a layer that is carried on in some way from Python to JavaScript."""
+    first, later = parts.components(Carry.CONTINUE), parts.components(layer)
+    return Arm(name=name, label=label, components={PYTHON: first, JAVASCRIPT: later}, factors={"lora": 1, "layer": 1},
+               **grids(parts.rates.added, parts.rates))
 
 
 def _everywhere(name: str, label: str, layer: Carry, parts: Parts) -> Arm:
     """The same for tasks in any order."""
-    components = (Component(method=parts.layer, slot="layer", carry=layer),
-                  Component(method=parts.adapter, slot="adapter", carry=Carry.FRESH))
-    return _both(name, label, layer, parts).model_copy(update={"components": {"*": components}})
+    return _both(name, label, layer, parts).model_copy(update={"components": {"*": parts.components(layer)}})
 
 
 def _split(parts: Parts) -> Arm:
