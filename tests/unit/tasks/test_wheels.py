@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
 
+import packaging.tags
 import pytest
 
 from finetrial.errors import DataError
@@ -40,6 +42,17 @@ def _pip_that_copies(source: Path, calls: list[list[str]]) -> Any:
     return run
 
 
+def _write_wheel(path: Path, tag: str) -> None:
+    """A wheel that pip itself accepts."""
+    path.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in FILES.items():
+            archive.writestr(name, data)
+        archive.writestr("tinypack-1.0.dist-info/METADATA", "Metadata-Version: 2.1\nName: tinypack\nVersion: 1.0\n")
+        archive.writestr("tinypack-1.0.dist-info/WHEEL", f"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: {tag}\n")
+        archive.writestr("tinypack-1.0.dist-info/RECORD", "")
+
+
 def _install(folder: Path, files: dict[str, bytes], version: str = "1.0") -> None:
     information = folder / f"tinypack-{version}.dist-info"
     information.mkdir(parents=True)
@@ -59,6 +72,19 @@ def test_fetches_once_and_yields_usable_files_in_order(locked: LockedWheel, tmp_
     assert list(source_files((locked,))) == expected
     assert len(calls) == 1
     assert calls[0][-1] == "tinypack==1.0" and "--no-deps" in calls[0]
+
+
+def test_pip_takes_the_locked_wheel_though_it_prefers_another(locked: LockedWheel, tmp_path: Path,
+                                                              monkeypatch: pytest.MonkeyPatch) -> None:
+    index = tmp_path / "index"
+    tag = next(iter(packaging.tags.sys_tags()))
+    for name, first in ((locked.filename, "py3-none-any"), (f"tinypack-1.0-{tag}.whl", str(tag))):
+        _write_wheel(index / name, first)
+    wheel = LockedWheel(**lock_wheel(index / locked.filename, "MIT"))
+    for name, value in {"PIP_CONFIG_FILE": os.devnull, "PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(index)}.items():
+        monkeypatch.setenv(name, value)
+    assert [file.path for file in source_files((wheel,))] == ["tinypack/__init__.py", "tinypack/core.py"]
+    assert [path.name for path in (tmp_path / "cache" / "wheels").iterdir()] == [locked.filename]
 
 
 def test_installed_package_is_used_without_a_fetch(locked: LockedWheel, tmp_path: Path,

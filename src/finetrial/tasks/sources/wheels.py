@@ -33,6 +33,7 @@ SKIPPED_PATH = re.compile(
     r"|(^|/)(test_[^/]*|[^/]*_test|conftest|setup|_?version)\.py$"
 )
 GENERATED = re.compile(rb"(?i)(automatically|auto)[ -]?generated|generated (automatically|by)|do not edit")
+PURE_WHEEL = "-none-any.whl"
 HEADER_BYTES = 3_000  # how far into a file a "generated" notice is looked for
 
 
@@ -148,16 +149,22 @@ def fetched_wheel(wheel: LockedWheel) -> Path:
 
 
 def fetched(requirement: str, filename: str, sha256: str, lock: str) -> Path:
-    """A wheel's path in the cache, fetched with pip if needed. Raises DataError unless it has the SHA-256 of `lock`."""
+    """A wheel's path in the cache, fetched with pip if needed. Raises DataError unless it has the SHA-256 of `lock`.
+
+    Where a release has wheels for this platform beside one for any, pip would take the former: it is asked for the latter.
+    """
     folder = cache_root() / "wheels"
     path = folder / filename
-    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:",
+    platform = ["--platform", "any"] if filename.endswith(PURE_WHEEL) else []
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", *platform,
                "--dest", str(folder), requirement]
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not path.exists():
             reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
+            if done.returncode == 0:
+                reason = f"it took another file of {requirement}"
             raise DataError(f"the corpus needs {filename}, which is neither installed nor in {folder}; "
                             f"pip could not fetch it: {reason}", "when online again, run: " + " ".join(command))
     if file_digest(path) != sha256:
