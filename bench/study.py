@@ -2,6 +2,7 @@
 
     .venv/bin/python bench/study.py                                    tiny-gpt, about 20 minutes on two idle cores
     .venv/bin/python bench/study.py --model FOLDER --rounds 2          another model (a Llama or GPT-2 shape)
+    .venv/bin/python bench/study.py --levers                           and what finetrial takes without each of its savings
     .venv/bin/python bench/study.py --steps 8 --seeds 2 --items 20     a first look
 
 Full fine-tuning and LoRA r=8 at three learning rates and some seeds on pydoc-summary, with a test loss on the new and on
@@ -10,7 +11,8 @@ that they are interleaved. What to read is the ratio of wall times, and whether 
 
 The script that is compared with trains, scores and generates for every cell, one row at a time, with all cores in one
 process; finetrial runs cells side by side, in batches, and tests and generates where validation chose. Both readings are
-printed: as it is, and as if the script, too, had tested and generated at the chosen rates only. Memory is the largest sum of proportional set sizes (PSS)
+printed: as it is, and as if the script, too, had tested and generated at the chosen rates only. Seconds after the names of
+stages are the sums over all processes. Memory is the largest sum of proportional set sizes (PSS)
 of all processes of a side. TRL is needed: pip install 'trl==1.16.0' 'datasets==5.2.0' (`make bench` does it).
 """
 
@@ -41,6 +43,11 @@ PRACTITIONER = Path(__file__).parent / "against_trl" / "practitioner.py"
 NEW, OLD, RANK, BATCH, MAX_TOKENS, MAX_NEW_TOKENS = "pydoc-summary", "python-text", 8, 4, 192, 48
 RATES = {"full": [1e-4, 3e-4, 1e-3], "lora": [1e-3, 3e-3, 1e-2]}
 POLL_SECONDS = 0.5
+LEVERS: dict[str, tuple[list[str], list[str]]] = {  # what undoes one: settings, options
+    "tests and outputs at chosen rates only": (["evaluation.rates=all"], []),
+    "documents packed into rows": (["training.packing=false"], []),
+    "phases side by side": ([], ["--jobs", "1"]),
+}
 
 
 @dataclass(frozen=True)
@@ -62,18 +69,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--items", type=int, default=100, help="test items of each task; 40 of validation")
     parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--levers", action="store_true", help="run finetrial without each of its savings, too")
     options = parser.parse_args(arguments)
     if find_spec("trl") is None or find_spec("datasets") is None:
         print(f"error: TRL is not installed\n  {INSTALL}", file=sys.stderr)
         return 2
     ours, theirs = [], []
+    without: dict[str, list[Side]] = {lever: [] for lever in LEVERS if options.levers}
     for number in range(options.rounds):
         with tempfile.TemporaryDirectory() as name:
             ours.append(by_finetrial(options, Path(name)))
             print(f"round {number + 1}  finetrial     {told(ours[-1])}", flush=True)
             theirs.append(by_script(options, Path(name)))
             print(f"round {number + 1}  plain script  {told(theirs[-1])}", flush=True)
+        for lever, sides in without.items():
+            with tempfile.TemporaryDirectory() as name:
+                sides.append(by_finetrial(options, Path(name), *LEVERS[lever]))
+                print(f"round {number + 1}  without: {lever}  {told(sides[-1])}", flush=True)
     conclude(ours, theirs)
+    for lever, sides in without.items():
+        taken = statistics.median(side.seconds for side in sides) / statistics.median(side.seconds for side in ours)
+        print(f"{lever}: {taken:.2f}x faster than without")
     return 0
 
 
@@ -103,8 +119,9 @@ def interval(one: Sequence[float], other: Sequence[float]) -> tuple[float, float
     return float(found.low + found.high) / 2, float(found.high - found.low) / 2
 
 
-def by_finetrial(options: argparse.Namespace, folder: Path) -> Side:
-    """`finetrial run study.yaml` with an empty store."""
+def by_finetrial(options: argparse.Namespace, folder: Path, settings: Sequence[str] = (),
+                 flags: Sequence[str] = ()) -> Side:
+    """`finetrial run study.yaml` with an empty store, and with these settings and flags."""
     study = {"name": "whole", "size": "small", "question": "Which learns more?",
              "bases": [{"name": "base", "source": str(options.model.resolve())}],
              "tasks": [{"name": NEW, "task": NEW, "num_val": 40, "num_test": options.items, "max_new_tokens": MAX_NEW_TOKENS},
@@ -116,7 +133,8 @@ def by_finetrial(options: argparse.Namespace, folder: Path) -> Side:
              "evaluation": {"rates": "chosen"}, "seeds": options.seeds,
              "accept_threats": ["seen-in-pretraining", "truncated-targets"]}
     (folder / "study.yaml").write_text(yaml.safe_dump(study))
-    command = [sys.executable, "-m", "finetrial.cli", "run", "study.yaml", "--runs", "runs"]
+    command = [sys.executable, "-m", "finetrial.cli", "run", "study.yaml", "--runs", "runs", *flags,
+               *(word for setting in settings for word in ("--set", setting))]
     seconds, peak, _ = watched(command, folder)
     (found,) = (folder / "runs").glob("*/results.json")
     results = json.loads(found.read_text())
@@ -125,7 +143,12 @@ def by_finetrial(options: argparse.Namespace, folder: Path) -> Side:
         if row["selected"] and row["split"] == "test" and row["metric"] == "nats-per-token" and row["arm"] in RATES \
                 and row["step"] is None:
             losses.setdefault((row["arm"], row["task"]), []).append(row["value"])
-    return Side(seconds, peak, losses)
+    spent: dict[str, float] = {}
+    for path in (folder / "runs" / ".store").rglob("record.json"):
+        record = json.loads(path.read_text())
+        spent[record["kind"]] = spent.get(record["kind"], 0.0) + record["seconds"]
+    parts = ", ".join(f"{kind} {value:.0f} s" for kind, value in sorted(spent.items(), key=lambda part: -part[1]) if value >= 0.5)
+    return Side(seconds, peak, losses, parts=parts)
 
 
 def by_script(options: argparse.Namespace, folder: Path) -> Side:

@@ -66,7 +66,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"\n{text}")
     if options.write:
         RESULTS.mkdir(exist_ok=True)
-        name = "train_against_trl" + (f"-{options.shape}" if options.shape != "tiny" else "")
+        kinds = [options.shape] * (options.shape != "tiny") + [options.precision] * (options.precision != "fp32")
+        name = "-".join(["train_against_trl", *kinds])
         (RESULTS / f"{name}.md").write_text(text, encoding="utf-8")
         values = {**facts, "methods": [part.as_json() for part in measured]}
         (RESULTS / f"{name}.json").write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

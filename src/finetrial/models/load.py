@@ -55,6 +55,20 @@ def load_base(folder: Path, *, attention: Attention = "sdpa", quantization: Quan
     return LoadedBase(model.eval(), tokenizer, model.config)
 
 
+def import_code(folder: Path) -> None:
+    """Have the code of a model's architecture in memory, which takes some 100 MB whatever the model's size. Nothing
+    happens for a folder that `load_base` would refuse."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig
+
+    try:
+        kind = type(AutoConfig.from_pretrained(folder, local_files_only=True))
+    except (OSError, ValueError):
+        return
+    for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING):
+        if kind in mapping:
+            mapping[kind]  # transformers imports a class when it is asked for
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a model folder. Raises ModelError if there is none, or it cannot be read."""
     from transformers import AutoTokenizer

@@ -10,7 +10,9 @@ A layer is known by its weight's `quant_state`, so that nothing here imports bit
 
 from __future__ import annotations
 
+import ctypes
 import math
+import platform
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -53,10 +55,13 @@ def layers(model: nn.Module) -> dict[str, Any]:
 @torch.no_grad()
 def release_file(model: nn.Module) -> None:
     """Give what was not quantised memory of its own: as views into the mapped file those tensors keep all of it in
-    memory, the fp32 matrices too. Nothing to do for a model on an accelerator."""
+    memory, the fp32 matrices too. Then what was needed to quantise goes back to the system, where glibc would keep it.
+    For a model on an accelerator there is only the latter."""
     for parameter in model.parameters():
         if parameter.device.type == "cpu" and getattr(parameter, "quant_state", None) is None:
             parameter.data = parameter.data.clone()
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def keep_layout(model: nn.Module) -> None:

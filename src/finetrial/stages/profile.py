@@ -9,6 +9,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetrial.errors import ModelError
@@ -41,6 +42,7 @@ class Profile(StageKind):
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """Train a few steps at a rate that changes nothing that is timed, and read the meters."""
+        from finetrial.models.load import import_code
         from finetrial.models.params import count
         from finetrial.models.quantized import import_package
         from finetrial.train.loop import train
@@ -50,7 +52,8 @@ class Profile(StageKind):
             update={"budget": Budget(amount=WARMUP_STEPS + MEASURED_STEPS, unit="steps"), "evaluations": 0,
                     "early_stopping": None})
         dataset = training_rows(spec, context)
-        if spec.get("quantization"):  # a library, and not what the arm needs
+        import_code(Path(context.locations["base"]))  # libraries are not what the arm needs
+        if spec.get("quantization"):
             import_package(spec["quantization"])
         memory = MemoryMeter(context.device)
         adapted = begin(spec, context.locations["base"], before=spec.get("before", ()), device=context.device)
