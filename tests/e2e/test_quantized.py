@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,8 @@ import pytest
 from tiny_study import tiny_content
 
 from finetrial.cli import main
-from finetrial.run.adapters import export
+from finetrial.models import quantized
+from finetrial.run.adapters import export, find_trained, loading_of, open_arm
 from finetrial.run.trial import RunOptions, Trial, run_study
 from finetrial.spec.io import parse_study
 
@@ -71,5 +73,26 @@ def test_a_merged_export_is_the_arm_up_to_rounding(trial: Trial, tmp_path: Path,
     assert main(["export", str(trial.folder), "qlora", "--merge", "--output", str(tmp_path / "again")]) == 0
     assert f"would differ by {merged.to_full_precision:.2g}" in capsys.readouterr().out
     assert main(["export", str(trial.folder), "qlora", "--output", str(tmp_path / "adapter")]) == 0
-    assert "load the base the same way" in (tmp_path / "adapter" / "README.md").read_text()
-    assert next((tmp_path / "adapter").rglob("adapter_config.json"))
+    said = re.search(r"quantization_config=(BitsAndBytesConfig\(.*?\))\)", capsys.readouterr().out)
+    assert said is not None and said.group(1) in (tmp_path / "adapter" / "README.md").read_text()
+
+
+def test_plain_peft_loads_an_export_as_it_says(trial: Trial, tmp_path: Path, folder: Path,
+                                               monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    export(trial.folder, "qlora", tmp_path / "adapter", merged=False, command="finetrial export")
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    held = eval(loading_of("nf4"), {"BitsAndBytesConfig": BitsAndBytesConfig})
+    adapted = open_arm(trial.folder, "qlora")
+    source = find_trained(trial.folder, "qlora").base.folder
+    plain = PeftModel.from_pretrained(
+        AutoModelForCausalLM.from_pretrained(source, quantization_config=held, dtype=torch.float32, device_map="cpu"),
+        str(next((tmp_path / "adapter").rglob("adapter_config.json")).parent))
+    ids = torch.arange(1, 9)[None]
+    quantized.keep_layout(plain)
+    with torch.no_grad():
+        theirs, ours = plain.eval()(ids).logits, adapted.base.model.eval()(ids).logits
+    assert (theirs - ours).abs().max() < 1e-4

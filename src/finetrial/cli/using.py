@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping[str, Any], runs: Path, command: str) -> None:
     """Write the weights and say how to load them. `which`: seed, phase, base and sequence, None where they are not asked for."""
-    from finetrial.run.adapters import export
+    from finetrial.run.adapters import export, loading_of
 
     _no_progress_bars()
     done = export(find_run(run, runs), arm, output, merged=merge, command=command, **which)
@@ -36,6 +36,8 @@ def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping
         adapters = sorted(path.parent for path in output.rglob("adapter_config.json"))
         for folder in adapters:
             say_line(f'load it: PeftModel.from_pretrained(base, "{folder}")')
+        if done.quantization is not None:
+            say_line(f"the base as it was in training: from_pretrained(..., quantization_config={loading_of(done.quantization)})")
     say_line(f"written: {output}")
 
 

@@ -54,6 +54,7 @@ class Exported:
     folder: Path
     largest_difference: float | None  # None where nothing was merged
     to_full_precision: float | None = None
+    quantization: Quantization | None = None  # how the base was held while they were trained
 
 
 def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | None = None,
@@ -127,7 +128,7 @@ def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **w
     found = find_trained(run, arm, **which)
     if not merged:
         shutil.copytree(found.folder, output, copy_function=shutil.copyfile, dirs_exist_ok=True)  # its files are the store's
-        exported = Exported(output, None)
+        exported = Exported(output, None, quantization=found.quantization)
         _write_card(found, exported, command)
         return exported
     adapted = open_arm(run, arm, **which)
@@ -135,11 +136,17 @@ def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **w
     if found.quantization is not None:
         other = float((_logits(_merged(_opened(found, None))) - before).abs().max())
         adapted = _opened(found, found.quantization, dequantized=True)
-    exported = Exported(output, float((_logits(_merged(adapted)) - before).abs().max()), other)
+    exported = Exported(output, float((_logits(_merged(adapted)) - before).abs().max()), other, found.quantization)
     adapted.base.model.save_pretrained(output)
     adapted.base.tokenizer.save_pretrained(output)
     _write_card(found, exported, command)
     return exported
+
+
+def loading_of(quantization: Quantization) -> str:
+    """The configuration, as Python, with which plain transformers loads a base as it was held."""
+    return (f'BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="{quantization}", '
+            "bnb_4bit_use_double_quant=True)")
 
 
 def _merged(adapted: Adapted) -> Adapted:
@@ -200,7 +207,7 @@ def _write_card(found: Trained, exported: Exported, command: str) -> None:
     if held is not None:
         lines += [f"Trained on the base with its matrices in 4 bits ({held})"
                   + ("; the weights here are the values that these stand for, with the adapters merged into them."
-                     if merged else ": load the base the same way."), ""]
+                     if merged else f": load the base the same way, with quantization_config={loading_of(held)}."), ""]
     if merged:
         lines += [f"{LARGEST} merged and unmerged, on a short text in fp32: {exported.largest_difference:.2g}.", ""]
     if exported.to_full_precision is not None:
