@@ -189,15 +189,18 @@ def watched(command: Sequence[str], folder: Path) -> tuple[float, int, str]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
                    "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     began = time.perf_counter()
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True,
-                               stderr=subprocess.DEVNULL)
-    peaks = [0]
-    watcher = threading.Thread(target=_watch, args=(process, peaks), daemon=True)
-    watcher.start()
-    printed, _ = process.communicate()
-    if process.returncode:
-        raise SystemExit(f"error: {' '.join(map(str, command))} ended with {process.returncode}:\n{printed[-2000:]}")
-    return time.perf_counter() - began, max(peaks), printed
+    with tempfile.TemporaryFile("w+") as complaints:
+        process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True, stderr=complaints)
+        peaks = [0]
+        watcher = threading.Thread(target=_watch, args=(process, peaks), daemon=True)
+        watcher.start()
+        printed, _ = process.communicate()
+        seconds = time.perf_counter() - began
+        if process.returncode:
+            complaints.seek(0)
+            raise SystemExit(f"error: {' '.join(map(str, command))} ended with {process.returncode}:\n"
+                             f"{printed[-2000:]}\n{complaints.read()[-2000:]}")
+    return seconds, max(peaks), printed
 
 
 def _watch(process: subprocess.Popen[str], peaks: list[int]) -> None:

@@ -71,7 +71,7 @@ def trained(setting: dict[str, Any], arm: dict[str, Any], rate: float, seed: int
     with tempfile.TemporaryDirectory() as folder:
         config = SFTConfig(output_dir=folder, use_cpu=True, bf16=False, per_device_train_batch_size=setting["batch"],
                            max_steps=setting["steps"], learning_rate=rate, seed=seed, max_length=setting["max_tokens"],
-                           completion_only_loss=True, lr_scheduler_type="cosine", warmup_ratio=0.1, report_to="none",
+                           completion_only_loss=True, lr_scheduler_type="cosine", warmup_steps=0.1, report_to="none",
                            save_strategy="no", disable_tqdm=True, logging_steps=setting["steps"])
         adapter = LoraConfig(r=arm["rank"], lora_alpha=2 * arm["rank"], target_modules=arm["targets"]) if "rank" in arm else None
         trainer = SFTTrainer(model=AutoModelForCausalLM.from_pretrained(setting["model"], dtype=torch.float32), args=config,

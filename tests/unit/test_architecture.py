@@ -17,7 +17,7 @@ ALONE = PACKAGE / "sandbox" / "inside"  # runs in an interpreter that cannot see
 
 # From the ground up. A name is a module or a package right below finetrial; a longer name wins over a shorter one.
 TIERS: tuple[tuple[str, ...], ...] = (
-    ("errors", "fingerprint", "catalog", "settings", "streams", "records", "__init__"),
+    ("cache", "errors", "fingerprint", "catalog", "settings", "streams", "records", "__init__"),
     ("models", "train", "generate", "tasks", "scorers", "sandbox"),
     ("methods", "measures", "spec", "analysis"),
     ("stages", "plan", "report"),

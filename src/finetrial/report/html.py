@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from typing import Any
 
+from finetrial.cache import kept_text
 from finetrial.report.figures import Figure
 from finetrial.report.model import View
 from finetrial.report.render import PAGE_CONFIG, page_specs
@@ -47,11 +49,14 @@ def slug(verdict: str) -> str:
 
 @functools.cache
 def _bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script (0.9 MB, sets `window.vegaEmbed`); made once a process."""
-    import vl_convert
+    """Vega, Vega-Lite and vega-embed as one script (0.9 MB, sets `window.vegaEmbed`); made once a version of the library,
+    which takes a second or two."""
+    def made() -> str:
+        import vl_convert
 
-    bundle = vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub takes the default for required
-    return bundle.replace("</script", "<\\/script")
+        return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub takes the default for required
+
+    return kept_text(f"vega-{version('vl-convert-python')}.js", made).replace("</script", "<\\/script")
 
 
 @functools.cache

@@ -187,8 +187,9 @@ def _store(store: Path) -> Iterator[Check]:
 
 
 def _corpus() -> Iterator[Check]:
+    from finetrial.cache import cache_root
     from finetrial.tasks.sources.corpus import corpus_digest
-    from finetrial.tasks.sources.wheels import cache_root, content_digest, installed_python, locked_wheels
+    from finetrial.tasks.sources.wheels import content_digest, installed_python, locked_wheels
 
     if (cache_root() / f"corpus-{corpus_digest()}").is_dir():
         yield Check("corpus", "ok", f"mined and kept in {cache_root()}")

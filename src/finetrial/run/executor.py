@@ -7,6 +7,7 @@ last message of a job is always its `exit`. What runs when, what is tried again 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -39,4 +40,4 @@ class Executor(Protocol):
                  traceback: TracebackType | None) -> None: ...
 
 
-OpenExecutor = Callable[[Job], Executor]  # the job has the circumstances that all jobs of a run share, and no orders
+OpenExecutor = Callable[[Job], AbstractContextManager[Executor]]  # the job has the circumstances that all jobs of a run share, and no orders

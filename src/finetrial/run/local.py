@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
@@ -105,6 +105,15 @@ class LocalPool:
             found = self._lost()
         return found
 
+    def settle(self) -> None:
+        """Have every job end, so that nothing of it is heard any more: wait for those that are about to, kill the rest."""
+        deadline = time.monotonic() + CLOSING_SECONDS
+        while self.jobs and (left := deadline - time.monotonic()) > 0:
+            self.wait(left)
+        if self.jobs:
+            self.close()
+        self._inbox.clear()
+
     def close(self) -> None:
         """Kill what still runs and end the server."""
         if self._server is None:
@@ -181,3 +190,33 @@ class LocalPool:
 def on_this_machine(circumstances: Job, check: Callable[[], None] | None = None) -> LocalPool:
     """The executor of a run that names no other."""
     return LocalPool(circumstances.logs / "workers.log", preload=circumstances.preload, check=check)
+
+
+class KeptPool:
+    """The executor of a trial that runs several times on this machine: one server, whose imports take seconds, for all.
+
+    The circumstances of the first run are those of all. Leaving the context ends the server.
+    """
+
+    def __init__(self, check: Callable[[], None] | None = None) -> None:
+        self._check = check
+        self._pool: LocalPool | None = None
+
+    @contextlib.contextmanager
+    def __call__(self, circumstances: Job) -> Iterator[LocalPool]:
+        """Lend the pool for one run, after which no job of it is left."""
+        pool = self._pool = self._pool or on_this_machine(circumstances, self._check)
+        try:
+            yield pool
+            pool.settle()
+        except BaseException:
+            pool.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None,
+                 traceback: TracebackType | None) -> None:
+        if self._pool is not None:
+            self._pool.close()

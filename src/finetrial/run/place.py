@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -12,7 +11,7 @@ from finetrial.errors import UserError, unknown
 from finetrial.records.record import Environment
 from finetrial.run.executor import OpenExecutor
 from finetrial.run.lease import Lease
-from finetrial.run.local import on_this_machine, usable_cores
+from finetrial.run.local import KeptPool, usable_cores
 from finetrial.run.machine import free_accelerator_bytes, may_have_accelerator
 from finetrial.run.provenance import environment
 from finetrial.run.remote import is_url
@@ -49,8 +48,8 @@ def open_place(options: RunOptions, say: Callable[[str], None] | None = None) ->
             raise UserError("an address and a memory to reserve are for a cluster", "add --on ray")
         device = resolve_device(options.device)
         store = open_store(options.store_location(), trusting=True)
-        with Lease(store.lease) if is_url(store.location) else contextlib.nullcontext() as lease:
-            executor = functools.partial(on_this_machine, check=lease.check if lease is not None else None)
+        with (Lease(store.lease) if is_url(store.location) else contextlib.nullcontext() as lease,
+              KeptPool(lease.check if lease is not None else None) as executor):
             yield Place(device, environment(device), store, executor, options.jobs or default_jobs(device, options.processes),
                         lambda: default_jobs(device, options.processes), free_accelerator_bytes(device))
         return

@@ -16,12 +16,12 @@ from typing import ClassVar
 
 from pydantic import model_validator
 
+from finetrial.cache import cache_root
 from finetrial.errors import DataError
 from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
 from finetrial.tasks.base import Example, Examples, Split, Task, named_files
 from finetrial.tasks.near_duplicates import near_duplicates
 from finetrial.tasks.pieces import USED_SPLITS, content_id, counted_draw, counts
-from finetrial.tasks.sources.wheels import cache_root
 from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "val", "train")

@@ -8,7 +8,7 @@ import pytest
 
 from finetrial.run import local, messages
 from finetrial.run.job import Job
-from finetrial.run.local import LocalPool, default_preload
+from finetrial.run.local import KeptPool, LocalPool, default_preload
 
 SINCE = "2026-01-01T00:00:00"
 
@@ -56,6 +56,41 @@ def test_when_the_server_dies_its_jobs_are_lost_and_another_one_starts(tmp_path,
     stage = laboratory.stage("a", do="work", steps=20, rounds=2000)
     result = laboratory.execute(stage, listener=listener)
     assert killed and result.complete
+
+
+def test_the_runs_of_a_trial_share_one_server(tmp_path, make_job, laboratory):
+    servers = []
+    with KeptPool() as kept:
+        for name in ("a", "b"):
+            result = laboratory.execute(laboratory.stage(name), executor=kept)
+            servers.append(kept._pool._server.pid)
+            assert result.complete and not kept._pool.jobs
+    assert servers[0] == servers[1] and not psutil.pid_exists(servers[0])
+
+
+def test_what_a_run_leaves_behind_does_not_reach_the_next(make_job):
+    with KeptPool() as kept:
+        with kept(make_job(0)) as pool:
+            pool.start(make_job(1))  # its end is not waited for
+        with kept(make_job(0)) as pool:
+            assert pool.wait(0.1) == []
+
+
+def test_a_run_that_fails_leaves_no_worker_of_a_kept_pool(make_job):
+    with KeptPool() as kept:
+        with pytest.raises(KeyboardInterrupt), kept(make_job(0)) as pool:
+            pool.start(make_job(1))
+            server = pool._server.pid
+            raise KeyboardInterrupt
+        assert not psutil.pid_exists(server) and not pool.jobs
+
+
+def test_jobs_that_do_not_end_are_ended(tmp_path, make_job, monkeypatch):
+    monkeypatch.setattr(local, "CLOSING_SECONDS", 0.0)
+    with LocalPool(tmp_path / "log", preload=(), fork=True) as pool:
+        pool.start(make_job(1))
+        pool.settle()
+        assert not pool.jobs and pool._server is None
 
 
 def test_the_environment_of_workers_is_pinned(tmp_path, make_job, monkeypatch):

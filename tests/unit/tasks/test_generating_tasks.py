@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from finetrial.cache import cache_root
 from finetrial.errors import MissingPackage
 from finetrial.tasks import jscode, pycode, pydoc_summary
 from finetrial.tasks.base import Segment, Task
@@ -15,7 +16,7 @@ from finetrial.tasks.pieces import at_margin, lead_floors, stable_draw
 from finetrial.tasks.pycode import Pycode, body_below
 from finetrial.tasks.pydoc_summary import PydocSummary
 from finetrial.tasks.sources import corpus, javascript_corpus
-from finetrial.tasks.sources.wheels import SourceFile, cache_root
+from finetrial.tasks.sources.wheels import SourceFile
 
 TOLD = "It is told here in more than twenty words, since a shorter text would not count as a long description of anything."
 

@@ -21,11 +21,11 @@ from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
+from finetrial.cache import cache_root
 from finetrial.errors import DataError
 from finetrial.fingerprint import DIGESTS, remembered_digest
 from finetrial.tasks.sources.hub_errors import own_files, told
 from finetrial.tasks.sources.tables import sole_user
-from finetrial.tasks.sources.wheels import cache_root
 
 Kind = Literal["dataset", "model"]
 Say = Callable[[str], None]

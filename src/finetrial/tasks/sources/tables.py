@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from finetrial.cache import cache_root
 from finetrial.fingerprint import file_digest
 from finetrial.tasks.base import SPLITS, MiningReport, Split
-from finetrial.tasks.sources.wheels import cache_root
 
 Tables = Mapping[str, Sequence[Mapping[str, Any]]]
 

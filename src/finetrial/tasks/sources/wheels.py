@@ -13,7 +13,6 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import json
-import os
 import re
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from finetrial.cache import cache_root
 from finetrial.errors import DataError
 from finetrial.fingerprint import file_digest, key_of
 
@@ -73,12 +73,6 @@ def locked_wheels() -> tuple[LockedWheel, ...]:
 def lock_digest() -> str:
     """Content key of the lock."""
     return key_of([[wheel.name, wheel.version, wheel.python_digest] for wheel in locked_wheels()])
-
-
-def cache_root() -> Path:
-    """Where mined corpora and wheels are kept: $FINETRIAL_CACHE, else ~/.cache/finetrial."""
-    root = os.environ.get("FINETRIAL_CACHE")
-    return Path(root) if root else Path.home() / ".cache" / "finetrial"
 
 
 def source_files(wheels: tuple[LockedWheel, ...] | None = None) -> Iterator[SourceFile]:
