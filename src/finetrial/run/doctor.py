@@ -18,6 +18,7 @@ from typing import Literal
 from finetrial.run import machine
 from finetrial.run.messages import Message
 
+WORTHWHILE_BF16 = 2.0  # times fp32's speed of products, below which casts take what is gained
 GIGABYTE = 1e9
 LEAST_FREE_BYTES, ENOUGH_FREE_BYTES = 0.5 * GIGABYTE, 5 * GIGABYTE  # a demo run; a standard run with its artifacts
 LEAST_MEMORY_BYTES, ENOUGH_MEMORY_BYTES = 1 * GIGABYTE, 4 * GIGABYTE
@@ -123,7 +124,8 @@ def _devices() -> Iterator[Check]:
     capability = torch.backends.cpu.get_cpu_capability()
     with machine.one_thread():
         speed = _bf16_speed()
-    yield Check("cpu", "ok", f"{os.cpu_count()} cores, {capability}; bf16 products at {speed:.1f} times fp32's speed")
+    pays = ": --precision bf16 trains faster here" if speed >= WORTHWHILE_BF16 else ""
+    yield Check("cpu", "ok", f"{os.cpu_count()} cores, {capability}; bf16 products at {speed:.1f} times fp32's speed{pays}")
     for index in range(torch.cuda.device_count()):
         free, total = torch.cuda.mem_get_info(index)
         yield _at_least(f"cuda:{index}", free, LEAST_MEMORY_BYTES, ENOUGH_MEMORY_BYTES,

@@ -25,7 +25,7 @@ from finetrial.errors import UserError
 from finetrial.run.crash import oom_killed_since, oom_kills
 from finetrial.run.disk import explained
 from finetrial.run.job import Job
-from finetrial.run.machine import child_environment
+from finetrial.run.machine import worker_environment
 from finetrial.run.messages import Message, Reader
 from finetrial.run.server import COMMAND
 
@@ -36,10 +36,6 @@ LIBRARIES = (
     "transformers.models.t5.modeling_t5",
     "finetrial.models.load", "finetrial.train.loop", "finetrial.tasks.encode",
 )
-PINNED = {  # the environment of every worker; a stage sets torch's own number of threads
-    "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false",
-    "PYTHONHASHSEED": "0", "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-}
 CLOSING_SECONDS = 10.0
 
 
@@ -143,13 +139,12 @@ class LocalPool:
         self._events_fd, writer = os.pipe()
         self._events = Reader(self._events_fd)
         mode = "fork" if self._fork else "spawn"
-        environment = {**child_environment(), **PINNED}
         with explained(self._log):
             self._log.parent.mkdir(parents=True, exist_ok=True)
             log: IO[bytes] = self._log.open("ab")
         with log:
             self._server = subprocess.Popen([*COMMAND, str(writer), mode, *self._preload], stdin=subprocess.PIPE,
-                                            stdout=log, stderr=log, pass_fds=(writer,), env=environment,
+                                            stdout=log, stderr=log, pass_fds=(writer,), env=worker_environment(),
                                             start_new_session=True)
         os.close(writer)
         assert self._server.stdin is not None

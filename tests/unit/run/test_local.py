@@ -9,6 +9,7 @@ import pytest
 from finetrial.run import local, messages
 from finetrial.run.job import Job
 from finetrial.run.local import KeptPool, LocalPool, default_preload
+from finetrial.run.machine import worker_environment
 
 SINCE = "2026-01-01T00:00:00"
 
@@ -99,6 +100,12 @@ def test_the_environment_of_workers_is_pinned(tmp_path, make_job, monkeypatch):
         pool.start(make_job(1))
         environ = psutil.Process(pool._server.pid).environ()
     assert environ["OMP_NUM_THREADS"] == "1" and environ["PYTHONHASHSEED"] == "0"
+    assert environ["GLIBC_TUNABLES"] == "glibc.malloc.tcache_count=0"
+
+
+def test_what_the_user_asks_of_the_allocator_has_the_last_word(monkeypatch):
+    monkeypatch.setenv("GLIBC_TUNABLES", "glibc.malloc.arena_max=1")
+    assert worker_environment()["GLIBC_TUNABLES"] == "glibc.malloc.tcache_count=0:glibc.malloc.arena_max=1"
 
 
 def test_the_libraries_that_workers_find_imported():
