@@ -156,7 +156,8 @@ def _answer(finding: Finding, contrast: Contrast | None, facts: Facts) -> Answer
 
 
 def _caveats(finding: Finding) -> str:
-    return " ".join(filter(None, map(sentences.sentence, (finding.reason, finding.settling))))
+    reason = "" if finding.verdict == "NOT MEASURED" else finding.reason  # the answer itself says it then
+    return " ".join(filter(None, map(sentences.sentence, (reason, finding.settling))))
 
 
 def _whole_answer(whole: Finding | None, parts: list[Finding], hypothesis: Hypothesis) -> Answer:

@@ -45,6 +45,13 @@ def test_the_first_card_says_the_planted_truth(case, verdict, start):
 
 
 @pytest.mark.parametrize("case", CASES)
+def test_no_card_says_a_thing_twice(case):
+    for found in shown(case).cards:
+        for answer in (found.answer, *found.parts):
+            assert not answer.caveats or answer.caveats not in answer.sentence
+
+
+@pytest.mark.parametrize("case", CASES)
 def test_every_decided_card_has_an_interval_and_its_support(case):
     for found in shown(case).cards:
         for answer in found.parts or (found.answer,):
