@@ -118,7 +118,9 @@ def test_seeds_that_end_at_unlike_steps_are_matched_by_evaluation():
     arms = SimpleNamespace(arms=[SimpleNamespace(name="full", label="Full")])
     assert [(row["step"], row["value"], row["low"], row["n"]) for row in curves._lines(arms, runs)] == [
         (10, 4.0, 3.0, 2), (20, 3.0, 2.0, 2), (30.5, 2.0, 1.0, 2)]
-    assert [row["step"] for row in curves._lines(arms, {**runs, ("full", 2): [(10, 4.0)]})] == [10]
+    cut = curves._lines(arms, {**runs, ("full", 2): [(10, 4.0)]})
+    assert [(row["step"], row["alone"]) for row in cut] == [(10, True)]  # it is drawn as a point
+    assert not any(row["alone"] for row in curves._lines(arms, runs))
 
 
 def test_long_curves_are_thinned_but_keep_their_ends():

@@ -17,6 +17,7 @@ from finetrial.report.quantities import metric_name, unit_name
 SPLITS = {"train": "training", "val": "validation"}
 Point = TypeVar("Point")
 Points = list[tuple[int, float]]  # step, value
+ALONE = alt.condition("datum.alone", alt.value(1), alt.value(0))  # a line of one point would not be seen
 MAX_POINTS = 40  # of one line: more cannot be told apart on the page
 
 
@@ -42,7 +43,8 @@ def figure(facts: Facts) -> Figure | None:
 
 
 def curve_rows(facts: Facts, path: Path, phase: int) -> dict[tuple[str, str, str], Rows]:
-    """(split, task, metric) -> rows of arm, step, mean, lowest, highest and n over seeds; at most 40 points a line.
+    """(split, task, metric) -> rows of arm, step, mean, lowest, highest and n over seeds, and whether the line has no other;
+    at most 40 points a line.
 
     A budget in tokens ends seeds at unlike steps, so points are matched by the evaluation's number, not by its step.
     """
@@ -59,10 +61,12 @@ def _lines(facts: Facts, runs: Mapping[tuple[str, int | None], Points]) -> Rows:
     rows: Rows = []
     for arm in facts.arms:
         of_seeds = [sorted(points) for (name, _), points in runs.items() if name == arm.name]
-        for together in _thinned(list(zip(*of_seeds, strict=False))):  # as far as all seeds go
+        points = _thinned(list(zip(*of_seeds, strict=False)))  # as far as all seeds go
+        for together in points:
             values = [value for _, value in together]
             rows.append({"name": arm.name, "arm": arm.label, "step": fmean(step for step, _ in together),
-                         "value": fmean(values), "low": min(values), "high": max(values), "n": len(values)})
+                         "value": fmean(values), "low": min(values), "high": max(values), "n": len(values),
+                         "alone": len(points) == 1})
     return rows
 
 
@@ -85,4 +89,5 @@ def _panel(facts: Facts, task: str, metric: str, rows: Rows, name: str) -> Panel
         chart.mark_area(opacity=0.14, line=False).encode(y=alt.Y("low:Q", scale=scale, title=None),
                                                          y2=alt.Y2("high:Q")),
         chart.mark_line(strokeWidth=2).encode(y=y),
-        chart.mark_point(size=40, opacity=0).encode(y=y, tooltip=tips)])
+        chart.mark_rule(strokeWidth=2).encode(y=alt.Y("low:Q", scale=scale, title=None), y2=alt.Y2("high:Q"), opacity=ALONE),
+        chart.mark_point(size=40, filled=True).encode(y=y, tooltip=tips, opacity=ALONE)])
