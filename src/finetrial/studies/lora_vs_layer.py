@@ -2,7 +2,7 @@
 
     finetrial run lora-vs-layer --size demo      LoRA r=8, LoRA at the layer's parameters, layer; three seeds
     finetrial run lora-vs-layer                  five arms, five seeds, both routings
-    finetrial run lora-vs-layer --size thorough  also interleaved and random layers
+    finetrial run lora-vs-layer --size thorough  also a layer in the middle, and a random one at the end
     finetrial run lora-vs-layer --scale full     codet5-small on CodeSearchNet, Python then JavaScript;
                                                  --size published-budget: the published two arms, and LoRA of equal size
 
