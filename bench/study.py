@@ -1,6 +1,6 @@
 """A whole small study, by finetrial and as a practitioner writes it: TRL's SFTTrainer and peft, cell after cell.
 
-    .venv/bin/python bench/study.py                                    tiny-gpt, about 20 minutes on two idle cores
+    .venv/bin/python bench/study.py                                    tiny-gpt; with --seeds 2 five minutes on two idle cores
     .venv/bin/python bench/study.py --model FOLDER --rounds 2          another model (a Llama or GPT-2 shape)
     .venv/bin/python bench/study.py --levers                           and what finetrial takes without each of its savings
     .venv/bin/python bench/study.py --steps 8 --seeds 2 --items 20     a first look

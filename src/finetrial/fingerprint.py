@@ -9,10 +9,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from finetrial.cache import kept_text
 
 KEY_DIGITS = 32  # 128 bits: no collision to be expected below 10^15 stages
 CHUNK_BYTES = 1 << 20
@@ -45,18 +46,7 @@ def remembered_digest(path: Path, memos: Path) -> str:
     if stat.st_size < MEMO_BYTES:
         return file_digest(path)
     memo = memos / key_of([str(path.resolve()), stat.st_size, stat.st_mtime_ns])
-    try:
-        return memo.read_text()
-    except OSError:
-        digest = file_digest(path)
-    try:
-        memos.mkdir(parents=True, exist_ok=True)
-        partial = memo.with_suffix(f".{os.getpid()}")
-        partial.write_text(digest)
-        partial.rename(memo)
-    except OSError:
-        return digest  # the memo only saves time; a read-only home is no reason to fail
-    return digest
+    return kept_text(memo, lambda: file_digest(path))  # it only saves time
 
 
 def folder_digests(folder: Path) -> dict[str, str]:

@@ -14,6 +14,7 @@ import time
 import psutil
 import pytest
 import yaml
+from ray_runs import Nodes, command, records, scores, values
 from tiny_study import tiny_content
 
 from finetrial.run.lease import LEASE_FILE
@@ -23,35 +24,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(importlib.util.find_spec("ray
                                                    reason="ray is not installed: pip install 'finetrial[ray]'")]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
 _drivers: list[subprocess.Popen[str]] = []  # that were started
-MEMORY = 80 << 20  # of a node's object store, the least that Ray takes
 
 
-class Nodes:
-    """A cluster whose head has no cores: phases run on the nodes that are added to it."""
-
-    def __init__(self):
-        from ray.cluster_utils import Cluster
-
-        self._cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": MEMORY})
-        self.address = self._cluster.address
-        self.alive = []
-
-    def add(self):
-        self.alive.append(self._cluster.add_node(num_cpus=1, object_store_memory=MEMORY))
-
-    def kill(self):
-        self._cluster.remove_node(self.alive.pop(0), allow_graceful=False)
-
-    def workers(self):
-        """Processes of ours that nodes have started."""
-        found = []
-        for node in self.alive:
-            raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-            found += [process for process in raylet.children(recursive=True) if "finetrial.run.server" in process.cmdline()]
-        return found
-
-    def close(self):
-        self._cluster.shutdown()
+def workers(nodes):
+    """Processes of ours that nodes have started."""
+    found = []
+    for node in nodes.alive:
+        raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
+        found += [process for process in raylet.children(recursive=True) if "finetrial.run.server" in process.cmdline()]
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -71,8 +52,8 @@ def folder(tmp_path_factory):
 
 
 def start(folder, runs, *options):
-    command = [sys.executable, "-m", "finetrial.cli", "run", str(folder / "study.yaml"), "--runs", str(folder / runs), "--device", "cpu"]
-    _drivers.append(subprocess.Popen([*command, *options], env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+    _drivers.append(subprocess.Popen(command(folder, runs, *options), env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                                     text=True))
     return _drivers[-1]
 
 
@@ -82,26 +63,10 @@ def ended(process, code=0):
     return err
 
 
-def records(folder, runs):
-    """What the store holds: file of the record -> which file it is, and when it was written."""
-    return {path: (path.stat().st_ino, path.stat().st_mtime_ns) for path in (folder / runs / ".store").glob("*/??/*/record.json")}
-
-
 def wait_for(process, true):
     while not true():
         assert process.poll() is None, process.communicate()
         time.sleep(0.05)
-
-
-def values(folder, runs):
-    """What was computed, by key; without what says how long it took: profiles, and the learning curve with its seconds."""
-    found = {}
-    for path in records(folder, runs):
-        record = json.loads(path.read_text())
-        if record["kind"] != "profile":
-            files = {name: digest for name, digest in record["files"].items() if name != "metrics.jsonl"}
-            found[record["key"]] = (record["stage_id"], record["outcome"], files)
-    return found
 
 
 def test_nodes_are_killed_while_a_study_runs(nodes, folder):
@@ -118,8 +83,7 @@ def test_nodes_are_killed_while_a_study_runs(nodes, folder):
     assert {path: after[path] for path in kept} == kept, "a recorded stage was computed again"
     ended(start(folder, "local", "--jobs", "1"))
     assert values(folder, "cluster") == values(folder, "local")
-    scores = [json.loads((folder / runs / "tiny-custom-small" / "results.json").read_text())["scores"] for runs in ("cluster", "local")]
-    assert scores[0] == scores[1]
+    assert scores(folder, "cluster") == scores(folder, "local")
     status = json.loads((folder / "cluster" / "tiny-custom-small" / "status.json").read_text())
     assert status["state"] == "complete" and list((folder / "cluster" / "tiny-custom-small" / "logs").glob("train__*.log"))
     report = subprocess.run([sys.executable, "-m", "finetrial.cli", "report", "tiny-custom-small", "--runs", str(folder / "cluster")],
@@ -130,10 +94,10 @@ def test_nodes_are_killed_while_a_study_runs(nodes, folder):
 def test_ctrl_c_leaves_no_process_and_the_next_run_goes_on(nodes, folder):
     if not nodes.alive:
         nodes.add()
-    command = ("again", "--on", "ray", "--address", nodes.address)
-    run = start(folder, *command)
-    wait_for(run, lambda: len(records(folder, "again")) >= 5 and nodes.workers())
-    ours = nodes.workers()
+    again = ("again", "--on", "ray", "--address", nodes.address)
+    run = start(folder, *again)
+    wait_for(run, lambda: len(records(folder, "again")) >= 5 and workers(nodes))
+    ours = workers(nodes)
     run.send_signal(signal.SIGINT)
     run.communicate(timeout=60)
     assert run.returncode != 0
@@ -141,7 +105,7 @@ def test_ctrl_c_leaves_no_process_and_the_next_run_goes_on(nodes, folder):
     assert not [process for process in ours if alive(process)]
     assert not (folder / "again" / ".store" / LEASE_FILE).exists()
     kept = records(folder, "again")
-    ended(start(folder, *command))
+    ended(start(folder, *again))
     assert {path: found for path, found in records(folder, "again").items() if path in kept} == kept
 
 
@@ -174,8 +138,7 @@ def test_a_store_that_is_no_folder(nodes, folder, monkeypatch):
     ended(run)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept, "a recorded stage was computed again"
     ended(start(folder, "plain", "--jobs", "1"))
-    scores = [json.loads((folder / runs / "tiny-custom-small" / "results.json").read_text())["scores"] for runs in ("remote", "plain")]
-    assert scores[0] == scores[1] and not (objects / LEASE_FILE).exists()
+    assert scores(folder, "remote") == scores(folder, "plain") and not (objects / LEASE_FILE).exists()
     monkeypatch.setitem(ENVIRONMENT, FOLDER, str(folder / "another machine"))
     results = folder / "remote" / "tiny-custom-small" / "results.json"
     before = json.loads(results.read_text())["scores"]

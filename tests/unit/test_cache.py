@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetrial.cache import kept_text
+from finetrial.cache import cache_root, kept_text
 
 
 @pytest.fixture
@@ -21,7 +21,7 @@ def make(made: list[str]) -> str:
 
 def test_a_text_is_made_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[str]) -> None:
     monkeypatch.setenv("FINETRIAL_CACHE", str(tmp_path / "new" / "cache"))
-    assert {kept_text("a.js", lambda: make(made)) for _ in range(2)} == {"größer\n"}
+    assert {kept_text(cache_root() / "a.js", lambda: make(made)) for _ in range(2)} == {"größer\n"}
     assert made == ["once"]
     assert [path.name for path in (tmp_path / "new" / "cache").iterdir()] == ["a.js"]
 
@@ -33,5 +33,5 @@ def test_a_cache_that_cannot_be_used_is_no_obstacle(name: str, tmp_path: Path, m
     (tmp_path / "damaged").mkdir()
     (tmp_path / "damaged" / "a.js").write_bytes(b"\xff\xfe")
     monkeypatch.setenv("FINETRIAL_CACHE", str(tmp_path / name))
-    assert kept_text("a.js", lambda: make(made)) == "größer\n"
+    assert kept_text(cache_root() / "a.js", lambda: make(made)) == "größer\n"
     assert made == ["once"]

@@ -3,16 +3,14 @@
     python tests/validate/cluster.py [--seeds 23] [--draw 0]
 
 The nodes are processes of this machine, a core each; the study is the tests' tiny one, with more learning rates and seeds.
-Prints what was lost and tried again, and whether anything that had been recorded was computed twice. Exit code 1 if so, or
+Prints when nodes were killed, and whether anything that had been recorded was computed twice. Exit code 1 if so, or
 if a score differs. Left out, with the reason, where Ray is not installed.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import importlib.util
-import json
 import os
 import random
 import subprocess
@@ -29,7 +27,6 @@ TESTS = Path(__file__).parents[1]
 sys.path.insert(0, str(TESTS))
 RATES = {"full": [0.0003, 0.001, 0.003, 0.01], "lora-r2": [0.003, 0.01, 0.03, 0.1]}
 NODES, KILLED = 3, 2
-NODE_MEMORY = 80 << 20  # of a node's object store, the least that Ray takes
 LONGEST_WAIT = 3.0  # seconds between a count of records and the kill
 
 
@@ -43,65 +40,35 @@ def content(folder: Path, seeds: int) -> dict[str, Any]:
 
 
 def start(folder: Path, runs: str, *options: str) -> subprocess.Popen[str]:
-    """A run of the study as a process."""
+    """A run of the study as a process; what it prints goes into a file."""
+    from ray_runs import command
+
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path), "OMP_NUM_THREADS": "1"}
-    log = (folder / f"{runs}.log").open("w")
-    return subprocess.Popen([sys.executable, "-m", "finetrial.cli", "run", str(folder / "study.yaml"), "--runs", str(folder / runs),
-                             "--device", "cpu", *options], env=environment, stdout=log, stderr=log, text=True)
-
-
-def records(folder: Path, runs: str) -> dict[Path, tuple[int, int]]:
-    """File of a record -> which file it is, and when it was written."""
-    found = {}
-    for path in (folder / runs / ".store").glob("*/??/*/record.json"):
-        with contextlib.suppress(FileNotFoundError):
-            found[path] = (path.stat().st_ino, path.stat().st_mtime_ns)
-    return found
-
-
-def values(folder: Path, runs: str) -> dict[str, Any]:
-    """What was computed, by key, without seconds."""
-    found = {}
-    for path in records(folder, runs):
-        record = json.loads(path.read_text())
-        if record["kind"] != "profile":
-            files = {name: digest for name, digest in record["files"].items() if name != "metrics.jsonl"}
-            found[record["key"]] = (record["kind"], record["stage_id"], record["outcome"], files)
-    return found
-
-
-def results(folder: Path, runs: str) -> dict[str, Any]:
-    """What the report is made of."""
-    (path,) = (folder / runs).glob("*/results.json")
-    found: dict[str, Any] = json.loads(path.read_text())
-    return found
+    with (folder / f"{runs}.log").open("w") as log:
+        return subprocess.Popen(command(folder, runs, *options), env=environment, stdout=log, stderr=log, text=True)
 
 
 def killed_while_running(folder: Path, drawn: random.Random, phases: int) -> dict[Path, tuple[int, int]]:
     """Run on a cluster and kill nodes; the records that there were at each kill."""
-    from ray.cluster_utils import Cluster
+    from ray_runs import Nodes, records
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "object_store_memory": NODE_MEMORY})
-    nodes = [cluster.add_node(num_cpus=1, object_store_memory=NODE_MEMORY) for _ in range(NODES)]
+    nodes = Nodes()
+    for _ in range(NODES):
+        nodes.add()
     kept: dict[Path, tuple[int, int]] = {}
-    run = start(folder, "cluster", "--on", "ray", "--address", cluster.address)
+    run = start(folder, "cluster", "--on", "ray", "--address", nodes.address)
     try:
         for phase in sorted(drawn.sample(range(1, int(0.8 * phases)), KILLED)):
-            until(run, lambda least=phase: len(trained(folder, "cluster")) >= least)  # type: ignore[misc]
+            until(run, lambda least=phase: len(records(folder, "cluster", "train")) >= least)  # type: ignore[misc]
             time.sleep(drawn.uniform(0, LONGEST_WAIT))
             kept |= records(folder, "cluster")
-            cluster.remove_node(nodes.pop(drawn.randrange(len(nodes))), allow_graceful=False)
+            nodes.kill(drawn.randrange(len(nodes.alive)))
             print(f"a node was killed after {phase} of {phases} phases, {len(kept)} stages recorded", flush=True)
         run.wait()
     finally:
         run.kill()
-        cluster.shutdown()
+        nodes.close()
     return kept
-
-
-def trained(folder: Path, runs: str) -> list[Path]:
-    """The records of phases."""
-    return list((folder / runs / ".store").glob("train/??/*/record.json"))
 
 
 def until(run: subprocess.Popen[str], true: Callable[[], bool]) -> None:
@@ -122,6 +89,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "study.yaml").write_text(yaml.safe_dump(content(folder, options.seeds)))
+        from ray_runs import records, scores, values
+
         from finetrial.plan.build import build
         from finetrial.spec.io import read_study
 
@@ -137,10 +106,10 @@ def main() -> int:
         again = [str(path) for path, known in kept.items() if after.get(path) != known]
         ours, theirs = values(folder, "cluster"), values(folder, "local")
         different = [key for key in {**ours, **theirs} if ours.get(key) != theirs.get(key)]
-        scores = [results(folder, runs)["scores"] for runs in ("cluster", "local")]
+        found = [scores(folder, runs) for runs in ("cluster", "local")]
         print(f"recorded at a kill and computed again: {len(again)}; of {len(theirs)} stages different: {len(different)}; "
-              f"{len(scores[1])} scores {'equal' if scores[0] == scores[1] else 'DIFFER'}")
-        if again or different or scores[0] != scores[1]:
+              f"{len(found[1])} scores {'equal' if found[0] == found[1] else 'DIFFER'}")
+        if again or different or found[0] != found[1]:
             print((folder / "cluster.log").read_text()[-3000:], file=sys.stderr)
             return 1
     return 0

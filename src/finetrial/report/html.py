@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-from finetrial.cache import kept_text
+from finetrial.cache import cache_root, kept_text
 from finetrial.report.figures import Figure
 from finetrial.report.model import View
 from finetrial.report.render import PAGE_CONFIG, page_specs
@@ -56,7 +56,7 @@ def _bundle() -> str:
 
         return vl_convert.javascript_bundle()  # type: ignore[call-arg]  # its stub takes the default for required
 
-    return kept_text(f"vega-{version('vl-convert-python')}.js", made).replace("</script", "<\\/script")
+    return kept_text(cache_root() / f"vega-{version('vl-convert-python')}.js", made).replace("</script", "<\\/script")
 
 
 @functools.cache

@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetrial.cache import write_whole
 from finetrial.errors import StoreError
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
@@ -55,10 +56,8 @@ def is_full(error: BaseException) -> bool:
 
 def replace_text(path: Path, text: str) -> None:
     """Replace a file atomically. Raises StoreError."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
     with explained(path):
-        partial.write_text(text, encoding="utf-8")
-        os.replace(partial, path)
+        write_whole(path, text)
 
 
 def replace_folder(folder: Path, place: Path) -> None:

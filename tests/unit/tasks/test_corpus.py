@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from finetrial.tasks.sources import corpus, wheels
+from finetrial.cache import cache_root
+from finetrial.tasks.sources import corpus
 from finetrial.tasks.sources.corpus import TABLES, build, mine
 from finetrial.tasks.sources.wheels import SourceFile
 
@@ -115,7 +116,7 @@ def test_damage_is_found_and_mended(name: str, small_corpus: Path) -> None:
     json.loads((small_corpus / "corpus.json").read_text())
 
 
-MINED = wheels.cache_root() / f"corpus-{corpus.corpus_digest()}" / "corpus.json"
+MINED = cache_root() / f"corpus-{corpus.corpus_digest()}" / "corpus.json"
 
 
 @pytest.mark.skipif(not MINED.exists(), reason="the embedded corpus is not mined yet: finetrial data does it")

@@ -33,8 +33,8 @@ SKIPPED_PATH = re.compile(
     r"|(^|/)(test_[^/]*|[^/]*_test|conftest|setup|_?version)\.py$"
 )
 GENERATED = re.compile(rb"(?i)(automatically|auto)[ -]?generated|generated (automatically|by)|do not edit")
-PURE_WHEEL = "-none-any.whl"
 HEADER_BYTES = 3_000  # how far into a file a "generated" notice is looked for
+PURE_WHEEL = "-none-any.whl"
 
 
 @dataclass(frozen=True)
@@ -156,9 +156,8 @@ def fetched(requirement: str, filename: str, sha256: str, lock: str) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0 or not path.exists():
-            reason = (done.stderr.strip().splitlines() or ["pip gave no reason"])[-1]
-            if done.returncode == 0:
-                reason = f"it took another file of {requirement}"
+            reason = ((done.stderr.strip().splitlines() or ["pip gave no reason"])[-1] if done.returncode
+                      else f"it took another file of {requirement}")
             raise DataError(f"the corpus needs {filename}, which is neither installed nor in {folder}; "
                             f"pip could not fetch it: {reason}", "when online again, run: " + " ".join(command))
     if file_digest(path) != sha256:
