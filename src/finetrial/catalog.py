@@ -17,7 +17,7 @@ import pkgutil
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import entry_points
+from importlib.metadata import PackageNotFoundError, entry_points, version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -45,8 +45,8 @@ KINDS = {kind.name: kind for kind in (
     Kind("study", "finetrial.studies", "finetrial.studies.base", "BuiltIn"),
 )}
 
-CODE_DIGEST = "code_digest"
-CODE = ("version", CODE_DIGEST)  # what a stage's spec holds of a plug-in beside its options
+CODE_DIGEST, PACKAGES = "code_digest", "packages"
+CODE = ("version", CODE_DIGEST, PACKAGES)  # what a stage's spec holds of a plug-in beside its options
 
 
 @dataclass(frozen=True)
@@ -89,10 +89,20 @@ def name_of(plugin: type) -> str:
 
 
 def code_of(plugin: type) -> dict[str, Any]:
-    """What tells the code of a plug-in class in a stage's spec: its version, and the digest of a user's file."""
-    version: int = plugin.version  # type: ignore[attr-defined]
-    digest = code_digest(plugin)
-    return {"version": version, CODE_DIGEST: digest} if digest else {"version": version}
+    """What tells the code of a plug-in class in a stage's spec: its version, the digest of a user's file, and the versions
+    of the packages that the class names in `packages`, because they compute for it ("" where one is missing)."""
+    code = {"version": plugin.version, CODE_DIGEST: code_digest(plugin),  # type: ignore[attr-defined]
+            PACKAGES: {name: installed_version(name) for name in getattr(plugin, "packages", ())}}
+    return {name: value for name, value in code.items() if value}
+
+
+@functools.cache
+def installed_version(package: str) -> str:
+    """The version of an installed package, by its metadata; empty if there is none."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return ""
 
 
 def code_digest(plugin: type) -> str:

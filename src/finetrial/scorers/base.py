@@ -33,11 +33,13 @@ Columns = Mapping[str, Sequence[Any]]
 class Scorer(Settings, ABC):
     """A metric. The file's name is the registered name (`bits_per_byte.py` -> `bits-per-byte`).
 
-    `version` is bumped when the same predictions get another value. `best` and `worst` are the ends of the scale
-    (infinite where there is none).
+    `version` is bumped when the same predictions get another value. `packages` are those that compute for it: their
+    versions are part of the key of what it scores. `best` and `worst` are the ends of the scale (infinite where there is
+    none).
     """
 
     version: ClassVar[int] = 1
+    packages: ClassVar[tuple[str, ...]] = ()
     unit: ClassVar[str]
     higher_is_better: ClassVar[bool]
     best: ClassVar[float]

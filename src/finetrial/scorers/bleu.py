@@ -23,6 +23,7 @@ ORDERS = 4
 class Bleu(OutputScorer):
     """exp(mean log precision of 1- to 4-grams) times the brevity penalty, over all items together."""
 
+    packages: ClassVar[tuple[str, ...]] = ("sacrebleu",)
     unit: ClassVar[str] = "BLEU"
     higher_is_better: ClassVar[bool] = True
     best: ClassVar[float] = 1.0

@@ -22,6 +22,7 @@ BETA = 2  # recall weighs BETA times as much as precision
 class Chrf(OutputScorer):
     """F2 of the mean precision and the mean recall of character 1- to 6-grams, over all items together."""
 
+    packages: ClassVar[tuple[str, ...]] = ("sacrebleu",)
     unit: ClassVar[str] = "chrF"
     higher_is_better: ClassVar[bool] = True
     best: ClassVar[float] = 1.0

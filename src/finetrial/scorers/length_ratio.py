@@ -15,6 +15,7 @@ from finetrial.scorers.tokens import tokens
 class LengthRatio(OutputScorer):
     """Sum of output tokens over sum of reference tokens (text: 13a; code: tokens of a lexer)."""
 
+    packages: ClassVar[tuple[str, ...]] = ("sacrebleu",)
     unit: ClassVar[str] = "ratio"
     higher_is_better: ClassVar[bool] = True  # up to 1
     best: ClassVar[float] = 1.0

@@ -17,6 +17,7 @@ from finetrial.scorers.tokens import stemmer
 class Meteor(OutputScorer):
     """Unigram F (recall weighs nine times) times 1 - 0.5 (chunks / matches)^3; identical texts stay just below 1."""
 
+    packages: ClassVar[tuple[str, ...]] = ("nltk",)
     unit: ClassVar[str] = "METEOR"
     higher_is_better: ClassVar[bool] = True
     best: ClassVar[float] = 1.0

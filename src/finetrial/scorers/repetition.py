@@ -16,6 +16,7 @@ ORDER = 4
 class Repetition(OutputScorer):
     """Repeated 4-grams over 4-grams. An output of fewer than four tokens has none, and no weight."""
 
+    packages: ClassVar[tuple[str, ...]] = ("sacrebleu",)
     unit: ClassVar[str] = "share of 4-grams"
     higher_is_better: ClassVar[bool] = False
     best: ClassVar[float] = 0.0

@@ -17,6 +17,7 @@ from finetrial.scorers.tokens import stemmer
 class Rouge(OutputScorer):
     """F1 of one kind of ROUGE. A reference in which ROUGE sees nothing to find is not judged."""
 
+    packages: ClassVar[tuple[str, ...]] = ("nltk", "rouge-score")
     higher_is_better: ClassVar[bool] = True
     best: ClassVar[float] = 1.0
     worst: ClassVar[float] = 0.0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from finetrial.catalog import name_of
 from finetrial.errors import MissingPackage, UserError
@@ -26,6 +26,8 @@ LANGUAGES = ("python", "javascript")
 
 class CodeScorer(OutputScorer):
     """A metric of code in a language that has a grammar here."""
+
+    packages: ClassVar[tuple[str, ...]] = ("tree-sitter", "tree-sitter-python", "tree-sitter-javascript")
 
     language: Literal["python", "javascript"] = "python"
 

@@ -59,10 +59,15 @@ def plugin_of_spec(kind: str, written: Mapping[str, Any]) -> Any:
 
 
 def check_code(kind: str, plugin: type, written: Mapping[str, Any]) -> None:
-    """Raise UserError where a user's file is another one than a stage's spec was written with."""
+    """Raise UserError where a user's file, or a package that computes for the plug-in, is another one than a stage's spec
+    was written with."""
     if written.get(catalog.CODE_DIGEST, digest := catalog.code_digest(plugin)) != digest:
         raise UserError(f"the file of the {kind} {catalog.name_of(plugin)!r} has changed since the study was planned",
                         "run the study again: what the old one computed is kept apart")
+    for package, planned in written.get(catalog.PACKAGES, {}).items():
+        if planned and (found := catalog.installed_version(package)) and found != planned:
+            raise UserError(f"{package} is {found} here, and the study was planned with {planned} for the {kind} "
+                            f"{catalog.name_of(plugin)!r}", f"install {package}=={planned} here, or run the study again")
 
 
 def _option_problem(plugin: type[BaseModel], detail: Any) -> str:

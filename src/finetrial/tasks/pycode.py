@@ -8,6 +8,8 @@ body has more than `max_body_characters` is left out, with a count, since a targ
 
 from __future__ import annotations
 
+import io
+import tokenize
 from collections import Counter
 from collections.abc import Mapping
 from typing import ClassVar
@@ -26,7 +28,7 @@ MAX_SIGNATURE_CHARACTERS = 200
 class Pycode(Task):
     """Description and signature -> body of a Python function."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 2: comments in a signature left out
     summary: ClassVar[str] = "description and signature -> body of a Python function"
     generates: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "chrf"
@@ -51,17 +53,17 @@ class Pycode(Task):
                                          "body too long"), 0))
         examples = []
         for row in corpus.rows("functions", USED_SPLITS):
-            body = body_below(row["code"], row["signature"])
+            signature, body = parts(row["code"], row["signature"])
             if not body:
                 dropped["body in the line of its signature"] += 1
-            elif len(row["signature"]) > MAX_SIGNATURE_CHARACTERS:
+            elif len(signature) > MAX_SIGNATURE_CHARACTERS:
                 dropped["signature over 200 characters"] += 1
             elif len(body) > self.max_body_characters:
                 dropped["body too long"] += 1
             else:
                 said = "\n\n".join(filter(None, (row["description"], row["prose"])))
                 examples.append(Example(row["code_key"], row["cluster"], row["split"],
-                                        {"description": said, "signature": row["signature"], "body": body},
+                                        {"description": said, "signature": signature, "body": body},
                                         f"{row['path']}:{row['line']} {row['name']}"))
         return Examples(examples, key_of([corpus.digest, self.version, self.model_dump(mode="json")]),
                         counts(examples, {**corpus.report.dropped, **dropped}, corpus.report.notes))
@@ -77,15 +79,33 @@ class Pycode(Task):
                 "reference": example.fields["body"]}
 
 
-def body_below(code: str, signature: str) -> str:
-    """A function's lines below its signature, at the left margin; '' if the body begins in the signature's line.
+def parts(code: str, head: str) -> tuple[str, str]:
+    """A function's signature on one line, and its lines below that, at the left margin; the latter '' if the body begins
+    in the signature's line.
 
-    `signature` is the head of `code` with its whitespace joined.
+    `head` is the signature as mined: with its whitespace joined, so that a comment in it would swallow what follows.
     """
     lines = code.split("\n")
     for end in range(1, len(lines)):
-        if " ".join(" ".join(lines[:end]).split()) == signature:
+        if _joined("\n".join(lines[:end])) == head:
+            signature = _joined(_without_comments("\n".join(lines[:end])))
             while end < len(lines) and lines[end].startswith("#"):  # a comment that stood behind the docstring
                 end += 1
-            return at_margin("\n".join(lines[end:]))
-    return ""
+            return signature, at_margin("\n".join(lines[end:]))
+    return head, ""
+
+
+def _joined(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _without_comments(head: str) -> str:
+    """`head`, a function's lines up to its colon, without comments: each reaches to the end of its line."""
+    if "#" not in head:
+        return head
+    lines = head.split("\n")
+    for token in tokenize.generate_tokens(io.StringIO(f"{head}\n    pass\n").readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    return "\n".join(lines)

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from finetrial.errors import MissingPackage, UserError
 from finetrial.models import blocks
 from finetrial.train.config import EIGHT_BIT, Training
+from finetrial.train.precision import DTYPES
 
 MUON_MOMENTUM = 0.95
 NEWTON_SCHULZ_STEPS = 5
@@ -32,7 +33,7 @@ def optimizers(model: nn.Module, parameters: Mapping[str, nn.Parameter], config:
     rest = {name: parameter for name, parameter in parameters.items() if name not in matrices}
     made: list[torch.optim.Optimizer] = []
     if matrices:
-        made.append(Muon(matrices.values(), weight_decay=config.weight_decay))
+        made.append(Muon(matrices.values(), weight_decay=config.weight_decay, products=DTYPES[config.precision]))
     if rest:
         groups = [{"params": [p for p in rest.values() if p.ndim >= 2], "weight_decay": config.weight_decay},
                   {"params": [p for p in rest.values() if p.ndim < 2], "weight_decay": 0.0}]
@@ -67,12 +68,14 @@ class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024): the update is the nearest orthogonal matrix to the Nesterov momentum.
 
     Rescaled by 0.2 sqrt(max(rows, columns)) (Liu et al. 2025, arXiv 2502.16982, eq. 4) so that AdamW's learning rates
-    carry over. torch.optim.Muon computes the same in bf16, which is four times slower than fp32 on CPUs without bf16
-    instructions; here CPUs use fp32.
+    carry over. torch.optim.Muon computes the same in bf16 everywhere, which is four times slower than fp32 on CPUs without
+    bf16 instructions; here CPUs compute the iteration's products in the type `products`, that of training.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], *, weight_decay: float,
+                 products: torch.dtype = torch.float32) -> None:
         super().__init__(list(parameters), {"lr": 0.0, "weight_decay": weight_decay})
+        self._products = products
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -85,17 +88,18 @@ class Muon(torch.optim.Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(parameter)
                 momentum = state["momentum"].lerp_(parameter.grad, 1 - MUON_MOMENTUM)
-                update = orthogonalise(parameter.grad.lerp(momentum, MUON_MOMENTUM))
+                products = self._products if parameter.device.type == "cpu" else torch.bfloat16
+                update = orthogonalise(parameter.grad.lerp(momentum, MUON_MOMENTUM), products)
                 parameter.mul_(1 - group["lr"] * group["weight_decay"])
                 parameter.add_(update, alpha=-group["lr"] * 0.2 * max(parameter.shape) ** 0.5)
 
 
-def orthogonalise(matrix: Tensor) -> Tensor:
-    """U V^T of the singular value decomposition, roughly: five Newton-Schulz steps (singular values 0.7 to 1.2)."""
+def orthogonalise(matrix: Tensor, products: torch.dtype = torch.float32) -> Tensor:
+    """U V^T of the singular value decomposition, roughly: five Newton-Schulz steps (singular values 0.7 to 1.2), computed
+    in the type `products`."""
     a, b, c = NEWTON_SCHULZ
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide.to(torch.float32 if matrix.device.type == "cpu" else torch.bfloat16)
-    x = x / x.norm().clamp(min=1e-7)
+    x = (wide / wide.norm().clamp(min=1e-7)).to(products)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)

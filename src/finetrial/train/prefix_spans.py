@@ -1,12 +1,13 @@
-"""Pretraining rows of an encoder-decoder: prefix to suffix, and corrupted spans (Raffel et al. 2020, sections 3.2, 3.3).
+"""Pretraining rows of an encoder-decoder: prefix to suffix, and corrupted text (Raffel et al. 2020, sections 3.2, 3.3).
 
 The flat text is cut into pieces that stay inside their documents; each gives one pair (source, target) an epoch:
 
 - prefix to suffix: the piece is cut in two near a random place, at the start of a line if there is one, and the decoder
   goes on where the encoder stopped. A suffix ends before a blank line if it can, and is then complete: the end token
   closes it. One that is cut anywhere stays open, so that the end is learned only where something ends;
-- spans: a share of the tokens is replaced, span by span, by sentinels; the target lists every sentinel with what it
-  stands for, and the end token.
+- corrupted text: a share of the tokens is replaced, span by span, by sentinels. The target lists every sentinel with
+  what it stands for, or is the whole text as it was (text infilling, Lewis et al. 2020, section 2.2), most of which is
+  in the source: that teaches to copy. The end token closes it.
 
 Every source is closed by the end token, as the base's tokenizer closes its texts. Row n draws from its own stream
 `noise/<n>`, so a row is found by its number alone.
@@ -17,6 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +32,7 @@ from finetrial.train.flat import FlatDataset
 LINE_REACH_TOKENS = 48  # how far a cut moves on to reach the start of a line
 
 Ids = NDArray[np.int32]
+CorruptedTarget = Literal["spans", "text"]
 
 
 @dataclass(frozen=True)
@@ -45,13 +48,17 @@ class Marks:
 
 @dataclass(frozen=True)
 class Objective:
-    """What a row asks for. Lengths are (shortest, longest) in tokens of text: end token and sentinels not counted."""
+    """What a row asks for. Lengths are (shortest, longest) in tokens of text: end token and sentinels not counted.
+
+    `prefix_share` of the rows are prefixes to suffixes; the others are corrupted and ask for the lost spans or the text.
+    """
 
     prefix_share: float = 0.75
     source_tokens: tuple[int, int] = (64, 384)  # drawn log-uniformly
     target_tokens: tuple[int, int] = (32, 160)  # drawn uniformly
     noise_density: float = 0.15
     mean_span_tokens: float = 3.0
+    corrupted_target: CorruptedTarget = "spans"
 
     @property
     def piece_tokens(self) -> int:
@@ -130,7 +137,7 @@ class PairBatches:
         if generator.random() < data.objective.prefix_share:
             ends_document = last == len(data.ids) or int(data.ids[last]) == data.end_of_text
             return prefix_to_suffix(text, ends_document, generator, data.marks, data.objective)
-        return corrupted_spans(text, generator, data.marks, data.objective)
+        return corrupted(text, generator, data.marks, data.objective)
 
     def piece(self, number: int) -> tuple[int, int]:
         """The places in the text that row `number` is drawn from: [first, last)."""
@@ -191,8 +198,8 @@ def prefix_to_suffix(text: Ids, ends_document: bool, generator: np.random.Genera
                 np.append(target, np.int32(marks.end)) if complete else target)
 
 
-def corrupted_spans(text: Ids, generator: np.random.Generator, marks: Marks, objective: Objective) -> Pair:
-    """A stretch of `text` with spans replaced by sentinels, and those spans.
+def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective: Objective) -> Pair:
+    """A stretch of `text` with spans replaced by sentinels, and those spans or the whole stretch.
 
     As `random_spans_noise_mask` and `noise_span_to_unique_sentinel` of the text-to-text-transfer-transformer code:
     the number of noise tokens and of spans is fixed by the length, their lengths are random, a stretch that is kept
@@ -213,6 +220,8 @@ def corrupted_spans(text: Ids, generator: np.random.Generator, marks: Marks, obj
         source += [*text[at:start], sentinel]
         target += [sentinel, *text[start:end]]
         at = end
+    if objective.corrupted_target == "text":
+        target = text[first:at].tolist()
     return Pair(np.array([*source, marks.end], np.int32), np.array([*target, marks.end], np.int32))
 
 

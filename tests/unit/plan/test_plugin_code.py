@@ -1,6 +1,7 @@
 """The code of a user's plug-in is part of the keys of what it computes, and of nothing else."""
 
 from collections.abc import Iterable
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from finetrial.plan.build import build
 from finetrial.plan.plan import Plan
 from finetrial.spec.arm import read_method
 from finetrial.spec.io import read_study
+from finetrial.spec.model import plugin_of_spec
 
 FILES = {
     "loud.py": "from finetrial.methods.lora import Lora\nclass Loud(Lora):\n    '''LoRA.'''\n",
@@ -50,6 +52,14 @@ def test_an_edited_file_changes_the_keys_of_what_it_computes(tmp_path: Path, edi
 
 def test_specs_of_built_ins_hold_no_code() -> None:
     assert catalog.code_of(catalog.find("method", "lora")) == {"version": 1}
+
+
+def test_a_scorer_is_told_by_the_packages_that_compute_for_it() -> None:
+    chrf = catalog.code_of(catalog.find("scorer", "chrf"))
+    assert chrf == {"version": 1, "packages": {"sacrebleu": version("sacrebleu")}}
+    plugin_of_spec("scorer", {"kind": "chrf", **chrf})
+    with pytest.raises(UserError, match=r"sacrebleu is .* here, and the study was planned with 1\.0"):
+        plugin_of_spec("scorer", {"kind": "chrf", **chrf, "packages": {"sacrebleu": "1.0"}})
 
 
 def test_a_method_whose_file_has_changed_since_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from finetrial.tasks import jscode, pycode, pydoc_summary
 from finetrial.tasks.base import Segment, Task
 from finetrial.tasks.jscode import Jscode
 from finetrial.tasks.pieces import at_margin, lead_floors, stable_draw
-from finetrial.tasks.pycode import Pycode, body_below
+from finetrial.tasks.pycode import Pycode, parts
 from finetrial.tasks.pydoc_summary import PydocSummary
 from finetrial.tasks.sources import corpus, javascript_corpus
 from finetrial.tasks.sources.wheels import SourceFile
@@ -117,9 +117,17 @@ def test_jscode_without_the_grammar(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_body_below_the_signature() -> None:
-    assert body_below("def f(a,\n      b):\n    x = 1\n\n    return x", "def f(a, b):") == "x = 1\n\nreturn x"
-    assert body_below("def f(a):\n# noqa\n  s = '''\nx'''\n  return s", "def f(a):") == "s = '''\nx'''\nreturn s"
-    assert body_below("def f(a): return 1", "def f(a):") == ""
+    assert parts("def f(a,\n      b):\n    x = 1\n\n    return x", "def f(a, b):") == (
+        "def f(a, b):", "x = 1\n\nreturn x")
+    assert parts("def f(a):\n# noqa\n  s = '''\nx'''\n  return s", "def f(a):") == (
+        "def f(a):", "s = '''\nx'''\nreturn s")
+    assert parts("def f(a): return 1", "def f(a):")[1] == ""
+
+
+def test_a_comment_in_a_signature_swallows_nothing() -> None:
+    code = "def f(  # noqa: E741\n    l,  # a list\n    mark='#',\n):  # pragma: no cover\n    return mark in l"
+    head = "def f( # noqa: E741 l, # a list mark='#', ): # pragma: no cover"
+    assert parts(code, head) == ("def f( l, mark='#', ):", "return mark in l")
 
 
 def test_at_margin() -> None:

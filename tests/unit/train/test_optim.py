@@ -8,11 +8,12 @@ from finetrial.train import optim
 from finetrial.train.config import Training
 
 
-def test_orthogonalise_keeps_directions_and_evens_out_singular_values() -> None:
+@pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
+def test_orthogonalise_keeps_directions_and_evens_out_singular_values(products: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     for shape in ((24, 40), (40, 24)):
         matrix = torch.randn(*shape, generator=generator)
-        result = optim.orthogonalise(matrix)
+        result = optim.orthogonalise(matrix, products)
         values = torch.linalg.svdvals(result)
         assert values.min() > 0.6 and values.max() < 1.25
         u, _, vh = torch.linalg.svd(matrix, full_matrices=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from finetrial.train.prefix_spans import (
     PairBatches,
     PrefixSpanDataset,
     alike,
-    corrupted_spans,
+    corrupted,
     pieces,
     prefix_to_suffix,
 )
@@ -97,7 +98,7 @@ def test_a_cut_is_at_the_start_of_a_line_if_one_is_near() -> None:
 @given(st.integers(10, 42), st.integers(0, 10_000))
 def test_spans_and_what_is_left_make_up_the_text(length: int, seed: int) -> None:
     text = _text(length, seed)
-    pair = corrupted_spans(text, np.random.default_rng(seed), MARKS, OBJECTIVE)
+    pair = corrupted(text, np.random.default_rng(seed), MARKS, OBJECTIVE)
     assert pair.source[-1] == pair.target[-1] == END
     source, target = pair.source[:-1], pair.target[:-1]
     used = [token for token in source.tolist() if token in SENTINELS]
@@ -108,6 +109,19 @@ def test_spans_and_what_is_left_make_up_the_text(length: int, seed: int) -> None
     assert _find(text, whole) >= 0 and source[0] not in SENTINELS
     num_noise = len(target) - len(used)
     assert num_noise == max(1, round(len(whole) * 0.15)) and len(used) == max(1, round(num_noise / 3))
+
+
+@settings(deadline=None)
+@given(st.integers(10, 42), st.integers(0, 10_000))
+def test_text_is_restored_from_the_same_source(length: int, seed: int) -> None:
+    text = _text(length, seed)
+    spans = corrupted(text, np.random.default_rng(seed), MARKS, OBJECTIVE)
+    whole = corrupted(text, np.random.default_rng(seed), MARKS, replace(OBJECTIVE, corrupted_target="text"))
+    assert np.array_equal(whole.source, spans.source) and whole.target[-1] == END
+    lost = {int(part[0]): part[1:].tolist() for part in np.split(spans.target[:-1], np.flatnonzero(
+        spans.target[:-1] >= SENTINELS[0])[1:])}
+    assert whole.target[:-1].tolist() == [word for token in spans.source[:-1].tolist()
+                                          for word in lost.get(token, [token])]
 
 
 def test_three_quarters_are_prefixes() -> None:

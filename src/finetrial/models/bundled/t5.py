@@ -1,4 +1,4 @@
-"""The recipe of a T5: three quarters prefix to suffix, one quarter spans; judged by how it goes on with unseen text."""
+"""The recipe of a T5: half prefix to suffix, half text infilling; judged by how it goes on with unseen text."""
 
 from __future__ import annotations
 
@@ -19,15 +19,17 @@ from finetrial.models.bundled.tokenizer import SENTINELS, encoder_decoder_tokeni
 from finetrial.models.load import fuse_activations
 from finetrial.streams import Streams
 from finetrial.tasks.encoded import TokenDataset
-from finetrial.train.config import Budget, Training
+from finetrial.train.config import Budget, Precision, Training
 from finetrial.train.flat import FlatDataset
 from finetrial.train.loss import item_losses
-from finetrial.train.prefix_spans import Marks, Objective, Pair, PairBatches, PrefixSpanDataset
+from finetrial.train.prefix_spans import CorruptedTarget, Marks, Objective, Pair, PairBatches, PrefixSpanDataset
 
 VALIDATION_PAIRS = 150
 GATE_PAIRS = 1_000
 SHOWN_TOKENS = 48  # of a sample's prefix
 CONTEXT_TOKENS = ngram.ORDER - 1  # what a 5-gram model sees of a prefix
+CORRUPTED = {"spans": "corrupted spans, which are asked for (Raffel et al. 2020)",
+             "text": "text infilling, where the whole text is asked for (Lewis et al. 2020)"}
 LINE_BREAK = "Ċ"  # how byte-level BPE writes one
 
 
@@ -56,6 +58,7 @@ class T5Recipe(Recipe):
     target_tokens: tuple[int, int]
     noise_density: float
     mean_span_tokens: float
+    corrupted_target: CorruptedTarget
     learning_rate: float
     batch_sequences: int
     micro_batch: int
@@ -63,6 +66,7 @@ class T5Recipe(Recipe):
     weight_decay: float
     warmup: float
     final: float
+    precision: Precision = "fp32"
     seed: int = 0
 
     def tokenizer(self) -> Any:
@@ -95,12 +99,13 @@ class T5Recipe(Recipe):
         """Muon, cosine. The budget counts tokens of sources and targets."""
         return Training(budget=Budget(amount=self.tokens, unit="tokens"), sequence_length=self.source_tokens[1],
                         batch_sequences=self.batch_sequences, optimizer="muon", weight_decay=self.weight_decay,
-                        warmup=self.warmup, schedule="cosine", final=self.final, evaluations=20, beta2=0.95)
+                        warmup=self.warmup, schedule="cosine", final=self.final, evaluations=20, beta2=0.95,
+                        precision=self.precision)
 
     def objective(self) -> Objective:
         """What a row asks for."""
         return Objective(self.prefix_share, self.source_tokens, self.target_tokens, self.noise_density,
-                         self.mean_span_tokens)
+                         self.mean_span_tokens, self.corrupted_target)
 
     def text(self, work: Path, tokenizer: Any) -> FlatDataset:
         """Pairs."""
@@ -167,8 +172,8 @@ width {self.width}, {self.heads} heads, {self.activation} of {self.inner}, vocab
 trials, not a tool for writing code; results on it are results on a tiny model.
 
 Objective: {100 * self.prefix_share:.0f} % prefix to suffix ({self.source_tokens[0]} to {self.source_tokens[1]} tokens of source, {self.target_tokens[0]} to {self.target_tokens[1]} of target), {
-    100 * (1 - self.prefix_share):.0f} % corrupted spans
-(Raffel et al. 2020; {100 * self.noise_density:.0f} % of the tokens, {self.mean_span_tokens:g} to a span).""",
+    100 * (1 - self.prefix_share):.0f} % {CORRUPTED[self.corrupted_target]}
+({100 * self.noise_density:.0f} % of the tokens lost, {self.mean_span_tokens:g} to a span).""",
             seen=f"""{self.tokens:,} tokens of sources and targets, drawn from {gate['five_gram_tokens']:,} of the {facts['num_tokens']:,}
   tokens ({facts['num_bytes'] / 1e6:.0f} MB) of `pretrain` clusters (manifest.json).""",
             quality=f"""\
@@ -229,6 +234,6 @@ def _five_gram_bits(model: ngram.NgramModel, pairs: Sequence[Pair]) -> float:
 
 TINY_T5 = T5Recipe(
     "tiny-t5", encoder_layers=2, decoder_layers=2, width=256, heads=4, inner=1024, activation="relu", vocabulary=8224,
-    embedding_std=0.05, block_scale=0.3, prefix_share=0.75, source_tokens=(64, 384), target_tokens=(32, 160),
-    noise_density=0.15, mean_span_tokens=3.0, learning_rate=0.006, batch_sequences=32, micro_batch=4, tokens=5_500_000,
-    weight_decay=0.1, warmup=0.03, final=0.02)
+    embedding_std=0.05, block_scale=0.3, prefix_share=0.5, source_tokens=(64, 384), target_tokens=(32, 160),
+    noise_density=0.2, mean_span_tokens=3.0, corrupted_target="text", learning_rate=0.006, batch_sequences=32,
+    micro_batch=8, tokens=20_000_000, weight_decay=0.1, warmup=0.03, final=0.02, precision="bf16")
