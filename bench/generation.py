@@ -3,6 +3,7 @@
     .venv/bin/python bench/generation.py                      about 5 minutes
     .venv/bin/python bench/generation.py --rounds 1           a first look
     .venv/bin/python bench/generation.py --model ./folder
+    .venv/bin/python bench/generation.py --shape gpt2         GPT-2 of 124M parameters, drawn at random
 
 64 prompts of mixed length, cut from this package's own source. `mixed answers` end with the token that makes their
 lengths differ most, as those of an adapted model do; `full answers` never end. Greedy, so that outputs can be compared
@@ -17,6 +18,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -38,9 +40,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from finetrial.models.load import load_base
 
     torch.set_num_threads(1)
-    base = load_base(options.model)
+    with tempfile.TemporaryDirectory() as folder:
+        base = load_base(_random_gpt2(Path(folder)) if options.shape else options.model)
     prompts = _prompts(base, options.rows, options.max_new_tokens)
-    print(f"{options.model.name}, {len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens "
+    print(f"{options.shape or options.model.name}, {len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens "
           f"(mean {np.mean([len(prompt) for prompt in prompts]):.0f}), at most {options.max_new_tokens} new tokens")
     mixed = _spreading_token(_ours(base, prompts, options.max_new_tokens, None), options.max_new_tokens)
     same = [_compare(base, prompts, options, end, title)
@@ -51,10 +54,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, default=BUNDLED, help="a model folder (default: tiny-gpt)")
+    parser.add_argument("--shape", choices=["gpt2"], help="a model of this shape with random weights instead")
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
     return parser.parse_args(arguments)
+
+
+def _random_gpt2(folder: Path) -> Path:
+    """GPT-2 small as it begins before training, with tiny-gpt's tokenizer: what decoding costs does not hang on weights."""
+    import torch
+    from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+    torch.manual_seed(0)
+    GPT2LMHeadModel(GPT2Config()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(BUNDLED).save_pretrained(folder)
+    return folder
 
 
 def _prompts(base: Any, num_rows: int, room: int) -> Answers:

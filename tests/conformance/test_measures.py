@@ -6,7 +6,7 @@ import pytest
 
 from finetrial import catalog
 from finetrial.measures.base import Measure, Reading, Term
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 ORDERS = (("a",), ("a", "b"), ("b", "a", "c"), ("a", "b", "a"), ("a+b",), ("a", "b+c"))
 TASKS = ("a", "b", "c", "old")

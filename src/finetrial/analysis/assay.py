@@ -21,7 +21,7 @@ from finetrial.analysis.naming import aa_name, positive_control_name, runs_along
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Assay
 from finetrial.records.table import Metric
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 Seen = Literal["seen", "not seen", "not measured", "not planned"]
 _MEANING = {"seen": "the control did worse, as it must", "not seen": "the control did no worse that this trial can see",
@@ -134,10 +134,9 @@ def harm(estimate: Estimate, metric: Metric) -> str:
     """
     is_worse = estimate.mean >= 0
     told = estimate if is_worse else estimate.mirrored()
-    value, interval = numbers.with_interval(told.mean, told.low, told.high)
+    value, sure = numbers.with_certainty(told.mean, told.low, told.high, told.confidence)
     name = "score" if metric.higher_is_better else "loss"
     direction = "lower" if is_worse == metric.higher_is_better else "higher"
-    sure = f"{numbers.percent(estimate.confidence)} interval {interval}" if interval else "all runs and items agree"
     return (f"{name} {value} {metric.unit} {direction} ({sure}; {estimate.num_seeds} seeds, "
             f"{estimate.num_clusters} clusters)")
 

@@ -80,12 +80,13 @@ def _at_edge(trial: Trial, contrast: Contrast) -> list[str]:
 
 
 def _seed_prior(trial: Trial, contrast: Contrast) -> Prior | None:
-    """From the same comparison of every arm with the side that the study names first, or of every arm with itself elsewhere;
-    none where the comparison is another one: an interaction, or of the base or a floor."""
+    """From the same comparison of every arm with the side that the study names first, with the base or with a floor, or of
+    every arm with itself elsewhere; whichever side is the left. None for an interaction, and between two sides without
+    seeds."""
     arms = [arm.name for arm in trial.study.arms]
-    if contrast.interaction is not None or contrast.left not in arms:
+    if contrast.interaction is not None or not {contrast.left, contrast.right} & {*arms}:
         return None
-    if contrast.right in arms and arms.index(contrast.left) < arms.index(contrast.right):
+    if contrast.left not in arms or (contrast.right in arms and arms.index(contrast.left) < arms.index(contrast.right)):
         contrast = contrast.flipped
     like = _with_left(contrast, "").model_copy(update={"expect": "greater", "margin": None, "bounds": None})
     if like not in trial.seed_priors:

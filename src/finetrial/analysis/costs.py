@@ -7,7 +7,7 @@ log of left over right is taken within each repeat; its mean over repeats gets t
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.trial import Trial
 from finetrial.records.results import Cost
 from finetrial.spec.hypothesis import Contrast, Side
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 COST_UNITS = {"params": "parameters", "bytes": "bytes", "tokens": "tokens"}
 # A time is tokens over a profiled speed: its repeats are those of the speed.
@@ -65,9 +65,10 @@ def repeats(cost: Cost, column: str) -> tuple[float | None, ...]:
 
 def path_cost(costs: Iterable[Cost], base: str, arm: str, phases: Sequence[str]) -> Cost | None:
     """What an arm costs along a path, in a row like the last phase's: of parameters and bytes the most in a phase, of tokens
-    and training times the sum, unknown where a phase's is. None without any row."""
+    and training times the sum, unknown where a phase's is. A joint phase has the parameters and bytes of one of its tasks,
+    and unknown times. None without any row."""
     by_task = {row.task: row for row in costs if (row.base, row.arm) == (base, arm)}
-    rows = [next((by_task[task] for task in reversed(joined_tasks(phase)) if task in by_task), None) for phase in phases]
+    rows = [_phase_cost(by_task, joined_tasks(phase)) for phase in phases]
     last = next((row for row in reversed(rows) if row is not None), None)
     if last is None or len(rows) == 1:
         return last
@@ -78,13 +79,34 @@ def path_cost(costs: Iterable[Cost], base: str, arm: str, phases: Sequence[str])
         found[column] = None if len(known) < len(rows) else max(known) if column in MOST else sum(known)
     tokens, seconds = found["train_tokens"], found["train_seconds"]
     found["tokens_per_second"] = tokens / seconds if tokens and seconds else None
-    return last.model_copy(update=found)
+    return last.model_copy(update={**found, "repeats": _path_repeats(rows)})
+
+
+def _phase_cost(by_task: Mapping[str, Cost], tasks: Sequence[str]) -> Cost | None:
+    row = next((by_task[task] for task in reversed(tasks) if task in by_task), None)
+    if row is None or len(tasks) == 1:
+        return row
+    unknown = dict.fromkeys((*SUMMED, "tokens_per_second"))
+    return row.model_copy(update={**unknown, "repeats": {name: values for name, values in row.repeats.items() if name in MOST}})
+
+
+def _path_repeats(rows: Sequence[Cost | None]) -> dict[str, tuple[float | None, ...]]:
+    """Measured columns of a whole path in every repeat of the profile."""
+    found = {}
+    for column in (*MOST, *SUMMED):
+        of_phases = [() if row is None else repeats(row, column) for row in rows]
+        if all(of_phases):
+            found[column] = tuple(
+                None if any(value is None for value in values) else (max if column in MOST else sum)(values)
+                for values in zip(*of_phases, strict=False))
+    return found
 
 
 def _row(trial: Trial, contrast: Contrast, side: Side) -> Cost:
     branch = trial.branch(side)
-    task = contrast.task or trial.order(branch.sequence)[-1]
-    for row in trial.table.costs:
-        if (row.base, row.arm, row.task) == (branch.base, side.arm, task) and getattr(row, contrast.cost) is not None:
-            return row
-    raise NotMeasured(f"{contrast.cost} on {task} is not measured yet", trial.label(side.arm))
+    phases = (contrast.task,) if contrast.task else trial.order(branch.sequence)
+    row = path_cost(trial.table.costs, branch.base, side.arm, phases)
+    if row is None or getattr(row, contrast.cost) is None:
+        where = f"on {contrast.task}" if contrast.task else "along the whole sequence"
+        raise NotMeasured(f"{contrast.cost} {where} is not measured yet", trial.label(side.arm))
+    return row

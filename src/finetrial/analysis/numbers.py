@@ -49,6 +49,12 @@ def with_interval(value: float, low: float | None, high: float | None, decimals:
     return fixed(value, places), f"{fixed(low, places)} to {fixed(high, places)}"
 
 
+def with_certainty(value: float, low: float | None, high: float | None, confidence: float) -> tuple[str, str]:
+    """The estimate, and how sure it is: `("0.31", "95 % interval 0.12 to 0.53")`."""
+    shown, interval = with_interval(value, low, high)
+    return shown, f"{percent(confidence)} interval {interval}" if interval else "all runs and items agree"
+
+
 def percent(fraction: float) -> str:
     """`0.975` -> `97.5 %`."""
     return f"{100 * fraction:.4g} %"

@@ -25,7 +25,7 @@ from finetrial.analysis.moderation import moderated_alike
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.record import Outcome
 from finetrial.records.results import Assay, Recommendation
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 
 @dataclass(frozen=True)
@@ -239,9 +239,8 @@ def _amount(candidate: _Candidate, entry: Entry) -> str:
 
 
 def _behind(trial: Trial, behind: Estimate, entry: Entry) -> str:
-    value, interval = numbers.with_interval(behind.mean, behind.low, behind.high)
-    return (f"{value} {trial.metric(entry.metric).unit} "
-            f"({numbers.percent(behind.confidence)} interval {interval})")
+    value, sure = numbers.with_certainty(behind.mean, behind.low, behind.high, behind.confidence)
+    return f"{value} {trial.metric(entry.metric).unit} ({sure})"
 
 
 def _open_text(trial: Trial, judged: dict[str, list[Judged]], *, named: bool = True) -> str:

@@ -12,7 +12,7 @@ from finetrial.analysis.naming import runs_along
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial, value_of
 from finetrial.records.results import Routing, Score, Selection, Split
 from finetrial.records.table import ItemScores
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 
 def score_rows(trial: Trial) -> Iterator[Score]:

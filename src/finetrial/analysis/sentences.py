@@ -15,7 +15,7 @@ _COMPARED = {SCORE: ("scores better than {right}{on}", "scores worse than {right
                        "forgets less{of} than {right} once both have learned as much of {learned}"),
              RATE_RATIO: ("has a higher best learning rate than {right}",
                           "has a lower best learning rate than {right}"),
-             COST: ("costs more {cost} than {right}", "costs less {cost} than {right}")}
+             COST: ("costs more {cost}{on} than {right}", "costs less {cost}{on} than {right}")}
 _OTHER = ("has more {quantity}{on} than {right}", "has less {quantity}{on} than {right}")
 
 

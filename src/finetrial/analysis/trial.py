@@ -21,8 +21,9 @@ from finetrial.analysis.selection import Choice, choose_rates
 from finetrial.records.record import Outcome
 from finetrial.records.table import Floats, ItemScores, Metric, Table
 from finetrial.spec.hypothesis import Contrast, Side
+from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import Sequence as TaskSequence
-from finetrial.spec.study import Study, joined_tasks
+from finetrial.spec.study import Study
 
 VALIDATION_METRIC = "nats-per-token"
 Grid = Mapping[tuple[int | None, float | None], ItemScores]  # (seed, learning rate) -> scores

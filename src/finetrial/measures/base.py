@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from finetrial.settings import Settings
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from finetrial.measures.base import Measure, Reading, Term
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 
 class Plasticity(Measure):

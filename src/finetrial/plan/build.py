@@ -29,8 +29,8 @@ from finetrial.plan.plan import (
 from finetrial.plan.specs import Resolved
 from finetrial.records.table import CellKey
 from finetrial.spec.arm import Arm
-from finetrial.spec.slots import State
-from finetrial.spec.study import BASE_ARM, Sequence, Study, joined_tasks, slot_states
+from finetrial.spec.slots import State, joined_tasks
+from finetrial.spec.study import BASE_ARM, Sequence, Study, slot_states
 from finetrial.spec.uses import TaskUse
 from finetrial.stages.base import Source
 
@@ -258,7 +258,8 @@ def _profiled(builder: Builder, base: ResolvedBase) -> None:
     for repeat, arm, path, index in _profile_grid(builder.study, repeats):
         task, held = path.tasks[index], (State(), *slot_states(arm, path))
         trained = specs.training(builder.study, base, arm, task, builder.resolved, held[index])
-        spec = {**specs.profiled(trained, builder.study.training_of(arm)), "repeat": repeat}
+        spec = {**specs.profiled(trained, builder.study.training_of(arm)), "repeat": repeat,
+                "predict_precision": builder.study.evaluation.precision}
         if index:
             spec["before"] = [{"task": done, "components": specs.components(arm, done, state)}
                               for done, state in zip(path.tasks[:index], held, strict=False)]

@@ -9,7 +9,8 @@ from finetrial.catalog import name_of
 from finetrial.errors import SpecError
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec.arm import Arm
-from finetrial.spec.study import Study, joined_tasks, slot_states
+from finetrial.spec.slots import joined_tasks
+from finetrial.spec.study import Study, slot_states
 
 
 def check_tasks(study: Study) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -94,11 +94,6 @@ def stated_noise(text: str) -> Noise:
                         "in the metric's unit")
     seeds, items = (*parts, 0.0)[:2]
     return Noise(Components(seeds**2, items**2, 0.0), None, "stated")
-
-
-def known_noise(study: Study, table: Table, contrast: Contrast) -> Noise | None:
-    """The noise of a contrast as the records show it, from at least three seeds; None if they do not."""
-    return _Records(study, table).noise(contrast)
 
 
 def forecast_power(study: Study, table: Table | None = None, *, expected: Noise | None = None,
@@ -218,13 +213,3 @@ def _metric(study: Study, contrast: Contrast) -> str:
 def _unit(metric: str) -> str:
     """The unit of a metric by its name."""
     return str(catalog.find("scorer", metric).unit) if metric else ""  # type: ignore[attr-defined]
-
-
-def out_of_reach(rows: Sequence[Forecast]) -> Iterator[str]:
-    """One sentence for each margin that the planned seeds and items cannot resolve."""
-    for row in rows:
-        if row.is_out_of_reach:
-            assert row.effect is not None and row.margin is not None
-            need = f"{row.seeds_for_margin} seeds would do" if row.seeds_for_margin else "more test items are needed"
-            yield (f"{row.hypothesis}, {row.contrast}: {row.num_seeds} seeds find differences from {plain(row.effect)} "
-                   f"{row.unit} on, and the margin is {plain(row.margin)}; {need}")

@@ -13,8 +13,8 @@ from finetrial.fingerprint import key_of
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec.arm import Arm
 from finetrial.spec.model import plugin_identity
-from finetrial.spec.slots import Carry, State
-from finetrial.spec.study import Study, joined_tasks
+from finetrial.spec.slots import Carry, State, joined_tasks
+from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
 from finetrial.tasks.base import SPLITS
 from finetrial.tasks.chat import VERSION as CHAT_VERSION

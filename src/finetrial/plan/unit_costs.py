@@ -13,7 +13,8 @@ from finetrial.plan.forecast.trained import methods_of, trained_by
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
 from finetrial.spec.arm import Arm
-from finetrial.spec.study import Study, joined_tasks
+from finetrial.spec.slots import joined_tasks
+from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
 
 UnitCost = Callable[[str, Arm, str], float]  # base, arm, phase -> what one unit of the arm's budget costs

@@ -72,7 +72,7 @@ class Cost(Row):
     device: str | None = None
     precision: str | None = None
     train_seconds: float | None = None  # one run at the selected rate: tokens over profiled tokens per second
-    tuning_seconds: float | None = None  # all rates and seeds
+    tuning_seconds: float | None = None  # all rates and seeds, along one sequence
     predict_seconds: float | None = None  # the test items once: predict_tokens over predict_tokens_per_second
     train_tokens: int | None = None
     tokens_per_second: float | None = None  # in training

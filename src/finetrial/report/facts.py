@@ -18,7 +18,7 @@ from finetrial.records.record import Outcome
 from finetrial.records.results import Cost, Finding, Measure, Results, Score, Selection
 from finetrial.report.arms import BASE, FLOOR, ArmMark, arm_marks
 from finetrial.spec import Contrast, Hypothesis, Study, TaskUse
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 SCORE, PLASTICITY, FORGETTING = "score", "plasticity", "forgetting"
 LATEST, ORACLE = "latest", "oracle"
@@ -192,10 +192,9 @@ class Facts:
 
     def chosen_rows(self, path: Path, arm: str, phase: int, task: str, split: str, metric: str,
                     routing: str = LATEST) -> list[Score]:
-        """The rows at the rate that validation chose, one a seed; all rows of an arm that has one point only."""
+        """The rows at the rate that validation chose, one a seed; the row of the base or a floor."""
         rows = self.rows(path, arm, phase, task, split, metric, routing)
-        one_point = len({row.point for row in rows}) == 1
-        return rows if one_point else [row for row in rows if row.selected]
+        return rows if self._is_fixed(arm) else [row for row in rows if row.selected]
 
     def base_value(self, path: Path, task: str, metric: str, split: str = "test") -> float | None:
         """The untouched base's score."""

@@ -42,7 +42,7 @@ _FRAMES: Mapping[str, tuple[tuple[str, str], str]] = {  # below and above 0, and
     "forward-transfer": (_LESS, "what was learned before helps {left} {amount} on {task} than {right}"),
     "backward-transfer": (_LESS, "what was learned after helps {left} {amount} on {task} than {right}"),
     "drift": (_LESS, "{left} loses {amount} on texts that it was never trained on than {right}"),
-    COST: (_LESS, "in {cost}, {left} needs {amount} than {right}")}
+    COST: (_LESS, "in {cost}{on}, {left} needs {amount} than {right}")}
 
 
 def metric_name(metric: str) -> str:
@@ -79,7 +79,7 @@ def quantity_name(contrast: Contrast) -> str:
     name = {RATE_RATIO: "best learning rate", COST: COSTS.get(contrast.cost, contrast.cost),
             MATCHED: "forgetting"}.get(contrast.quantity, MEASURES.get(contrast.quantity, contrast.quantity))
     preposition = "of" if contrast.quantity.startswith("forgetting") else "on"
-    if contrast.task and contrast.quantity != COST:
+    if contrast.task:
         name += f" {preposition} {contrast.task}"
     if contrast.quantity == MATCHED:
         name += " at equal learning"
@@ -111,5 +111,6 @@ def framed(contrast: Contrast, left: str, right: str, amount: str) -> str:
     if contrast.quantity not in _FRAMES:
         return f"in {quantity_name(contrast)}, {left} lies {amount} than {right}"
     text = _FRAMES[contrast.quantity][1].format(task=of, learned=contrast.learned, left=left, right=right,
-                                                amount=amount, cost=COSTS.get(contrast.cost, contrast.cost))
+                                                amount=amount, cost=COSTS.get(contrast.cost, contrast.cost),
+                                                on=f" on {contrast.task}" if contrast.task else "")
     return f"{where.removeprefix(', ')}: {text}" if where else text

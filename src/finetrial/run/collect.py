@@ -230,7 +230,8 @@ def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any,
     found = [lookup(stage) for stage in stages]
     every = [None if one is None or one.record.outcome is not Outcome.OK else one.record for one in found]
     profiles = [record for record in every if record is not None]
-    trained = _trained(plan, base, arm, task, lookup)
+    along = _trained(plan, base, arm, task, lookup)
+    trained = max(along.values(), key=len, default=[])
     values = [record.values for record in profiles]
     rate, predicted = _median(values, "tokens_per_second"), _median(values, "predict_tokens_per_second")
     test = _test_tokens(plan, base, task, lookup)
@@ -266,12 +267,16 @@ def _test_tokens(plan: Plan, base: str, task: str, lookup: Lookup) -> int | None
     return found
 
 
-def _trained(plan: Plan, base: str, arm: str, task: str, lookup: Lookup) -> list[Record]:
-    """The finished training stages of one arm on one task, over rates and seeds."""
-    stages = [phase.train for cell in plan.cells if (cell.key.base, cell.key.arm) == (base, arm)
-              for phase in cell.phases if phase.task == task and phase.train]
-    found = [lookup(stage) for stage in dict.fromkeys(stages)]
-    return [stage.record for stage in found if stage is not None and stage.record.outcome is Outcome.OK]
+def _trained(plan: Plan, base: str, arm: str, task: str, lookup: Lookup) -> dict[str, list[Record]]:
+    """The finished training stages of one arm on one task, over rates and seeds, by sequence."""
+    stages: dict[str, dict[str, None]] = {}
+    for cell in plan.cells:
+        if (cell.key.base, cell.key.arm) == (base, arm):
+            stages.setdefault(cell.key.sequence, {}).update(
+                dict.fromkeys(phase.train for phase in cell.phases if phase.task == task and phase.train))
+    found = {sequence: [lookup(stage) for stage in of_sequence] for sequence, of_sequence in stages.items()}
+    return {sequence: [stage.record for stage in row if stage is not None and stage.record.outcome is Outcome.OK]
+            for sequence, row in found.items()}
 
 
 def _first(values: list[Mapping[str, Any]], name: str) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,8 @@ from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
 from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
 from finetrial.spec.io import read_study
+
+Choices = dict[str, dict[str, str]]  # environment key -> key of a selection -> what it chose
 
 OWN_FOLDERS = ("corrupt", "tmp", "cache")  # damaged entries, what a killed process left, what can be computed again
 
@@ -36,7 +38,8 @@ def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
     Raises UserError where a run cannot be planned any more, or none uses the store: what is needed is then unknown, and
     nothing is waste.
     """
-    needed, named = needed_keys(runs, str(store.resolve()), lambda key: _recorded_choice(store, key))
+    selections = (Record.model_validate_json(path.read_bytes()) for path in store.glob(f"select/*/*/{RECORD}"))
+    needed, named = needed_keys(runs, str(store.resolve()), choices(selections))
     waste = [Waste(path.parent, path.parent.parent.parent.name, size_of(path.parent))
              for path in sorted(store.glob(f"*/??/*/{RECORD}"))
              if path.parent.name.rpartition("-")[0] not in needed]
@@ -63,10 +66,9 @@ def remove(waste: Iterable[Waste], store: Path) -> int:
     return freed
 
 
-def needed_keys(runs: Path, location: str, chosen: Callable[[str], str | None]) -> tuple[set[str], list[str]]:
-    """(the keys of every stage of the runs that use a store, as far as selections are recorded; the runs' names).
-
-    `chosen`: what a selection chose, by its key. Raises UserError where a run cannot be planned any more.
+def needed_keys(runs: Path, location: str, chosen: Choices) -> tuple[set[str], list[str]]:
+    """(the keys of every stage of the runs that use a store, as far as selections are recorded; the runs' names): all that
+    is needed in any class of machine. Raises UserError where a run cannot be planned any more.
     """
     needed: set[str] = set()
     named = []
@@ -90,23 +92,23 @@ def refuse_unnamed(location: str, runs: Path, named: Sequence[str], kinds: Itera
                         f"{RUN_FILE}; if none of it is needed, delete the store itself")
 
 
-def _keys(folder: Path, name: str, relative_to: Path | None, chosen: Callable[[str], str | None]) -> set[str]:
+def _keys(folder: Path, name: str, relative_to: Path | None, chosen: Choices) -> set[str]:
     try:
         plan = build(read_study(folder / STUDY_FILE, relative_to), resolved=Resolved(), relative_to=relative_to)
     except UserError as error:
         raise UserError(f"run {name} cannot be planned any more, so what it needs is unknown: {error.problem}",
                         "mend what it names, or remove the run's folder if it is not needed") from error
 
-    return {key for key in plan.keys(lambda select, key: chosen(key)).values() if key is not None}
+    found = {key for key in plan.keys().values() if key is not None}
+    for of_machines in chosen.values():
+        found.update(key for key in plan.keys(lambda select, key, of=of_machines: of.get(key)).values() if key is not None)
+    return found
 
 
-def _recorded_choice(store: Path, key: str) -> str | None:
-    for path in store.glob(f"select/{key[:2]}/{key}-*/{RECORD}"):
-        return choice_of(Record.model_validate_json(path.read_bytes()))
-    return None
-
-
-def choice_of(record: Record) -> str | None:
-    """What a selection chose."""
-    chosen = record.values.get("chosen")
-    return None if chosen is None else str(chosen)
+def choices(selections: Iterable[Record]) -> Choices:
+    """What recorded selections chose: by class of machine, where scores and so choices may differ, and by key."""
+    found: Choices = {}
+    for record in selections:
+        if (chosen := record.values.get("chosen")) is not None:
+            found.setdefault(record.environment.key(), {})[record.key] = str(chosen)
+    return found

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from finetrial.errors import StoreError
 from finetrial.records.record import Outcome, Record
-from finetrial.run.garbage import choice_of, needed_keys, refuse_unnamed
+from finetrial.run.garbage import choices, needed_keys, refuse_unnamed
 from finetrial.run.lease import Lease, require_free
 from finetrial.run.remote import CHECKPOINTS, OBJECTS, RECORDS, Remote, RemoteLease, object_name
 
@@ -37,8 +37,8 @@ def unused_remote(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[s
 
 def _unused(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     records = read_records(remote)
-    selections = {record.key: record for record in records.values() if record.kind == "select"}
-    needed, named = needed_keys(runs, remote.url, lambda key: choice_of(selections[key]) if key in selections else None)
+    selections = (record for record in records.values() if record.kind == "select")
+    needed, named = needed_keys(runs, remote.url, choices(selections))
     refuse_unnamed(remote.url, runs, named, (record.kind for record in records.values()))
     sizes = remote.sizes(RECORDS)
     if unread := sorted(name for name in sizes if _key(name) in needed and name not in records):

@@ -232,7 +232,9 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
     Where the results are those that the folder holds already, its report stands, unless it is asked for `again`.
     `of_data`: what the audit found in the data, if it has looked.
     """
-    provenance = {"environment": here.model_dump(), **host_facts(command), "command": command,
+    made = earlier_results(folder) if again else None  # a report made again tells of the machine that computed
+    provenance = {**(made.provenance if made is not None else host_facts(command)),
+                  "environment": here.model_dump(), "command": command,
                   **({"bases": dict(plan.origins)} if plan.origins else {})}
     table = collect(study, plan, lookup, provenance)
     looks = Looks(folder / RUN_FILE, study)

@@ -14,6 +14,7 @@ difference there, and a margin of 0.1 means up to 1.1 times.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
@@ -29,6 +30,8 @@ Expectation = Literal["greater", "less", "equal", "within"]
 FLOOR = "floor:"  # of the names of pseudo-arms whose outputs need no model
 SCORE, MATCHED, RATE_RATIO, COST = "score", "forgetting-at-matched-plasticity", "learning-rate-ratio", "cost"
 EXACT_COSTS = ("params_total", "params_trainable", "stored_bytes", "optimizer_bytes", "train_tokens", "predict_tokens")
+MEASURED_COSTS = ("train_seconds", "tuning_seconds", "predict_seconds", "swap_seconds", "tokens_per_second",
+                  "predict_tokens_per_second", "peak_host_bytes", "peak_device_allocated_bytes", "peak_device_reserved_bytes")
 OF_ONE_TASK = (SCORE, MATCHED, "plasticity", "forgetting", "forgetting-max")
 
 
@@ -93,6 +96,13 @@ class Contrast(Frozen):
 
     def _contradictions(self) -> Iterable[str]:
         left, right = self.sides[:2]
+        low, high = self.bounds or (-math.inf, math.inf)
+        if not low < high:
+            yield f"bounds are [low, high] with low below high, got [{low:g}, {high:g}]"
+        if self.bounds is not None and self.is_ratio and low <= 0:
+            yield f"bounds on a ratio are positive, got [{low:g}, {high:g}]"
+        if self.quantity == COST and self.cost and self.cost not in (*EXACT_COSTS, *MEASURED_COSTS):
+            yield unknown("cost", self.cost, (*EXACT_COSTS, *MEASURED_COSTS))
         if (left.arm, left.base, left.sequence) == (right.arm, right.base, right.sequence):
             yield f"left and right are both {self.left!r}"
         if self.interaction is not None and self.quantity in (MATCHED, RATE_RATIO, COST):

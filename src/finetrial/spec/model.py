@@ -90,5 +90,9 @@ def _parse_line(text: str) -> dict[str, Any]:
         option, equals, item = part.partition("=")
         if not equals:
             raise ValueError(f"{part!r} in {text!r} is not option=value")
-        options[option.strip()] = yaml.safe_load(item)
+        try:
+            options[option.strip()] = yaml.safe_load(item)
+        except yaml.YAMLError:
+            raise ValueError(f"{part!r} in {text!r} cannot be read; a list is written in the long form: "
+                             f"{{kind: {name.strip()}, {option.strip()}: [...]}}") from None
     return {"kind": name.strip(), **options}

@@ -19,7 +19,13 @@ from typing import Any, Literal
 from finetrial.catalog import CODE
 
 BLOCKS = "layer"  # the method that inserts blocks: their order is that of birth
+JOINT = "+"  # "docs+code": one phase on the rows of both tasks, with the budgets of both
 Routing = Literal["latest", "oracle"]
+
+
+def joined_tasks(phase: str) -> tuple[str, ...]:
+    """The tasks that a phase trains on: one, or several of joint training."""
+    return tuple(phase.split(JOINT))
 
 
 class Carry(StrEnum):
@@ -105,7 +111,7 @@ class State:
 
 def advance(state: State, phase: int, task: str, components: Sequence[Mapping[str, Any]],
             ) -> tuple[State, list[Instance]]:
-    """The state after a phase that trains on `task`, and the instances that it trains.
+    """The state after a phase that trains on `task` (`a+b`: on both), and the instances that it trains.
 
     `components` are `{"slot", "carry", "method"}`, method None where only merging or freezing is asked for. Raises
     ValueError for a rule that is broken: the message names slot, phase and mend.
@@ -147,7 +153,7 @@ def answering(state: State, routing: Routing, task: str = "") -> list[Instance]:
 def _born(state: State, slot: str, method: Mapping[str, Any], phase: int, task: str,
           below: int | None = None) -> tuple[State, Instance]:
     number = 1 + sum(instance.slot == slot for instance in state.instances)
-    instance = Instance(slot, number, method, phase, phase, (task,), below=below)
+    instance = Instance(slot, number, method, phase, phase, joined_tasks(task), below=below)
     return State((*state.instances, instance)), instance
 
 
@@ -162,7 +168,7 @@ def _carried(state: State, old: Instance, carry: Carry, method: Mapping[str, Any
     if carry is Carry.FREEZE:
         return state, []
     if carry is Carry.CONTINUE:
-        changed = replace(old, trained=phase, tasks=(*(t for t in old.tasks if t != task), task))
+        changed = replace(old, trained=phase, tasks=(*(t for t in old.tasks if t not in joined_tasks(task)), *joined_tasks(task)))
         return _swapped(state, {old.name: changed}), [changed]
     if carry is Carry.MERGE:
         _refuse_merge_beside(state, old)

@@ -15,20 +15,12 @@ from finetrial.spec.arm import Arm, Controls, unmatchable
 from finetrial.spec.claims import PublishedClaim
 from finetrial.spec.hypothesis import FLOOR, MATCHED, Contrast, Hypothesis
 from finetrial.spec.model import Frozen
-from finetrial.spec.slots import State, advance
+from finetrial.spec.slots import JOINT, State, advance, joined_tasks
 from finetrial.spec.uses import NAME, Base, TaskUse
 from finetrial.train.config import Training
 
 FEWEST_SEEDS = 3  # that give an interval
 BASE_ARM = "base"  # the untouched model, phase 0
-
-
-JOINT = "+"  # "docs+code": one phase on the rows of both tasks, with the budgets of both
-
-
-def joined_tasks(phase: str) -> tuple[str, ...]:
-    """The tasks that a phase trains on: one, or several of joint training."""
-    return tuple(phase.split(JOINT))
 
 
 class Sequence(Frozen):
@@ -217,8 +209,10 @@ class Study(Frozen):
             yield from (f"sequence {path.name}: evaluate: " + unknown("task", name, tasks)
                         for name in path.evaluate if name not in tasks)
         for arm in self.arms:
-            yield from (f"arm {arm.name}: components for " + unknown("task", name, tasks)
-                        for name in arm.components if name != "*" and name not in learned)
+            for what, names in (("components", {*arm.components} - {"*"}), ("num_train", {*arm.num_train} - {"*"}),
+                                ("learning_rates_for", {*arm.learning_rates_for})):
+                yield from (f"arm {arm.name}: {what} for " + unknown("task", name, learned)
+                            for name in sorted(names.difference(learned)))
             yield from unmatchable(arm, self.arms)
         if self.controls:
             named = [self.controls.reference] + ([self.controls.positive.arm] if self.controls.positive else [])
@@ -261,3 +255,7 @@ class Study(Frozen):
                     if side.sequence and side.sequence not in every_path)
         if len(paths) > 1 and not all(side.sequence for side in contrast.sides):
             yield f"name the sequence: one of {', '.join(paths)}"
+        lengths = {path.name: len(path.tasks) for path in (*self.paths, *self.control_paths)}
+        yield from (f"phase {contrast.phase} of the sequence {name}, which has {lengths[name]}"
+                    for name in dict.fromkeys(side.sequence or paths[0] for side in contrast.sides)
+                    if contrast.phase is not None and contrast.phase > lengths.get(name, contrast.phase))

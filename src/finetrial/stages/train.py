@@ -99,6 +99,7 @@ class Phase:
         if not context.parallel.sharded:  # else whole models stay on the host
             self.model.to(context.device)
         self.dataset = training_rows(spec, context)
+        self._num_validated = 0
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[_Recorder]:
@@ -127,7 +128,9 @@ class Phase:
 
     def validator(self, reuse: Reuse | None) -> _Validator:
         """The loss on the new task's validation rows."""
-        return _Validator(self.adapted, self.context, self.training, reuse)
+        made = _Validator(self.adapted, self.context, self.training, reuse)
+        self._num_validated = made.num_rows
+        return made
 
     def finish(self, recorder: _Recorder, result: TrainResult, frozen: str) -> Mapping[str, Any]:
         """Keep the weights, and the model in memory for predictions; what is recorded of the phase."""
@@ -136,7 +139,8 @@ class Phase:
         keep(self.adapted, self.context.folder, self._parent)
         self.context.shared[LIVE] = ((self.context.stage_id, "latest", ""), self.adapted)
         counts = count(self.model)
-        return {"curve": recorder.curve(result.curve), "steps": result.steps, "tokens": result.tokens,
+        curve = [{**point, "n": self._num_validated} for point in recorder.curve(result.curve)]
+        return {"curve": curve, "steps": result.steps, "tokens": result.tokens,
                 "target_tokens": result.target_tokens, "epochs": result.epochs, "final_loss": result.final_loss,
                 "skipped_steps": result.skipped_steps, "seconds": result.seconds,
                 "params_total": counts.total, "params_trainable": counts.trainable, "frozen_digest": frozen,
@@ -198,6 +202,7 @@ class _Validator:
         self._model, self._reuse = adapted.base.model, reuse
         most = None if training.early_stopping else CURVE_ROWS
         self._rows = joined(context, "val", lambda _, rows: rows.select(range(len(rows))[:most]))
+        self.num_rows = len(self._rows)
 
     def __call__(self, step: int) -> float:
         from finetrial.train.loss import item_losses

@@ -140,21 +140,22 @@ class Run:
         self.model.train()
         while self.step < self.num_steps and not self._stops_early():
             if deadline is not None and self.parallel.first(time.monotonic() > deadline):
-                meter.flush()
+                self._flush(meter)
                 self._save(checkpoints)
                 raise OutOfTime(self.step)
-            started = time.monotonic()
-            parts = self.batches.step(self.step, self.micro_batch)
-            self._update(parts, (yield parts), meter)
-            self.totals.seconds += time.monotonic() - started
+            with self._timed():
+                parts = self.batches.step(self.step, self.micro_batch)
+            loss = yield parts
+            with self._timed():
+                self._update(parts, loss, meter)
             if self.step in evaluate_at and validate is not None:
-                meter.flush()
+                self._flush(meter)
                 self._evaluate(validate)
             if checkpoints is not None and self._agreed(time.monotonic() - saved > checkpoints.every_seconds):
-                meter.flush()
+                self._flush(meter)
                 self._save(checkpoints)
                 saved = time.monotonic()
-        meter.flush()
+        self._flush(meter)
         if not self.parallel.sharded and self.parallel.count > 1:
             self.parallel.check_equal(params.digest(self.parameters))
         result = self._result()
@@ -173,12 +174,25 @@ class Run:
         """Add the gradient of the mean loss over all targets of `parts`, computed here or by others; the mean loss."""
         num_targets = sum(part.num_targets for part in parts)
         loss = torch.zeros((), device=self.device)
-        with self.frozen:
-            for number, part in self.parallel.share(parts):
-                with self._dropout_stream(number):
-                    loss += self._backward(part or parts[-1].without_targets(), num_targets)
-        self.parallel.add_up(self.parameters.values(), loss)
+        with self._timed():
+            with self.frozen:
+                for number, part in self.parallel.share(parts):
+                    with self._dropout_stream(number):
+                        loss += self._backward(part or parts[-1].without_targets(), num_targets)
+            self.parallel.add_up(self.parameters.values(), loss)
         return loss
+
+    @contextlib.contextmanager
+    def _timed(self) -> Generator[None]:
+        """What happens inside counts as training."""
+        started = time.monotonic()
+        yield
+        self.totals.seconds += time.monotonic() - started
+
+    def _flush(self, meter: Meter) -> None:
+        """Read what is pending: an accelerator's steps end here."""
+        with self._timed():
+            meter.flush()
 
     def _update(self, parts: Sequence[Batch], loss: torch.Tensor, meter: Meter) -> None:
         """Take the step whose gradients are there."""

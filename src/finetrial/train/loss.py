@@ -23,7 +23,7 @@ from finetrial.train.packing import IntArray
 from finetrial.train.precision import autocast
 from finetrial.train.reuse import Reuse, within
 
-CHUNK_LOGITS = 1 << 22  # logits computed at a time: 4 MB in fp32, small enough for a core's cache
+CHUNK_LOGITS = 1 << 22  # logits computed at a time: 16 MB in fp32
 
 
 def summed_loss(model: nn.Module, batch: Batch, reuse: Reuse | None = None) -> Tensor:

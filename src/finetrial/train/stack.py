@@ -8,8 +8,9 @@ alone up to rounding, since products are taken in other shapes. A cell that ends
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -102,10 +103,13 @@ def _in_step(carrier: Any, adapters: StackedAdapters, runs: Sequence[Run],
             try:
                 asked[number] = next(steps[number]) if answer is None else steps[number].send(answer)
             except StopIteration as end:
-                ended[number] = replace(end.value, seconds=end.value.seconds / len(runs))  # each one's share
+                ended[number] = end.value
             except (Diverged, OutOfTime) as error:
                 ended[number] = error
+        started = time.monotonic()
         answers = dict(_gradients(carrier, adapters, runs, asked, precision)) if asked else {}
+        for number in asked:
+            runs[number].totals.seconds += (time.monotonic() - started) / len(asked)  # each one's share
     return [ended[number] for number in range(len(runs))]
 
 

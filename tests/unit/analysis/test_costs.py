@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from finetrial.analysis.costs import path_cost
+from finetrial.analysis.costs import path_cost, repeats
 from finetrial.records.results import Cost
+from finetrial.spec.hypothesis import EXACT_COSTS, MEASURED_COSTS
 
 
 def cost(task: str, **columns: Any) -> Cost:
@@ -17,6 +18,12 @@ ROWS = (cost("a", params_trainable=900, peak_host_bytes=70, train_seconds=10.0, 
         Cost(base="tiny", arm="other", task="a", params_trainable=1))
 
 
+def test_every_measured_number_can_be_compared() -> None:
+    told = {name for name, field in Cost.model_fields.items() if name not in ("base", "arm", "task", "device", "precision",
+                                                                              "repeats")}
+    assert told == {*EXACT_COSTS, *MEASURED_COSTS}
+
+
 def test_parameters_and_bytes_are_the_most_in_a_phase_times_and_tokens_the_sum() -> None:
     """A layer that is trained first and frozen then costs what it cost to train."""
     found = path_cost(ROWS, "tiny", "shared", ("a", "b"))
@@ -25,9 +32,20 @@ def test_parameters_and_bytes_are_the_most_in_a_phase_times_and_tokens_the_sum()
     assert found.tokens_per_second == 500 / 15 and found.task == "b"
 
 
-def test_one_phase_is_its_own_row_and_joint_training_the_row_of_one_of_its_tasks() -> None:
-    assert path_cost(ROWS, "tiny", "shared", ("a",)) == ROWS[0] == path_cost(ROWS, "tiny", "shared", ("a+c",))
+def test_one_phase_is_its_own_row_and_joint_training_has_no_times() -> None:
+    assert path_cost(ROWS, "tiny", "shared", ("a",)) == ROWS[0]
+    joint = path_cost(ROWS, "tiny", "shared", ("a+c",))
+    assert joint is not None and (joint.params_trainable, joint.peak_host_bytes) == (900, 70)
+    assert joint.train_seconds is joint.train_tokens is joint.tokens_per_second is None
     assert path_cost(ROWS, "tiny", "nobody", ("a", "b")) is None
+
+
+def test_repeats_of_a_path_are_of_all_its_phases() -> None:
+    rows = [row.model_copy(update={"repeats": {"tokens_per_second": speeds, "peak_host_bytes": peaks}})
+            for row, speeds, peaks in zip(ROWS, [(40.0, 20.0), (20.0, 10.0)], [(70, 70), (60, 80)], strict=False)]
+    found = path_cost(rows, "tiny", "shared", ("a", "b"))
+    assert found is not None
+    assert repeats(found, "train_seconds") == (15.0, 30.0) and repeats(found, "peak_host_bytes") == (70, 80)
 
 
 def test_what_one_phase_lacks_is_unknown() -> None:

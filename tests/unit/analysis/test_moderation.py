@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import special
+from synthetic import make_table
 
+from finetrial.analysis.contrasts import answer
 from finetrial.analysis.estimate import crossed
 from finetrial.analysis.moderation import Prior, _trigamma_inverse, fit_prior, moderated, moderated_alike
+from finetrial.analysis.trial import Trial
+from finetrial.spec.hypothesis import Contrast
 
 
 @pytest.mark.parametrize(("freedom", "scale"), [(4.0, 2.0), (20.0, 0.1)])
@@ -79,6 +83,15 @@ def test_more_seeds_are_forecast_by_the_moderated_variance() -> None:
     found = moderated(own, prior, cautious=True)
     assert found.components is not None and found.components.seeds > own.components.seeds
     assert moderated(own, replace(prior, mean_square=1e-9), cautious=True).components == own.components
+
+
+@pytest.mark.parametrize("right", ["base", "lora-r32"])
+def test_which_side_is_the_left_changes_no_interval(right: str) -> None:
+    trial = Trial(*make_table("supported"))
+    one = answer(trial, Contrast(left="lora-r8", right=right, task="new")).estimate
+    other = answer(trial, Contrast(left=right, right="lora-r8", task="new")).estimate
+    assert one is not None and other is not None and one.low is not None and other.high is not None
+    assert other.mean == pytest.approx(-one.mean) and other.high == pytest.approx(-one.low)
 
 
 def test_like_comparisons_moderate_each_other() -> None:

@@ -20,6 +20,11 @@ def test_an_estimate_has_the_digits_that_its_interval_supports(value, low, high,
     assert numbers.with_interval(value, low, high) == shown
 
 
+def test_what_all_agree_on_has_no_interval():
+    assert numbers.with_certainty(0.31, 0.12, 0.53, 0.95) == ("0.31", "95 % interval 0.12 to 0.53")
+    assert numbers.with_certainty(0.0, 0.0, 0.0, 0.95)[1] == "all runs and items agree"
+
+
 @pytest.mark.parametrize(("text", "expected"), [
     (numbers.bytes_text(27_600_000), "27.6 MB"), (numbers.bytes_text(512), "512 B"),
     (numbers.bytes_text(None), "unknown"), (numbers.seconds_text(None), "unknown"),

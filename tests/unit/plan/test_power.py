@@ -14,7 +14,7 @@ from finetrial.analysis.contrasts import answer
 from finetrial.analysis.power import detectable_with
 from finetrial.analysis.trial import Trial
 from finetrial.errors import UserError
-from finetrial.plan.power import forecast_power, known_noise, out_of_reach, render_power, stated_noise
+from finetrial.plan.power import _Records, forecast_power, render_power, stated_noise
 from finetrial.records.table import Table
 from finetrial.spec import Study
 
@@ -36,7 +36,7 @@ def only(table: Table, *arms: str, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> 
 def test_earlier_seeds_foretell_what_later_ones_can_find() -> None:
     study, table = trial()
     first = study.hypotheses[0].contrasts[0]
-    noise = known_noise(with_seeds(study, 10), table, first)
+    noise = _Records(with_seeds(study, 10), table).noise(first)
     found = answer(Trial(study, table), first).estimate
     assert noise is not None and found is not None and noise.components == found.components
     row = forecast_power(with_seeds(study, 10), table)[0]
@@ -66,9 +66,9 @@ def test_fewer_than_three_recorded_seeds_leave_the_aa_control_or_nothing() -> No
     study, table = trial()
     first = study.hypotheses[0].contrasts[0]
     part = only(table, "full", "full-aa")  # the other arm has not been run
-    noise = known_noise(study, part, first)
+    noise = _Records(study, part).noise(first)
     assert noise is not None and noise.at_least and noise.source.startswith("A/A")
-    assert known_noise(study, only(table, "full", "lora-r8", seeds=(0, 1)), first) is None
+    assert _Records(study, only(table, "full", "lora-r8", seeds=(0, 1))).noise(first) is None
     assert "unknown" in text(study, only(table, "full", seeds=(0,)))
 
 
@@ -92,10 +92,9 @@ def test_a_margin_out_of_reach_is_told_with_the_seeds_it_takes() -> None:
     study, _ = trial()
     rows = forecast_power(study, expected=stated_noise("0.1"))
     assert rows[0].is_out_of_reach and rows[0].seeds_for_margin is not None and rows[0].seeds_for_margin > 5
-    assert any("seeds would do" in sentence for sentence in out_of_reach(rows))
-    assert not list(out_of_reach(forecast_power(study, expected=stated_noise("0.001"))))
+    assert not any(row.is_out_of_reach for row in forecast_power(study, expected=stated_noise("0.001")))
     too_few_items = forecast_power(study, expected=stated_noise("0,5"))
-    assert too_few_items[0].seeds_for_margin is None and "items" in next(out_of_reach(too_few_items))
+    assert too_few_items[0].seeds_for_margin is None and too_few_items[0].is_out_of_reach
     assert rows[0].as_json()["is_out_of_reach"] is True
 
 

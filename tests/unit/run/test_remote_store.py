@@ -18,7 +18,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 from finetrial.errors import StoreError, UserError
 from finetrial.records.record import Outcome
 from finetrial.run import lease, node_cache, remote_checkpoint
-from finetrial.run.garbage import choice_of
+from finetrial.run.garbage import choices
 from finetrial.run.lease import Lease
 from finetrial.run.node_cache import FOLDER, SIZE, NodeCache
 from finetrial.run.place import open_place
@@ -404,7 +404,13 @@ def test_what_no_run_needs_is_freed_but_not_while_a_driver_computes(url, tmp_pat
     freed = remove_remote(waste, store.remote, tmp_path)
     assert freed == before - sum(len(content.getvalue()) for content in Objects.store.values()) > 0
     assert unused_remote(store.remote, tmp_path)[0] == []
-    assert choice_of(make_record(values={"chosen": "x"})) == "x"
+
+
+def test_a_selection_of_another_class_of_machine_is_needed_too(make_record, environment):
+    elsewhere = environment.model_copy(update={"torch": "1.0"})
+    found = choices([make_record(values={"chosen": "1e-3"}), make_record(values={"chosen": "1e-2"}, environment=elsewhere),
+                     make_record(key="cd" * 16, values={})])
+    assert found == {environment.key(): {KEY: "1e-3"}, elsewhere.key(): {KEY: "1e-2"}}
 
 
 def test_while_gc_removes_no_driver_begins_and_what_became_needed_stays(url, tmp_path, make_record, monkeypatch):

@@ -22,6 +22,10 @@ def _full(**changes: Any) -> dict[str, Any]:
     return {"name": "a", "components": "full", "learning_rates": [1e-4], **changes}
 
 
+def _claims(**contrast: Any) -> dict[str, Any]:
+    return {"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lora", **contrast}}]}
+
+
 def problems(**changes: Any) -> str:
     with pytest.raises(SpecError) as caught:
         parse_study(content(**changes), "study")
@@ -77,6 +81,15 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"arms": [_full(components="lora:rank=true")]}, "option rank of lora: true and false are no numbers"),
     ({"tasks": [{"name": "new", "task": {"kind": "jscode", "max_body_characters": True}}]}, "true and false are no numbers"),
     ({"arms": [_full(components="lora:alpha=.inf")]}, "finite number"),
+    ({"arms": [_full(num_train={"nwe": 100})]}, "num_train for unknown task 'nwe'; did you mean 'new'"),
+    ({"arms": [_full(learning_rates_for={"nwe": [1e-3]})]}, "learning_rates_for for unknown task 'nwe'"),
+    ({"arms": [_full(learning_rates_for={"*": [1e-3]})]}, "learning_rates_for for unknown task '*'"),
+    ({"arms": [_full(components="lora:targets=[q,v]")]}, "{kind: lora, targets: [...]}"),
+    (_claims(task="new", phase=2), "phase 2 of the sequence new, which has 1"),
+    (_claims(task="new", expect="within", bounds=[0.3, 0.1]), "low below high, got [0.3, 0.1]"),
+    (_claims(quantity="learning-rate-ratio", expect="within", bounds=[0, 2]), "bounds on a ratio are positive, got [0, 2]"),
+    (_claims(quantity="cost", cost="device"), "unknown cost 'device'"),
+    (_claims(quantity="cost", cost="param_trainable"), "did you mean 'params_trainable'"),
     ({"hypotheses": [{"name": "H", "statement": ""}]}, "exactly one of contrast, all_of, any_of"),
 ])
 def test_each_mistake_is_named(changes: dict[str, Any], said: str) -> None:

@@ -44,6 +44,15 @@ def test_fresh_unloads_the_old_one_and_oracle_still_finds_it() -> None:
     assert names(state, "oracle", "never trained") == ["main@2"]
 
 
+def test_what_a_joint_phase_trained_is_bound_to_each_of_its_tasks() -> None:
+    state = after(("a+b", [one("continue")]), ("c", [one("fresh")]))
+    assert state.learned == ("a", "b", "c")
+    assert names(state, "oracle", "a") == names(state, "oracle", "b") == ["main@1"]
+    assert names(state, "oracle", "c") == names(state, "latest") == ["main@2"]
+    again = after(("a", [one("continue")]), ("a+b", [one("continue")]))
+    assert again.instances[0].tasks == ("a", "b")
+
+
 def test_stack_answers_with_all_below_and_none_above() -> None:
     state = after(("a", [one("continue")]), ("b", [one("stack")]), ("c", [one("stack")]))
     assert names(state, "latest") == ["main@1", "main@2", "main@3"]

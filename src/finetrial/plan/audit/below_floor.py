@@ -17,7 +17,8 @@ from finetrial.analysis.trial import Trial
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.plan.audit.views import Recorded
 from finetrial.spec.hypothesis import FLOOR, Contrast
-from finetrial.spec.study import Sequence, Study, joined_tasks
+from finetrial.spec.slots import joined_tasks
+from finetrial.spec.study import Sequence, Study
 
 
 class BelowFloor(Rule):

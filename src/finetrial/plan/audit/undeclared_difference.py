@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.spec.arm import Arm
-from finetrial.spec.study import Study, joined_tasks
+from finetrial.spec.slots import joined_tasks
+from finetrial.spec.study import Study
 from finetrial.train.config import Training
 
 CAUSES_OF_UPDATES = {"budget", "batch_sequences", "sequence_length", "num_train"}

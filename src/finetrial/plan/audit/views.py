@@ -16,7 +16,8 @@ from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
 from finetrial.records.results import Results
 from finetrial.records.table import Table
-from finetrial.spec.study import Study, joined_tasks
+from finetrial.spec.slots import joined_tasks
+from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
 from finetrial.stages.base import Stage, StageInput
 from finetrial.tasks.encoded import TokenDataset

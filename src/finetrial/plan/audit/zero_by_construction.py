@@ -11,8 +11,8 @@ from typing import ClassVar
 
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.spec.hypothesis import MATCHED, Contrast, Side
-from finetrial.spec.slots import Place, State, answering
-from finetrial.spec.study import Sequence, Study, joined_tasks, slot_states
+from finetrial.spec.slots import Place, State, answering, joined_tasks
+from finetrial.spec.study import Sequence, Study, slot_states
 
 FORGETTING = ("forgetting", "forgetting-max", MATCHED)
 

@@ -20,7 +20,7 @@ from finetrial.plan.forecast.sizes import Sizes, prompt_tokens
 from finetrial.plan.lines import arm_runs
 from finetrial.plan.plan import Plan, PlannedOutputs
 from finetrial.spec.arm import Arm
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 from finetrial.spec.uses import TaskUse
 from finetrial.stages.base import Stage, StageInput
 from finetrial.train.config import Training

@@ -30,7 +30,7 @@ from finetrial.report.figures.theme import (
     title,
 )
 from finetrial.report.quantities import unit_name
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 _ONE_DRAW = "one draw of what no effect looks like; chance alone can do more"
 Frame = tuple[list[float], list[float]]  # the domains of x and y

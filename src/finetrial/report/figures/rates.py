@@ -14,7 +14,7 @@ from finetrial.report.arms import ArmMark
 from finetrial.report.facts import Facts, Path
 from finetrial.report.figures.theme import Figure, Panel, Rows, of_kind, panel, span, title
 from finetrial.report.quantities import metric_on
-from finetrial.spec.study import joined_tasks
+from finetrial.spec.slots import joined_tasks
 
 VALIDATION, TEST = "validation", "test"
 LINES = (("dashed", "validation, mean over seeds"), ("solid", "test, mean over seeds"), ("dot", "test, one seed"),
