@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -100,9 +101,13 @@ def _keys(folder: Path, name: str, relative_to: Path | None, chosen: Choices) ->
                         "mend what it names, or remove the run's folder if it is not needed") from error
 
     found = {key for key in plan.keys().values() if key is not None}
-    for of_machines in chosen.values():
-        found.update(key for key in plan.keys(lambda select, key, of=of_machines: of.get(key)).values() if key is not None)
+    for of_machine in chosen.values():
+        found.update(key for key in plan.keys(functools.partial(_chosen, of_machine)).values() if key is not None)
     return found
+
+
+def _chosen(of_machine: Mapping[str, str], select: str, key: str) -> str | None:
+    return of_machine.get(key)
 
 
 def choices(selections: Iterable[Record]) -> Choices:

@@ -99,7 +99,7 @@ def orthogonalise(matrix: Tensor, products: torch.dtype = torch.float32) -> Tens
     in the type `products`."""
     a, b, c = NEWTON_SCHULZ
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = (wide / wide.norm().clamp(min=1e-7)).to(products)
+    x: Tensor = (wide / wide.norm().clamp(min=1e-7)).to(products)
     for _ in range(NEWTON_SCHULZ_STEPS):
         gram = x @ x.T
         x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
