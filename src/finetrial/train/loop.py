@@ -143,10 +143,10 @@ class Run:
                 self._flush(meter)
                 self._save(checkpoints)
                 raise OutOfTime(self.step)
-            with self._timed():
+            with self.totals.timed():
                 parts = self.batches.step(self.step, self.micro_batch)
             loss = yield parts
-            with self._timed():
+            with self.totals.timed():
                 self._update(parts, loss, meter)
             if self.step in evaluate_at and validate is not None:
                 self._flush(meter)
@@ -174,7 +174,7 @@ class Run:
         """Add the gradient of the mean loss over all targets of `parts`, computed here or by others; the mean loss."""
         num_targets = sum(part.num_targets for part in parts)
         loss = torch.zeros((), device=self.device)
-        with self._timed():
+        with self.totals.timed():
             with self.frozen:
                 for number, part in self.parallel.share(parts):
                     with self._dropout_stream(number):
@@ -182,16 +182,9 @@ class Run:
             self.parallel.add_up(self.parameters.values(), loss)
         return loss
 
-    @contextlib.contextmanager
-    def _timed(self) -> Generator[None]:
-        """What happens inside counts as training."""
-        started = time.monotonic()
-        yield
-        self.totals.seconds += time.monotonic() - started
-
     def _flush(self, meter: Meter) -> None:
         """Read what is pending: an accelerator's steps end here."""
-        with self._timed():
+        with self.totals.timed():
             meter.flush()
 
     def _update(self, parts: Sequence[Batch], loss: torch.Tensor, meter: Meter) -> None:

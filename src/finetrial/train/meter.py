@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -48,6 +49,13 @@ class Totals:
     final_loss: float = float("nan")
     high_steps: int = 0  # steps in a row far above a uniform guess
     curve: list[CurvePoint] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def timed(self) -> Generator[None]:
+        """What happens inside counts as training."""
+        started = time.monotonic()
+        yield
+        self.seconds += time.monotonic() - started
 
     def state(self) -> dict[str, Any]:
         """As plain values."""

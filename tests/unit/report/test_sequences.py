@@ -222,7 +222,7 @@ def test_findings_in_words() -> None:
                                                   "than full fine-tuning (only-code)")
     assert cards["H6"].answer.sentence == "Of 4 comparisons (all of one of 2 groups must hold): 4 supported."
     time = cards["H6"].parts[3]
-    assert time.sentence.startswith("The training time of full fine-tuning is 1.4") and "times that of" in time.sentence
+    assert time.sentence.startswith("The training time on code of full fine-tuning is 1.4") and "times that of" in time.sentence
     assert "5 repeats of the profile" in time.facts
     assert "what was learned before helps full fine-tuning between" in cards["H7"].answer.sentence
     assert cards["H8"].answer.caveats.startswith("At plasticity 0.6") and cards["H1"].answer.caveats == ""
