@@ -1,7 +1,7 @@
 """LoRA against full fine-tuning by perplexity: when does LoRA approach full fine-tuning, and where does it fall short?
 
-    finetrial run perplexity --size demo        6.6 minutes on 2 cores without bf16 instructions
-    finetrial run perplexity                    5 arms with the base, 5 seeds; 75 core-minutes
+    finetrial run perplexity --size demo        4 to 7 minutes on 2 cores
+    finetrial run perplexity                    5 arms with the base, 5 seeds; 23 minutes on 2 fast cores
     finetrial run perplexity --size thorough    hours: rank {1, 8, 32, 128} x {attention, all linear}
     finetrial run perplexity --scale full       gpt2 on OASST1 replies; old text: WikiText-2
 
