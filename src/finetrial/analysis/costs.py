@@ -72,33 +72,37 @@ def path_cost(costs: Iterable[Cost], base: str, arm: str, phases: Sequence[str])
     last = next((row for row in reversed(rows) if row is not None), None)
     if last is None or len(rows) == 1:
         return last
-    found: dict[str, float | None] = {}
-    for column in (*MOST, *SUMMED):
-        values = [getattr(row, column, None) for row in rows]
-        known = [value for value in values if value is not None]
-        found[column] = None if len(known) < len(rows) else max(known) if column in MOST else sum(known)
+    found = {column: _over_phases(column, [getattr(row, column, None) for row in rows]) for column in (*MOST, *SUMMED)}
     tokens, seconds = found["train_tokens"], found["train_seconds"]
     found["tokens_per_second"] = tokens / seconds if tokens and seconds else None
-    return last.model_copy(update={**found, "repeats": _path_repeats(rows)})
+    return last.model_copy(update={**found, "repeats": _path_repeats(rows, last, tokens)})
 
 
 def _phase_cost(by_task: Mapping[str, Cost], tasks: Sequence[str]) -> Cost | None:
     row = next((by_task[task] for task in reversed(tasks) if task in by_task), None)
     if row is None or len(tasks) == 1:
         return row
-    unknown = dict.fromkeys((*SUMMED, "tokens_per_second"))
-    return row.model_copy(update={**unknown, "repeats": {name: values for name, values in row.repeats.items() if name in MOST}})
+    unknown = dict.fromkeys((*SUMMED, SPEED_OF["train_seconds"]))
+    kept = {name: values for name, values in row.repeats.items() if name not in unknown}
+    return row.model_copy(update={**unknown, "repeats": kept})
 
 
-def _path_repeats(rows: Sequence[Cost | None]) -> dict[str, tuple[float | None, ...]]:
-    """Measured columns of a whole path in every repeat of the profile."""
-    found = {}
+def _over_phases(column: str, values: Sequence[float | None]) -> float | None:
+    """The most, or the sum, of a column's values in all phases; unknown where one is."""
+    known = [value for value in values if value is not None]
+    return None if len(known) < len(values) else max(known) if column in MOST else sum(known)
+
+
+def _path_repeats(rows: Sequence[Cost | None], last: Cost, tokens: float | None) -> dict[str, tuple[float | None, ...]]:
+    """Measured columns of a whole path in every repeat of the profile; of predictions and swaps the last phase's."""
+    speed = SPEED_OF["train_seconds"]
+    found = {name: values for name, values in last.repeats.items() if name not in (*MOST, speed)}
     for column in (*MOST, *SUMMED):
         of_phases = [() if row is None else repeats(row, column) for row in rows]
         if all(of_phases):
-            found[column] = tuple(
-                None if any(value is None for value in values) else (max if column in MOST else sum)(values)
-                for values in zip(*of_phases, strict=False))
+            found[column] = tuple(_over_phases(column, values) for values in zip(*of_phases, strict=False))
+    if tokens and "train_seconds" in found:
+        found[speed] = tuple(tokens / seconds if seconds else None for seconds in found["train_seconds"])
     return found
 
 

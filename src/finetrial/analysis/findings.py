@@ -86,9 +86,8 @@ def _paired(trial: Trial, contrast: Contrast, found: Answer) -> dict[str, float]
 
 def _settling(contrast: Contrast, found: Answer, row: Finding, alpha: float) -> dict[str, str | int | None]:
     """What would settle an open comparison of a difference with 0 or a margin, where seeds or items can."""
-    if row.verdict != "INCONCLUSIVE" or not found.over_items or found.is_log or found.estimate is None:
-        return {}
-    if contrast.expect == "within":
+    if (row.verdict != "INCONCLUSIVE" or contrast.expect == "within" or not found.over_items or found.is_log
+            or found.estimate is None):
         return {}
     settling = settle(found.estimate, alpha, margin=contrast.margin, equivalence=contrast.expect == "equal")
     return {"settling": settling.text, "more_seeds": settling.more_seeds}

@@ -230,8 +230,7 @@ def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any,
     found = [lookup(stage) for stage in stages]
     every = [None if one is None or one.record.outcome is not Outcome.OK else one.record for one in found]
     profiles = [record for record in every if record is not None]
-    along = _trained(plan, base, arm, task, lookup)
-    trained = max(along.values(), key=len, default=[])
+    trained = _trained(plan, base, arm, task, lookup)
     values = [record.values for record in profiles]
     rate, predicted = _median(values, "tokens_per_second"), _median(values, "predict_tokens_per_second")
     test = _test_tokens(plan, base, task, lookup)
@@ -267,16 +266,14 @@ def _test_tokens(plan: Plan, base: str, task: str, lookup: Lookup) -> int | None
     return found
 
 
-def _trained(plan: Plan, base: str, arm: str, task: str, lookup: Lookup) -> dict[str, list[Record]]:
-    """The finished training stages of one arm on one task, over rates and seeds, by sequence."""
-    stages: dict[str, dict[str, None]] = {}
-    for cell in plan.cells:
-        if (cell.key.base, cell.key.arm) == (base, arm):
-            stages.setdefault(cell.key.sequence, {}).update(
-                dict.fromkeys(phase.train for phase in cell.phases if phase.task == task and phase.train))
-    found = {sequence: [lookup(stage) for stage in of_sequence] for sequence, of_sequence in stages.items()}
-    return {sequence: [stage.record for stage in row if stage is not None and stage.record.outcome is Outcome.OK]
-            for sequence, row in found.items()}
+def _trained(plan: Plan, base: str, arm: str, task: str, lookup: Lookup) -> list[Record]:
+    """The finished training stages of one arm on one task, over rates and seeds, along the sequence that has most."""
+    along: dict[str, dict[str, Record]] = {}
+    for cell in (cell for cell in plan.cells if (cell.key.base, cell.key.arm) == (base, arm)):
+        for stage in (phase.train for phase in cell.phases if phase.task == task and phase.train):
+            if (found := lookup(stage)) is not None and found.record.outcome is Outcome.OK:
+                along.setdefault(cell.key.sequence, {})[stage] = found.record
+    return max((list(records.values()) for records in along.values()), key=len, default=[])
 
 
 def _first(values: list[Mapping[str, Any]], name: str) -> int | None:

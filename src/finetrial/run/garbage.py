@@ -100,10 +100,8 @@ def _keys(folder: Path, name: str, relative_to: Path | None, chosen: Choices) ->
         raise UserError(f"run {name} cannot be planned any more, so what it needs is unknown: {error.problem}",
                         "mend what it names, or remove the run's folder if it is not needed") from error
 
-    found = {key for key in plan.keys().values() if key is not None}
-    for of_machine in chosen.values():
-        found.update(key for key in plan.keys(functools.partial(_chosen, of_machine)).values() if key is not None)
-    return found
+    return {key for of_machine in chosen.values() or ({},)
+            for key in plan.keys(functools.partial(_chosen, of_machine)).values() if key is not None}
 
 
 def _chosen(of_machine: Mapping[str, str], select: str, key: str) -> str | None:

@@ -11,9 +11,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from finetrial.catalog import installed_version
 from finetrial.errors import UserError
 
 NVIDIA = Path("/proc/driver/nvidia/gpus")
@@ -91,10 +91,7 @@ def keep_freed_memory() -> None:
 
 def torch_version() -> str:
     """The version of torch that is installed, from its metadata; empty if there is none."""
-    try:
-        return version("torch")
-    except PackageNotFoundError:
-        return ""
+    return installed_version("torch")
 
 
 @contextlib.contextmanager

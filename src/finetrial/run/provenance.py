@@ -8,10 +8,11 @@ import os
 import platform
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from finetrial.catalog import installed_version
 from finetrial.errors import StoreError
 from finetrial.fingerprint import key_of
 from finetrial.records.record import Environment
@@ -56,7 +57,7 @@ def host_facts(command: str, folder: Path | None = None) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "memory_bytes": memory_bytes()[1],
-        "packages": {name: found for name in PACKAGES if (found := _version(name)) is not None},
+        "packages": {name: found for name in PACKAGES if (found := installed_version(name))},
         "git_commit": _git_commit(folder or Path.cwd()),
     }
 
@@ -110,13 +111,6 @@ def _cpu_model() -> str | None:
     if sys.platform == "darwin":
         return _output("sysctl", "-n", "machdep.cpu.brand_string")
     return platform.processor() or None
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _git_commit(folder: Path) -> str | None:

@@ -71,7 +71,7 @@ class Profile(StageKind):
         for _ in ("warm-up", "timed"):
             _wait_for(context.device)
             started = time.perf_counter()
-            item_losses(model, rows, precision=spec.get("predict_precision", "fp32"))
+            item_losses(model, rows, precision=spec["predict_precision"])
             predict_seconds = time.perf_counter() - started
         counts = count(model)
         num_tokens = len(rows.ids) + (0 if rows.source_ids is None else len(rows.source_ids))

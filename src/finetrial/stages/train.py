@@ -7,6 +7,7 @@ learning curve holds validation on the new task; everything else is left to `pre
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -99,7 +100,6 @@ class Phase:
         if not context.parallel.sharded:  # else whole models stay on the host
             self.model.to(context.device)
         self.dataset = training_rows(spec, context)
-        self._num_validated = 0
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[_Recorder]:
@@ -126,11 +126,15 @@ class Phase:
                      on_metrics=on_metrics, validate=self.validator(reuse), checkpoints=Checkpoints(context.checkpoint),
                      deadline=context.deadline, reuse=reuse, parallel=context.parallel)
 
+    @functools.cached_property
+    def validation_rows(self) -> TokenDataset:
+        """The new task's, behind a point of the learning curve."""
+        most = None if self.training.early_stopping else CURVE_ROWS
+        return joined(self.context, "val", lambda _, rows: rows.select(range(len(rows))[:most]))
+
     def validator(self, reuse: Reuse | None) -> _Validator:
         """The loss on the new task's validation rows."""
-        made = _Validator(self.adapted, self.context, self.training, reuse)
-        self._num_validated = made.num_rows
-        return made
+        return _Validator(self.adapted, self.validation_rows, reuse)
 
     def finish(self, recorder: _Recorder, result: TrainResult, frozen: str) -> Mapping[str, Any]:
         """Keep the weights, and the model in memory for predictions; what is recorded of the phase."""
@@ -139,7 +143,7 @@ class Phase:
         keep(self.adapted, self.context.folder, self._parent)
         self.context.shared[LIVE] = ((self.context.stage_id, "latest", ""), self.adapted)
         counts = count(self.model)
-        curve = [{**point, "n": self._num_validated} for point in recorder.curve(result.curve)]
+        curve = [{**point, "n": len(self.validation_rows)} for point in recorder.curve(result.curve)]
         return {"curve": curve, "steps": result.steps, "tokens": result.tokens,
                 "target_tokens": result.target_tokens, "epochs": result.epochs, "final_loss": result.final_loss,
                 "skipped_steps": result.skipped_steps, "seconds": result.seconds,
@@ -198,11 +202,8 @@ class _Recorder:
 class _Validator:
     """Mean validation loss of the new task, in nats per target token, in fp32."""
 
-    def __init__(self, adapted: Adapted, context: StageContext, training: Training, reuse: Reuse | None) -> None:
-        self._model, self._reuse = adapted.base.model, reuse
-        most = None if training.early_stopping else CURVE_ROWS
-        self._rows = joined(context, "val", lambda _, rows: rows.select(range(len(rows))[:most]))
-        self.num_rows = len(self._rows)
+    def __init__(self, adapted: Adapted, rows: TokenDataset, reuse: Reuse | None) -> None:
+        self._model, self._rows, self._reuse = adapted.base.model, rows, reuse
 
     def __call__(self, step: int) -> float:
         from finetrial.train.loss import item_losses

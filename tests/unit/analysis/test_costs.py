@@ -46,6 +46,11 @@ def test_repeats_of_a_path_are_of_all_its_phases() -> None:
     found = path_cost(rows, "tiny", "shared", ("a", "b"))
     assert found is not None
     assert repeats(found, "train_seconds") == (15.0, 30.0) and repeats(found, "peak_host_bytes") == (70, 80)
+    assert repeats(found, "tokens_per_second") == (500 / 15, 500 / 30)
+    last = rows[1].model_copy(update={"predict_seconds": 3.0, "predict_tokens_per_second": 10.0,
+                                      "repeats": {"predict_tokens_per_second": (10.0, 5.0)}})
+    predicted = path_cost([rows[0], last], "tiny", "shared", ("a", "b"))
+    assert predicted is not None and repeats(predicted, "predict_seconds") == (3.0, 6.0)
 
 
 def test_what_one_phase_lacks_is_unknown() -> None:

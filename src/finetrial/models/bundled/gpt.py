@@ -42,7 +42,7 @@ class GptRecipe(Recipe):
     weight_decay: float
     warmup: float
     final: float
-    precision: Precision = "fp32"
+    precision: Precision
     seed: int = 0
 
     def tokenizer(self) -> Any:

@@ -66,7 +66,7 @@ class T5Recipe(Recipe):
     weight_decay: float
     warmup: float
     final: float
-    precision: Precision = "fp32"
+    precision: Precision
     seed: int = 0
 
     def tokenizer(self) -> Any:
