@@ -1,10 +1,13 @@
-"""Pretraining rows of an encoder-decoder: prefix to suffix, and corrupted text (Raffel et al. 2020, sections 3.2, 3.3).
+"""Pretraining rows of an encoder-decoder: prefix to suffix, lost lines, and corrupted text (Raffel et al. 2020, sections
+3.2 and 3.3; Zhang et al. 2020, PEGASUS; Lewis et al. 2020, BART).
 
 The flat text is cut into pieces that stay inside their documents; each gives one pair (source, target) an epoch:
 
 - prefix to suffix: the piece is cut in two near a random place, at the start of a line if there is one, and the decoder
   goes on where the encoder stopped. A suffix ends before a blank line if it can, and is then complete: the end token
   closes it. One that is cut anywhere stays open, so that the end is learned only where something ends;
+- lost lines: a run of whole lines is replaced by one sentinel, and asked for. As the gap sentences of PEGASUS (section
+  2.1; drawn at random) they teach to write from what stands on both sides;
 - corrupted text: a share of the tokens is replaced, span by span, by sentinels. The target lists every sentinel with
   what it stands for, or is the whole text as it was (text infilling, Lewis et al. 2020, section 2.2), most of which is
   in the source: that teaches to copy. The end token closes it.
@@ -50,12 +53,15 @@ class Marks:
 class Objective:
     """What a row asks for. Lengths are (shortest, longest) in tokens of text: end token and sentinels not counted.
 
-    `prefix_share` of the rows are prefixes to suffixes; the others are corrupted and ask for the lost spans or the text.
+    `prefix_share` of the rows are prefixes to suffixes, `lines_share` ask for lost lines; the others are corrupted and ask
+    for the lost spans or the text.
     """
 
     prefix_share: float = 0.75
+    lines_share: float = 0.0
     source_tokens: tuple[int, int] = (64, 384)  # drawn log-uniformly
     target_tokens: tuple[int, int] = (32, 160)  # drawn uniformly
+    lines_tokens: tuple[int, int] = (4, 64)  # drawn uniformly, then to the end of a line
     noise_density: float = 0.15
     mean_span_tokens: float = 3.0
     corrupted_target: CorruptedTarget = "spans"
@@ -134,9 +140,12 @@ class PairBatches:
         first, last = self.piece(number)
         text = data.ids[first:last].astype(np.int32)
         generator = self._streams.generator(f"noise/{number}")
-        if generator.random() < data.objective.prefix_share:
+        kind = generator.random()
+        if kind < data.objective.prefix_share:
             ends_document = last == len(data.ids) or int(data.ids[last]) == data.end_of_text
             return prefix_to_suffix(text, ends_document, generator, data.marks, data.objective)
+        if kind < data.objective.prefix_share + data.objective.lines_share:
+            return lost_lines(text, generator, data.marks, data.objective)
         return corrupted(text, generator, data.marks, data.objective)
 
     def piece(self, number: int) -> tuple[int, int]:
@@ -198,6 +207,24 @@ def prefix_to_suffix(text: Ids, ends_document: bool, generator: np.random.Genera
                 np.append(target, np.int32(marks.end)) if complete else target)
 
 
+def lost_lines(text: Ids, generator: np.random.Generator, marks: Marks, objective: Objective) -> Pair:
+    """A stretch of `text` with a run of lines replaced by the first sentinel, and that run.
+
+    The line break before the run and the one after it stay in the source. Where no line ends in time, tokens are taken.
+    """
+    stretch = _stretch(text, generator, objective)
+    shortest, longest = objective.lines_tokens
+    wanted = int(generator.integers(shortest, min(longest, len(stretch) - 1) + 1))
+    breaks = np.flatnonzero(marks.line_breaks[stretch])
+    starts = breaks[breaks + 1 + wanted <= len(stretch)] + 1
+    start = int(generator.choice(starts)) if len(starts) else int(generator.integers(0, len(stretch) - wanted + 1))
+    ends = breaks[(breaks >= start + shortest) & (breaks <= start + wanted)]
+    end = int(ends[-1]) if len(ends) else start + wanted
+    sentinel, close = np.int32(marks.sentinels[0]), np.int32(marks.end)
+    return Pair(np.concatenate([stretch[:start], [sentinel], stretch[end:], [close]]).astype(np.int32),
+                np.append(stretch[start:end], close))
+
+
 def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective: Objective) -> Pair:
     """A stretch of `text` with spans replaced by sentinels, and those spans or the whole stretch.
 
@@ -205,24 +232,31 @@ def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective
     the number of noise tokens and of spans is fixed by the length, their lengths are random, a stretch that is kept
     comes first.
     """
-    length = min(_log_uniform(generator, *objective.source_tokens), len(text))
-    first = int(generator.integers(0, len(text) - length + 1))
+    stretch = _stretch(text, generator, objective)
+    length = len(stretch)
     num_noise = min(max(round(length * objective.noise_density), 1), length - 1)
     num_spans = min(max(round(num_noise / objective.mean_span_tokens), 1), num_noise, length - num_noise,
                     len(marks.sentinels))
     kept = _segment(generator, length - num_noise, num_spans)
     lost = _segment(generator, num_noise, num_spans)
-    edges = first + np.cumsum(np.stack([kept, lost], axis=1).ravel())
+    edges = np.cumsum(np.stack([kept, lost], axis=1).ravel())
     source: list[int] = []
     target: list[int] = []
-    at = first
+    at = 0
     for sentinel, start, end in zip(marks.sentinels, edges[::2], edges[1::2], strict=False):
-        source += [*text[at:start], sentinel]
-        target += [sentinel, *text[start:end]]
+        source += [*stretch[at:start], sentinel]
+        target += [sentinel, *stretch[start:end]]
         at = end
     if objective.corrupted_target == "text":
-        target = text[first:at].tolist()
+        target = stretch.tolist()
     return Pair(np.array([*source, marks.end], np.int32), np.array([*target, marks.end], np.int32))
+
+
+def _stretch(text: Ids, generator: np.random.Generator, objective: Objective) -> Ids:
+    """A part of `text` as long as a source, anywhere in it."""
+    length = min(_log_uniform(generator, *objective.source_tokens), len(text))
+    first = int(generator.integers(0, len(text) - length + 1))
+    return text[first:first + length]
 
 
 def _suffix_end(text: Ids, start: int, end: int, shortest: int, ends_document: bool, marks: Marks) -> tuple[int, bool]:

@@ -25,6 +25,7 @@ from finetrial.train.prefix_spans import (
     PrefixSpanDataset,
     alike,
     corrupted,
+    lost_lines,
     pieces,
     prefix_to_suffix,
 )
@@ -122,6 +123,34 @@ def test_text_is_restored_from_the_same_source(length: int, seed: int) -> None:
         spans.target[:-1] >= SENTINELS[0])[1:])}
     assert whole.target[:-1].tolist() == [word for token in spans.source[:-1].tolist()
                                           for word in lost.get(token, [token])]
+
+
+@settings(deadline=None)
+@given(st.integers(10, 42), st.integers(0, 10_000))
+def test_lost_lines_are_asked_for(length: int, seed: int) -> None:
+    text = _text(length, seed)
+    pair = lost_lines(text, np.random.default_rng(seed), MARKS, replace(OBJECTIVE, lines_tokens=(2, 9)))
+    assert pair.source[-1] == pair.target[-1] == END
+    lost = pair.target[:-1]
+    before, after = np.split(pair.source[:-1], np.flatnonzero(pair.source[:-1] == SENTINELS[0]))
+    assert 2 <= len(lost) <= 9
+    assert _find(text, np.concatenate([before, lost, after[1:]])) >= 0
+
+
+def test_lost_lines_are_whole_where_a_line_ends_in_time() -> None:
+    text = np.array([*range(20, 30), BREAK, *range(30, 36), BREAK, *range(40, 60)], np.int32)
+    objective = replace(OBJECTIVE, source_tokens=(38, 38), lines_tokens=(3, 8))
+    drawn = [lost_lines(text, np.random.default_rng(seed), MARKS, objective).target[:-1].tolist() for seed in range(50)]
+    assert list(range(30, 36)) in drawn
+    assert {lost[0] for lost in drawn} == {30, 40}  # a run starts where a line does
+
+
+def test_each_kind_has_its_share() -> None:
+    drawn = replace(_dataset(), objective=replace(OBJECTIVE, prefix_share=0.5, lines_share=0.3, lines_tokens=(2, 9)))
+    pairs = [drawn.batches(CONFIG, Streams(0)).pair(number) for number in range(600)]
+    corrupted_rows = sum(pair.target[0] in SENTINELS for pair in pairs)
+    prefixes = sum(not np.isin(pair.source, SENTINELS).any() for pair in pairs)
+    assert 260 < prefixes < 340 and 90 < corrupted_rows < 150
 
 
 def test_three_quarters_are_prefixes() -> None:

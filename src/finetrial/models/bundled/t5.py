@@ -1,4 +1,4 @@
-"""The recipe of a T5: half prefix to suffix, half text infilling; judged by how it goes on with unseen text."""
+"""The recipe of a T5: prefix to suffix, lost lines, text infilling; judged by how it goes on with unseen text."""
 
 from __future__ import annotations
 
@@ -54,8 +54,10 @@ class T5Recipe(Recipe):
     embedding_std: float
     block_scale: float
     prefix_share: float
+    lines_share: float
     source_tokens: tuple[int, int]
     target_tokens: tuple[int, int]
+    lines_tokens: tuple[int, int]
     noise_density: float
     mean_span_tokens: float
     corrupted_target: CorruptedTarget
@@ -104,8 +106,8 @@ class T5Recipe(Recipe):
 
     def objective(self) -> Objective:
         """What a row asks for."""
-        return Objective(self.prefix_share, self.source_tokens, self.target_tokens, self.noise_density,
-                         self.mean_span_tokens, self.corrupted_target)
+        return Objective(self.prefix_share, self.lines_share, self.source_tokens, self.target_tokens, self.lines_tokens,
+                         self.noise_density, self.mean_span_tokens, self.corrupted_target)
 
     def text(self, work: Path, tokenizer: Any) -> FlatDataset:
         """Pairs."""
@@ -171,8 +173,9 @@ width {self.width}, {self.heads} heads, {self.activation} of {self.inner}, vocab
 {len(SENTINELS)} sentinels appended). It knows Python source and the prose of docstrings, and nothing else. It is a subject for
 trials, not a tool for writing code; results on it are results on a tiny model.
 
-Objective: {100 * self.prefix_share:.0f} % prefix to suffix ({self.source_tokens[0]} to {self.source_tokens[1]} tokens of source, {self.target_tokens[0]} to {self.target_tokens[1]} of target), {
-    100 * (1 - self.prefix_share):.0f} % {CORRUPTED[self.corrupted_target]}
+Objective: {100 * self.prefix_share:.0f} % prefix to suffix ({self.source_tokens[0]} to {self.source_tokens[1]} tokens of source, {self.target_tokens[0]} to {self.target_tokens[1]} of target), {100 * self.lines_share:.0f} % lines
+lost from the middle, which are asked for (gap sentences of Zhang et al. 2020, at random), {
+    100 * (1 - self.prefix_share - self.lines_share):.0f} % {CORRUPTED[self.corrupted_target]}
 ({100 * self.noise_density:.0f} % of the tokens lost, {self.mean_span_tokens:g} to a span).""",
             seen=f"""{self.tokens:,} tokens of sources and targets, drawn from {gate['five_gram_tokens']:,} of the {facts['num_tokens']:,}
   tokens ({facts['num_bytes'] / 1e6:.0f} MB) of `pretrain` clusters (manifest.json).""",
@@ -234,6 +237,7 @@ def _five_gram_bits(model: ngram.NgramModel, pairs: Sequence[Pair]) -> float:
 
 TINY_T5 = T5Recipe(
     "tiny-t5", encoder_layers=2, decoder_layers=2, width=256, heads=4, inner=1024, activation="relu", vocabulary=8224,
-    embedding_std=0.05, block_scale=0.3, prefix_share=0.5, source_tokens=(64, 384), target_tokens=(32, 160),
-    noise_density=0.2, mean_span_tokens=3.0, corrupted_target="text", learning_rate=0.006, batch_sequences=32,
-    micro_batch=8, tokens=20_000_000, weight_decay=0.1, warmup=0.03, final=0.02, precision="bf16")
+    embedding_std=0.05, block_scale=0.3, prefix_share=0.5, lines_share=0.2, source_tokens=(32, 384),
+    target_tokens=(32, 224), lines_tokens=(4, 64), noise_density=0.2, mean_span_tokens=3.0, corrupted_target="text",
+    learning_rate=0.006, batch_sequences=32, micro_batch=8, tokens=20_000_000, weight_decay=0.1, warmup=0.03, final=0.02,
+    precision="bf16")
