@@ -58,10 +58,9 @@ def look_at(num_seeds: int, declared: Sequence[int] = (), earlier: Sequence[int]
     `earlier`: those at which complete results were seen.
 
     Without declared looks the first one is the only one. A declared look stays one, whatever was looked at in between:
-    what was declared is carried out. The same number of seeds again is the same look. Raises UserError for looks that
-    cannot be declared.
+    what was declared is carried out. The same number of seeds again is the same look.
     """
-    planned = check_looks(declared)
+    planned = tuple(sorted(declared))
     seen = sorted({*earlier} - {num_seeds})
     if num_seeds in planned:
         return Look(planned.index(num_seeds) + 1, len(planned), num_seeds, True, alpha / len(planned))
@@ -70,15 +69,6 @@ def look_at(num_seeds: int, declared: Sequence[int] = (), earlier: Sequence[int]
     number = 1 + sum(seeds < num_seeds for seeds in seen)
     total = max(len(planned), len(seen) + 1)
     return Look(number, total, num_seeds, False, alpha / total)
-
-
-def check_looks(declared: Sequence[int]) -> tuple[int, ...]:
-    """Declared looks in order. Raises UserError for a look below 3 seeds or one that is given twice."""
-    planned = tuple(sorted(declared))
-    if len(set(planned)) < len(planned) or any(seeds < MIN_SEEDS for seeds in planned):
-        raise UserError(f"looks {list(declared)} are not different numbers of at least {MIN_SEEDS} seeds",
-                        "for example looks: [3, 5, 10]")
-    return planned
 
 
 def extended(seeds: Sequence[int], more: int) -> tuple[int, ...]:

@@ -115,7 +115,9 @@ class GptRecipe(Recipe):
         return found
 
     def card(self, facts: Mapping[str, Any], gate: Mapping[str, Any]) -> CardText:
-        """The base beside its 5-gram models."""
+        """The base beside its 5-gram models; one, where it has read all of the text."""
+        whole = (f"\n| the same on all of the pretraining text | {gate['five_gram_all_text_bits_per_byte']:.3f} |"
+                 if gate["five_gram_all_text_bits_per_byte"] != gate["five_gram_bits_per_byte"] else "")
         return CardText(
             opening=f"""A tiny GPT-2 made for finetrial's embedded studies: {self.layers} layers, width {self.width},
 {self.heads} heads, {self.positions} positions, vocabulary {self.vocabulary:,}. It knows Python source and
@@ -130,8 +132,7 @@ overlap by half; gate.json):
 | model | bits per byte |
 |---|---|
 | {self.name} | {gate['bits_per_byte']:.3f} |
-| 5-gram (interpolated modified Kneser-Ney) on the tokens that {self.name} saw | {gate['five_gram_bits_per_byte']:.3f} |
-| the same on all of the pretraining text | {gate['five_gram_all_text_bits_per_byte']:.3f} |
+| 5-gram (interpolated modified Kneser-Ney) on the tokens that {self.name} saw | {gate['five_gram_bits_per_byte']:.3f} |{whole}
 
 That is {100 * gate['below_five_gram']:.1f} % below the 5-gram model of the same tokens, and {gate['nats_per_token']:.3f} nats per token.
 The gate (at most {MAX_BITS_PER_BYTE} bits per byte, and at least {100 * MIN_BELOW_FIVE_GRAM:.0f} % below that 5-gram model) is {

@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from finetrial.analysis.numbers import UNKNOWN, plain
+from finetrial.analysis.numbers import UNKNOWN, bytes_text, plain
 from finetrial.plan.forecast.duration import Time
 from finetrial.plan.forecast.memory import Need
 from finetrial.plan.forecast.study import ArmForecast, Resources
@@ -24,16 +24,6 @@ def render_resources(found: Resources) -> RenderableType:
     parts.append(_rest(found))
     parts += [Text(f"assumed: {text}", style="dim") for text in found.assumed]
     return Group(*parts)
-
-
-def size(num_bytes: int | None) -> str:
-    """`1.24 GB`, `35.2 MB`; powers of ten."""
-    if num_bytes is None:
-        return UNKNOWN
-    for unit, amount in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if num_bytes >= amount:
-            return f"{plain(num_bytes / amount)} {unit}"
-    return f"{num_bytes} B"
 
 
 def duration(seconds: float) -> str:
@@ -76,13 +66,13 @@ def _bytes(need: Need | None) -> tuple[str, str, str, str]:
     if need is None:
         return UNKNOWN, UNKNOWN, UNKNOWN, UNKNOWN
     step = sum(need.parts[name] for name in IN_A_STEP)
-    return size(need.parts["weights"]), size(need.parts["optimizer"]), size(step), size(need.peak)
+    return bytes_text(need.parts["weights"]), bytes_text(need.parts["optimizer"]), bytes_text(step), bytes_text(need.peak)
 
 
 def _mends(arm: ArmForecast) -> str:
     if not arm.changes:
         return "no smaller batch, shorter row or adapter of this arm fits"
-    return "; or ".join(f"{change.text}: {size(change.peak)}" for change in arm.changes)
+    return "; or ".join(f"{change.text}: {bytes_text(change.peak)}" for change in arm.changes)
 
 
 def _rest(found: Resources) -> Table:
@@ -92,7 +82,7 @@ def _rest(found: Resources) -> Table:
     table.add_row("to predict", _peak(found, found.prediction))
     if found.generates:
         table.add_row("to generate", _peak(found, found.generation))
-    table.add_row("disk", f"{size(found.disk_bytes)} to store" if found.disk_bytes is not None else UNKNOWN)
+    table.add_row("disk", f"{bytes_text(found.disk_bytes)} to store" if found.disk_bytes is not None else UNKNOWN)
     table.add_row("time", _time(found.time))
     return table
 
@@ -101,7 +91,7 @@ def _peak(found: Resources, need: Need | None) -> str:
     if need is None:
         return UNKNOWN
     beyond = found.available_bytes is not None and need.peak > found.available_bytes
-    return f"{size(need.peak)}{f', more than {found.device}' if beyond else ''}"
+    return f"{bytes_text(need.peak)}{f', more than {found.device}' if beyond else ''}"
 
 
 def _time(time: Time) -> str:
