@@ -295,6 +295,32 @@ def test_the_arm_that_another_is_matched_to_is_kept():
     assert [arm.name for arm in study.arms] == ["lora-r8", "lora-matched", "layer"]
 
 
+def test_another_base_takes_the_place_of_the_study_s(tmp_path):
+    folder = tmp_path / "My Model"
+    folder.mkdir()
+    study = find_study("lora-vs-layer", Changes(base=str(folder))).study
+    assert [(base.name, base.source) for base in study.bases] == [("My-Model", str(folder))]
+    assert study.name == "lora-vs-layer-my-model" and not any("tiny-gpt" in note for note in study.notes)
+    assert [arm.name for arm in study.arms] == [arm.name for arm in find_study("lora-vs-layer").study.arms]
+    (base,) = find_study("perplexity", Changes(base="openai-community/gpt2@main")).study.bases
+    assert (base.name, base.source, base.revision) == ("gpt2", "openai-community/gpt2", "main")
+    with pytest.raises(UserError, match="--base takes a folder, or a repository of the hub with its owner"):
+        find_study("perplexity", Changes(base="gpt3"))
+
+
+def test_a_contrast_that_names_the_base_follows_it(tmp_path):
+    written = find_study("perplexity", Changes(size="demo")).study.model_dump(mode="json", exclude_defaults=True)
+    written["hypotheses"][0]["contrast"]["base"] = "tiny-gpt"
+    (tmp_path / "mine.json").write_text(json.dumps(written))
+    (tmp_path / "other").mkdir()
+    study = find_study(str(tmp_path / "mine.json"), Changes(base=str(tmp_path / "other"))).study
+    assert study.hypotheses[0].contrast.base == "other"
+    written.update(bases=["tiny-gpt", {"name": "other", "source": str(tmp_path)}], hypotheses=[])
+    (tmp_path / "mine.json").write_text(json.dumps(written))
+    with pytest.raises(UserError, match="the study has 2 bases"):
+        find_study(str(tmp_path / "mine.json"), Changes(base=str(tmp_path / "other")))
+
+
 def test_no_change_gives_the_study_as_written():
     assert find_study("perplexity").study == built_in_studies()["perplexity"]().study("embedded", "standard")
 

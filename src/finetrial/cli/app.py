@@ -35,6 +35,7 @@ from finetrial.cli.options import (
     On,
     OnBase,
     OnOption,
+    OtherBase,
     PhaseMemory,
     PlannedDevice,
     PrecisionOption,
@@ -69,7 +70,7 @@ def options(version: Version = False) -> None:
 
 
 @app.command()
-def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, set_: Set = None,
+def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, base: OtherBase = None, set_: Set = None,
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
         runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
         as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None, timeout: Timeout = None,
@@ -83,7 +84,7 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
     from finetrial.cli.study import Changes
 
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
-                      tuple(accept_threat or ()), as_published)
+                      tuple(accept_threat or ()), as_published, base)
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
                 timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
                 allow_unsandboxed=allow_unsandboxed, within=within, track=track, stack=stack, processes=processes,
@@ -91,8 +92,8 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
 
 
 @app.command()
-def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, seeds: Seeds = None, arms: Arms = None,
-         device: PlannedDevice = Device.AUTO.value, precision: PrecisionOption = None, runs: Runs = Path("runs"),
+def plan(name: Name, size: Size = None, scale: Scale = None, base: OtherBase = None, set_: Set = None, seeds: Seeds = None,
+         arms: Arms = None, device: PlannedDevice = Device.AUTO.value, precision: PrecisionOption = None, runs: Runs = Path("runs"),
          store: Store = None, accept_threat: AcceptThreat = None, as_published: AsPublished = False,
          expect_sd: ExpectSd = None, rate: Rate = None, processes: Processes = 1, shard: Shard = False, json: Json = False) -> None:
     """Show what a run would do, and what is done already.
@@ -104,7 +105,7 @@ def plan(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, s
     from finetrial.run.remote import located
 
     changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
-                      tuple(accept_threat or ()), as_published)
+                      tuple(accept_threat or ()), as_published, base)
     plan_command(name, changes, store=located(store, runs), device=device, as_json=json,
                  expect_sd=expect_sd, rate=rate, processes=processes, shard=shard)
 
@@ -162,7 +163,7 @@ def status(name: Annotated[str | None, typer.Argument(metavar="RUN", help="One r
 
 
 @app.command()
-def profile(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, arms: Arms = None,
+def profile(name: Name, size: Size = None, scale: Scale = None, base: OtherBase = None, set_: Set = None, arms: Arms = None,
             device: DeviceOption = Device.AUTO, precision: PrecisionOption = None, runs: Runs = Path("runs"),
             store: Store = None, accept_threat: AcceptThreat = None) -> None:
     """Measure the speed and memory of every arm of a study.
@@ -173,7 +174,7 @@ def profile(name: Name, size: Size = None, scale: Scale = None, set_: Set = None
     from finetrial.cli.study import Changes
 
     changes = Changes(scale, size, tuple(set_ or ()), None, arms, precision and precision.value,
-                      tuple(accept_threat or ()))
+                      tuple(accept_threat or ()), base=base)
     profile_command(name, changes, runs=runs, store=store, device=device.value)
 
 
@@ -243,7 +244,7 @@ def gc(runs: Runs = Path("runs"), store: Store = None,
 
 
 @app.command()
-def data(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, as_published: AsPublished = False,
+def data(name: Name, size: Size = None, scale: Scale = None, base: OtherBase = None, set_: Set = None, as_published: AsPublished = False,
          rows: Annotated[int, typer.Option(min=0, max=50, metavar="N", help="Rows shown of each task.")] = 3) -> None:
     """Mine and show the data of a study.
 
@@ -251,18 +252,18 @@ def data(name: Name, size: Size = None, scale: Scale = None, set_: Set = None, a
     from finetrial.cli.data import data_command
     from finetrial.cli.study import Changes
 
-    data_command(name, Changes(scale, size, tuple(set_ or ()), as_published=as_published), rows)
+    data_command(name, Changes(scale, size, tuple(set_ or ()), as_published=as_published, base=base), rows)
 
 
 @app.command()
-def fetch(name: Name, size: Size = None, scale: Scale = None, set_: Set = None) -> None:
+def fetch(name: Name, size: Size = None, scale: Scale = None, base: OtherBase = None, set_: Set = None) -> None:
     """Bring a study's bases and data from the hub.
 
     Only that; a run does it, too. Revisions are resolved to commits and kept; run it again to resume."""
     from finetrial.cli.fetching import fetch_command
     from finetrial.cli.study import Changes
 
-    fetch_command(name, Changes(scale, size, tuple(set_ or ())))
+    fetch_command(name, Changes(scale, size, tuple(set_ or ()), base=base))
 
 
 @app.command()

@@ -52,6 +52,8 @@ Name = Annotated[str, typer.Argument(metavar="STUDY", help="A built-in study (fi
 RunName = Annotated[str, typer.Argument(metavar="RUN", help="The folder of a run, or its name.")]
 OfSeed = Annotated[int | None, typer.Option("--seed", metavar="N", help="Which seed; the first unless given.")]
 AfterPhase = Annotated[int | None, typer.Option("--phase", metavar="K", help="After which phase; the last unless given.")]
+OtherBase = Annotated[str | None, typer.Option("--base", metavar="MODEL", help="Another model in place of the study's: a bundled "
+                                               "base, a folder, or a hub repository (owner/name, owner/name@revision).")]
 OnBase = Annotated[str | None, typer.Option("--base", metavar="NAME", help="On which base; the study's first unless given.")]
 AlongSequence = Annotated[str | None, typer.Option("--sequence", metavar="NAME", help="Along which sequence; the first that the arm "
                                                    "goes along unless given.")]

@@ -34,6 +34,7 @@ class Changes:
     precision: str | None = None
     accept: tuple[str, ...] = ()
     as_published: bool = False
+    base: str | None = None
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,8 @@ def _from_file(path: Path, changes: Changes) -> Found:
 
 def _apply(content: dict[str, Any], changes: Changes) -> bool:
     """Change a study's plain data; False if there was nothing to change."""
+    if changes.base is not None:
+        _put_in(changes.base, content)
     if changes.arms is not None:
         _keep_arms(content, _listed("--arms", changes.arms))
     for assignment in changes.assignments:
@@ -144,7 +147,27 @@ def _apply(content: dict[str, Any], changes: Changes) -> bool:
                 owner["training"] = {**owner["training"], "precision": changes.precision}
     if changes.accept and isinstance(accepted := content.get("accept_threats", []), list):
         content["accept_threats"] = list(dict.fromkeys([*accepted, *changes.accept]))
-    return any((changes.arms, changes.assignments, changes.seeds, changes.precision, changes.accept))
+    return any((changes.base, changes.arms, changes.assignments, changes.seeds, changes.precision, changes.accept))
+
+
+def _put_in(model: str, content: dict[str, Any]) -> None:
+    """Another base in place of the study's only one; the study's name says so. Notes about the old one are left out."""
+    from finetrial.compare.compare import find_base
+
+    if len(content["bases"]) != 1:
+        raise UserError(f"--base {model}: the study has {len(content['bases'])} bases", "write --set bases=[NAME, ...], or edit it")
+    (old,) = (base["name"] if isinstance(base, dict) else base for base in content["bases"])
+    source, _, revision = (model, "", "") if Path(model).expanduser().is_dir() else model.partition("@")
+    new = find_base(source, revision or None, "--base")
+    content["bases"] = [new.model_dump(mode="json", exclude_defaults=True)]
+    content["name"] = f"{content['name']}-{new.name}".lower()
+    content["notes"] = [note for note in content.get("notes", ()) if old not in note]
+    for arm in content["arms"]:
+        (arm.get("match") or {}).pop("solved", None)
+    for contrast in _stated([*content.get("hypotheses", ()), *content.get("claims", ())]):
+        for side in ("base", "left_base", "right_base"):
+            if contrast.get(side) == old:
+                contrast[side] = new.name
 
 
 def _set(content: dict[str, Any], assignment: str) -> None:
@@ -202,14 +225,20 @@ def _keep_arms(content: dict[str, Any], wanted: list[str]) -> None:
 def _arms_of(stated: Mapping[str, Any]) -> set[str]:
     """The arms that a hypothesis or a claim compares, floors left out."""
     compared: set[str] = set()
-    for contrast in _contrasts([stated.get(form) for form in ("contrast", "as_published", "mended", "all_of", "any_of")]):
+    for contrast in _stated([stated]):
         compared |= {str(contrast.get(side)) for side in ("left", "right")} | set(contrast.get("interaction") or ())
     return {arm for arm in compared if not arm.startswith(FLOOR)}
 
 
-def _contrasts(stated: Any) -> Iterator[Mapping[str, Any]]:
+def _stated(hypotheses: Iterable[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Every contrast that these hypotheses or claims are made of."""
+    for stated in hypotheses:
+        yield from _contrasts([stated.get(form) for form in ("contrast", "as_published", "mended", "all_of", "any_of")])
+
+
+def _contrasts(stated: Any) -> Iterator[dict[str, Any]]:
     """One by one, out of lists of lists: a member of `any_of` may be several."""
-    if isinstance(stated, Mapping):
+    if isinstance(stated, dict):
         yield stated
     elif isinstance(stated, (list, tuple)):
         for part in stated:

@@ -147,7 +147,7 @@ def look(asked: Comparison, runs: Path) -> design.Request:
     return request.with_usable_rows(tokenizer)
 
 
-def find_base(model: str, revision: str | None) -> Base:
+def find_base(model: str, revision: str | None, option: str = "--model") -> Base:
     """A model folder, a bundled base, or a hub repository, as a study writes it."""
     folder = Path(model).expanduser()
     if folder.is_dir():
@@ -160,7 +160,7 @@ def find_base(model: str, revision: str | None) -> Base:
         return Base(name=model.rpartition("/")[2], source=model, revision=revision)
     if model not in bundled_names():
         raise UserError(unknown("model", model, bundled_names()),
-                        "--model takes a folder, or a repository of the hub with its owner: openai-community/gpt2")
+                        f"{option} takes a folder, or a repository of the hub with its owner: openai-community/gpt2")
     return Base(name=model)
 
 

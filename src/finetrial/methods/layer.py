@@ -29,8 +29,8 @@ _WEIGHTS, _RECIPE = "blocks.safetensors", "recipe.json"
 class Layer(Method):
     """Insert `count` new blocks into the decoder, the encoder, or each of both.
 
-    `position`: after the last of the base's blocks, before the first, one after each of `count` groups of blocks
-    (interleaved), or all of them below the block with this number. `init`: a copy of the block below (at the start, of
+    `position`: after the last of the base's blocks, before the first, above its lower half, one after each of `count` groups
+    of blocks (interleaved), or all of them below the block with this number. `init`: a copy of the block below (at the start, of
     the block above), or random as the library initialises a new model; either way the output projections are multiplied
     by `output_scale`. `inner` and `heads` make the block narrower than the base's; merged, it is padded with zeros.
     """
@@ -41,7 +41,7 @@ class Layer(Method):
         {"init": "random", "output_scale": 0.5})
 
     count: int = Field(1, ge=1)
-    position: Literal["end", "start", "interleaved"] | Annotated[int, Field(ge=0)] = "end"
+    position: Literal["end", "start", "middle", "interleaved"] | Annotated[int, Field(ge=0)] = "end"
     stack: StackName = "decoder"
     init: Literal["copy", "random"] = "copy"
     output_scale: float = Field(0.0, ge=0)
@@ -95,6 +95,8 @@ class Layer(Method):
             return [depth] * self.count
         if self.position == "start":
             return [0] * self.count
+        if self.position == "middle":
+            return [depth // 2] * self.count
         if self.position == "interleaved":
             if self.count > depth:
                 raise ModelError(f"count = {self.count} interleaved blocks: the base has only {depth} blocks",

@@ -149,7 +149,7 @@ def _arms(size: str, layer: Layer, rates: Rates) -> tuple[Arm, ...]:
     if size == "standard":
         return standard
     return (*standard, swapped("layer-interleaved", "new layer in the middle, zero output",
-                               layer.model_copy(update={"position": 2}), rates=rates),
+                               layer.model_copy(update={"position": "middle"}), rates=rates),
             swapped("layer-random", "new layer at the end, random, output x0.01",
                     layer.model_copy(update={"init": "random", "output_scale": 0.01}), rates=rates))
 

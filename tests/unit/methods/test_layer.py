@@ -64,6 +64,7 @@ def test_where_the_blocks_go(tiny_model: Any) -> None:
         return [mark.gap for mark in marks if mark]
 
     assert gaps() == [2] and gaps(count=3) == [2, 2, 2] and gaps(position="start") == [0]
+    assert gaps(position="middle") == [1] and Layer(position="middle", count=2).gaps(5) == [2, 2]
     assert gaps(position="interleaved", count=2) == [1, 2] and gaps(position=1) == [1]
     assert Layer(position="interleaved", count=3).gaps(12) == [4, 8, 12]
     with pytest.raises(ModelError, match="position = 3: the base has 2 blocks"):
