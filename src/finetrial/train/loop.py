@@ -31,6 +31,7 @@ from finetrial.train.meter import CurvePoint, Meter, OnMetrics, Totals, TrainRes
 from finetrial.train.outcome import Diverged, OutOfTime
 from finetrial.train.precision import FrozenMatrices
 from finetrial.train.reuse import Reuse
+from finetrial.train.widen import filler
 
 FLUSH_STEPS = 16  # on an accelerator the loss is read, and divergence seen, this many steps at a time
 DIVERGED_MULTIPLE = 3.0  # of the first loss, and above twice a uniform guess's, ...
@@ -110,6 +111,7 @@ class Run:
         self.micro_batch = self.parallel.micro_batch(micro_batch, config.batch_sequences)
         self.accelerator = precision.accelerator(device, config.precision, keeps_casts=not self.parallel.sharded)
         self.device = self.accelerator.device
+        self.fill = filler(model, self.device, config.precision)
         self.flush_steps = flush_steps or (1 if self.device.type == "cpu" else FLUSH_STEPS)
         trained = params.own(model, components)
         params.set_dropout(model, config.dropout)
@@ -208,7 +210,7 @@ class Run:
         """Add the part's share of the gradient; return its share of the mean loss."""
         if part.num_targets == 0 and not self.parallel.sharded:
             return torch.zeros((), device=self.device)
-        batch = part.to(self.device)
+        batch = self.fill(part.to(self.device))
         with self.accelerator.autocast():
             loss = self.holding.run(lambda: summed_loss(self.model, batch, self.reuse) / max(1, num_targets))
         self.accelerator.backward(loss)

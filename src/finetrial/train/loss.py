@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from finetrial.errors import DataError, ModelError, is_out_of_memory
 from finetrial.models import blocks
@@ -22,6 +23,7 @@ from finetrial.train.config import Precision
 from finetrial.train.packing import IntArray
 from finetrial.train.precision import autocast
 from finetrial.train.reuse import Reuse, within
+from finetrial.train.widen import filled, makes_kernels
 
 CHUNK_LOGITS = 1 << 22  # logits computed at a time: 16 MB in fp32
 
@@ -51,7 +53,7 @@ def cross_entropies(model: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor
     weight = blocks.head(model).weight.float()
     parts = []
     with torch.autocast(hidden.device.type, enabled=False):
-        for part in _chunks(len(hidden), len(weight)):
+        for part in _chunks(len(hidden), max(1, CHUNK_LOGITS // len(weight))):
             logits = hidden[part] @ weight.T  # (C, V)
             parts.append(nn.functional.cross_entropy(logits, targets[part], reduction="none"))
     return torch.cat(parts) if parts else hidden.new_zeros(0)
@@ -144,7 +146,8 @@ class _SummedCrossEntropy(torch.autograd.Function):
     """sum of -log softmax(hidden W^T)[target], keeping no logits: gradients are taken on the way forward, in chunks.
 
     d/dlogits = softmax - onehot; d/dhidden = that W; d/dW = that^T hidden. As the loss is a sum, backward only scales.
-    Products run in autocast's type where it is on; the softmax is in fp32.
+    Products run in autocast's type where it is on; the softmax is in fp32. Where kernels are made for every shape, the
+    last chunk is filled up with states of nothing.
     """
 
     @staticmethod
@@ -152,22 +155,27 @@ class _SummedCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         need_hidden, need_weight = ctx.needs_input_grad[:2]
+        num_targets, size = len(hidden), max(1, CHUNK_LOGITS // len(weight))
+        if makes_kernels(device, dtype):
+            more, size = filled(num_targets) - num_targets, filled(size)
+            hidden, targets = pad(hidden, (0, 0, 0, more)), pad(targets, (0, more))
         d_hidden = torch.empty_like(hidden, dtype=dtype) if need_hidden else None  # (T, D)
         d_weight = torch.zeros_like(weight) if need_weight else None  # (V, D), summed in the weight's type
         total = torch.zeros((), device=hidden.device)
         with torch.autocast(device, enabled=False):
             matrix = weight.to(dtype)
-            for part in _chunks(len(hidden), len(weight)):
-                state = hidden[part].to(dtype)
+            for part in _chunks(len(hidden), size):
+                state, real = hidden[part].to(dtype), num_targets - part.start
                 logits = (state @ matrix.T).float()  # (C, V)
                 target = targets[part, None]
                 peak = logits.amax(1, keepdim=True)
                 reached = logits.gather(1, target)
                 slope = logits.softmax(1)  # (C, V)
                 # the most likely token has probability 1 / sum(exp(logits - peak))
-                total += (peak - slope.amax(1, keepdim=True).log() - reached).sum()
+                total += (peak - slope.amax(1, keepdim=True).log() - reached)[:real].sum()
                 if d_hidden is not None or d_weight is not None:
                     slope.scatter_add_(1, target, slope.new_full(target.shape, -1.0))
+                    slope[real:] = 0
                     slope = slope.to(dtype)
                 if d_hidden is not None:
                     torch.mm(slope, matrix, out=d_hidden[part])
@@ -175,7 +183,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
                     d_weight.addmm_(slope.T, state)
                 elif d_weight is not None:
                     d_weight += slope.T @ state
-        ctx.save_for_backward(d_hidden, d_weight)
+        ctx.save_for_backward(None if d_hidden is None else d_hidden[:num_targets], d_weight)
         ctx.hidden_dtype = hidden.dtype
         return total
 
@@ -220,6 +228,5 @@ def _inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
             "attention_mask": batch.attention(), "use_cache": False}
 
 
-def _chunks(num_targets: int, vocabulary: int) -> list[slice]:
-    size = max(1, CHUNK_LOGITS // vocabulary)
+def _chunks(num_targets: int, size: int) -> list[slice]:
     return [slice(at, at + size) for at in range(0, num_targets, size)]

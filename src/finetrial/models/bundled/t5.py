@@ -239,5 +239,5 @@ TINY_T5 = T5Recipe(
     "tiny-t5", encoder_layers=2, decoder_layers=2, width=256, heads=4, inner=1024, activation="relu", vocabulary=8224,
     embedding_std=0.05, block_scale=0.3, prefix_share=0.5, lines_share=0.2, source_tokens=(32, 384),
     target_tokens=(32, 224), lines_tokens=(4, 64), noise_density=0.2, mean_span_tokens=3.0, corrupted_target="text",
-    learning_rate=0.006, batch_sequences=32, micro_batch=8, tokens=16_000_000, weight_decay=0.1, warmup=0.03, final=0.02,
+    learning_rate=0.006, batch_sequences=32, micro_batch=8, tokens=28_000_000, weight_decay=0.1, warmup=0.03, final=0.02,
     precision="bf16")
