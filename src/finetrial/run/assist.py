@@ -14,7 +14,7 @@ from typing import Any
 
 from finetrial import catalog
 from finetrial.errors import is_out_of_memory
-from finetrial.run.machine import keep_freed_memory
+from finetrial.run.machine import compute_with, keep_freed_memory
 from finetrial.run.ranks import OUT_OF_MEMORY, Part, device_of, num_processes
 from finetrial.run.remote_store import open_store
 from finetrial.run.server import die_with
@@ -45,7 +45,7 @@ def _assist(part: Part, ready: int) -> None:
 
     job, [order] = part.job, part.job.orders
     keep_freed_memory()
-    torch.set_num_threads(order.threads)
+    compute_with(order.threads)
     for plugin in job.plugins:
         catalog.add_file(plugin)
     kind = catalog.find("stage", order.kind)()

@@ -94,6 +94,15 @@ def torch_version() -> str:
     return installed_version("torch")
 
 
+def compute_with(threads: int) -> None:
+    """Before any operation: the number of threads decides the last bits of results. Numbers below 1e-38 are taken as zero:
+    a CPU is slow with them, and a model that has learned has many (a T5's step takes half the time, a GPT-2's a twentieth less)."""
+    import torch
+
+    torch.set_flush_denormal(True)
+    torch.set_num_threads(threads)
+
+
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
     """Torch with one thread, as every phase has on a CPU; restored afterwards."""

@@ -24,7 +24,7 @@ from finetrial.records.record import Outcome
 from finetrial.run.claim import RECORD, Claim
 from finetrial.run.disk import is_full, store_error
 from finetrial.run.job import Job, Order, make_record, settles, utc_now
-from finetrial.run.machine import keep_freed_memory
+from finetrial.run.machine import compute_with, keep_freed_memory
 from finetrial.run.messages import Message
 from finetrial.run.ranks import device_of, how, num_processes, ranks
 from finetrial.run.remote_store import open_store
@@ -278,10 +278,8 @@ def redirect_output(path: Path, level: str) -> None:
 
 
 def _set_threads(threads: int) -> None:
-    """Before any operation: the number of threads decides the last bits of results."""
-    torch = sys.modules.get("torch")
-    if torch is not None:
-        torch.set_num_threads(threads)
+    if "torch" in sys.modules:
+        compute_with(threads)
 
 
 def _teller(send: Send, job: Job, order: Order) -> Send:

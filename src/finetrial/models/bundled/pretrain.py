@@ -20,6 +20,7 @@ from finetrial.models.bundled.card import write_card
 from finetrial.models.bundled.gpt import TINY_GPT
 from finetrial.models.bundled.recipe import Recipe
 from finetrial.models.bundled.t5 import TINY_T5
+from finetrial.run.machine import compute_with
 
 RECIPES: Mapping[str, Recipe] = {recipe.name: recipe for recipe in (TINY_GPT, TINY_T5)}
 
@@ -30,12 +31,9 @@ def pretrain(name: str, output: Path, *, threads: int = 2, device: str = "cpu",
 
     The tokenizer is taken from the package where it is bundled, so that a base can be made again from its recipe.
     """
-    import torch
-
     if name not in RECIPES:
         raise UserError(unknown("recipe", name, RECIPES))
-    torch.set_flush_denormal(True)  # a T5 that has learned computes with so many of them that a step takes twice as long
-    torch.set_num_threads(threads)
+    compute_with(threads)
     recipe = RECIPES[name]
     work = output / "work"
     work.mkdir(parents=True, exist_ok=True)
