@@ -95,10 +95,8 @@ class Trial:
         return (primary, *sorted(self._metrics[task] - {primary}))
 
     def primary(self, task: str) -> str:
-        """The metric that decides on a task: the task's own, unless the study lists others only."""
-        use = self.study.task(task)
-        own = use.task.primary_metric
-        return use.metrics[0] if use.metrics and own not in use.metrics else own
+        """The metric that decides on a task."""
+        return self.study.task(task).primary_metric
 
     def metric(self, name: str) -> Metric:
         """A metric by name. Raises NotMeasured if nothing was scored with it."""

@@ -125,7 +125,7 @@ def _loading_lines(trial: Trial) -> list[str]:
 
 
 def _code(folder: Path, base: ResolvedBase) -> str:
-    model = "AutoModelForSeq2SeqLM" if base.config.get("is_encoder_decoder") else "AutoModelForCausalLM"
+    model = "AutoModelForSeq2SeqLM" if base.is_encoder_decoder else "AutoModelForCausalLM"
     if (folder / ADAPTER).is_file():
         return f'PeftModel.from_pretrained({model}.from_pretrained("{base.folder}"), "{folder}")'
     if (folder / FULL_MODEL).is_file():

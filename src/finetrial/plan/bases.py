@@ -54,9 +54,14 @@ class ResolvedBase:
         return None
 
     @property
+    def is_encoder_decoder(self) -> bool:
+        """Whether an encoder reads what a decoder answers."""
+        return bool(self.config.get("is_encoder_decoder"))
+
+    @property
     def form(self) -> Form:
         """Whether source and target are apart in its rows."""
-        return "encoder-decoder" if self.config.get("is_encoder_decoder") else "decoder"
+        return "encoder-decoder" if self.is_encoder_decoder else "decoder"
 
     @property
     def end_tokens(self) -> tuple[int, ...]:

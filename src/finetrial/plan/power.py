@@ -205,9 +205,7 @@ def _metric(study: Study, contrast: Contrast) -> str:
     """The metric a contrast is read in: its own, else the task's primary one."""
     if contrast.metric or not contrast.task or contrast.quantity == RATE_RATIO:
         return contrast.metric
-    use = study.task(contrast.task)
-    primary = type(use.task).primary_metric
-    return use.metrics[0] if use.metrics and primary not in use.metrics else primary
+    return study.task(contrast.task).primary_metric
 
 
 def _unit(metric: str) -> str:

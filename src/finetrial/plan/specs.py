@@ -61,7 +61,7 @@ def model(base: ResolvedBase, resolved: Resolved) -> dict[str, Any]:
 def attention(base: ResolvedBase, resolved: Resolved) -> Attention:
     """T5 adds its relative bias to the scores: with sdpa the kernel, and so the last bits, would depend on whether the
     bias is trained, and arms would differ in it."""
-    return "eager" if base.config.get("is_encoder_decoder") else resolved.attention
+    return "eager" if base.is_encoder_decoder else resolved.attention
 
 
 def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: Resolved,

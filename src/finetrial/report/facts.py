@@ -107,7 +107,7 @@ class Facts:
     @cached_property
     def _primary(self) -> Mapping[str, str]:
         marked = {row.task: row.metric for row in reversed(self.results.scores) if row.primary}
-        return {use.name: marked.get(use.name, use.task.primary_metric) for use in self.study.tasks}
+        return {use.name: marked.get(use.name, use.primary_metric) for use in self.study.tasks}
 
     @cached_property
     def tested_tasks(self) -> tuple[TaskUse, ...]:

@@ -64,6 +64,12 @@ class TaskUse(Frozen):
     metrics: tuple[str, ...] = ()  # empty = the task's primary metric and what belongs to it
     flaws: DataFlaws = NO_FLAWS  # of a published design, repeated on purpose
 
+    @property
+    def primary_metric(self) -> str:
+        """The metric that decides: the task's own, unless the study lists others only."""
+        own = self.task.primary_metric
+        return self.metrics[0] if self.metrics and own not in self.metrics else own
+
     def num_scored(self, split: str) -> int | None:
         """How many rows of a split are scored, at most; None for one that is trained on."""
         return {"val": self.num_val, "test": self.num_test}.get(split)

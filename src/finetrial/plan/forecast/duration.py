@@ -106,7 +106,7 @@ class _Works:
         budget = training.budget
         if budget.unit == "tokens":
             return budget.amount
-        sides = 2 if self.sizes.bases[base].config.get("is_encoder_decoder") else 1
+        sides = 2 if self.sizes.bases[base].is_encoder_decoder else 1
         if budget.unit == "steps":
             return budget.amount * training.batch_sequences * training.sequence_length * sides
         rows = [self._rows(stage, base, name, source) for name, source in zip(
@@ -128,7 +128,7 @@ class _Works:
         if rows is None:
             return Work("predict", None, None)
         length = use.max_tokens or self.sizes.study.training.sequence_length
-        tokens = rows * length * (2 if self.sizes.bases[base].config.get("is_encoder_decoder") else 1)
+        tokens = rows * length * (2 if self.sizes.bases[base].is_encoder_decoder else 1)
         operations = None if shapes is None else forward_operations(shapes, tokens, length)
         measured = [speed for (of_base, of_arm, _), speed in self.predict_speeds.items()
                     if of_base == base and (arm is None or of_arm == arm.name)]

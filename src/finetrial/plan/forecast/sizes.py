@@ -39,7 +39,7 @@ class Sizes:
 def step_of(study: Study, arm: Arm, base: ResolvedBase, *, on_gpu: bool = False, processes: int = 1,
             split: bool = False) -> Step:
     """How an arm trains: whole batches, or the share of one of `processes`, as a run begins."""
-    step = step_with(study.training_of(arm), pairs=bool(base.config.get("is_encoder_decoder")),
+    step = step_with(study.training_of(arm), pairs=base.is_encoder_decoder,
                      eager=specs.attention(base, Resolved()) == "eager", on_gpu=on_gpu)
     return replace(step, four_bit=arm.quantization is not None, micro_batch=largest_micro_batch(step.rows, processes),
                    processes=processes, split=split, offload=step.offload and not split)
