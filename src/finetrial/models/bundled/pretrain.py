@@ -100,7 +100,14 @@ def _train(recipe: Recipe, output: Path, work: Path, device: str, say: Callable[
                                    "target_tokens": result.target_tokens})
     if output.resolve() != TOKENIZER_FOLDER.resolve():
         tokenizer.save_pretrained(output)
+        _forget_origin(output / "tokenizer_config.json")
     model.to("cpu").to(torch.bfloat16).save_pretrained(output)
+
+
+def _forget_origin(path: Path) -> None:
+    """What the library notes about where a tokenizer was loaded from is no part of the base."""
+    written = json.loads(path.read_text(encoding="utf-8"))
+    _write(path, {key: value for key, value in written.items() if key not in ("is_local", "local_files_only")})
 
 
 def _logger(lines: Any, say: Callable[[str], None]) -> Callable[[Mapping[str, Any]], None]:
