@@ -10,6 +10,7 @@ from finetrial.analysis.estimate import Components, Estimate, crossed
 from finetrial.analysis.looks import Look, extended, look_at, settle
 from finetrial.analysis.power import POWER, detectable_with, power, seeds_for_equivalence, seeds_needed
 from finetrial.errors import UserError
+from finetrial.spec import Study
 
 # Pocock (1977), Biometrika 64(2), table 1 (two-sided 5 %): the constant critical value of each of K looks.
 POCOCK = {1: 1.960, 2: 2.178, 3: 2.289, 4: 2.361, 5: 2.413}
@@ -46,8 +47,8 @@ def test_a_look_is_what_it_is_however_often_it_is_read() -> None:
 
 def test_looks_that_cannot_be_declared() -> None:
     for looks in ((2, 5), (3, 3)):
-        with pytest.raises(UserError, match="looks"):
-            look_at(3, declared=looks)
+        with pytest.raises(ValueError, match="looks .* are not different numbers of at least 3 seeds"):
+            Study.model_validate({"name": "s", "question": "?", "bases": ["tiny-gpt"], "arms": [], "looks": looks})
 
 
 def test_new_seeds_follow_the_old_ones() -> None:

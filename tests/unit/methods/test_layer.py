@@ -133,6 +133,6 @@ def test_the_recipe_says_where_the_blocks_belong(tiny_model: Any, tmp_path: Path
 
 def test_options() -> None:
     assert Layer(position=0).step_0 == "exact" and Layer(output_scale=0.1).step_0 == "other"
-    for bad in ({"count": 0}, {"position": "middle"}, {"position": -1}, {"inner": 0}, {"init": "zero"}, {"stack": "all"}):
+    for bad in ({"count": 0}, {"position": "centre"}, {"position": -1}, {"inner": 0}, {"init": "zero"}, {"stack": "all"}):
         with pytest.raises(ValidationError):
             Layer.model_validate(bad)
