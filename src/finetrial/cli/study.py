@@ -156,7 +156,7 @@ def _put_in(model: str, content: dict[str, Any]) -> None:
 
     if len(content["bases"]) != 1:
         raise UserError(f"--base {model}: the study has {len(content['bases'])} bases", "write --set bases=[NAME, ...], or edit it")
-    (old,) = (base["name"] if isinstance(base, dict) else base for base in content["bases"])
+    old = content["bases"][0]["name"]
     source, _, revision = (model, "", "") if Path(model).expanduser().is_dir() else model.partition("@")
     new = find_base(source, revision or None, "--base")
     content["bases"] = [new.model_dump(mode="json", exclude_defaults=True)]

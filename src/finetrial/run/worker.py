@@ -278,6 +278,7 @@ def redirect_output(path: Path, level: str) -> None:
 
 
 def _set_threads(threads: int) -> None:
+    """For the stages that compute with torch; the others never import it."""
     if "torch" in sys.modules:
         compute_with(threads)
 

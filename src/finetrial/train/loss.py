@@ -53,7 +53,7 @@ def cross_entropies(model: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor
     weight = blocks.head(model).weight.float()
     parts = []
     with torch.autocast(hidden.device.type, enabled=False):
-        for part in _chunks(len(hidden), max(1, CHUNK_LOGITS // len(weight))):
+        for part in _chunks(len(hidden), _chunk_size(weight)):
             logits = hidden[part] @ weight.T  # (C, V)
             parts.append(nn.functional.cross_entropy(logits, targets[part], reduction="none"))
     return torch.cat(parts) if parts else hidden.new_zeros(0)
@@ -155,7 +155,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         need_hidden, need_weight = ctx.needs_input_grad[:2]
-        num_targets, size = len(hidden), max(1, CHUNK_LOGITS // len(weight))
+        num_targets, size = len(hidden), _chunk_size(weight)
         if makes_kernels(device, dtype):
             more, size = filled(num_targets) - num_targets, filled(size)
             hidden, targets = pad(hidden, (0, 0, 0, more)), pad(targets, (0, more))
@@ -226,6 +226,11 @@ def _inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
                 "decoder_input_ids": batch.input_ids, "use_cache": False}
     return {"inputs_embeds": blocks.embedding(model)(batch.input_ids), "position_ids": batch.position_ids,
             "attention_mask": batch.attention(), "use_cache": False}
+
+
+def _chunk_size(head: Tensor) -> int:
+    """How many targets' logits are computed at a time."""
+    return max(1, CHUNK_LOGITS // len(head))
 
 
 def _chunks(num_targets: int, size: int) -> list[slice]:
