@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from finetrial.errors import ModelError
+from finetrial.models import shapes
 from finetrial.models.shapes import Architecture, architecture
 
 
@@ -110,10 +111,5 @@ def recompute(model: Any, switched_on: bool) -> None:
 
 
 def max_positions(config: Any) -> int | None:
-    """The most tokens a document may have; None where the architecture sets no limit (relative positions).
-
-    Where blocks see no further than a sliding window, its width: masks of packed rows and cached decoding have none.
-    """
-    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
-    limits = [int(limit) for limit in (getattr(config, "max_position_embeddings", None), window) if limit is not None]
-    return min(limits, default=None)
+    """The most tokens a document may have, as `shapes.max_positions` tells from a config.json."""
+    return shapes.max_positions(config.to_dict())

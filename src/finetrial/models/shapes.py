@@ -14,6 +14,7 @@ from finetrial.errors import ModelError, unknown
 
 Attention = Literal["sdpa", "eager"]
 Quantization = Literal["nf4"]  # how a base's matrices are held, where not in fp32: `models/quantized.py`
+MISTRAL_WINDOW = 4096  # of a config.json that does not say
 Shapes = dict[str, tuple[int, int]]  # linear layer, by its path in the model: (inputs, outputs)
 
 
@@ -62,6 +63,21 @@ def attention_used(model_type: str, wanted: Attention) -> Attention:
     (LoRA), and their logits would differ by up to 0.03 in bf16 before anything is learned.
     """
     return wanted if architecture(model_type).sdpa else "eager"
+
+
+def max_positions(config: Mapping[str, Any]) -> int | None:
+    """The most tokens a document may have; None where the architecture sets no limit (T5's relative positions, whatever
+    `n_positions` its config.json still holds).
+
+    Where blocks see no further than a sliding window, its width: masks of packed rows and cached decoding have none.
+    """
+    kind = config.get("model_type")
+    if kind == "t5":
+        return None
+    window = config.get("sliding_window", MISTRAL_WINDOW if kind == "mistral" else None)
+    limits = (config.get("n_positions"), config.get("max_position_embeddings"),
+              window if config.get("use_sliding_window", True) else None)
+    return min((int(limit) for limit in limits if isinstance(limit, int)), default=None)
 
 
 def linear_shapes(config: Mapping[str, Any]) -> Shapes | None:

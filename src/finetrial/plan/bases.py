@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from finetrial.errors import DataError, ModelError, unknown
 from finetrial.fingerprint import key_of
+from finetrial.models import shapes
 from finetrial.models.files import MODEL_FILES, TOKENIZER_FILES, cache_folder, digest_of, matching
 from finetrial.plan.hub_configs import known_config
 from finetrial.spec.uses import Base
@@ -47,11 +48,8 @@ class ResolvedBase:
 
     @property
     def max_positions(self) -> int | None:
-        """The longest sequence the model has positions for; None if the configuration sets no limit."""
-        for name in ("n_positions", "max_position_embeddings"):
-            if isinstance(self.config.get(name), int):
-                return int(self.config[name])
-        return None
+        """The longest sequence the model has positions for; None if the architecture sets no limit."""
+        return shapes.max_positions(self.config)
 
     @property
     def is_encoder_decoder(self) -> bool:

@@ -14,6 +14,7 @@ from finetrial.report.facts import Facts, Path
 from finetrial.report.quantities import metric_name
 
 MOST_CHARACTERS = 1500  # of one text on the page; results.json holds it whole
+CUT = " \N{HORIZONTAL ELLIPSIS}"  # behind a text that is longer
 _TOKENS = re.compile(r"\w+|\s+|[^\w\s]")
 _WHY = {"best": "most in favour of {left}", "median": "in the middle", "worst": "most in favour of {right}",
         "random": "drawn by a digest of its id"}
@@ -21,7 +22,7 @@ _WHY = {"best": "most in favour of {left}", "median": "in the middle", "worst": 
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of text; `is_other`: it does not stand in the reference."""
+    """A run of text; `is_other`: the reference has nothing of it, or has it out of this order."""
 
     text: str
     is_other: bool
@@ -29,10 +30,10 @@ class Piece:
 
 @dataclass(frozen=True)
 class Answered:
-    """What one arm wrote. `pieces` empty: nothing was recorded."""
+    """What one arm wrote. `pieces` is None where nothing was recorded, and empty for an empty answer."""
 
     arm: ArmMark
-    pieces: tuple[Piece, ...]
+    pieces: tuple[Piece, ...] | None
     score: str
 
 
@@ -71,19 +72,21 @@ def example_pages(facts: Facts) -> tuple[Page, ...]:
 
 
 def pieces(output: str, reference: str) -> tuple[Piece, ...]:
-    """The output, cut where it stops or starts to agree with the reference, word by word."""
-    words, wanted = _TOKENS.findall(output), _TOKENS.findall(reference)
+    """The output, cut where it stops or starts to agree with the reference, word by word; of both what the page shows."""
+    words, wanted = _TOKENS.findall(output[:MOST_CHARACTERS]), _TOKENS.findall(reference[:MOST_CHARACTERS])
     found: list[Piece] = []
     matcher = SequenceMatcher(None, wanted, words, autojunk=False)
     for kind, _, _, start, end in matcher.get_opcodes():
         if start < end:
             found.append(Piece("".join(words[start:end]), kind != "equal"))
+    if len(output) > MOST_CHARACTERS:
+        found.append(Piece(CUT, is_other=False))
     return tuple(found)
 
 
 def shortened(text: str) -> str:
     """The text, or its beginning if it is too long for the page."""
-    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS].rstrip() + " \N{HORIZONTAL ELLIPSIS}"
+    return text if len(text) <= MOST_CHARACTERS else text[:MOST_CHARACTERS] + CUT
 
 
 def _page(facts: Facts, path: Path, task: str, rows: list[Example]) -> Page:
@@ -91,6 +94,9 @@ def _page(facts: Facts, path: Path, task: str, rows: list[Example]) -> Page:
     left, right = facts.label(rows[0].left), facts.label(rows[0].right)
     rule = (f"Items ranked by {metric_name(rows[0].metric)} of {left} minus {right}, mean over seeds: the first, the "
             f"middle and the last ones, and some that no result could sway. Every arm at its first seed.")
+    use = facts.study.task(task)
+    if use.sampling is not None and use.sampling.num_samples > 1:
+        rule = f"{rule} Of {use.sampling.num_samples} samples the first is shown; scores are over all of them."
     if path.last_phase > 1:
         rule = f"Written after phase {path.last_phase}, {path.last_task}, by the newest weights (LATEST). {rule}"
     seen: set[str] = set()
@@ -113,5 +119,4 @@ def _answers(facts: Facts, row: Example) -> Iterable[Answered]:
     for arm in facts.arms:
         if (one := by_arm.get(arm.name)) is not None:
             score = "" if one.score is None else numbers.fixed(one.score, 3)
-            text = None if one.output is None else shortened(one.output)
-            yield Answered(arm, () if text is None else pieces(text, row.reference), score)
+            yield Answered(arm, None if one.output is None else pieces(one.output, row.reference), score)

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from typing import Any
 
 from finetrial.cache import cache_root, kept_text
+from finetrial.report.examples import MOST_CHARACTERS
 from finetrial.report.figures import Figure
 from finetrial.report.model import View
 from finetrial.report.render import PAGE_CONFIG, page_specs
@@ -33,7 +34,7 @@ def page(view: View, figures: Sequence[Figure], *, files: bool = True) -> str:
     rendered: str = _template().render(
         view=view, figures=shown, shown=anchors, files=files, specs=script_json(specs) if specs else "",
         config=script_json(PAGE_CONFIG), bundle=_bundle() if specs else "", shapes=SHAPE_PATHS, glossary=GLOSSARY,
-        slug=slug, many=MANY_PANELS)
+        slug=slug, many=MANY_PANELS, most_characters=f"{MOST_CHARACTERS:,}")
     return rendered
 
 

@@ -104,7 +104,7 @@ def _examples(pages: Sequence[Page]) -> Iterable[str]:
             yield from (f"**{escaped(one.why)}** {escaped(one.difference)} ({escaped(one.item)})".rstrip(), "",
                         f"- reference: {_quoted(one.reference)}")
             yield from (f"- {escaped(answer.arm.label)}{f' ({answer.score})' if answer.score else ''}: "
-                        + (_quoted("".join(piece.text for piece in answer.pieces)) if answer.pieces else "nothing")
+                        + ("not recorded" if answer.pieces is None else _quoted("".join(piece.text for piece in answer.pieces)))
                         for answer in one.answers)
             yield ""
 

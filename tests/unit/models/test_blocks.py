@@ -1,3 +1,4 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -6,6 +7,7 @@ import torch
 from finetrial.errors import ModelError
 from finetrial.models import blocks
 from finetrial.models.shapes import architecture
+from finetrial.plan.bases import ResolvedBase
 
 
 def _model(model_type: str, tiny_model: Any) -> Any:
@@ -47,6 +49,20 @@ def test_a_sliding_window_is_the_longest_document() -> None:
 def test_max_positions(tiny_model: Any) -> None:
     assert blocks.max_positions(tiny_model("gpt2").config) == 64
     assert blocks.max_positions(_model("t5", tiny_model).config) is None
+
+
+@pytest.mark.parametrize(("config", "limit"), [
+    ({"model_type": "t5", "n_positions": 512}, None),  # as t5-small's has it, and means nothing
+    ({"model_type": "gpt2", "n_positions": 1024}, 1024),
+    ({"model_type": "mistral", "max_position_embeddings": 32768, "sliding_window": None}, 32768),
+    ({"model_type": "mistral", "max_position_embeddings": 32768}, 4096),
+    ({"model_type": "llama", "max_position_embeddings": 2048}, 2048)])
+def test_a_plan_reads_the_same_limit_from_the_file(config: dict[str, Any], limit: int | None, tmp_path: Path) -> None:
+    from transformers import AutoConfig
+
+    kind = config.pop("model_type")
+    assert ResolvedBase("b", tmp_path, "", "", {"model_type": kind, **config}).max_positions == limit
+    assert blocks.max_positions(AutoConfig.for_model(kind, **config)) == limit
 
 
 def test_a_model_without_a_head_is_refused(tiny_model: Any) -> None:

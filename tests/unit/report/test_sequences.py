@@ -13,13 +13,14 @@ from tests.sequences import CODE, DOCS, FORTH
 from finetrial.analysis.analyse import analyse
 from finetrial.records.results import Claim, Quote, Results
 from finetrial.report import analysis_markdown, report_html
-from finetrial.report.examples import pieces
+from finetrial.report.examples import CUT, example_pages, pieces
 from finetrial.report.facts import Facts, Path
 from finetrial.report.figures import all_figures, efficiency, factors, interaction, matrix, plane, transfer
 from finetrial.report.model import view
 from finetrial.report.render import page_specs
 from finetrial.report.score_tables import _score_column, _Shown, score_tables
 from finetrial.report.tables import claims_table, cost_table, sequence_table, storage_table
+from finetrial.spec.uses import Sampling
 
 CLAIMS = (Claim(claim="LoRA writes better JavaScript.", published=".2489 against .2147", flaw="inputs equal labels",
                 as_published=Quote(value=0.031, low=0.011, high=0.051, unit="chrF", n_seeds=5),
@@ -184,6 +185,38 @@ def test_outputs_are_cut_where_they_leave_the_reference() -> None:
     assert [(one.text, one.is_other) for one in pieces("return the list", "return a list")] == [
         ("return ", False), ("the", True), (" list", False)]
     assert [one.is_other for one in pieces("same", "same")] == [False] and pieces("", "x") == ()
+
+
+def test_what_is_cut_off_is_neither_compared_nor_marked() -> None:
+    long = "word " * 1000
+    assert [one.is_other for one in pieces(long, long)] == [False, False]  # the text, and the sign that there is more
+    assert pieces(long, long)[-1].text == CUT and pieces(long, long[:-3] + "end")[-1] == pieces(long, long)[-1]
+
+
+def _written(output: str | None) -> Results:
+    """The results with one item, for which every arm wrote `output`."""
+    results = facts().results
+    first = results.examples[0]
+    one = first.model_copy(update={"written": tuple(row.model_copy(update={"output": output}) for row in first.written)})
+    return results.model_copy(update={"examples": (one,)})
+
+
+def test_an_empty_answer_is_not_a_missing_one(parse_page) -> None:
+    study = facts().study
+    for output, said, other in (("", "(empty)", "not recorded"), (None, "not recorded", "(empty)")):
+        results = _written(output)
+        page, text = parse_page(report_html(study, results)), analysis_markdown(study, results)
+        assert said in page.text and other not in page.text and said in text and other not in text
+
+
+def test_of_several_samples_it_is_said_which_one_is_shown() -> None:
+    given, results = facts().study, facts().results
+    assert "samples" not in example_pages(facts())[0].rule
+    name = results.examples[0].task
+    tasks = tuple(use.model_copy(update={"sampling": Sampling(num_samples=4)}) if use.name == name else use
+                  for use in given.tasks)
+    pages = example_pages(Facts(given.model_copy(update={"tasks": tasks}), results))
+    assert "Of 4 samples the first is shown; scores are over all of them." in pages[0].rule
 
 
 def test_the_page_shows_outputs_and_can_be_searched(parse_page) -> None:
