@@ -13,6 +13,7 @@ from notebooks import execute
 from tiny_study import WORDS, save_tiny_base
 
 from finetrial.cli import main
+from finetrial.errors import UserError
 
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "notebooks" / "laptop.ipynb"
 
@@ -137,6 +138,25 @@ def test_generate_shows_every_arm(run: Any, capsys: pytest.CaptureFixture[str]) 
                                                "lora")
     assert "unknown arm" in command(capsys, "generate", run.folder.name, "--prompt", "w3", "--arms", "x", code=2)
     assert "the model has 64 positions" in command(capsys, "generate", run.folder.name, "--prompt", "w3", code=2)
+
+
+def test_an_arm_without_weights_does_not_silence_the_others(run: Any, capsys: pytest.CaptureFixture[str],
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetrial.run import adapters
+
+    found = adapters.find_trained
+
+    def without_full(folder: Path, arm: str, **which: Any) -> Any:
+        if arm == "full":
+            raise UserError(f"{folder / arm} holds no trained weights")
+        return found(folder, arm, **which)
+
+    monkeypatch.setattr(adapters, "find_trained", without_full)
+    question = ("generate", run.folder.name, "--prompt", "w3 \x1b]0;title", "--tokens", "4")
+    printed = command(capsys, *question)
+    assert "no answer" in printed and "holds no trained weights" in printed and "LoRA r=4" in printed
+    assert "\x1b" not in printed and "\\x1b]0;title" in printed
+    assert "holds no trained weights" in command(capsys, *question, "--arms", "full", code=2)
 
 
 def test_open_shows_the_report(run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

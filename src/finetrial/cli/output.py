@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,6 +47,11 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """A warning on standard error."""
     print(f"warning: {text}", file=sys.stderr)
+
+
+def printable(text: str) -> str:
+    """What a model wrote, fit for a terminal: control characters, which could command it, as escapes."""
+    return "".join(repr(one)[1:-1] if unicodedata.category(one) == "Cc" and one not in "\n\t" else one for one in text)
 
 
 def heading(text: str) -> Text:

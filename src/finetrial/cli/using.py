@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from finetrial.cli.output import heading, indented, say, say_line
+from finetrial.cli.output import heading, indented, printable, say, say_line
 from finetrial.cli.running import REPORT_FILE, find_run
 from finetrial.errors import UserError, unknown
 
@@ -43,7 +43,7 @@ def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping
 
 def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path, base: str | None,
                      sequence: str | None) -> None:
-    """The prompt, then each answer below the arm's label."""
+    """The prompt, then each answer below the arm's label as soon as it is there. Of all arms, those without weights are named."""
     from finetrial.run.adapters import ask
     from finetrial.run.run_file import study_of_run
     from finetrial.spec.study import BASE_ARM
@@ -56,9 +56,16 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
         if name not in labels:
             raise UserError(unknown("arm", name, labels), f"finetrial show {folder.name} lists them")
     _no_progress_bars()
-    say(heading("Prompt"), indented(Text(prompt)))
-    for name, text in ask(folder, chosen, prompt, tokens, base=base, sequence=sequence).items():
-        say(heading(labels[name]), indented(Text(text)))
+    say(heading("Prompt"), indented(Text(printable(prompt))))
+    for name in chosen:
+        try:
+            answer = ask(folder, name, prompt, tokens, base=base, sequence=sequence)
+        except UserError as error:
+            if arms or name == BASE_ARM:
+                raise
+            say(heading(labels[name]), indented(Text(f"no answer: {error.problem}", style="dim")))
+        else:
+            say(heading(labels[name]), indented(Text(printable(answer))))
 
 
 def _no_progress_bars() -> None:

@@ -35,6 +35,11 @@ class Generation:
     ids: tuple[int, ...]
     finished: bool  # an end token was reached
 
+    @property
+    def without_end(self) -> tuple[int, ...]:
+        """The tokens before the end token."""
+        return self.ids[:-1] if self.finished else self.ids
+
 
 def decode(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_new_tokens: int,
            end_tokens: Collection[int] = (), sampling: Sampling | None = None, names: Sequence[str] | None = None,
@@ -134,11 +139,11 @@ class _Task:
 
 def _decode_group(task: _Task, group: Sequence[int], batch_tokens: int) -> None:
     """Decode the prompts of a group; out of memory, those that are not done begin again in half as many slots."""
-    width = len(task.prompts[group[0]]) + task.room
-    slots = max(1, min(len(group), batch_tokens // width))
+    longest = len(task.prompts[group[0]])
+    slots = max(1, min(len(group), batch_tokens // (longest + task.room)))
     while waiting := [number for number in group if number not in task.done]:
         try:
-            _go_through(task, deque(waiting), live_rows(task.model, min(slots, len(waiting)), width))
+            _go_through(task, deque(waiting), live_rows(task.model, min(slots, len(waiting)), longest, task.room))
         except RuntimeError as error:
             if slots == 1 or not is_out_of_memory(error):
                 raise

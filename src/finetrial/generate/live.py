@@ -130,10 +130,11 @@ class LiveEncoderDecoder(Live):
         super().drop(row)
 
 
-def live_rows(model: Any, num_slots: int, width: int) -> Live:
-    """The kind of rows that a model has, without any yet."""
-    kind = LiveEncoderDecoder if blocks.architecture_of(model).encoder_decoder else LiveDecoder
-    return kind(model, num_slots, width)
+def live_rows(model: Any, num_slots: int, longest: int, room: int) -> Live:
+    """The kind of rows that a model has, without any yet: for prompts of at most `longest` tokens and answers of `room`."""
+    if blocks.architecture_of(model).encoder_decoder:
+        return LiveEncoderDecoder(model, num_slots, room)  # the prompt is the encoder's
+    return LiveDecoder(model, num_slots, longest + room)
 
 
 def _parts(prompts: Sequence[Sequence[int]], device: torch.device) -> list[Sequence[Sequence[int]]]:

@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,18 +156,20 @@ def _merged(adapted: Adapted) -> Adapted:
     return adapted
 
 
-def ask(run: Path, arms: list[str], prompt: str, max_new_tokens: int, **which: Any) -> Mapping[str, str]:
-    """What each arm (and `base`) writes after the prompt, greedily: arm -> text. `which`: as `find_trained` takes it."""
+def ask(run: Path, arm: str, prompt: str, max_new_tokens: int, **which: Any) -> str:
+    """What an arm (or `base`) writes after the prompt, greedily, up to the end that its trial looks for. `which`: as
+    `find_trained` takes it."""
     from finetrial.generate import decode
+    from finetrial.tasks.chat import closing_mark, has_template
+    from finetrial.tasks.space_mark import written
 
-    base, answers = _base_of(*_study_of(run), which.get("base")), {}
-    for arm in arms:
-        adapted = open_arm(run, arm, **which)
-        tokenizer = adapted.base.tokenizer
-        answer = decode(adapted.base.model, tokenizer, [tokenizer(prompt)["input_ids"]], max_new_tokens=max_new_tokens,
-                        end_tokens=base.end_tokens)[0]
-        answers[arm] = tokenizer.decode(answer.ids, skip_special_tokens=True)
-    return answers
+    base, adapted = _base_of(*_study_of(run), which.get("base")), open_arm(run, arm, **which)
+    tokenizer = adapted.base.tokenizer
+    ids = tokenizer(prompt)["input_ids"]
+    mark = closing_mark(tokenizer) if has_template(tokenizer) else ""
+    ends = [*base.end_tokens, *([tokenizer.convert_tokens_to_ids(mark)] if mark else [])]
+    [answer] = decode(adapted.base.model, tokenizer, [ids], max_new_tokens=max_new_tokens, end_tokens=ends)
+    return written(tokenizer, ids, answer.without_end, form=base.form)
 
 
 def _base_of(study: Study, relative_to: Path | None, name: str | None) -> ResolvedBase:

@@ -1,7 +1,7 @@
 """Syntax trees of code: what the metrics of code share.
 
 Trees come from tree-sitter, which parses broken code too. `subtrees` gives every subtree as CodeBLEU's syntax match
-sees it (Ren et al. 2020, section 3.2, and its published program): a node with children, written as tree-sitter's
+sees it (Ren et al. 2020, section 3.2, and its published program): a node with children, told apart by tree-sitter's
 s-expression. That names the types and fields of the named nodes; the text of names, numbers and operators is not in it.
 """
 
@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from finetrial.catalog import name_of
@@ -78,13 +79,28 @@ def _is_one_method(top: Node) -> bool:
     return [member.type for member in members if member.type != "comment"] == ["method_definition"]
 
 
-def subtrees(code: str, language: str) -> list[str]:
-    """Every subtree of the code without comments and docstrings: of the root, and of each node with children."""
+def subtrees(code: str, language: str) -> list[bytes]:
+    """A digest of every subtree of the code without comments and docstrings: of the root, and of each node with children.
+
+    Two are equal where their s-expressions are. Those written out would take the square of what code nests.
+    """
     source, top = parsed(code, language)
     for start, end in sorted(_documentation(top), reverse=True):
         source = source[:start] + source[end:]
     top = parser(language).parse(source).root_node
-    return [str(node) for node in _nodes(top) if node.child_count or node == top]
+    nodes = list(_nodes(top))
+    written: dict[int, bytes] = {}  # by the node's id
+    for node in reversed(nodes):  # children before their parent
+        written[node.id] = _digest(node, written)
+    return [written[node.id] for node in nodes if node.child_count or node == top]
+
+
+def _digest(node: Node, written: Mapping[int, bytes]) -> bytes:
+    """Of an s-expression, from those of the children: named nodes and missing ones stand in it, with their fields."""
+    shown = [(node.field_name_for_child(place) or "", written[child.id]) for place, child in enumerate(node.children)
+             if child.is_named or child.is_missing]
+    text = b"\0".join([node.type.encode(), *(part for field, child in shown for part in (field.encode(), child))])
+    return blake2b(text if shown else str(node).encode(), digest_size=16).digest()
 
 
 def _nodes(top: Node) -> Iterator[Node]:

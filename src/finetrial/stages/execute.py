@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetrial.errors import DataError
@@ -117,6 +118,7 @@ def _outcomes(context: StageContext, problems: Sequence[Problem]) -> Iterator[Ou
     for start in range(0, len(problems), PROGRAMS_AT_ONCE):
         if context.deadline is not None and time.monotonic() > context.deadline:
             raise StageTimeout(start)
-        yield from solve(problems[start:start + PROGRAMS_AT_ONCE], limits=limits,
-                         allow_unsandboxed=context.allow_unsandboxed)
+        for outcome in solve(problems[start:start + PROGRAMS_AT_ONCE], limits=limits,
+                             allow_unsandboxed=context.allow_unsandboxed):
+            yield replace(outcome, stdout="", stderr="")  # which nobody reads, up to 1 MB each
         context.progress({"fraction": min(1.0, (start + PROGRAMS_AT_ONCE) / len(problems))})

@@ -25,7 +25,7 @@ class Generate(StageKind):
     """Writes `outputs.parquet`: item, cluster, sample, output (text without special tokens), num_new_tokens (the end
     token counted), finished (one was reached)."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2  # 1 read an answer's text without its prompt
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """One row an item and sample, in the order of the data. `spec["decoding"]` is greedy where it is left out.
@@ -89,8 +89,11 @@ def _write(context: StageContext, tokenizer: Any, prompts: Any, rows: Sequence[t
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    outputs = [tokenizer.decode(list(answer.ids[:-1] if answer.finished else answer.ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
-               for answer in found]
+    from finetrial.tasks.space_mark import written
+
+    form = context.inputs["data"].record.identity["spec"].get("form", "decoder")
+    outputs = [written(tokenizer, prompts.row(row), answer.without_end, form=form)
+               for (row, _), answer in zip(rows, found, strict=True)]
     table = pa.table({
         "item": [prompts.items[row] for row, _ in rows], "cluster": [prompts.clusters[row] for row, _ in rows],
         "sample": pa.array([sample for _, sample in rows], pa.int64()), "output": outputs,

@@ -59,7 +59,7 @@ class EncodingReport:
 
 def encode_segments(segments: Sequence[Segment], tokenizer: Any, max_tokens: int, *, form: Form = "decoder") -> Encoded:
     """One row of at most `max_tokens` tokens. Raises DataError if a reply needs an end token the tokenizer lacks."""
-    return layout_for(tokenizer, form, max_tokens).row(segments, _pieces([segments], tokenizer)[0])
+    return layout_for(tokenizer, form, max_tokens).row(segments, _pieces([segments], tokenizer, form)[0])
 
 
 def encode_examples(task: Task, examples: Iterable[Example], tokenizer: Any, max_tokens: int, *,
@@ -76,7 +76,7 @@ def encode_examples(task: Task, examples: Iterable[Example], tokenizer: Any, max
     for start in range(0, len(examples), _BATCH_ROWS):
         if limit is not None and len(kept) >= limit:
             break
-        for example, segments, pieces in _tokenised(task, examples[start:start + _BATCH_ROWS], tokenizer):
+        for example, segments, pieces in _tokenised(task, examples[start:start + _BATCH_ROWS], tokenizer, form):
             if limit is not None and len(kept) >= limit:
                 break
             encoded = layout.row(segments, pieces)
@@ -99,7 +99,7 @@ def encode_prompts(task: Task, examples: Sequence[Example], tokenizer: Any, max_
     layout = layout_for(tokenizer, form, max_tokens, most)
     rows = []
     for start in range(0, len(examples), _BATCH_ROWS):
-        for example, segments, pieces in _tokenised(task, examples[start:start + _BATCH_ROWS], tokenizer):
+        for example, segments, pieces in _tokenised(task, examples[start:start + _BATCH_ROWS], tokenizer, form):
             ids, num_cut = layout.prompt(segments, pieces, most)
             rows.append((example, Encoded(ids, [False] * len(ids), num_cut, 0, 0)))
     return _dataset(rows, "decoder"), _report([encoded for _, encoded in rows], 0, 0)
@@ -125,18 +125,18 @@ def _prompt_tokens(form: Form, max_tokens: int, max_new_tokens: int | None) -> i
     return max_tokens - max_new_tokens
 
 
-def _tokenised(task: Task, examples: Sequence[Example], tokenizer: Any,
+def _tokenised(task: Task, examples: Sequence[Example], tokenizer: Any, form: Form,
                ) -> Iterable[tuple[Example, tuple[Segment, ...], list[Piece]]]:
     """Each example with its segments and their tokens; a text that occurs twice is tokenised once."""
     rendered = [task.render(example) for example in examples]
-    for example, pieces, segments in zip(examples, _pieces(rendered, tokenizer), rendered, strict=True):
+    for example, pieces, segments in zip(examples, _pieces(rendered, tokenizer, form), rendered, strict=True):
         yield example, segments, pieces
 
 
-def _pieces(rows: Sequence[Sequence[Segment]], tokenizer: Any) -> list[list[Piece]]:
+def _pieces(rows: Sequence[Sequence[Segment]], tokenizer: Any, form: Form) -> list[list[Piece]]:
     """The tokens of every segment of every row."""
-    wanted = [[(one.text, one.markup, joined) for one, joined in zip(segments, goes_on(segments, tokenizer), strict=True)]
-              for segments in rows]
+    wanted = [[(one.text, one.markup, joined) for one, joined in
+               zip(segments, goes_on(segments, tokenizer, form), strict=True)] for segments in rows]
     piece_of: dict[tuple[str, bool, bool], Piece] = {}
     for markup, joined in itertools.product((False, True), repeat=2):
         names = list(dict.fromkeys(one for row in wanted for one in row if one[1:] == (markup, joined)))

@@ -2,8 +2,8 @@
 
 A row is tokenised in segments, but to the model it is one text, which has one such mark: at its beginning, and with most of
 these tokenizers behind every special token too. `joined_pieces` gives a segment that goes on with the one before it
-the tokens that it has there. Rows that a chat template rendered are tokenised so, which gives what the library's
-`apply_chat_template` does wherever no token would span two segments.
+the tokens that it has there, which are those of the whole text wherever no token would span two segments. What an
+encoder-decoder writes is a text of its own. `written` reads answers in the same way.
 """
 
 from __future__ import annotations
@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetrial.tasks.assemble import Piece, tokenise
+from finetrial.tasks.assemble import Form, Piece, tokenise
 from finetrial.tasks.base import Segment
+
+CONTEXT = 16  # tokens of a prompt, to read an answer behind them
 
 
 @dataclass(frozen=True)
@@ -27,13 +29,20 @@ class Unmarked:
     behind_special: bool
 
 
-def goes_on(segments: Sequence[Segment], tokenizer: Any) -> list[bool]:
+def goes_on(segments: Sequence[Segment], tokenizer: Any, form: Form = "decoder") -> list[bool]:
     """Of each segment of a row, whether its text begins without a space mark where the tokenizer makes such marks."""
-    unmarked = without_mark(tokenizer) if any(segment.markup for segment in segments) else None
+    unmarked = without_mark(tokenizer)
     if unmarked is None:
         return [False] * len(segments)
     special = tuple(tokenizer.added_tokens_encoder) if unmarked.behind_special else ()
-    return [False, *(not (before.markup and before.text.endswith(special)) for before in segments[:-1])]
+    found, text, is_marked = [], "", False
+    for number, segment in enumerate(segments):
+        if form == "encoder-decoder" and segment.loss and number and not segments[number - 1].loss:
+            text = ""
+        found.append(bool(text) and not (is_marked and text.endswith(special)))
+        if segment.text:
+            text, is_marked = segment.text, segment.markup
+    return found
 
 
 def joined_pieces(texts: Sequence[str], tokenizer: Any, *, markup: bool) -> list[Piece]:
@@ -47,6 +56,22 @@ def joined_pieces(texts: Sequence[str], tokenizer: Any, *, markup: bool) -> list
         first, again = _first(plain.ids, special), _first(marked.ids, special)
         found.append(Piece(plain.ids[:first] + marked.ids[again:], plain.ends[:first] + marked.ends[again:], plain.num_bytes))
     return found
+
+
+def written(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int], *, form: Form) -> str:
+    """The text that an answer's tokens add to their prompt, without special tokens.
+
+    Where the tokenizer puts space marks, a decoder's answer is read behind the end of its prompt: alone it would lose the
+    space that it begins with, and a line of code its depth.
+    """
+    context = list(prompt[-CONTEXT:]) if form == "decoder" and without_mark(tokenizer) is not None else []
+    before, both = _text(tokenizer, context), _text(tokenizer, [*context, *ids])
+    return both[len(before):] if both.startswith(before) else _text(tokenizer, ids)  # a character has tokens of both
+
+
+def _text(tokenizer: Any, ids: Sequence[int]) -> str:
+    text: str = tokenizer.decode(list(ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+    return text
 
 
 def _first(ids: Sequence[int], special: set[int]) -> int:

@@ -203,7 +203,7 @@ def test_out_of_memory_halves_the_slots(tiny_model: Any, family: str, monkeypatc
 
 def test_a_cache_goes_with_its_last_user(tiny_model: Any) -> None:
     """Not when the collector of cycles comes by: a group's keys would stand beside the next group's."""
-    live = live_rows(tiny_model("gpt2"), 2, 20)
+    live = live_rows(tiny_model("gpt2"), 2, 10, 10)
     live.admit([[6, 7], [8]])
     keys = weakref.ref(live.cache.layers[0].keys)
     gc.disable()
@@ -212,6 +212,12 @@ def test_a_cache_goes_with_its_last_user(tiny_model: Any) -> None:
         assert keys() is None
     finally:
         gc.enable()
+
+
+@pytest.mark.parametrize(("architecture", "width"), [("gpt2", 23), ("t5", 3)])
+def test_a_slot_holds_what_its_model_writes(tiny_model: Any, architecture: str, width: int) -> None:
+    """A T5's decoder has no prompt before its answer."""
+    assert live_rows(tiny_model(architecture), 2, 20, 3).cache.width == width
 
 
 def test_training_mode_is_kept(tiny_model: Any) -> None:

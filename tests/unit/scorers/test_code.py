@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from finetrial.scorers.ast_similarity import AstSimilarity
-from finetrial.scorers.syntax import subtrees
+from finetrial.scorers.syntax import _nodes, parsed, parser, subtrees
 from finetrial.scorers.syntax_pass_rate import javascript_parses, python_parses
 
 
@@ -15,11 +15,28 @@ def matched(output: str, reference: str, language: str = "python") -> tuple[floa
 
 def test_the_subtrees_of_a_line() -> None:
     """`x = a + 1`: module, statement, assignment and sum; the names and the number are leaves and no subtrees."""
-    found = subtrees("x = a + 1", "python")
-    sum_ = "(binary_operator left: (identifier) right: (integer))"
-    assignment = f"(assignment left: (identifier) right: {sum_})"
-    assert sorted(found, key=len) == [sum_, assignment, f"(expression_statement {assignment})",
-                                      f"(module (expression_statement {assignment}))"]
+    whole = subtrees("x = a + 1", "python")
+    assert len(set(whole)) == 4 and whole == subtrees("total = count - 7", "python")
+    assert [one in whole for one in subtrees("a + 1", "python")] == [False, False, True]  # module, statement, sum
+
+
+@pytest.mark.parametrize("language", ["python", "javascript"])
+def test_subtrees_are_told_apart_as_their_s_expressions_are(language: str) -> None:
+    code = ["f(x, *y)[1:2]", "if a: b = [1", "x = 'a\\n b'", "for (;;) {", "return a +", "\u00e9 = {1: (2, 3)", "const f = (a) => a;", "}", ""]
+    digests: dict[str, set[bytes]] = {}
+    for one in [*code, *(text[:end] for text in code for end in range(len(text)))]:
+        root = parser(language).parse(one.encode()).root_node
+        if parsed(one, language)[0] == one.encode() and "comment" not in str(root):
+            expressions = [str(node) for node in _nodes(root) if node.child_count or node == root]
+            if len(expressions) == len(found := subtrees(one, language)):  # without docstrings
+                for expression, digest in zip(expressions, found, strict=True):
+                    digests.setdefault(expression, set()).add(digest)
+    assert len(digests) > 30 and all(len(found) == 1 for found in digests.values())
+    assert len(set.union(*digests.values())) == len(digests)
+
+
+def test_code_that_nests_deeply_takes_little() -> None:
+    assert len(subtrees("-" * 20_000 + "x", "python")) == 20_002  # written out, 2 GB
 
 
 @pytest.mark.parametrize("output, num, total, why", [
@@ -66,7 +83,7 @@ def test_comments_and_docstrings_do_not_count() -> None:
 def test_a_method_is_parsed_inside_a_class() -> None:
     method = "async area(width) {\n  return width * this.height\n}"
     assert matched(method, method, "javascript") == (9, 9)
-    assert "ERROR" not in "".join(subtrees(method, "javascript"))
+    assert not parsed(method, "javascript")[1].has_error
 
 
 def test_code_may_nest_deeply_and_hold_what_utf8_cannot() -> None:

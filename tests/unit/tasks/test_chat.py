@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from finetrial.errors import DataError
@@ -16,11 +16,12 @@ from finetrial.plan.bases import resolve_base
 from finetrial.plan.build import build
 from finetrial.spec.io import parse_study
 from finetrial.spec.uses import Base
-from finetrial.tasks.base import Example, Task
+from finetrial.tasks.base import Example, Segment, Task
 from finetrial.tasks.chat import DAY, closing_mark, in_chat_form
-from finetrial.tasks.encode import encode_examples, encode_prompts
+from finetrial.tasks.encode import encode_examples, encode_prompts, encode_segments
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.pydoc_chat import PydocChat
+from finetrial.tasks.space_mark import written
 
 CHATML = ("{% for message in messages %}{{ '<|start|>' + message['role'] + '\n' + message['content'] | trim + '<|end|>\n' }}"
           "{% endfor %}{% if add_generation_prompt %}{{ '<|start|>assistant\n' }}{% endif %}")
@@ -102,6 +103,39 @@ def test_one_space_mark_as_the_library_has_it(how: str, template: str, tmp_path:
     dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 128)
     whole = tokenizer(text + "Hi So</s>", add_special_tokens=False)["input_ids"]
     assert dataset.row(0) == whole and dataset.num_bytes[0] == len("Hi So")
+
+
+@pytest.mark.parametrize("how", ["prepend", "always", "first", "bytes", "none"])
+def test_a_plain_row_is_one_text_too(how: str) -> None:
+    tokenizer = marking_tokenizer(how)
+    segments = [Segment("Hi you\n", cuttable=True), Segment(""), Segment("So\n"), Segment("Hi So", loss=True)]
+    whole = tokenizer("Hi you\nSo\nHi So", add_special_tokens=False)["input_ids"]
+    row = encode_segments(segments, tokenizer, 64)
+    assert row.ids == [*whole, tokenizer.eos_token_id] and row.target_bytes == len("Hi So")
+    pair = encode_segments(segments, tokenizer, 64, form="encoder-decoder")
+    assert pair.source == tokenizer("Hi you\nSo\n", add_special_tokens=False)["input_ids"]
+    assert pair.ids == [*tokenizer("Hi So", add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    assert encode_segments([Segment(""), Segment("Hi So", loss=True)], tokenizer, 64).ids == pair.ids
+
+
+def test_what_is_written_keeps_its_depth() -> None:
+    """Llama 2's tokenizer takes one space from the beginning of what it decodes: a line of code would lose it."""
+    tokenizer = marking_tokenizer("prepend")
+    tokenizer.backend_tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse(),
+                                                             decoders.Strip(" ", 1, 0)])
+    prompt = tokenizer("Hi you\n", add_special_tokens=False)["input_ids"]
+    ids = tokenizer.convert_tokens_to_ids(["▁", "▁", "▁", "▁Hi"])
+    assert written(tokenizer, prompt, ids, form="decoder") == "    Hi" and tokenizer.decode(ids) == "   Hi"
+    assert written(tokenizer, prompt, ids, form="encoder-decoder") == "   Hi"
+    assert written(tokenizer, prompt, ids[:2], form="decoder") == "  "
+
+
+def test_a_character_begun_in_the_prompt_is_written_alone() -> None:
+    tokenizer = load_tokenizer(resolve_base(Base(name="tiny-gpt")).folder)
+    tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    ids = tokenizer("ab\N{SNOWMAN} c")["input_ids"]
+    place = next(place for place in range(1, len(ids)) if "\N{REPLACEMENT CHARACTER}" in tokenizer.decode(ids[:place]))
+    assert written(tokenizer, ids[:place], ids[place:], form="decoder") == tokenizer.decode(ids[place:])
 
 
 def marking_tokenizer(how: str) -> Any:
