@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from finetrial.analysis.estimate import MIN_SEEDS, Estimate
+from finetrial.analysis.estimate import Estimate
+from finetrial.spec.study import FEWEST_SEEDS
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Answer:
         """The answer, with the reason where its estimate has no interval."""
         if self.estimate is None or self.has_interval:
             return self
-        return replace(self, reason=f"{self.estimate.reason}, no verdict: run at least {MIN_SEEDS}")
+        return replace(self, reason=f"{self.estimate.reason}, no verdict: run at least {FEWEST_SEEDS}")
 
 
 def exactly(value: float, unit: str, confidence: float) -> Answer:

@@ -14,7 +14,7 @@ from typing import Literal
 
 from finetrial.analysis import numbers
 from finetrial.analysis.contrasts import estimate_loadings
-from finetrial.analysis.estimate import MIN_SEEDS, Estimate
+from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.naming import aa_name, positive_control_name, runs_along
@@ -22,6 +22,7 @@ from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Assay
 from finetrial.records.table import Metric
 from finetrial.spec.slots import joined_tasks
+from finetrial.spec.study import FEWEST_SEEDS
 
 Seen = Literal["seen", "not seen", "not measured", "not planned"]
 _MEANING = {"seen": "the control did worse, as it must", "not seen": "the control did no worse that this trial can see",
@@ -116,8 +117,8 @@ def _compare(trial: Trial, where: Branch, control: str, task: str, phase: int | 
     if entry.phase < len(order):
         place += f", after phase {entry.phase}: later ones of the arm go on from another rate than its control's"
     seeds, reasons = trial.measured_seeds(loadings)
-    if len(seeds) < MIN_SEEDS:
-        counted = f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} measured, {MIN_SEEDS} are needed"
+    if len(seeds) < FEWEST_SEEDS:
+        counted = f"{len(seeds)} seed{'' if len(seeds) == 1 else 's'} measured, {FEWEST_SEEDS} are needed"
         return _Compared(None, sides, place, counted + (f" ({'; '.join(reasons)})" if reasons else ""))
     try:
         estimate, _ = estimate_loadings(trial, loadings, seeds)

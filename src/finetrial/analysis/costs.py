@@ -13,12 +13,13 @@ from dataclasses import replace
 import numpy as np
 
 from finetrial.analysis.answer import Answer, exactly
-from finetrial.analysis.estimate import MIN_SEEDS, crossed
+from finetrial.analysis.estimate import crossed
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.trial import Trial
 from finetrial.records.results import Cost
 from finetrial.spec.hypothesis import Contrast, Side
 from finetrial.spec.slots import joined_tasks
+from finetrial.spec.study import FEWEST_SEEDS
 
 COST_UNITS = {"params": "parameters", "bytes": "bytes", "tokens": "tokens"}
 # A time is tokens over a profiled speed: its repeats are those of the speed.
@@ -49,7 +50,7 @@ def cost_answer(trial: Trial, contrast: Contrast) -> Answer:
     if found.has_interval:
         return found
     plural = "repeat" if len(pairs) == 1 else "repeats"
-    return replace(found, reason=f"{len(pairs)} {plural} of the profile: no interval below {MIN_SEEDS}")
+    return replace(found, reason=f"{len(pairs)} {plural} of the profile: no interval below {FEWEST_SEEDS}")
 
 
 def repeats(cost: Cost, column: str) -> tuple[float | None, ...]:

@@ -20,8 +20,7 @@ import numpy as np
 import scipy  # its parts are imported where they are first used
 
 from finetrial.records.table import Floats
-
-MIN_SEEDS = 3
+from finetrial.spec.study import FEWEST_SEEDS
 
 
 @dataclass(frozen=True)
@@ -108,10 +107,10 @@ def crossed(d: Floats, confidence: float = 0.95) -> Estimate:
     """
     num_seeds, num_clusters = _checked(d)
     mean = float(d.mean())
-    if num_seeds < MIN_SEEDS:
+    if num_seeds < FEWEST_SEEDS:
         plural = "seed" if num_seeds == 1 else "seeds"
         return _without_interval(mean, confidence, num_seeds, num_clusters,
-                                 f"{num_seeds} {plural}: no interval below {MIN_SEEDS} seeds")
+                                 f"{num_seeds} {plural}: no interval below {FEWEST_SEEDS} seeds")
     squares, freedoms = _mean_squares(d)
     # Below the rounding of the values themselves, the variance is zero.
     rounding = (8 * np.finfo(float).eps * float(np.abs(d).max(initial=0.0))) ** 2

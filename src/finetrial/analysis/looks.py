@@ -20,9 +20,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetrial.analysis.estimate import MIN_SEEDS, Components, Estimate
+from finetrial.analysis.estimate import Components, Estimate
 from finetrial.analysis.power import POWER, detectable_with, seeds_for_equivalence, seeds_needed
 from finetrial.errors import UserError
+from finetrial.spec.study import FEWEST_SEEDS
 
 MOST_SEEDS = 200  # beyond which more seeds are no answer
 
@@ -95,8 +96,8 @@ def settle(estimate: Estimate, alpha: float, *, margin: float | None = None, equ
     look tends to overstate.
     """
     if estimate.components is None:
-        return Settling(max(0, MIN_SEEDS - estimate.num_seeds),
-                        f"run at least {MIN_SEEDS} seeds; how noisy they are is not known yet")
+        return Settling(max(0, FEWEST_SEEDS - estimate.num_seeds),
+                        f"run at least {FEWEST_SEEDS} seeds; how noisy they are is not known yet")
     effect = abs(estimate.mean) if margin is None else margin
     what = "a difference as large as the one seen" if margin is None else "a difference of the margin"
     if effect == 0:

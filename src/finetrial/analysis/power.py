@@ -10,7 +10,8 @@ import math
 
 import scipy  # its parts are imported where they are first used
 
-from finetrial.analysis.estimate import MIN_SEEDS, Components
+from finetrial.analysis.estimate import Components
+from finetrial.spec.study import FEWEST_SEEDS
 
 POWER = 0.8
 LARGEST = 1e4  # noncentralities above it are taken for it: the power is 1 and the distribution function overflows
@@ -41,7 +42,7 @@ def seeds_needed(effect: float, components: Components, num_clusters: int, alpha
 
     None where even `most` seeds do not: then the items are too few, not the seeds.
     """
-    for num_seeds in range(MIN_SEEDS, most + 1):
+    for num_seeds in range(FEWEST_SEEDS, most + 1):
         standard_error, freedom = _expected(components, num_seeds, num_clusters)
         if standard_error == 0 or power(abs(effect), standard_error, freedom, alpha) >= wanted:
             return num_seeds
@@ -61,7 +62,7 @@ def seeds_for_equivalence(margin: float, components: Components, num_clusters: i
     Two one-sided tests at `alpha` (Phillips 1990, J. Pharmacokinet. Biopharm. 18(2), eq. 4 at a true difference of 0,
     with the central t): 2 P(T < margin / SE - t) - 1. None where even `most` seeds are too few.
     """
-    for num_seeds in range(MIN_SEEDS, most + 1):
+    for num_seeds in range(FEWEST_SEEDS, most + 1):
         standard_error, freedom = _expected(components, num_seeds, num_clusters)
         if standard_error == 0:
             return num_seeds

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from finetrial import catalog
-from finetrial.analysis.estimate import MIN_SEEDS, crossed
+from finetrial.analysis.estimate import crossed
 from finetrial.analysis.loading import Branch, Entry, Loading, merged, term_loadings
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.measures.base import Measure, Reading, Term
 from finetrial.spec.hypothesis import SCORE, Contrast, Side
+from finetrial.spec.study import FEWEST_SEEDS
 
 
 def reading_of(trial: Trial, measure: str, branch: Branch, task: str, phase: int | None) -> Reading:
@@ -74,7 +75,7 @@ def pairing(trial: Trial, contrast: Contrast) -> Pairing | None:
         return None
     _, (left, right) = sides_of(trial, contrast)
     seeds = all_seeds(trial, [*left, *right])
-    if len(seeds) < MIN_SEEDS or not merged(left) or not merged(right):
+    if len(seeds) < FEWEST_SEEDS or not merged(left) or not merged(right):
         return None
     here = trial.differences(left, seeds, beside=right).values
     there = -trial.differences(right, seeds, beside=left).values

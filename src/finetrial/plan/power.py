@@ -24,7 +24,7 @@ from rich.text import Text
 
 from finetrial import catalog
 from finetrial.analysis.contrasts import answer, estimate_loadings
-from finetrial.analysis.estimate import MIN_SEEDS, Components
+from finetrial.analysis.estimate import Components
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.looks import MOST_SEEDS
 from finetrial.analysis.missing import NotMeasured
@@ -36,7 +36,7 @@ from finetrial.analysis.trial import Trial
 from finetrial.errors import UserError
 from finetrial.records.table import Table
 from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO, Contrast
-from finetrial.spec.study import BASE_ARM, Study
+from finetrial.spec.study import BASE_ARM, FEWEST_SEEDS, Study
 
 UNKNOWN = "no records of these arms; --expect-sd states a prior"
 PER_SEED = (MATCHED, RATE_RATIO)  # one number a seed: items are no source of variance there
@@ -138,7 +138,7 @@ def _forecast(study: Study, hypothesis: str, contrast: Contrast, noise: Noise | 
                     contrast.margin, None, num_seeds, None, alpha, reason=UNKNOWN)
     if all(side.arm == BASE_ARM for side in contrast.sides):
         return replace(bare, reason="nothing is trained: items are the only source of noise")
-    if num_seeds < MIN_SEEDS:
+    if num_seeds < FEWEST_SEEDS:
         return replace(bare, reason=f"{num_seeds} seeds give no interval")
     if noise is None:
         return bare
@@ -170,7 +170,7 @@ class _Records:
         """From the contrast itself, else from the A/A control."""
         arms = {arm.name for arm in self._study.arms} & {side.arm for side in contrast.sides}
         seeds = tuple(seed for seed in self._study.seeds if all(seed in self._seeds[arm] for arm in arms))
-        found = answer(self._trial(seeds), contrast).estimate if len(seeds) >= MIN_SEEDS else None
+        found = answer(self._trial(seeds), contrast).estimate if len(seeds) >= FEWEST_SEEDS else None
         if found is None or found.components is None:
             return self._aa_noise(contrast)
         return Noise(found.components, found.num_clusters, f"{len(seeds)} seeds recorded")
@@ -188,7 +188,7 @@ class _Records:
                     Loading(-1.0, replace(arm, arm=aa_name(controls)), entry, rate=rate)]
         seeds, _ = trial.measured_seeds(loadings)
         try:
-            found = estimate_loadings(trial, loadings, seeds)[0] if len(seeds) >= MIN_SEEDS else None
+            found = estimate_loadings(trial, loadings, seeds)[0] if len(seeds) >= FEWEST_SEEDS else None
         except NotMeasured:  # no item has a score in every run: nothing is known
             return None
         if found is None or found.components is None:
