@@ -124,6 +124,7 @@ PROCESSES = [
     Hostile("reads a neighbour's environment", "open(f\"/proc/{SETTING['driver']}/environ\").read()", control=True),
     Hostile("reads its parent's memory", "open(f'/proc/{os.getppid()}/mem', 'rb')", control=True),
     Hostile("outlives its parent", "if libc.prctl(1, 0): raise PermissionError", control=True),
+    Hostile("hides what it holds", "if libc.prctl(4, 0): raise PermissionError", control=True),
 ]
 
 USE = [
@@ -174,6 +175,16 @@ USE = [
                 f.write(bytes(8 << 20))
             time.sleep(0.005)
         """, ends=("passed", "files")),
+    Hostile("room on the disk that no size shows", """
+        with open('x', 'wb') as f:
+            keep_size = 1
+            if libc.fallocate(f.fileno(), keep_size, ctypes.c_long(0), ctypes.c_long(1 << 20)):
+                raise OSError(ctypes.get_errno(), 'fallocate')
+        """, control=True),
+    Hostile("asynchronous input and output", """
+        call({'x86_64': 206, 'aarch64': 0}[os.uname().machine], 1, ctypes.byref(ctypes.c_ulong(0)))
+        """, control=True),
+    Hostile("writes everybody's data", "if libc.syncfs(os.open('.', os.O_RDONLY)): raise PermissionError"),
     Hostile("floods stdout", "while True: os.write(1, bytes(1 << 16))", ends=("output",)),
     Hostile("floods stderr", "while True: os.write(2, bytes(1 << 16))", ends=("output",)),
     Hostile("closes its streams and sleeps", "os.close(1)\nos.close(2)\ntime.sleep(60)", ends=("timeout",),

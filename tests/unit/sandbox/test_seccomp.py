@@ -49,6 +49,12 @@ def test_every_listed_call_is_refused(machine: str) -> None:
             assert decision(machine, name) == expected, name
 
 
+def test_asynchronous_input_and_output_is_refused_by_its_numbers() -> None:
+    """io_setup, io_destroy, io_submit, io_cancel, io_getevents, io_pgetevents: 0 is a number too."""
+    assert {decision("x86_64", number) for number in (206, 207, 208, 209, 210, 333)} == {errno.ENOSYS}
+    assert {decision("aarch64", number) for number in (0, 1, 2, 3, 4, 292)} == {errno.ENOSYS}
+
+
 def test_numbers_are_listed_once(machine: str) -> None:
     column, _ = seccomp.ARCHITECTURES[machine]
     numbers = [pair[column] for pair in seccomp.SYSCALLS.values() if pair[column] is not None]
@@ -66,7 +72,10 @@ def test_numbers_are_listed_once(machine: str) -> None:
     ("socketpair", (1, 2), errno.EPERM), ("socketpair", (2, 1), errno.EPERM), ("socketpair", (1, 5), errno.EPERM),
     ("fcntl", (3, 2), ALLOWED), ("fcntl", (3, 8), errno.EPERM), ("fcntl", (3, 15), errno.EPERM),
     ("ioctl", (0, 0x5401), ALLOWED), ("ioctl", (0, 0x5412), errno.EPERM), ("ioctl", (0, 0x8902), errno.EPERM),
-    ("prctl", (15,), ALLOWED), ("prctl", (1,), errno.EPERM),
+    ("prctl", (15,), ALLOWED), ("prctl", (1,), errno.EPERM), ("prctl", (4,), errno.EPERM),
+    ("fallocate", (3, 0, 0, 9), ALLOWED),  # posix_fallocate
+    ("fallocate", (3, 1, 0, 9), errno.EPERM), ("fallocate", (3, 3, 0, 9), errno.EPERM),
+    ("io_setup", (1,), errno.ENOSYS), ("io_pgetevents", (), errno.ENOSYS), ("syncfs", (3,), errno.EPERM),
     ("openat", (-100, 0, 0x80000), ALLOWED),  # O_RDONLY | O_CLOEXEC
     ("openat", (-100, 0, 0x80241, 0o666), ALLOWED),  # O_WRONLY | O_CREAT | O_TRUNC: Landlock asks for the right to write
     ("openat", (-100, 0, 0x242), ALLOWED), ("openat", (-100, 0, 0x200), errno.EPERM),

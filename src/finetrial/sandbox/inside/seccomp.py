@@ -1,8 +1,9 @@
 """A seccomp filter (BPF): which system calls the program may make. Everything it starts inherits the filter.
 
 Refused are: sockets, other processes (starting them, signalling them, looking into them), what Landlock does not know
-(metadata of files, and before ABI 3 emptying a file that is not opened for writing), shared memory, mounts, and the calls that administer the kernel. Calls newer than this table do
-not exist. Threads are allowed, and so is `socketpair` for streams, which event loops wake themselves with.
+(metadata of files, and before ABI 3 emptying a file that is not opened for writing), shared memory, mounts, input and
+output that others pay for, and the calls that administer the kernel. Calls newer than this table do not exist. Threads
+are allowed, and so is `socketpair` for streams, which event loops wake themselves with.
 Source: Documentation/userspace-api/seccomp_filter.rst; numbers: asm/unistd_64.h and asm-generic/unistd.h of Linux.
 """
 
@@ -49,6 +50,9 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64
     "chroot": (161, 51), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
     "move_mount": (429, 429), "open_tree": (428, 428), "mount_setattr": (442, 442),
     "statmount": (457, 457), "listmount": (458, 458),
+    # input and output that others pay for: one number of requests (fs.aio-max-nr) for all, everybody's unwritten data
+    "io_setup": (206, 0), "io_destroy": (207, 1), "io_submit": (209, 2), "io_cancel": (210, 3),
+    "io_getevents": (208, 4), "io_pgetevents": (333, 292), "syncfs": (306, 267),
     # the kernel
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "syslog": (103, 116), "sync": (162, 81),
@@ -62,10 +66,12 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64
     # refused by their arguments
     "clone": (56, 220), "clone3": (435, 435), "kill": (62, 129), "tgkill": (234, 131), "prlimit64": (302, 261),
     "socketpair": (53, 199), "fcntl": (72, 25), "ioctl": (16, 29), "prctl": (157, 167), "open": (2, None),
-    "openat": (257, 56), "openat2": (437, 437),
+    "openat": (257, 56), "openat2": (437, 437), "fallocate": (285, 47),
 }
-DECIDED_BY_ARGUMENTS = ("clone", "kill", "tgkill", "prlimit64", "socketpair", "fcntl", "ioctl", "prctl", "open", "openat")
-NEVER_HEARD_OF = ("clone3", "pidfd_open", "io_uring_setup", "io_uring_enter", "io_uring_register", "openat2")  # so fall back
+DECIDED_BY_ARGUMENTS = ("clone", "kill", "tgkill", "prlimit64", "socketpair", "fcntl", "ioctl", "prctl", "open", "openat",
+                        "fallocate")
+NEVER_HEARD_OF = ("clone3", "pidfd_open", "io_uring_setup", "io_uring_enter", "io_uring_register", "openat2",
+                  "io_setup", "io_destroy", "io_submit", "io_cancel", "io_getevents", "io_pgetevents")  # so fall back
 NEWEST = 462  # mseal, Linux 6.10. The numbers of the x32 ABI are greater, too
 
 LOAD, EQUAL, GREATER, ANY_BIT, AND, RETURN = 0x20, 0x15, 0x25, 0x45, 0x54, 0x06
@@ -80,6 +86,7 @@ SIGNAL_OWNERS = (8, 10, 15)  # fcntl F_SETOWN, F_SETSIG, F_SETOWN_EX: a file tha
 TERMINAL_INPUT_AND_OWNERS = (0x5412, 0x5452, 0x8901, 0x8902)  # ioctl TIOCSTI, FIOASYNC, FIOSETOWN, SIOCSPGRP
 ACCESS_MODE, NO_ACCESS, O_TRUNC = 0b11, 0b11, 0x200  # of the flags of open
 UNSEEN_BY_LANDLOCK = (NO_ACCESS, NO_ACCESS | O_TRUNC, O_TRUNC)  # before ABI 3: opened for no writing, and emptied
+KEEP_SIZE = 0b1  # of the mode of fallocate: room on the disk that neither RLIMIT_FSIZE nor the size of the file shows
 
 Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, constant
 
@@ -123,8 +130,10 @@ def _by_arguments(name: str, pid: int) -> list[Instruction]:
         return _only(0, (0, pid))
     if name in ("open", "openat"):
         return _except({"open": 1, "openat": 2}[name], UNSEEN_BY_LANDLOCK, of_bits=ACCESS_MODE | O_TRUNC)
+    if name == "fallocate":
+        return _except(1, (KEEP_SIZE,), of_bits=KEEP_SIZE)
     refused = {"fcntl": (1, SIGNAL_OWNERS), "ioctl": (1, TERMINAL_INPUT_AND_OWNERS),
-               "prctl": (0, (system.PR_SET_PDEATHSIG,))}
+               "prctl": (0, (system.PR_SET_PDEATHSIG, system.PR_SET_DUMPABLE))}
     return _except(*refused[name])
 
 
