@@ -121,7 +121,7 @@ def _try(*names: str) -> str:
         except NotLaunched as error:
             return str(error)
         process.communicate()
-        return ""
+        return f"the launcher ended with exit code {process.returncode}" if process.returncode else ""
 
 
 def doctor_lines() -> list[tuple[str, bool, str, str]]:

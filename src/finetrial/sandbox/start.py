@@ -17,6 +17,7 @@ from typing import Any
 from finetrial.sandbox.languages import DEVICES, SHARED_LIBRARIES, python_runtime
 
 LAUNCH_SECONDS = 60.0
+READY = b"ready\n"  # what the launcher reports last: one that dies reports nothing
 LAUNCHER = "import sys; sys.path.insert(0, {!r}); from inside.launch import main; main()"
 
 
@@ -73,7 +74,7 @@ def start(folder: Folder, *, layers: Sequence[str], command: Sequence[str] = (),
         "layers": list(layers), "command": list(command), "environment": {**own, **(environment or {})},
         "read": [*SHARED_LIBRARIES, *read], "devices": list(DEVICES), "limits": dict(limits or {}),
         "scratch": str(folder.scratch), "scratch_bytes": scratch_bytes, "tree": str(folder.tree),
-        "parent": os.getpid(), "report_fd": write_end}
+        "parent": os.getpid(), "report_fd": write_end, "ready": READY}
     here = os.path.dirname(os.path.abspath(__file__))
     launcher = [python_runtime().executable, "-I", "-S", "-c", LAUNCHER.format(here), marshal.dumps(request).hex()]
     try:
@@ -86,15 +87,24 @@ def start(folder: Folder, *, layers: Sequence[str], command: Sequence[str] = (),
         os.close(write_end)
     try:
         said = _read_report(report)
-        if said:
-            raise NotLaunched(said)
     except BaseException:
-        kill(process)
-        process.communicate()
+        _end(process)
         raise
     finally:
         os.close(report)
+    if said != READY:
+        last_words = _end(process)
+        raise NotLaunched(said.removeprefix(READY).decode(errors="replace") or
+                          f"the launcher ended without a report ({last_words})")
     return process
+
+
+def _end(process: subprocess.Popen[bytes]) -> str:
+    """End a launcher. The last line that it wrote to stderr, or its exit code."""
+    kill(process)
+    _, stderr = process.communicate()
+    lines = stderr.decode(errors="replace").strip().splitlines()
+    return lines[-1] if lines else f"exit code {process.returncode}"
 
 
 def kill(process: subprocess.Popen[bytes]) -> None:
@@ -103,14 +113,14 @@ def kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
 
 
-def _read_report(report: int) -> str:
-    """What the launcher has to say: nothing, once the program has taken its place."""
+def _read_report(report: int) -> bytes:
+    """What the launcher has to say until the program takes its place, or it is gone."""
     said = b""
     with selectors.DefaultSelector() as selector:
         selector.register(report, selectors.EVENT_READ)
         while selector.select(LAUNCH_SECONDS):
             read = os.read(report, 4096)
             if not read:
-                return said.decode(errors="replace")
+                return said
             said += read
-    return f"the launcher did not answer within {LAUNCH_SECONDS:.0f} s"
+    return f"the launcher did not answer within {LAUNCH_SECONDS:.0f} s".encode()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
+import sys
 import tempfile
 import threading
 from pathlib import Path
@@ -13,7 +15,8 @@ import pytest
 from finetrial.errors import UserError
 from finetrial.sandbox import Limits, Program, SandboxError, Status, doctor_lines, probe, run, run_many, runner
 from finetrial.sandbox import layers as layers_module
-from finetrial.sandbox.languages import find_node, runtime
+from finetrial.sandbox import start as start_module
+from finetrial.sandbox.languages import find_node, python_runtime, runtime
 from finetrial.sandbox.layers import Layer, Layers
 
 needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
@@ -179,6 +182,29 @@ class TestRefusal:
             runner._run(Program("print(1)", "python"), Limits(), probe())
         assert list(folder_of_its_own.iterdir()) == []
 
+    @needs_sandbox
+    @pytest.mark.parametrize(("script", "said"), [
+        ("#!/bin/sh\nexit 0\n", "exit code 0"),
+        ("#!/bin/sh\nexit 127\n", "exit code 127"),
+        ("#!/bin/sh\nkill -9 $$\n", "exit code -9"),
+        ("#!/bin/sh\necho out of luck >&2\nexit 1\n", "out of luck"),
+    ])
+    def test_a_launcher_that_dies_has_launched_nothing(self, script: str, said: str, tmp_path: Path,
+                                                       monkeypatch: pytest.MonkeyPatch) -> None:
+        use_launcher(script, tmp_path, monkeypatch)
+        for name in ("seccomp", "landlock", "namespaces", "uid"):
+            assert layers_module._try(name) == f"the launcher ended without a report ({said})"
+        with pytest.raises(SandboxError, match="cannot be set up: the launcher ended without a report"):
+            runner._run(Program("print(1)", "python"), Limits(), probe())
+
+    @needs_sandbox
+    def test_a_layer_is_tried_to_the_end(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        script = (f"#!{os.path.realpath(sys.executable)}\nimport marshal, os, sys\n"
+                  "request = marshal.loads(bytes.fromhex(sys.argv[-1]))\n"
+                  "os.write(request['report_fd'], request['ready'])\nsys.exit(3)\n")
+        use_launcher(script, tmp_path, monkeypatch)
+        assert layers_module._try("seccomp") == "the launcher ended with exit code 3"
+
     def test_languages(self) -> None:
         with pytest.raises(UserError, match="unknown language 'pyton'; did you mean 'python'"):
             runtime("pyton")
@@ -188,6 +214,16 @@ class TestRefusal:
     def test_limits(self, name: str, value: object) -> None:
         with pytest.raises(UserError, match=f"sandbox limit {name}: {value!r}, expected a positive number"):
             Limits(**{name: value})  # type: ignore[arg-type]
+
+
+def use_launcher(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Something else in the place of the interpreter that puts the layers on."""
+    probe()  # of the right one
+    executable = folder / "launcher"
+    executable.write_text(script, encoding="utf-8")
+    executable.chmod(0o755)
+    replaced = dataclasses.replace(python_runtime(), executable=str(executable))
+    monkeypatch.setattr(start_module, "python_runtime", lambda: replaced)
 
 
 class TestDoctor:

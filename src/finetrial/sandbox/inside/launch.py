@@ -1,8 +1,9 @@
 """Give up every right that the program shall not have, in this order, and become the program.
 
 The request comes as one argument (hexadecimal marshal, because importing json costs as much as starting Python). Each
-layer it names must succeed: otherwise nothing is run, and the reason goes to `report_fd`, which closes unwritten when
-the program takes over. Without a command the layers are only tried (`finetrial.sandbox.probe`).
+layer it names must succeed: otherwise nothing is run, and the reason goes to `report_fd`, which gets the word `ready`
+when all are on and closes when the program takes over. Without a command the layers are only tried
+(`finetrial.sandbox.probe`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ def main() -> NoReturn:
     os.set_inheritable(request["report_fd"], False)
     try:
         _confine(request)
+        os.write(request["report_fd"], request["ready"])
         if request["command"]:
             os.execve(request["command"][0], request["command"], request["environment"])
     except Exception as error:  # noqa: BLE001 (whatever it is, the program must not run, and the caller must hear why)
