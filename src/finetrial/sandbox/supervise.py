@@ -13,10 +13,10 @@ from typing import IO
 
 from finetrial.sandbox.outcome import Limits, Outcome, Status
 from finetrial.sandbox.start import kill
+from finetrial.sandbox.usage import is_larger, unlinked_bytes
 
 TICK_SECONDS = 0.05  # how often limits are looked at that the kernel does not keep
 CHUNK_BYTES = 1 << 16
-MOST_FILES = 10_000
 NODE_OUT_OF_MEMORY = ("heap out of memory", "process out of memory", "allocation failed", "could not allocate memory")
 
 
@@ -36,7 +36,7 @@ class Watch:
         self.layers = layers
         self.scratch = scratch
         self.stop = stop
-        self.started = time.monotonic()
+        self.started = self.looked = time.monotonic()
         self.written: dict[IO[bytes], bytearray] = {process.stdout: bytearray(), process.stderr: bytearray()}
         self.cpu_seconds = 0.0
 
@@ -91,11 +91,19 @@ class Watch:
             raise Interrupted
         if any(len(written) > self.limits.output_bytes for written in self.written.values()):
             return Status.OUTPUT
-        if self.process.returncode is None and time.monotonic() - self.started > self.limits.wall_seconds:
+        runs, now = self.process.returncode is None, time.monotonic()
+        if runs and now - self.started > self.limits.wall_seconds:
             return Status.TIMEOUT
-        if "namespaces" not in self.layers and _is_larger(self.scratch, self.limits.folder_bytes):
+        if runs and now - self.looked < TICK_SECONDS:  # it writes: a look for each piece would cost more than it does
+            return None
+        self.looked = now
+        if "namespaces" not in self.layers and self._has_too_large_files(runs):
             return Status.FILES
         return None
+
+    def _has_too_large_files(self, runs: bool) -> bool:
+        unlinked = unlinked_bytes(self.process.pid, self.scratch, self.limits.file_bytes) if runs else 0
+        return is_larger(self.scratch, self.limits.folder_bytes, unlinked)
 
     def _reap(self, *, blocking: bool) -> bool:
         """Whether it has ended; then its exit code and CPU time are known."""
@@ -125,23 +133,3 @@ def _out_of_memory(language: str, stderr: str) -> bool:
     if language == "python":
         return stderr.rstrip().rpartition("\n")[2].startswith("MemoryError")
     return any(said in stderr for said in NODE_OUT_OF_MEMORY)
-
-
-def _is_larger(folder: Path, most_bytes: int) -> bool:
-    """Whether all files below `folder` have more than `most_bytes`, or are too many to count."""
-    total = count = 0
-    folders = [str(folder)]
-    while folders:
-        try:
-            with os.scandir(folders.pop()) as entries:
-                for entry in entries:
-                    count += 1
-                    if entry.is_dir(follow_symlinks=False):
-                        folders.append(entry.path)
-                    else:
-                        total += entry.stat(follow_symlinks=False).st_size
-                    if total > most_bytes or count > MOST_FILES:
-                        return True
-        except OSError:  # removed meanwhile, a name too long, no permission
-            continue
-    return False

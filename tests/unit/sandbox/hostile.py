@@ -175,6 +175,25 @@ USE = [
                 f.write(bytes(8 << 20))
             time.sleep(0.005)
         """, ends=("passed", "files")),
+    Hostile("1 GB below a long path", """
+        for _ in range(18):
+            os.mkdir('d' * 250)
+            os.chdir('d' * 250)
+        for number in range(128):
+            with open(str(number), 'wb') as f:
+                f.write(bytes(8 << 20))
+            time.sleep(0.005)
+        """, ends=("passed", "files")),
+    Hostile("1 GB in files without a name", """
+        libc.mmap.restype = ctypes.c_void_p
+        for number in range(128):
+            with open('x', 'w+b') as f:
+                os.remove('x')
+                f.write(bytes(8 << 20))
+                f.flush()
+                libc.mmap(None, ctypes.c_size_t(4096), 1, 1, f.fileno(), ctypes.c_long(0))
+            time.sleep(0.005)
+        """, ends=("passed", "files")),
     Hostile("room on the disk that no size shows", """
         with open('x', 'wb') as f:
             keep_size = 1
@@ -237,7 +256,7 @@ FILES = [
             os.chdir('d' * 200)
         os.mkdir('closed', 0)
         raise NotImplementedError
-        """),
+        """, ends=("passed", "files")),
 ]
 
 NODE = [

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import errno
 import os
 import signal
 import sys
 import tempfile
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,10 +21,62 @@ from finetrial.sandbox import layers as layers_module
 from finetrial.sandbox import start as start_module
 from finetrial.sandbox.languages import find_node, python_runtime, runtime
 from finetrial.sandbox.layers import Layer, Layers
+from finetrial.sandbox.usage import MOST_LEVELS, is_larger
 
 needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
 needs_node = pytest.mark.skipif(find_node() is None, reason="needs Node: pip install 'finetrial[javascript]'")
 SLOW_MACHINE = 120.0
+UNLINKED = """
+import ctypes, os, threading, time
+libc = ctypes.CDLL(None, use_errno=True)
+def unlinked():
+    file = open("name", "w+b")
+    os.remove("name")
+    file.write(bytes(1 << 20))
+    file.flush()
+    return file
+"""
+TOO_MUCH = {  # 16 MB each, where 4 are allowed
+    "below a long path": """
+import os, time
+for _ in range(18):
+    os.mkdir("d" * 250)
+    os.chdir("d" * 250)
+for number in range(16):
+    open(str(number), "wb").write(bytes(1 << 20))
+time.sleep(60)
+""",
+    "in a folder that nobody may list": """
+import os, time
+os.mkdir("closed", 0o300)
+for number in range(16):
+    open(f"closed/{number}", "wb").write(bytes(1 << 20))
+time.sleep(60)
+""",
+    "in open files without a name": UNLINKED + """
+files = [unlinked() for _ in range(16)]
+time.sleep(60)
+""",
+    "in open files without a name, its first thread gone": UNLINKED + """
+files = [unlinked() for _ in range(16)]
+threading.Thread(target=time.sleep, args=(60,)).start()
+libc.syscall({"x86_64": 60, "aarch64": 93}[os.uname().machine], 0)
+""",
+    "in open files without a name, threads coming and going": UNLINKED + """
+files = [unlinked() for _ in range(16)]
+while True:
+    threading.Thread(target=int).start()
+""",
+    "in mapped files without a name": UNLINKED + """
+libc.mmap.restype = ctypes.c_void_p
+for _ in range(16):
+    with unlinked() as file:
+        read, shared = 1, 1
+        mapped = libc.mmap(None, ctypes.c_size_t(4096), read, shared, file.fileno(), ctypes.c_long(0))
+        assert mapped != ctypes.c_void_p(-1).value
+time.sleep(60)
+""",
+}
 
 
 @pytest.fixture(autouse=True)
@@ -105,6 +160,35 @@ threading.Thread(target=print, args=("done",)).start()
             pytest.skip("needs Landlock")
         code = "import time\nfor i in range(20000):\n    open(str(i), 'wb').write(bytes(1 << 16)); time.sleep(0.001)"
         assert run(code, "python", limits=Limits(folder_bytes=1 << 20), layers=layers).status is Status.FILES
+
+
+    @pytest.mark.parametrize("code", TOO_MUCH.values(), ids=TOO_MUCH)
+    def test_without_namespaces_no_file_is_overlooked(self, code: str) -> None:
+        layers = probe().without("namespaces")
+        if layers.missing:
+            pytest.skip("needs Landlock")
+        limits = Limits(folder_bytes=4 << 20, file_bytes=1 << 20, wall_seconds=20.0)
+        assert run(code, "python", limits=limits, layers=layers).status is Status.FILES
+
+    def test_without_namespaces_a_busy_folder_is_not_too_large(self) -> None:
+        """What vanishes while it is looked at is nothing; files without a name, stdin too, are few bytes."""
+        layers = probe().without("namespaces")
+        if layers.missing:
+            pytest.skip("needs Landlock")
+        outcome = run(f"""
+import mmap, os, sys, tempfile, time
+os.makedirs("/".join("d" * {MOST_LEVELS}))
+kept = tempfile.TemporaryFile()
+kept.write(bytes(4096))
+kept.flush()
+mapped = mmap.mmap(kept.fileno(), 4096)
+end = time.monotonic() + 0.3
+while time.monotonic() < end:
+    with tempfile.TemporaryDirectory() as folder, open(folder + "/file", "w") as file:
+        file.write("text")
+print(len(sys.stdin.read()))
+""", "python", stdin="x" * (2 << 20), limits=Limits(folder_bytes=1 << 20, file_bytes=1 << 20), layers=layers)
+        assert (outcome.status, outcome.stdout) == (Status.PASSED, f"{2 << 20}\n"), outcome.stderr
 
 
 @needs_sandbox
@@ -224,6 +308,50 @@ def use_launcher(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     executable.chmod(0o755)
     replaced = dataclasses.replace(python_runtime(), executable=str(executable))
     monkeypatch.setattr(start_module, "python_runtime", lambda: replaced)
+
+
+class TestUsage:
+    def test_files_are_added_up(self, tmp_path: Path) -> None:
+        (tmp_path / "folder").mkdir()
+        (tmp_path / "folder" / "file").write_bytes(bytes(100))
+        (tmp_path / "link").symlink_to(sys.executable)
+        size = 100 + os.lstat(tmp_path / "link").st_size
+        assert not is_larger(tmp_path, size)
+        assert is_larger(tmp_path, size - 1)
+        assert is_larger(tmp_path, size, unlinked_bytes=1)
+
+    def test_a_file_that_vanishes_takes_no_other_with_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in ("one", "other"):
+            (tmp_path / name).write_bytes(bytes(100))
+        original = os.scandir
+
+        @contextlib.contextmanager
+        def removes_the_first(folder: int) -> Iterator[list[os.DirEntry[str]]]:
+            with original(folder) as entries:
+                listed = list(entries)
+            os.unlink(listed[0].name, dir_fd=folder)
+            yield listed
+
+        monkeypatch.setattr(os, "scandir", removes_the_first)
+        assert is_larger(tmp_path, 99)
+
+    def test_deep_folders(self, tmp_path: Path) -> None:
+        deepest = tmp_path.joinpath(*["d"] * MOST_LEVELS)
+        deepest.mkdir(parents=True)
+        assert not is_larger(tmp_path, 0)
+        (deepest / "d").mkdir()
+        assert is_larger(tmp_path, 0)
+
+    def test_what_is_gone_is_nothing(self, tmp_path: Path) -> None:
+        assert not is_larger(tmp_path / "gone", 0)
+
+    def test_a_shortage_of_our_own_is_not_the_programs(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def fails(*_: object, **__: object) -> int:
+            raise OSError(errno.EMFILE, "too many open files")
+
+        monkeypatch.setattr(os, "open", fails)
+        with pytest.raises(OSError, match="too many open files"):
+            is_larger(tmp_path, 1)
 
 
 class TestDoctor:
