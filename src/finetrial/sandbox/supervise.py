@@ -13,7 +13,7 @@ from typing import IO
 
 from finetrial.sandbox.outcome import Limits, Outcome, Status
 from finetrial.sandbox.start import kill
-from finetrial.sandbox.usage import is_larger, unlinked_bytes
+from finetrial.sandbox.usage import is_larger, num_threads, unlinked_bytes
 
 TICK_SECONDS = 0.05  # how often limits are looked at that the kernel does not keep
 CHUNK_BYTES = 1 << 16
@@ -99,6 +99,8 @@ class Watch:
         self.looked = now
         if "namespaces" not in self.layers and self._has_too_large_files(runs):
             return Status.FILES
+        if runs and num_threads(self.process.pid) > self.limits.threads:  # the kernel's limit does not bind root
+            return Status.FAILED  # as a program does that is refused one
         return None
 
     def _has_too_large_files(self, runs: bool) -> bool:

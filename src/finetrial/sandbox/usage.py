@@ -1,4 +1,4 @@
-"""What a running program uses, seen from outside: its files, where the kernel does not keep the limit.
+"""What a running program uses, seen from outside: its files and threads, where the kernel does not keep the limit.
 
 A program can make all of this hard to look at. What keeps itself from being counted is taken for too much; what is gone
 when it is looked at is not.
@@ -107,3 +107,10 @@ def _maps(task: str) -> bytes:
     with contextlib.suppress(*VANISHED, PermissionError):
         return Path(task, "maps").read_bytes()
     return b""
+
+
+def num_threads(pid: int) -> int:
+    """Threads of process `pid`; 0 if it has ended, or where there is no /proc."""
+    with contextlib.suppress(*VANISHED), open(f"/proc/{pid}/status", "rb") as status:
+        return next((int(line.split()[1]) for line in status if line.startswith(b"Threads:")), 0)
+    return 0

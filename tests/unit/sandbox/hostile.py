@@ -95,6 +95,13 @@ PROCESSES = [
         for _ in range(20000):
             threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
         """, ends=("passed", "failed", "memory", "timeout"), limits={"wall_seconds": 3.0}),
+    Hostile("more threads than it may have", """
+        import threading
+        threading.stack_size(1 << 16)
+        for _ in range(100):
+            threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+        time.sleep(1)
+        """, ends=("passed", "failed")),
     Hostile("kills its parent", "os.kill(os.getppid() or SETTING['driver'], signal.SIGTERM)"),
     Hostile("kills the driver", "os.kill(SETTING['driver'], signal.SIGTERM)"),
     Hostile("kills a neighbour", "os.kill(SETTING['victim'], signal.SIGCONT)", control=True),

@@ -20,7 +20,7 @@ import finetrial
 from finetrial.sandbox import probe
 from finetrial.sandbox.languages import find_node
 
-FEWER_WALLS = [("root", "namespaces"), ("plain", "namespaces"), ("root", "landlock")]
+FEWER_WALLS = [("root", "namespaces"), ("plain", "namespaces"), ("root", "landlock"), ("root", "uid")]
 SETTINGS = [*(pytest.param(user, "") for user in ("root", "plain")),
             *(pytest.param(*setting, marks=pytest.mark.slow) for setting in FEWER_WALLS)]
 CONTROLS = [case for case in ALL if case.control]

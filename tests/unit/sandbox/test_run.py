@@ -190,6 +190,22 @@ print(len(sys.stdin.read()))
 """, "python", stdin="x" * (2 << 20), limits=Limits(folder_bytes=1 << 20, file_bytes=1 << 20), layers=layers)
         assert (outcome.status, outcome.stdout) == (Status.PASSED, f"{2 << 20}\n"), outcome.stderr
 
+    @pytest.mark.parametrize("left_out", [(), ("uid",), ("namespaces",), ("uid", "namespaces")])
+    def test_threads_are_limited(self, left_out: tuple[str, ...]) -> None:
+        """Root's too, which the kernel does not limit."""
+        layers = probe().without(*left_out)
+        if layers.missing:
+            pytest.skip("needs Landlock")
+        code = """
+import threading, time
+threading.stack_size(1 << 16)
+for _ in range(30):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+time.sleep(60)
+"""
+        limits = Limits(threads=8, wall_seconds=20.0)
+        assert run(code, "python", limits=limits, layers=layers).status is Status.FAILED
+
 
 @needs_sandbox
 @needs_node
