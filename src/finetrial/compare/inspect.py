@@ -21,6 +21,7 @@ from finetrial.tasks.assemble import Form
 from finetrial.tasks.base import ASSISTANT, Example, Examples, Split, Task, is_there, joined_files
 from finetrial.tasks.chat import in_chat_form
 from finetrial.tasks.pieces import USED_SPLITS
+from finetrial.tasks.splits import cluster_names
 
 SAMPLE_ROWS = 400
 LARGE_BYTES, MOST_ROWS = 64 << 20, 20_000  # of a larger file so many rows are drawn: more than a comparison trains on
@@ -125,13 +126,14 @@ def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> In
 
 
 def _shared(rows: Sequence[Example], others: Sequence[Example]) -> set[int]:
-    """Positions of the rows that are among the others, exactly or nearly."""
+    """Positions of the rows that are among the others, exactly or nearly: those that would share a cluster with one."""
     from finetrial.tasks.near_duplicates import near_duplicates
 
     texts = ["\n".join(row.fields.values()) for row in (*rows, *others)]
-    exact = set(texts[len(rows):])
-    found = {place for place, text in enumerate(texts[:len(rows)]) if text in exact}
-    return found | {first for first, second in near_duplicates(texts) if first < len(rows) <= second}
+    clusters = cluster_names([str(place) for place in range(len(texts))], [(text,) for text in texts],
+                             near_duplicates(texts))
+    learned = set(clusters[len(rows):])
+    return {place for place, cluster in enumerate(clusters[:len(rows)]) if cluster in learned}
 
 
 def _as_line(row: Example) -> dict[str, Any]:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 class PromptCompletion(HubFiles):
     """Prompt -> completion pairs of one's own files."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     generates: ClassVar[bool] = True
     is_chat: ClassVar[bool] = True
     summary: ClassVar[str] = "your own pairs (`prompt`, `completion`) or conversations (`messages`), completion tokens only"

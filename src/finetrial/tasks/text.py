@@ -23,7 +23,7 @@ from finetrial.tasks.pieces import content_id, cut_at_lines, text_documents
 class Text(HubFiles):
     """Plain text of one's own files."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "your own plain text: .txt, or .jsonl, .json, .csv, .parquet with `text`"
 
     columns: dict[str, str] = Field(default_factory=dict)  # our name: the file's

@@ -211,6 +211,17 @@ def test_what_is_in_both_files_is_not_kept(tmp_path: Path, monkeypatch: pytest.M
         apart(learn, learn, tmp_path / "run", None)
 
 
+def test_a_family_in_both_files_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a large family not every pair is told: a row is left out that one more connects with what is learned."""
+    others = [" ".join(f"w{(number * 31 + place * place * 7) % 991}" for place in range(30)) for number in range(700)]
+    family = [" ".join(f"f{place}" if place != 20 else f"x{number}" for place in range(40)) for number in range(160)]
+    learn = inspected(write(tmp_path / "learn.jsonl", [{"text": text} for text in [*others[:350], *family[:110]]]))
+    keep = inspected(write(tmp_path / "keep.jsonl", [{"text": text} for text in [*others[350:], *family[110:]]]))
+    monkeypatch.setattr("finetrial.compare.inspect.inspect", lambda path, tokenizer: inspected(path))
+    left = apart(keep, learn, tmp_path / "run", None)
+    assert left.num_shared == 50 and {row.fields["text"] for row in left.examples.rows} == set(others[350:])
+
+
 def test_rows_whose_completion_is_too_long_are_not_counted(tmp_path: Path, tiny_tokenizer: Any) -> None:
     rows = [{"prompt": f"w{number % 83} w{number // 83}", "completion": " ".join(["w5"] * (60 if number % 4 == 0 else 4)), "cluster": str(number)}
             for number in range(400)]

@@ -63,3 +63,39 @@ def test_parts_give_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = Index(training).twins(held_out)
     monkeypatch.setattr("finetrial.plan.audit.overlap.PART_RUNS", 7)
     assert whole and Index(training).twins(held_out) == whole
+
+
+def family(generator: np.random.Generator, count: int, length: int = 40) -> list[Tokens]:
+    """Copies of a row that differ in one token, the same for all."""
+    row = generator.integers(0, 200, length).astype(np.int32)
+    return [np.concatenate([row[:20], [1_000 + number], row[21:]]).astype(np.int32) for number in range(count)]
+
+
+def behind(generator: np.random.Generator, heads: list[Tokens], count: int, own: int) -> list[Tokens]:
+    """So many rows behind each head, in the order of the heads."""
+    return [np.concatenate([head, generator.integers(0, 9_000, own)]).astype(np.int32) for head in heads for _ in range(count)]
+
+
+def test_a_large_family_is_found() -> None:
+    generator = np.random.default_rng(4)
+    copies = family(generator, 150)
+    training, held_out = copies[:109] + rows_of(generator, 800), copies[109:126] + rows_of(generator, 100)
+    found = Index(training).twins(held_out)
+    assert [twin.held_out for twin in found] == list(range(17)) and all(twin.other < 109 for twin in found)
+    assert found[0].resemblance == pytest.approx(jaccard(copies[0], copies[1])) and not found[0].is_exact
+
+
+def test_questions_about_one_article_are_found() -> None:
+    generator = np.random.default_rng(5)
+    articles = [generator.integers(0, 9_000, 100).astype(np.int32) for _ in range(9)]
+    held_out = behind(generator, articles, 12, 12)
+    assert len(Index(behind(generator, articles, 100, 12)).twins(held_out)) == len(held_out)
+
+
+@pytest.mark.parametrize("num_forms", [1, 2, 3, 4])
+def test_rows_of_one_form_are_no_twins(num_forms: int) -> None:
+    generator = np.random.default_rng(6)
+    forms = [generator.integers(0, 9_000, 300).astype(np.int32) for _ in range(num_forms)]
+    training = behind(generator, forms, 200 // num_forms, 12)
+    assert not Index(training).twins(behind(generator, forms, 60 // num_forms, 12))
+    assert not Index(training + rows_of(generator, 5_000)).twins(behind(generator, forms[:1], 60, 12)), "all of a test set"

@@ -2,25 +2,30 @@
 
 The measure is that of `tasks/sources/minhash.py`, runs of 5 tokens compared as sets (Jaccard), but exact: held-out sets
 are small enough for an inverted index. Runs that many held-out rows share (instructions, licence headers, a rhythm of
-the text) tell nothing about a single row and are left out.
+the text) tell nothing about a single row and are left out. A large family of near-duplicates, such as copies that
+differ in a word, shares nearly all of its runs: so rows are compared once more with those runs, without those of forms
+only, which stand in most of the held-out rows or in many of the other set's. What a task of local files takes for a
+form and leaves apart (`tasks/near_duplicates.py`: in a quarter of its texts), counts as one here, from a fifth on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
+import scipy  # its parts are imported where they are first used
 from numpy.typing import NDArray
 
 from finetrial.plan.audit.views import Tokens
-from finetrial.tasks.sources.minhash import SHINGLE_TOKENS, THRESHOLD, Hashes, run_hashes
+from finetrial.tasks.sources.minhash import SHINGLE_TOKENS, THRESHOLD, Hashes, run_hashes, runs_of
 
 COMMON_SHARE = 0.1  # a run in more than this share of the held-out rows belongs to none in particular, ...
 COMMON_ROWS = (2, 10)  # ... but never one in so few of them, and always one in more than so many
 MIN_RUNS = 5  # rows with fewer runs of their own are compared exactly only
 ALMOST = 1 - 1e-9  # the most that rows can be alike which are not equal
+FORM_SHARES = (0.5, 0.2)  # a run in more than these shares of the held-out rows, or of the others, is of a form, ...
+FORM_ROWS = 5  # ... but never one in so few of the others
 FILTER_SIZE = 1 << 22
 PART_RUNS = 1 << 19  # of the training rows looked at together
 
@@ -46,7 +51,7 @@ class Index:
 
     def __init__(self, rows: Sequence[Tokens]) -> None:
         self._rows = rows
-        self._hashes, self._row_of = _runs(rows)
+        self._hashes, self._row_of = runs_of(rows)
         self._equal: dict[bytes, int] = {}
         for row, tokens in enumerate(rows):
             self._equal.setdefault(tokens.tobytes(), row)
@@ -61,20 +66,40 @@ class Index:
 
     def _near(self, held_out: Sequence[Tokens]) -> dict[int, tuple[int, float]]:
         """The best near-duplicate of each held-out row: candidates share enough runs, and are then compared."""
-        hashes, rows = _unique(*_runs(held_out))
+        hashes, rows = _unique(*runs_of(held_out))
         common = _common(hashes, len(held_out))
-        telling = ~np.isin(hashes, common, kind="sort")
-        hashes, rows = hashes[telling], rows[telling]
-        sizes = np.bincount(rows, minlength=len(held_out))
-        best: dict[int, tuple[int, float]] = {}
-        parts = (self._sharing(hashes, rows, sizes, part) for part in self._parts())
-        for other, row, count in chain.from_iterable(parts):
-            theirs = np.unique(run_hashes(self._rows[other].astype(np.uint64), SHINGLE_TOKENS))
-            num_theirs = len(theirs) - int(np.isin(theirs, common, kind="sort").sum())
-            resemblance = count / (sizes[row] + num_theirs - count)
-            if resemblance >= THRESHOLD and resemblance > best.get(row, (0, 0.0))[1]:
-                best[row] = (other, min(float(resemblance), ALMOST))
+        best = self._best(hashes, rows, len(held_out), common)
+        form = self._of_forms(common, hashes, len(held_out))
+        if len(form) < len(common):
+            for row, near in self._best(hashes, rows, len(held_out), form).items():
+                best[row] = max(best.get(row, near), near, key=lambda found: found[1])
         return best
+
+    def _best(self, hashes: Hashes, rows: Places, num_rows: int, left_out: Hashes) -> dict[int, tuple[int, float]]:
+        """For each held-out row the row that is most like it, where one is enough, without the runs that are left out."""
+        telling = ~np.isin(hashes, left_out, kind="sort")
+        hashes, rows = hashes[telling], rows[telling]
+        sizes = np.bincount(rows, minlength=num_rows)
+        their_sizes: dict[int, int] = {}
+        best: dict[int, tuple[int, float]] = {}
+        for part in self._parts():
+            for other, row, count in self._sharing(hashes, rows, sizes, part):
+                if other not in their_sizes:
+                    theirs = np.unique(run_hashes(self._rows[other].astype(np.uint64), SHINGLE_TOKENS))
+                    their_sizes[other] = len(theirs) - int(np.isin(theirs, left_out, kind="sort").sum())
+                resemblance = count / (sizes[row] + their_sizes[other] - count)
+                if resemblance >= THRESHOLD and resemblance > best.get(row, (0, 0.0))[1]:
+                    best[row] = (other, min(float(resemblance), ALMOST))
+        return best
+
+    def _of_forms(self, common: Hashes, hashes: Hashes, num_rows: int) -> Hashes:
+        """Those of the common runs that most held-out rows have, or many rows of this set."""
+        held_out, others = FORM_SHARES
+        num_held_out = np.searchsorted(hashes, common, side="right") - np.searchsorted(hashes, common, side="left")
+        here = np.isin(self._hashes, common)
+        found, num_here = np.unique(_unique(self._hashes[here], self._row_of[here])[0], return_counts=True)
+        many = found[num_here > max(FORM_ROWS, others * len(self._rows))]
+        return common[(num_held_out > held_out * num_rows) | np.isin(common, many)]
 
     def _parts(self) -> Iterator[slice]:
         """The runs in parts of bounded size, whole rows each."""
@@ -91,26 +116,18 @@ class Index:
         seen[hashes % FILTER_SIZE] = True
         maybe = seen[self._hashes[part] % FILTER_SIZE]
         own_hashes, own_rows = _unique(self._hashes[part][maybe], self._row_of[part][maybe])
-        start, stop = (np.searchsorted(hashes, own_hashes, side="left"), np.searchsorted(hashes, own_hashes, side="right"))
-        lengths = stop - start
-        first = np.cumsum(lengths) - lengths
-        places = np.repeat(start - first, lengths) + np.arange(int(lengths.sum()))
-        pairs, counts = np.unique(np.repeat(own_rows, lengths) * len(sizes) + rows[places], return_counts=True)
-        own, held_out = pairs // len(sizes), pairs % len(sizes)
-        enough = (sizes[held_out] >= MIN_RUNS) & (counts >= THRESHOLD * sizes[held_out])
-        return list(zip(own[enough].tolist(), held_out[enough].tolist(), counts[enough].tolist(), strict=True))
+        runs, run = np.unique(np.concatenate([hashes, own_hashes]), return_inverse=True)
+        others, other = np.unique(own_rows, return_inverse=True)
+        ours = _incidence(rows, run[:len(hashes)], (len(sizes), len(runs)))
+        shared = (_incidence(other, run[len(hashes):], (len(others), len(runs))) @ ours.T).tocoo()
+        own, held_out = shared.coords
+        enough = (sizes[held_out] >= MIN_RUNS) & (shared.data >= THRESHOLD * sizes[held_out])
+        return list(zip(others[own[enough]].tolist(), held_out[enough].tolist(), shared.data[enough].tolist(), strict=True))
 
 
-def _runs(rows: Sequence[Tokens]) -> tuple[Hashes, Places]:
-    """The hashes of all runs of 5 tokens, and the row of each; rows with fewer tokens have none."""
-    long = [row for row, tokens in enumerate(rows) if len(tokens) >= SHINGLE_TOKENS]
-    if not long:
-        return np.empty(0, np.uint64), np.empty(0, np.int64)
-    flat = np.concatenate([rows[row] for row in long]).astype(np.uint64)
-    hashes = run_hashes(flat, SHINGLE_TOKENS)
-    row_of = np.repeat(np.asarray(long), [len(rows[row]) for row in long])
-    inside = row_of[:len(hashes)] == row_of[SHINGLE_TOKENS - 1:]
-    return hashes[inside], row_of[:len(hashes)][inside]
+def _incidence(rows: Places, runs: Places, shape: tuple[int, int]) -> scipy.sparse.csr_array:
+    """1 where a row has a run. [R, N]"""
+    return scipy.sparse.csr_array((np.ones(len(rows), np.int32), (rows, runs)), shape)
 
 
 def _unique(hashes: Hashes, rows: Places) -> tuple[Hashes, Places]:

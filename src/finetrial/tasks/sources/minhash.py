@@ -7,6 +7,8 @@ Datasets", 3.4): 16 bands of 4 rows find a pair of similarity 0.7 with probabili
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -36,6 +38,18 @@ def run_hashes(tokens: Hashes, width: int) -> Hashes:
     return total ^ (total >> np.uint64(29))
 
 
+def runs_of(rows: Sequence[NDArray[np.integer]]) -> tuple[Hashes, NDArray[np.int64]]:
+    """The hashes of all runs of 5 tokens, in order, and the row of each; rows with fewer tokens have none."""
+    long = [row for row, tokens in enumerate(rows) if len(tokens) >= SHINGLE_TOKENS]
+    if not long:
+        return np.empty(0, np.uint64), np.empty(0, np.int64)
+    flat = np.concatenate([rows[row] for row in long]).astype(np.uint64)
+    hashes = run_hashes(flat, SHINGLE_TOKENS)
+    row_of = np.repeat(np.asarray(long), [len(rows[row]) for row in long])
+    inside = row_of[:len(hashes)] == row_of[SHINGLE_TOKENS - 1:]
+    return hashes[inside], row_of[:len(hashes)][inside]
+
+
 def signatures(shingles: list[Hashes]) -> NDArray[np.uint32]:
     """MinHash signatures, one row for each set of shingle hashes (none of them empty). -> [len(shingles), 64]"""
     multipliers, offsets = _hash_parameters()
@@ -55,7 +69,7 @@ def signatures(shingles: list[Hashes]) -> NDArray[np.uint32]:
     return rows
 
 
-def similar_pairs(rows: NDArray[np.uint32], threshold: float = THRESHOLD) -> NDArray[np.int64]:
+def similar_pairs(rows: NDArray[np.uint32], threshold: float = THRESHOLD, window: int = WINDOW) -> NDArray[np.int64]:
     """Pairs (i, j) whose signatures agree in at least this share of places, found by banding. -> [P, 2], sorted, unique"""
     width = NUM_HASHES // NUM_BANDS
     found = [np.empty((0, 2), dtype=np.int64)]
@@ -63,7 +77,7 @@ def similar_pairs(rows: NDArray[np.uint32], threshold: float = THRESHOLD) -> NDA
         part = rows[:, band * width:(band + 1) * width]
         order = np.lexsort(part.T[::-1])  # stable: equal keys keep their order
         ordered = part[order]
-        for step in range(1, min(WINDOW, len(rows) - 1) + 1):
+        for step in range(1, min(window, len(rows) - 1) + 1):
             same = np.flatnonzero((ordered[step:] == ordered[:-step]).all(axis=1))
             if not len(same):
                 break
