@@ -28,7 +28,7 @@ BLANK = "no article, or no highlights"
 class CnnDailymail(PublishedTask):
     """Article -> highlights."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "news article -> highlights (hub: abisee/cnn_dailymail)"
     generates: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "rouge-l"

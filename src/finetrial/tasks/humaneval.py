@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Humaneval(PublishedTask):
     """Signature and docstring -> body."""
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "Python signature + docstring -> body, with tests (hub: openai/openai_humaneval; test only)"
     generates: ClassVar[bool] = True
     has_tests: ClassVar[bool] = True

@@ -2,8 +2,9 @@
 
 Either one `path` (or several, separated by commas), whose clusters are hashed into train 80 / val 10 / test 10 %, or a
 file for each split (`train`, `val`, `test`; any may be left out). Rows that share a `cluster` or a prompt, or that say nearly the same, belong
-together. With files per split a prompt that is in several of them stays in test, else val, and is dropped from the
-others, with a count; a named cluster in several files is refused.
+together. Prompts are the same that differ in white space or case only. With files per split a prompt, or a document that
+rows were cut from, that is in several of them stays in test, else val, and is dropped from the others, with a count; a
+named cluster in several files is refused.
 """
 
 from __future__ import annotations
@@ -21,22 +22,36 @@ from finetrial.errors import DataError
 from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
 from finetrial.tasks.base import Example, Examples, Split, Task, named_files
 from finetrial.tasks.near_duplicates import near_duplicates
-from finetrial.tasks.pieces import USED_SPLITS, content_id, counted_draw, counts
+from finetrial.tasks.pieces import USED_SPLITS, content_id, counted_draw, counts, normal_text
 from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "val", "train")
+PROMPT_HELD_OUT = "prompt in a held-out split"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 
 
 @dataclass(frozen=True)
 class LocalRow:
-    """One row as read. `prompt` is what must not cross splits; `cluster` is '' if the file names none."""
+    """One row as read. `prompt` is what must not cross splits, nor must the `document` that it was cut from, '' if it is
+    whole; `cluster` is '' if the file names none."""
 
     id: str
     cluster: str
     prompt: str
     fields: dict[str, str]
     source: str
+    document: str = ""
+
+    @property
+    def marks(self) -> dict[str, str]:
+        """What ties the row to others, by kind; never empty."""
+        named = {"cluster": self.cluster, "document": self.document}
+        return {"prompt": normal_text(self.prompt)} | {kind: name for kind, name in named.items() if name}
+
+    @property
+    def own_cluster(self) -> str:
+        """The cluster that the row names, or that is made of its document or prompt."""
+        return self.cluster or self.document or content_id(normal_text(self.prompt))
 
 
 class LocalTask(Task):
@@ -85,7 +100,7 @@ class LocalTask(Task):
         are drawn."""
         files = self.files()
         rows: list[tuple[Split | None, LocalRow]] = []
-        dropped: Counter[str] = Counter({"exact duplicate": 0, "prompt in a held-out split": 0})
+        dropped: Counter[str] = Counter({"exact duplicate": 0, PROMPT_HELD_OUT: 0})
         for split, paths in files.items():
             own, number = counted_draw(read(paths), max_rows)
             if max_rows is not None:
@@ -94,11 +109,7 @@ class LocalTask(Task):
                 raise DataError(f"{paths[0]} has no rows", "expected text, or rows with columns")
             rows += [(split, row) for row in own]
         rows = unique_rows(rows, dropped)
-        if None in files:
-            own_rows = [row for _, row in rows]
-            examples = hashed(own_rows, near_duplicates(["\n".join(row.fields.values()) for row in own_rows]))
-        else:
-            examples = _as_given(rows, dropped)
+        examples = hashed([row for _, row in rows]) if None in files else _as_given(rows, dropped)
         digest = key_of([self.source_digest(), self.version, sorted(example.id for example in examples)])
         return Examples(examples, digest, counts(examples, dict(dropped)))
 
@@ -140,27 +151,38 @@ def unique_rows(rows: Sequence[tuple[Split | None, LocalRow]],
     return [(split, row) for (split, _), row in seen.items()]
 
 
-def hashed(rows: Sequence[LocalRow], pairs: Iterable[tuple[int, int]] = ()) -> list[Example]:
-    """Clusters joined by name, prompt or `pairs` of positions, and hashed into splits."""
-    marks = [{("prompt", row.prompt)} | ({("cluster", row.cluster)} if row.cluster else set()) for row in rows]
-    clusters = cluster_names([row.id for row in rows], marks, pairs)
+def hashed(rows: Sequence[LocalRow]) -> list[Example]:
+    """Clusters joined by name, document, prompt or because they say nearly the same, and hashed into splits."""
+    near = near_duplicates(["\n".join(row.fields.values()) for row in rows])
+    clusters = cluster_names([row.id for row in rows], [row.marks.items() for row in rows], near)
     return [_example(row, cluster, hashed_split(cluster, LOCAL_SHARES))
             for row, cluster in zip(rows, clusters, strict=True)]
 
 
+def kept_apart(placed: Sequence[tuple[Split | None, LocalRow]], dropped: Counter[str], rule: str) -> list[Example]:
+    """Rows with given splits, without those that share a mark with a row kept in a split held out before theirs."""
+    owner: dict[tuple[str, str], Split] = {}
+    kept: dict[Split, list[Example]] = {}
+    for split in HELD_OUT_FIRST:
+        for row in (row for own, row in placed if own == split):
+            marks = row.marks.items()
+            if any(owner.get(mark, split) != split for mark in marks):
+                dropped[rule] += 1
+            else:
+                owner.update(dict.fromkeys(marks, split))
+                kept.setdefault(split, []).append(_example(row, row.own_cluster, split))
+    return [example for split in USED_SPLITS for example in kept.get(split, [])]
+
+
 def _as_given(rows: Sequence[tuple[Split | None, LocalRow]], dropped: Counter[str]) -> list[Example]:
-    """The user's own splits: prompts held out are dropped elsewhere, clusters in two splits refused."""
-    prompt_in: dict[str, Split] = {}
+    """The user's own splits: prompts and documents held out are dropped elsewhere, clusters in two splits refused."""
     cluster_in: dict[str, Split] = {}
     for split in HELD_OUT_FIRST:
         for row in (row for own, row in rows if own == split):
-            prompt_in.setdefault(row.prompt, split)
             if row.cluster and cluster_in.setdefault(row.cluster, split) != split:
                 raise DataError(f"{row.source}: cluster {row.cluster!r} is in {split} and in {cluster_in[row.cluster]}",
                                 "rows of one cluster belong in one split; or give one `path` and let splits be made")
-    kept = [(split, row) for split, row in rows if split is not None and prompt_in[row.prompt] == split]
-    dropped["prompt in a held-out split"] += len(rows) - len(kept)
-    return [_example(row, row.cluster or content_id(row.prompt), split) for split, row in kept]
+    return kept_apart(rows, dropped, PROMPT_HELD_OUT)
 
 
 def _example(row: LocalRow, cluster: str, split: Split) -> Example:

@@ -30,6 +30,11 @@ def content_id(*parts: str) -> str:
     return hashlib.sha256("\x00".join(parts).encode("utf-8")).hexdigest()[:16]
 
 
+def normal_text(text: str) -> str:
+    """The form in which descriptions and prompts are compared: white space, case and a full stop at the end aside."""
+    return " ".join(text.lower().split()).rstrip(".")
+
+
 def cut_at_lines(text: str, size: int = PIECE_CHARACTERS) -> list[str]:
     """Pieces of at most `size` characters that end at line ends; a longer line is cut at its last space that fits.
 

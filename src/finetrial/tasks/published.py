@@ -6,7 +6,8 @@ also with .gz; `columns` says how a file calls a column (`columns: {article: tex
 
 Published splits are kept; a row whose prompt or cluster is in a held-out split too (test before val) is dropped from the
 others, and counted. Data without a validation split lends 5 % of the training clusters. One local file is split by
-its clusters, train 80 / val 10 / test 10 %, unless the task knows the split of each row.
+its clusters, train 80 / val 10 / test 10 %, unless the task knows the split of each row; rows that say nearly the same
+are of one cluster.
 """
 
 from __future__ import annotations
@@ -23,8 +24,8 @@ from pydantic import Field, model_validator
 from finetrial.errors import unknown
 from finetrial.fingerprint import file_digest, key_of
 from finetrial.tasks.base import Example, Examples, Split
-from finetrial.tasks.local import HELD_OUT_FIRST, LocalRow, LocalTask, hashed, unique_rows
-from finetrial.tasks.pieces import USED_SPLITS, content_id, counts, stable_draw
+from finetrial.tasks.local import LocalRow, LocalTask, hashed, kept_apart, unique_rows
+from finetrial.tasks.pieces import USED_SPLITS, counts, stable_draw
 from finetrial.tasks.splits import hashed_split
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from finetrial.tasks.sources.records import Record
 
 LENT_SHARES: Mapping[Split, float] = {"val": 0.05, "train": 0.95}
-Placed = tuple[Split | None, LocalRow]
+HELD_OUT_TOO = "in a held-out split too"
 
 
 @dataclass(frozen=True)
@@ -123,17 +124,17 @@ class PublishedTask(LocalTask):
 
         parts, origin = self._parts()
         dropped: Counter[str] = Counter()
-        placed: list[Placed] = []
+        placed: list[tuple[Split | None, LocalRow]] = []
         for part in parts:
             records = [record for path in part.paths
                        for record in read_records(path, self.needed, self.perhaps, self.columns)]
             placed += [(part.split or self.split_of(row), row) for row in self.rows_of(records, dropped)]
-        dropped.update({"exact duplicate": 0, "in a held-out split too": 0})
+        dropped.update({"exact duplicate": 0, HELD_OUT_TOO: 0})
         placed = unique_rows(placed, dropped)
         if any(split is None for split, _ in placed):
             examples = hashed([row for _, row in placed])
         else:
-            examples = _with_val(_apart(placed, dropped))
+            examples = _with_val(kept_apart(placed, dropped, HELD_OUT_TOO))
         kept = [example for split in USED_SPLITS
                 for example in stable_draw((row for row in examples if row.split == split), self.max_rows)]
         if self.max_rows is not None:
@@ -159,21 +160,6 @@ class PublishedTask(LocalTask):
     def _digest(self, examples: Sequence[Example]) -> str:
         options: dict[str, Any] = self.model_dump(mode="json", exclude=set(self.path_options))
         return key_of([self.version, options, sorted([row.id, row.split] for row in examples)])
-
-
-def _apart(placed: Sequence[Placed], dropped: Counter[str]) -> list[Example]:
-    """Rows whose prompt and cluster are in no split that is held out before theirs."""
-    owner: dict[tuple[str, str], Split] = {}
-    kept: dict[Split, list[Example]] = {}
-    for split in HELD_OUT_FIRST:
-        for row in (row for own, row in placed if own == split):
-            cluster = row.cluster or content_id(row.prompt)
-            marks = (("prompt", row.prompt), ("cluster", cluster))
-            if any(owner.setdefault(mark, split) != split for mark in marks):
-                dropped["in a held-out split too"] += 1
-            else:
-                kept.setdefault(split, []).append(Example(row.id, cluster, split, row.fields, row.source))
-    return [example for split in USED_SPLITS for example in kept.get(split, [])]
 
 
 def _with_val(examples: Sequence[Example]) -> list[Example]:

@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from finetrial.tasks.base import Example, Examples, Segment
 from finetrial.tasks.hub_files import HubFiles
 from finetrial.tasks.local import LocalRow, read_text
-from finetrial.tasks.pieces import content_id, cut_at_lines, text_documents
+from finetrial.tasks.pieces import content_id, cut_at_lines, normal_text, text_documents
 
 
 class Text(HubFiles):
@@ -61,6 +61,6 @@ class Text(HubFiles):
 
 def _rows(document: str, name: str, cluster: str, source: str) -> list[LocalRow]:
     pieces = cut_at_lines(document)
-    cluster = cluster or (f"document {content_id(document)}" if len(pieces) > 1 else "")
+    whole = f"document {content_id(normal_text(document))}" if len(pieces) > 1 else ""
     return [LocalRow((name if len(pieces) == 1 else name and f"{name}#{number}") or content_id(piece), cluster, piece,
-                     {"text": piece}, source) for number, piece in enumerate(pieces, start=1)]
+                     {"text": piece}, source, whole) for number, piece in enumerate(pieces, start=1)]

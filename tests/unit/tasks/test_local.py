@@ -71,6 +71,32 @@ def test_files_per_split_and_leaks(tmp_path: Path) -> None:
     assert len(prompts) == len(set(prompts))
 
 
+def test_prompts_that_differ_in_white_space_or_case_are_one(tmp_path: Path) -> None:
+    rows = [{"prompt": prompt, "completion": str(2 * number)} for number in range(90)
+            for prompt in (f"What is {number}+{number}?", f"What is  {number}+{number}? ", f"what is {number}+{number}?\n")]
+    examples = PromptCompletion(path=_lines(tmp_path / "a.jsonl", rows)).load()
+    assert len(examples.rows) == 270 and len({row.cluster for row in examples.rows}) == 90
+    given = PromptCompletion(train=_lines(tmp_path / "train.jsonl", rows[0::3]), val=_lines(tmp_path / "val.jsonl", rows[1:60:3]),
+                             test=_lines(tmp_path / "test.jsonl", rows[2:30:3])).load()
+    assert given.report.rows == {"train": 70, "val": 10, "test": 10}
+    assert given.report.dropped["prompt in a held-out split"] == 30
+    assert len({row.cluster for row in given.rows}) == 90
+
+
+def test_a_long_document_in_two_files_is_dropped_from_training(tmp_path: Path) -> None:
+    def long(name: str) -> str:
+        return "\n".join(f"line {number} of {name}" for number in range(300))
+
+    task = Text(train=_lines(tmp_path / "a.jsonl", [{"text": long("both")}, {"text": f"{long('train')}\n"}]),
+                val=_lines(tmp_path / "b.jsonl", [{"text": long("val")}, {"text": long("both").replace("line", "Line")}]),
+                test=_lines(tmp_path / "c.jsonl", [{"text": long("both")}]))
+    examples = task.load()
+    assert {split: {row.fields["text"].split()[-1] for row in examples.split(split)} for split in ("train", "val", "test")} == {
+        "train": {"train"}, "val": {"val"}, "test": {"both"}}
+    assert examples.report.dropped["prompt in a held-out split"] == 2 * examples.report.rows["test"] > 2
+    assert examples.report.clusters == {"train": 1, "val": 1, "test": 1}
+
+
 def test_a_cluster_in_two_files_is_refused(tmp_path: Path) -> None:
     rows = [{"text": "some words", "cluster": "book"}]
     task = Text(train=_lines(tmp_path / "a.jsonl", [{"text": "others", "cluster": "book"}]),

@@ -120,6 +120,37 @@ def test_one_local_file_is_split_by_clusters(tmp_path: Path) -> None:
     assert sum(examples.report.rows.values()) == 200 and examples.report.rows["train"] > 140
 
 
+def test_articles_that_say_nearly_the_same_stay_in_one_split(tmp_path: Path) -> None:
+    articles = [" ".join(f"word{(number * 37 + place * place * 11) % 997}" for place in range(40)) for number in range(100)]
+    rows = [{"article": article, "highlights": f"News {number} ."} for number, article in enumerate(articles)]
+    more = [{**row, "article": f"{row['article']} extra"} for row in rows]
+    examples = CnnDailymail(path=_jsonl(tmp_path / "a.jsonl", [*rows, *more])).load()
+    splits: dict[str, set[str]] = {}
+    for row in examples.rows:
+        splits.setdefault(row.fields["highlights"], set()).add(row.split)
+    assert len(examples.rows) == 200 and all(len(own) == 1 for own in splits.values())
+
+
+def test_prompts_are_compared_in_their_normal_form(tmp_path: Path) -> None:
+    def rows(*articles: str) -> Rows:
+        return [{"article": article, "highlights": f"{article} !"} for article in articles]
+
+    examples = CnnDailymail(train=_jsonl(tmp_path / "train.jsonl", rows("Some  news.", "others")),
+                            test=_jsonl(tmp_path / "test.jsonl", rows("some news"))).load()
+    assert [row.fields["article"] for row in examples.rows if row.split != "test"] == ["others"]
+
+
+def test_a_row_that_is_dropped_takes_no_other_with_it(tmp_path: Path) -> None:
+    """The row of val falls for its cluster; its prompt is then in no held-out split."""
+    def row(cluster: str, prompt: str) -> Rows:
+        return [{"article": prompt, "highlights": f"{cluster} of {prompt}", "id": cluster}]
+
+    examples = CnnDailymail(train=_jsonl(tmp_path / "train.jsonl", row("D", "P2")), val=_jsonl(tmp_path / "val.jsonl", row("C", "P2")),
+                            test=_jsonl(tmp_path / "test.jsonl", row("C", "P1"))).load()
+    assert examples.report.dropped["in a held-out split too"] == 1
+    assert {row.fields["article"] for row in examples.rows} == {"P1", "P2"}
+
+
 def test_draw_and_column_names(tmp_path: Path) -> None:
     path = _jsonl(tmp_path / "a.jsonl", [{"body": row["article"], "highlights": row["highlights"]}
                                          for row in _articles(0, 200)])

@@ -14,10 +14,10 @@ from finetrial.plan.audit.base import Found, Rule, Severity
 from finetrial.plan.audit.overlap import Index, Twin
 from finetrial.plan.audit.views import Prepared, TaskData, sequences
 from finetrial.spec.study import Study
+from finetrial.tasks.local import PROMPT_HELD_OUT  # how tasks of local files count the rows that they left out
 
 HELD_OUT = ("val", "test")
 TOLERATED_SHARE = 0.01  # of near-duplicates, above which they are a threat; an equal row always is
-PROMPT_IN_HELD_OUT = "prompt in a held-out split"  # how tasks of local files count the rows that they moved
 
 
 class HeldOutRowsInTraining(Rule):
@@ -54,7 +54,7 @@ class HeldOutRowsInTraining(Rule):
 
 def _moved(task: TaskData) -> Iterator[Found]:
     """The training file held prompts of held-out rows. The task left them out, but the files' author meant otherwise."""
-    dropped = task.values.get("mining", {}).get("dropped", {}).get(PROMPT_IN_HELD_OUT, 0)
+    dropped = task.values.get("mining", {}).get("dropped", {}).get(PROMPT_HELD_OUT, 0)
     if dropped:
         yield Found("warning", f"{dropped} training rows of {task.use.name} have the prompt of a validation or test row; "
                                "they are not trained on, but the held-out files were cut from the training data: check "

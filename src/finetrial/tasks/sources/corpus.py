@@ -21,6 +21,7 @@ import numpy as np
 
 from finetrial.fingerprint import key_of
 from finetrial.tasks.base import SPLITS
+from finetrial.tasks.pieces import normal_text
 from finetrial.tasks.sources.minhash import similar_pairs
 from finetrial.tasks.sources.python_source import MINER_VERSION, RULES, MinedFile, mine_file, python_parser
 from finetrial.tasks.sources.tables import Corpus, kept_tables
@@ -179,8 +180,3 @@ def _report(tables: dict[str, list[dict[str, Any]]], clusters: Sequence[str], sp
                   "largest clusters: " + ", ".join(f"{size} files ({name}, {splits[name]})" for name, size in largest),
                   "MB of text: " + ", ".join(f"{split} {bytes_of[split] / 1e6:.1f}" for split in SPLITS)],
     }
-
-
-def normal_text(text: str) -> str:
-    """The form in which descriptions are compared."""
-    return " ".join(text.lower().split()).rstrip(".")

@@ -16,7 +16,8 @@ from typing import Any
 from finetrial.errors import MissingPackage
 from finetrial.fingerprint import key_of
 from finetrial.tasks.base import Split
-from finetrial.tasks.sources.corpus import LINK_WORDS, file_pairs, near_duplicates, normal_text, once
+from finetrial.tasks.pieces import normal_text
+from finetrial.tasks.sources.corpus import LINK_WORDS, file_pairs, near_duplicates, once
 from finetrial.tasks.sources.javascript_source import (
     JAVASCRIPT_MINER_VERSION,
     JAVASCRIPT_RULES,
