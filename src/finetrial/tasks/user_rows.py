@@ -19,7 +19,16 @@ from pathlib import Path
 from typing import Any, Literal
 
 from finetrial.errors import DataError, unknown
-from finetrial.tasks.sources.records import Record, columns_of, is_table, iterate_records, missing_column, text_lines
+from finetrial.tasks.sources.records import (
+    UNREADABLE,
+    Record,
+    columns_of,
+    is_table,
+    iterate_records,
+    missing_column,
+    text_lines,
+    whole_texts,
+)
 
 Kind = Literal["text", "pairs", "messages"]
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {"pairs": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
@@ -150,8 +159,8 @@ def _messages(record: Record) -> list[Any]:
     value = record.values["messages"]
     if isinstance(value, str):  # as a .csv has it
         try:
-            value = json.loads(value)
-        except ValueError as error:
+            value = whole_texts(json.loads(value), record.where)
+        except UNREADABLE as error:
             raise DataError(f'{record.where}: "messages" is a text that is not JSON', _MESSAGE_FORM) from error
     if not isinstance(value, list) or not value:
         raise DataError(f'{record.where}: "messages" is {_short(value)}, expected a list of messages', _MESSAGE_FORM)

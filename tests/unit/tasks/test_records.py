@@ -62,6 +62,14 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     ("x.csv", b'a,b\n1,"2" 3\n', "x.csv, line 2: "),
     ("x.csv", b"text,b\n1,2\n", "x.csv, line 2: no column 'a'; there are 'b', 'text'"),
     ("x.csv", b"", "x.csv has no rows"),
+    ("x.csv", b"b,a,a,b\n1,2,3,4\n", "x.csv, line 1: two columns are called 'b', 'a'"),
+    ("x.jsonl", b'{"a": "1"}\n{"a": "broken \\ud83d here"}\n', "x.jsonl, line 2: \\ud83d is half of a character"),
+    ("x.jsonl", b'{"a": [{"b": ["\\uDE00"]}]}\n', "x.jsonl, line 1: \\ude00 is half of a character"),
+    ("x.json", b'[{"a": "1"}, {"a": "\\ud83d"}]', "x.json, row 2: \\ud83d is half of a character"),
+    ("x.jsonl", b'{"a": "1"}\n{"a": ' + b"9" * 5_000 + b"}\n", "x.jsonl, line 2: JSON that cannot be read (Exceeds the limit"),
+    ("x.jsonl", b'{"a": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n", "x.jsonl, line 1: JSON that cannot be read ("),
+    ("x.json", b'[{"a": ' + b"9" * 5_000 + b"}]", "x.json: JSON that cannot be read (Exceeds the limit"),
+    ("x.json", b"[" * 200_000, "x.json: JSON that cannot be read ("),
     ("x.jsonl.gz", b"{}", "x.jsonl.gz is no intact gzip file"),
     ("x.jsonl.gz", gzip.compress(b'{"a": "1"}\n' * 99, mtime=0)[:-9], "x.jsonl.gz is no intact gzip file"),
     ("x.parquet", b"PAR1 and more", "x.parquet is no intact parquet file"),
@@ -80,6 +88,19 @@ def test_a_missing_column_of_a_parquet_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no column 'article'; there are 'a', 'b', 'c'") as caught:
         read_records(_write(tmp_path, "x.parquet"), ["article"])
     assert "columns: {article: " in caught.value.mend
+
+
+def test_characters_in_two_halves_and_columns_that_nobody_reads(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b'{"a": "whole \\ud83d\\ude00", "b": "half \\ud83d"}\n')
+    assert read_records(tmp_path / "x.jsonl", ["a"])[0].values == {"a": "whole \U0001f600"}
+    (tmp_path / "x.csv").write_text("a,,\n1,2,3\n")
+    assert read_records(tmp_path / "x.csv", ["a"])[0].values == {"a": "1"}
+    with pytest.raises(DataError, match="two columns are called ''"):
+        read_records(tmp_path / "x.csv", ["b"], names={"b": ""})
+    for value in ('["\\ud83d"]', '[["\\ud83d"]]'):
+        with pytest.raises(DataError, match=r"here: \\ud83d is half of a character"):
+            Record({"j": value}, "here").texts("j")
+    assert Record({"j": "9" * 5_000}, "here").texts("j") == ["9" * 5_000]
 
 
 def test_values() -> None:

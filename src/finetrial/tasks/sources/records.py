@@ -10,6 +10,7 @@ import csv
 import gzip
 import json
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from finetrial.tasks.local import decoded
 FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 FORMATS_TOLD = ".jsonl, .json or .csv (also with .gz), or .parquet"
 TRUTH = {"true": True, "1": True, "false": False, "0": False}
+UNREADABLE = (ValueError, RecursionError)  # what json.loads raises: no JSON, a number of over 4,300 digits, lists too deep
 BATCH_ROWS = 1_000
 MOST_CELL_CHARACTERS = (1 << 31) - 1  # a cell of a .csv may hold an article
 
@@ -51,8 +53,8 @@ class Record:
         value = self.values.get(column)
         if isinstance(value, str):
             try:
-                value = json.loads(value)
-            except ValueError:
+                value = whole_texts(json.loads(value), self.where)
+            except UNREADABLE:
                 value = [value]
         if value is None:
             return []
@@ -103,7 +105,7 @@ def iterate_records(path: Path, required: Sequence[str], optional: Sequence[str]
         for column in required:
             if named[column] not in values:
                 raise missing_column(column, named[column], values, where)
-        yield Record({column: values.get(name) for column, name in named.items()}, where, values.keys())
+        yield Record({column: whole_texts(values.get(name), where) for column, name in named.items()}, where, values.keys())
     if is_empty:
         raise DataError(f"{path} has no rows", f"expected the columns {', '.join(named[name] for name in required or named)}")
 
@@ -122,7 +124,7 @@ def _found(path: Path, wanted: Sequence[str]) -> Iterable[tuple[dict[str, Any], 
         raise DataError(f"{path}: a data file is {FORMATS_TOLD}, not {path.suffix or 'nothing'!r}", "rename or convert it")
     if suffix == ".parquet":
         return _parquet(path, wanted)
-    return {".jsonl": _json_lines, ".json": _json_list, ".csv": _csv}[suffix](path)
+    return _csv(path, wanted) if suffix == ".csv" else {".jsonl": _json_lines, ".json": _json_list}[suffix](path)
 
 
 def is_table(path: Path) -> bool:
@@ -158,6 +160,8 @@ def _json_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
             except json.JSONDecodeError as error:
                 raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})",
                                 "expected one object a line") from error
+            except UNREADABLE as error:
+                raise DataError(f"{where}: JSON that cannot be read ({error})", "mend the row, or leave it out") from error
             yield _object(value, where), where
 
 
@@ -167,6 +171,8 @@ def _json_list(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     except json.JSONDecodeError as error:
         raise DataError(f"{path}, line {error.lineno}: not JSON ({error.msg} at column {error.colno})",
                         "expected one list of objects; objects line by line go into a .jsonl") from error
+    except UNREADABLE as error:
+        raise DataError(f"{path}: JSON that cannot be read ({error})", "as a .jsonl it would be told in which line") from error
     if not isinstance(rows, list):
         raise DataError(f"{path} holds a {type(rows).__name__}, expected a list of objects", "write [{...}, {...}]")
     for number, row in enumerate(rows, start=1):
@@ -180,11 +186,34 @@ def _object(value: Any, where: str) -> dict[str, Any]:
     return value
 
 
-def _csv(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
+def whole_texts(value: Any, where: str) -> Any:
+    """A value of a row, if UTF-8 can hold its texts. Raises DataError for half of a surrogate pair, as JSON may have it."""
+    inside = [value]
+    while inside:
+        item = inside.pop()
+        if isinstance(item, str):
+            try:
+                item.encode()
+            except UnicodeEncodeError as error:
+                half = f"\\u{ord(item[error.start]):04x}"
+                raise DataError(f"{where}: {half} is half of a character, which UTF-8 cannot hold",
+                                f"write both halves, or leave {half} out; cut texts between characters") from error
+        elif isinstance(item, Mapping):
+            inside += [*item.keys(), *item.values()]
+        elif isinstance(item, list):
+            inside += item
+    return value
+
+
+def _csv(path: Path, wanted: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
     before = csv.field_size_limit(MOST_CELL_CHARACTERS)
     reader = csv.reader(_lines(path), strict=True)
     try:
         header = next(reader, [])
+        twice = [name for name, number in Counter(header).items() if number > 1 and (name or name in wanted)]
+        if twice:  # columns without a name are usual, and nobody asks for them
+            raise DataError(f"{path}, line {reader.line_num}: two columns are called {', '.join(map(repr, twice))}",
+                            "rename one of them, or leave it out")
         for cells in filter(None, reader):
             where = f"{path}, line {reader.line_num}"
             if len(cells) != len(header):
