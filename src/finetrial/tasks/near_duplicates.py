@@ -9,8 +9,8 @@ pair; or a family: copies that differ in a word, questions about one article. Ja
 costs two texts of 40 words 5 runs each, as much as 5 words of their own behind an instruction. How many texts share it,
 and how many words are left, can:
 
-- a form stands in a quarter of the texts or more. As one cluster they would leave three others at most, too few for
-  three splits: so they stay apart, whatever is left of them.
+- a form stands in a quarter of the texts or more. Clusters as large would be four at most, too few for three splits: so
+  what shares a form only stays apart, however few words follow it.
 - a text is of a family if four fifths of its words, those of forms not counted, stand in runs that more than 10 texts
   have. A changed word leaves 39 of 40, a question about an article of 100 words nine tenths, an instruction of
   60 words before 20 words of one's own three quarters. Texts of families belong together if they share half of those
