@@ -10,7 +10,8 @@ costs two texts of 40 words 5 runs each, as much as 5 words of their own behind 
 and how many words are left, can:
 
 - a form stands in a quarter of the texts or more. Clusters as large would be four at most, too few for three splits: so
-  what shares a form only stays apart, however few words follow it.
+  what shares a form only stays apart, however few words follow it. So does what would be a family as large, by a chain
+  of texts that overlap, such as windows of one text: the audit tells of those.
 - a text is of a family if four fifths of its words, those of forms not counted, stand in runs that more than 10 texts
   have. A changed word leaves 39 of 40, a question about an article of 100 words nine tenths, an instruction of
   60 words before 20 words of one's own three quarters. Texts of families belong together if they share half of those
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import re
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -54,10 +56,11 @@ def near_duplicates(texts: Sequence[str]) -> list[tuple[int, int]]:
     held = _texts_with(hashes, rows)
     fewest, most = COMMON_TEXTS
     own = held <= max(fewest, min(most, COMMON_SHARE * len(texts)))
-    form = (held > fewest) & (held >= FORM_SHARE * len(texts))
+    fewest_of_form = max(fewest + 1, FORM_SHARE * len(texts))
+    form = held >= fewest_of_form
     shared = (held > fewest) & ~form
     of_family = shared & _is_mostly(shared, form, rows)[rows]
-    return sorted({*_twins(hashes[own], rows[own]), *_relatives(hashes[of_family], rows[of_family])})
+    return sorted({*_twins(hashes[own], rows[own]), *_relatives(hashes[of_family], rows[of_family], fewest_of_form)})
 
 
 def _words(text: str) -> Hashes:
@@ -97,16 +100,18 @@ def _twins(hashes: Hashes, rows: Places) -> Iterator[tuple[int, int]]:
             yield positions[first], positions[second]
 
 
-def _relatives(hashes: Hashes, rows: Places) -> Iterator[tuple[int, int]]:
-    """Pairs that connect the texts of each family: none of texts that others connect already."""
+def _relatives(hashes: Hashes, rows: Places, fewest_of_form: float) -> list[tuple[int, int]]:
+    """Pairs that connect the texts of each family, if it is smaller: none of texts that others connect already."""
     positions, runs = _sets(hashes, rows)
     if len(runs) < 2:
-        return
-    joined = UnionFind(len(runs))
+        return []
+    joined, pairs = UnionFind(len(runs)), list[tuple[int, int]]()
     for first, second in similar_pairs(signatures(runs), *FAMILY_CANDIDATES).tolist():
         if joined.find(first) != joined.find(second) and _jaccard(runs[first], runs[second]) >= FAMILY_RESEMBLANCE:
             joined.union(first, second)
-            yield positions[first], positions[second]
+            pairs.append((first, second))
+    sizes = Counter(map(joined.find, range(len(runs))))
+    return [(positions[first], positions[second]) for first, second in pairs if sizes[joined.find(first)] < fewest_of_form]
 
 
 def _sets(hashes: Hashes, rows: Places) -> tuple[list[int], list[Hashes]]:

@@ -84,5 +84,13 @@ def test_what_stands_in_a_quarter_of_the_texts_is_a_form() -> None:
     assert len(set(found)) == 402 - count
 
 
+def test_windows_of_one_text_do_not_chain_all_texts() -> None:
+    draw = random.Random(7)
+    ring = words(draw, 200)
+    texts = [" ".join((ring + ring)[start:start + 30]) for start in range(0, 200, 2)]
+    assert len(set(clusters(texts))) == len(texts)
+    assert len(set(clusters(texts + about(draw, 500, 1, 30, 0)))) == 501, "less than a quarter of the texts are a family"
+
+
 def test_texts_without_runs() -> None:
     assert near_duplicates([]) == near_duplicates(["", "one two", "one two", "\n"]) == []
