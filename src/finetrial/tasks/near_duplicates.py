@@ -2,7 +2,8 @@
 
 Runs of 5 words are compared as sets (Jaccard, estimated by MinHash: `sources/minhash.py`). The audit refuses test rows
 that resemble training rows by 0.7 in the model's tokens (`plan/audit/overlap.py`); here, in words, 0.55 counts already,
-so that neither the other unit nor the error of the estimate lets a pair through.
+so that neither the other unit nor the error of the estimate lets a pair through. `onPreReceive` is three words: as one
+it would be all new where a name changes in one part, and the model's tokens see that the rest is the same.
 
 What many texts share is either a form, such as an instruction that stands in every prompt, and tells nothing about a
 pair; or a family: copies that differ in a word, questions about one article. Jaccard cannot tell them: a changed word
@@ -41,7 +42,7 @@ FAMILY_WORDS = 0.8  # of the words of a text: as many are of its family
 FAMILY_RESEMBLANCE = 0.5  # of two such texts, in the runs of their families; exact
 FAMILY_CANDIDATES = (0.4, 2)  # which pairs are compared exactly: the estimate, and with how many neighbours in a band
 MIN_RUNS = 5  # texts with fewer runs of their own have no twins
-_WORD = re.compile(r"[A-Za-z0-9_]+|[^\sA-Za-z0-9_]")  # scripts without spaces: a letter is a word
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+|[0-9]+|[^\sA-Za-z0-9]")  # scripts without spaces: a letter is a word
 
 Places = NDArray[np.int64]
 Chosen = NDArray[np.bool_]

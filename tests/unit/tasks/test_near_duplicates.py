@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import random
+import string
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +12,7 @@ import pytest
 from finetrial.tasks.near_duplicates import FORM_SHARE, near_duplicates
 from finetrial.tasks.splits import cluster_names
 
-WORDS = [f"w{number}" for number in range(3_000)]
+WORDS = ["".join(letters) for letters in itertools.product(string.ascii_lowercase[:15], repeat=3)][:3_000]
 
 
 def words(draw: random.Random, count: int) -> list[str]:
@@ -21,7 +23,7 @@ def copies(draw: random.Random, count: int, length: int, place: int | None) -> l
     """A text with one word replaced: always the same one, or any."""
     text = words(draw, length)
     places = [draw.randrange(length) if place is None else place for _ in range(count)]
-    return [" ".join([*text[:at], f"x{number}", *text[at + 1:]]) for number, at in enumerate(places)]
+    return [" ".join([*text[:at], f"x{WORDS[number]}", *text[at + 1:]]) for number, at in enumerate(places)]
 
 
 def about(draw: random.Random, num_heads: int, count: int, head: int, own: int) -> list[str]:
@@ -90,6 +92,11 @@ def test_windows_of_one_text_do_not_chain_all_texts() -> None:
     texts = [" ".join((ring + ring)[start:start + 30]) for start in range(0, 200, 2)]
     assert len(set(clusters(texts))) == len(texts)
     assert len(set(clusters(texts + about(draw, 500, 1, 30, 0)))) == 501, "less than a quarter of the texts are a family"
+
+
+def test_a_part_of_a_name_that_changes_changes_one_word() -> None:
+    hook = "public void on{}Receive(ReceivePack rp) {{for (int i = 0; i < count; i++) hooks[i].on{}Receive(rp, commands);}}"
+    assert near_duplicates([hook.format(one, one) for one in ("Pre", "Post")]) == [(0, 1)]
 
 
 def test_texts_without_runs() -> None:
