@@ -73,9 +73,15 @@ def text_documents(text: str) -> list[str]:
     return [document.strip("\n") for document in documents if document.strip()]
 
 
-def lead_floors(text: str) -> dict[str, str]:
-    """Summaries that need no model: the text, its first sentence (`lead-1`), its first three (`lead-3`)."""
-    sentences = [sentence for sentence in SENTENCE_END.split(text) if sentence.strip()]
+def lead_floors(text: str, no_end: re.Pattern[str] | None = None) -> dict[str, str]:
+    """Summaries that need no model: the text, its first sentence (`lead-1`), its first three (`lead-3`). A stop behind what
+    `no_end` finds, such as `Dr.`, ends no sentence."""
+    sentences: list[str] = []
+    for part in filter(str.strip, SENTENCE_END.split(text)):
+        if no_end is not None and sentences and no_end.search(sentences[-1]):
+            sentences[-1] += f" {part}"
+        else:
+            sentences.append(part)
     return {"copy": text, "lead-1": " ".join(sentences[:1]), "lead-3": " ".join(sentences[:3])}
 
 

@@ -10,7 +10,8 @@ import pytest
 from finetrial.cache import cache_root
 from finetrial.errors import MissingPackage
 from finetrial.tasks import jscode, pycode, pydoc_summary
-from finetrial.tasks.base import Segment, Task
+from finetrial.tasks.base import Example, Segment, Task
+from finetrial.tasks.cnn_dailymail import CnnDailymail
 from finetrial.tasks.jscode import Jscode
 from finetrial.tasks.pieces import at_margin, lead_floors, stable_draw
 from finetrial.tasks.pycode import Pycode, parts
@@ -141,6 +142,13 @@ def test_lead_floors() -> None:
     assert floors == {"copy": text, "lead-1": "It costs 3.5 e.g. now.",
                       "lead-3": 'It costs 3.5 e.g. now. "Why?" he asked. (No one knows.)'}
     assert lead_floors("One line") == {"copy": "One line", "lead-1": "One line", "lead-3": "One line"}
+
+
+def test_a_title_ends_no_sentence_of_news() -> None:
+    text = "(CNN) -- Dr. Jones met J. R. Smith on Feb. 3. It was in the U.S. They left. Nobody saw St. Mary. The end."
+    floors = CnnDailymail(test="x.jsonl").floors(Example("i", "c", "test", {"article": text, "highlights": "h"}, "x"))
+    assert floors["lead-1"] == "(CNN) -- Dr. Jones met J. R. Smith on Feb. 3."
+    assert floors["lead-3"] == text.partition(" Nobody")[0] and floors["copy"] == text
 
 
 PYTHON = cache_root() / f"corpus-{corpus.corpus_digest()}" / "corpus.json"
