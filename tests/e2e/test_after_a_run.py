@@ -80,8 +80,7 @@ def test_the_notebook_shows_a_complete_run(run: Any) -> None:
 
 def test_a_run_is_opened_from_its_folder(run: Any, tmp_path: Path) -> None:
     import finetrial
-    from finetrial.errors import UserError
-
+    
     opened = finetrial.open_run(run.folder)
     assert opened.results == run.results and opened.study == run.study
     assert opened.scores.equals(run.scores)
@@ -148,7 +147,7 @@ def test_an_arm_without_weights_does_not_silence_the_others(run: Any, capsys: py
 
     def without_full(folder: Path, arm: str, **which: Any) -> Any:
         if arm == "full":
-            raise UserError(f"{folder / arm} holds no trained weights")
+            raise adapters.NoWeights(f"{folder / arm} holds no trained weights")
         return found(folder, arm, **which)
 
     monkeypatch.setattr(adapters, "find_trained", without_full)
@@ -157,6 +156,7 @@ def test_an_arm_without_weights_does_not_silence_the_others(run: Any, capsys: py
     assert "no answer" in printed and "holds no trained weights" in printed and "LoRA r=4" in printed
     assert "\x1b" not in printed and "\\x1b]0;title" in printed
     assert "holds no trained weights" in command(capsys, *question, "--arms", "full", code=2)
+    assert "unknown sequence" in command(capsys, *question, "--sequence", "typo", code=2)
 
 
 def test_open_shows_the_report(run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

@@ -44,7 +44,7 @@ def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping
 def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path, base: str | None,
                      sequence: str | None) -> None:
     """The prompt, then each answer below the arm's label as soon as it is there. Of all arms, those without weights are named."""
-    from finetrial.run.adapters import ask
+    from finetrial.run.adapters import NoWeights, ask
     from finetrial.run.run_file import study_of_run
     from finetrial.spec.study import BASE_ARM
 
@@ -60,8 +60,8 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
     for name in chosen:
         try:
             answer = ask(folder, name, prompt, tokens, base=base, sequence=sequence)
-        except UserError as error:
-            if arms or name == BASE_ARM:
+        except NoWeights as error:
+            if arms:
                 raise
             say(heading(labels[name]), indented(Text(f"no answer: {error.problem}", style="dim")))
         else:

@@ -69,7 +69,8 @@ def max_positions(config: Mapping[str, Any]) -> int | None:
     """The most tokens a document may have; None where the architecture sets no limit (T5's relative positions, whatever
     `n_positions` its config.json still holds).
 
-    Where blocks see no further than a sliding window, its width: masks of packed rows and cached decoding have none.
+    Where blocks see no further than a sliding window, its width: masks of packed rows and cached decoding have none. Of what
+    a file leaves out, only Mistral's window is filled in.
     """
     kind = config.get("model_type")
     if kind == "t5":

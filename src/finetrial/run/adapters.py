@@ -56,10 +56,14 @@ class Exported:
     quantization: Quantization | None = None  # how the base was held while they were trained
 
 
+class NoWeights(UserError):
+    """An arm has no weights there."""
+
+
 def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | None = None,
                  sequence: str | None = None, phase: int | None = None) -> Trained:
     """The weights of an arm in a run's folder: unless asked for otherwise, on the first base, along the first sequence that the
-    arm goes along, of the first seed, after the last phase. Raises UserError with what there is."""
+    arm goes along, of the first seed, after the last phase. Raises NoWeights or UserError with what there is."""
     study, relative_to = _study_of(run)
     arms = [one.name for one in study.arms]
     if arm not in arms:
@@ -67,15 +71,17 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
     found = _base_of(study, relative_to, base)
     along = [path.name for path in study.paths if study.arm(arm) in study.arms_along(path)]
     path = sequence or along[0]
+    if path not in [one.name for one in study.paths]:
+        raise UserError(unknown("sequence", path, along), f"{', '.join(along)} is what {arm} goes along")
     if path not in along:
-        raise UserError(unknown("sequence", path, along), f"those are what {arm} goes along")
+        raise NoWeights(f"{arm} does not go along {path}", f"it goes along {', '.join(along)}")
     seeds = study.seeds if seed is None else (seed,)
     folder = run / "artifacts" / found.name / arm / path / f"seed-{seeds[0]}"
     phases = sorted(folder.glob("phase-*"), key=lambda place: int(place.name.split("-")[1]))
     wanted = [place for place in phases if phase is None or place.name.startswith(f"phase-{phase}-")]
     if not wanted:
         there = sorted(str(place.relative_to(run / "artifacts")) for place in (run / "artifacts").glob("*/*/*/seed-*"))
-        raise UserError(f"{folder} holds no trained weights" + ("" if phase is None else f" of phase {phase}"),
+        raise NoWeights(f"{folder} holds no trained weights" + ("" if phase is None else f" of phase {phase}"),
                         f"there are: {', '.join(there) or 'none yet'}")
     return Trained(study, found, arm, seeds[0], wanted[-1])
 
@@ -157,18 +163,17 @@ def _merged(adapted: Adapted) -> Adapted:
 
 
 def ask(run: Path, arm: str, prompt: str, max_new_tokens: int, **which: Any) -> str:
-    """What an arm (or `base`) writes after the prompt, greedily, up to the end that its trial looks for. `which`: as
-    `find_trained` takes it."""
+    """What an arm (or `base`) writes after the prompt, greedily, up to an end token or, where the tokenizer has a chat
+    template, to the end of a reply. `which`: as `find_trained` takes it."""
     from finetrial.generate import decode
-    from finetrial.tasks.chat import closing_mark, has_template
+    from finetrial.tasks.chat import reply_ends
     from finetrial.tasks.space_mark import written
 
     base, adapted = _base_of(*_study_of(run), which.get("base")), open_arm(run, arm, **which)
     tokenizer = adapted.base.tokenizer
     ids = tokenizer(prompt)["input_ids"]
-    mark = closing_mark(tokenizer) if has_template(tokenizer) else ""
-    ends = [*base.end_tokens, *([tokenizer.convert_tokens_to_ids(mark)] if mark else [])]
-    [answer] = decode(adapted.base.model, tokenizer, [ids], max_new_tokens=max_new_tokens, end_tokens=ends)
+    [answer] = decode(adapted.base.model, tokenizer, [ids], max_new_tokens=max_new_tokens,
+                      end_tokens=[*base.end_tokens, *reply_ends(tokenizer)])
     return written(tokenizer, ids, answer.without_end, form=base.form)
 
 

@@ -34,13 +34,14 @@ class Generate(StageKind):
         StageTimeout.
         """
         from finetrial.generate import decode
+        from finetrial.tasks.chat import reply_ends
         from finetrial.tasks.encoded import TokenDataset
 
         spec = context.spec
         prompts = TokenDataset.load(context.inputs["data"].folder / f"{spec['split']}-prompts.npz")
         sampling, num_samples = _decoding(spec.get("decoding", GREEDY))
         answers = answering_model(context)
-        ends = [*spec.get("end_tokens", ()), *_turn_ends(context, answers.base.tokenizer)]
+        ends = [*spec.get("end_tokens", ()), *(reply_ends(answers.base.tokenizer) if _is_chat(context) else ())]
         rows = [(row, sample) for row in range(len(prompts)) for sample in range(num_samples)]
         read = [prompts.row(row) for row in range(len(prompts))]
         started = time.monotonic()
@@ -55,12 +56,9 @@ class Generate(StageKind):
                 "num_finished": sum(answer.finished for answer in found), "answer_digest": answers.digest}
 
 
-def _turn_ends(context: StageContext, tokenizer: Any) -> list[int]:
-    """The token that closes a reply in the chat template by which the prompts were rendered, if they were."""
-    from finetrial.tasks.chat import closing_mark
-
-    mark = closing_mark(tokenizer) if "chat_template" in context.inputs["data"].record.identity["spec"] else ""
-    return [tokenizer.convert_tokens_to_ids(mark)] if mark else []
+def _is_chat(context: StageContext) -> bool:
+    """Whether the prompts were rendered by the tokenizer's chat template."""
+    return "chat_template" in context.inputs["data"].record.identity["spec"]
 
 
 def _decoding(written: Mapping[str, Any]) -> tuple[Sampling | None, int]:

@@ -130,6 +130,12 @@ def closing_mark(tokenizer: Any) -> str:
     return next((token for token in tokenizer.tokenize(behind) if token in special and token in behind), "")
 
 
+def reply_ends(tokenizer: Any) -> list[int]:
+    """The id of the token by which the tokenizer's chat template closes a reply; none without either."""
+    mark = closing_mark(tokenizer) if has_template(tokenizer) else ""
+    return [tokenizer.convert_tokens_to_ids(mark)] if mark else []
+
+
 def _without_opening(prompt: str, tokenizer: Any) -> str:
     """A template may write the token that opens every text of the tokenizer; the encoder puts it there already."""
     opening, _ = surrounding_ids(tokenizer)

@@ -2,7 +2,7 @@
 
 Either one `path` (or several, separated by commas), whose clusters are hashed into train 80 / val 10 / test 10 %, or a
 file for each split (`train`, `val`, `test`; any may be left out). Rows that share a `cluster` or a prompt, or that say nearly the same, belong
-together. Prompts are the same that differ in white space or case only. With files per split a prompt, or a document that
+together. Prompts are the same that differ in white space, case or a last full stop only. With files per split a prompt, or a document that
 rows were cut from, that is in several of them stays in test, else val, and is dropped from the others, with a count; a
 named cluster in several files is refused.
 """
@@ -26,7 +26,7 @@ from finetrial.tasks.pieces import USED_SPLITS, content_id, counted_draw, counts
 from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "val", "train")
-PROMPT_HELD_OUT = "prompt in a held-out split"
+HELD_OUT_ELSEWHERE = "prompt or document in a split held out before"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
 
 
@@ -100,7 +100,7 @@ class LocalTask(Task):
         are drawn."""
         files = self.files()
         rows: list[tuple[Split | None, LocalRow]] = []
-        dropped: Counter[str] = Counter({"exact duplicate": 0, PROMPT_HELD_OUT: 0})
+        dropped: Counter[str] = Counter({"exact duplicate": 0, HELD_OUT_ELSEWHERE: 0})
         for split, paths in files.items():
             own, number = counted_draw(read(paths), max_rows)
             if max_rows is not None:
@@ -182,7 +182,7 @@ def _as_given(rows: Sequence[tuple[Split | None, LocalRow]], dropped: Counter[st
             if row.cluster and cluster_in.setdefault(row.cluster, split) != split:
                 raise DataError(f"{row.source}: cluster {row.cluster!r} is in {split} and in {cluster_in[row.cluster]}",
                                 "rows of one cluster belong in one split; or give one `path` and let splits be made")
-    return kept_apart(rows, dropped, PROMPT_HELD_OUT)
+    return kept_apart(rows, dropped, HELD_OUT_ELSEWHERE)
 
 
 def _example(row: LocalRow, cluster: str, split: Split) -> Example:

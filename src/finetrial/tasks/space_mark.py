@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from typing import Any
 from finetrial.tasks.assemble import Form, Piece, tokenise
 from finetrial.tasks.base import Segment
 
+WORDS_APART = ("WhitespaceSplit", "Whitespace")  # pre-tokenizers behind which a mark stands before every word
 CONTEXT = 16  # tokens of a prompt, to read an answer behind them
 
 
@@ -62,9 +64,13 @@ def written(tokenizer: Any, prompt: Sequence[int], ids: Sequence[int], *, form: 
     """The text that an answer's tokens add to their prompt, without special tokens.
 
     Where the tokenizer puts space marks, a decoder's answer is read behind the end of its prompt: alone it would lose the
-    space that it begins with, and a line of code its depth.
+    space that it begins with, and a line of code its depth. Behind a special token with a mark of its own it is alone.
     """
-    context = list(prompt[-CONTEXT:]) if form == "decoder" and without_mark(tokenizer) is not None else []
+    unmarked = without_mark(tokenizer) if form == "decoder" else None
+    context = [] if unmarked is None else list(prompt[-CONTEXT:])
+    if unmarked is not None and unmarked.behind_special:
+        special = set(tokenizer.added_tokens_encoder.values())
+        context = list(itertools.takewhile(lambda token: token not in special, reversed(context)))[::-1]
     before, both = _text(tokenizer, context), _text(tokenizer, [*context, *ids])
     return both[len(before):] if both.startswith(before) else _text(tokenizer, ids)  # a character has tokens of both
 
@@ -82,7 +88,8 @@ def _first(ids: Sequence[int], special: set[int]) -> int:
 @functools.lru_cache(maxsize=1)
 def without_mark(tokenizer: Any) -> Unmarked | None:
     """The tokenizer without what puts the mark: the normalizer Prepend, the pre-tokenizers Metaspace and ByteLevel of the
-    library tokenizers. None for a tokenizer that puts none."""
+    library tokenizers. None for a tokenizer that puts none, or one before every word (T5), whose segments have the marks of
+    the whole text already."""
     if not tokenizer.is_fast:
         return None  # `tokenise` refuses it
     written = json.loads(tokenizer.backend_tokenizer.to_str())
@@ -92,6 +99,8 @@ def without_mark(tokenizer: Any) -> Unmarked | None:
             part["prepend"] = ""
             behind.append(True)
     for part in _parts(written["pre_tokenizer"], "pretokenizers"):
+        if part["type"] in WORDS_APART:
+            break
         if part["type"] == "Metaspace" and part["prepend_scheme"] != "never":
             behind.append(part["prepend_scheme"] == "always")
             part["prepend_scheme"] = "never"

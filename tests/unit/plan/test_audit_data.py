@@ -92,7 +92,7 @@ def test_prompts_that_the_loader_moved_out_of_training(tmp_path: Path) -> None:
             there = lookup(stage)
             if there is None or not stage.endswith("/new"):
                 return there
-            mining = {"dropped": {"prompt in a held-out split": dropped}}
+            mining = {"dropped": {"prompt or document in a split held out before": dropped}}
             by_id = {one.id: one for one in plan.stages}
             return recorded(by_id[stage], {**there.record.values, "mining": mining}, there.folder)
         return look

@@ -24,7 +24,7 @@ def test_an_arm_lies_along_its_own_sequence(tmp_path: Path) -> None:
     trained = folder / "artifacts" / "mine" / "lora-r2" / "second" / "seed-0" / "phase-0-new"
     trained.mkdir(parents=True)
     assert find_trained(folder, "lora-r2").folder == trained == find_trained(folder, "lora-r2", base="mine", sequence="second").folder
-    with pytest.raises(UserError, match="unknown sequence 'first'"):
+    with pytest.raises(UserError, match="lora-r2 does not go along first"):
         find_trained(folder, "lora-r2", sequence="first")
     with pytest.raises(UserError, match="unknown base 'yours'"):
         find_trained(folder, "lora-r2", base="yours")

@@ -224,4 +224,4 @@ def test_the_constant_floor_is_the_most_frequent_answer(tmp_path: Path, tiny_mod
     for number, row in enumerate(rows):
         row["completion"] = "w5 w6 w7" if number % 2 else row["completion"]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    assert set(read(bench.data(), "test-texts.parquet")["floor:constant"]) == {"w5 w6 w7"}
+    assert set(read(bench.data(num_test=5), "test-texts.parquet")["floor:constant"]) == {"w5 w6 w7"}

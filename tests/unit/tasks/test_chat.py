@@ -105,7 +105,7 @@ def test_one_space_mark_as_the_library_has_it(how: str, template: str, tmp_path:
     assert dataset.row(0) == whole and dataset.num_bytes[0] == len("Hi So")
 
 
-@pytest.mark.parametrize("how", ["prepend", "always", "first", "bytes", "none"])
+@pytest.mark.parametrize("how", ["prepend", "always", "first", "bytes", "words", "none"])
 def test_a_plain_row_is_one_text_too(how: str) -> None:
     tokenizer = marking_tokenizer(how)
     segments = [Segment("Hi you\n", cuttable=True), Segment(""), Segment("So\n"), Segment("Hi So", loss=True)]
@@ -130,6 +130,17 @@ def test_what_is_written_keeps_its_depth() -> None:
     assert written(tokenizer, prompt, ids[:2], form="decoder") == "  "
 
 
+@pytest.mark.parametrize("how", ["prepend", "always", "first", "none"])
+def test_what_is_learned_behind_a_special_token_is_read_as_it_was_written(how: str) -> None:
+    tokenizer = marking_tokenizer(how)
+    tokenizer.backend_tokenizer.decoder = decoders.Metaspace() if how == "first" else decoders.Sequence([
+        decoders.Replace("▁", " "), decoders.Fuse(), *([decoders.Strip(" ", 1, 0)] if how != "none" else [])])
+    row = encode_segments([Segment("Hi"), Segment("<|turn|>", markup=True), Segment("So", loss=True)], tokenizer, 64)
+    prompt, answer = row.ids[:row.loss_mask.index(True)], row.ids[row.loss_mask.index(True):-1]
+    assert prompt[-1] == tokenizer.convert_tokens_to_ids("<|turn|>")
+    assert written(tokenizer, prompt, answer, form="decoder") == "So"
+
+
 def test_a_character_begun_in_the_prompt_is_written_alone() -> None:
     tokenizer = load_tokenizer(resolve_base(Base(name="tiny-gpt")).folder)
     tokenizer.backend_tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
@@ -147,6 +158,8 @@ def marking_tokenizer(how: str) -> Any:
         core.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     elif how in ("always", "first"):
         core.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=how, split=False)
+    elif how == "words":  # T5
+        core.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(prepend_scheme="always")])
     else:
         core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=how == "bytes")
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, eos_token="</s>", unk_token="<unk>",

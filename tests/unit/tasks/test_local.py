@@ -65,7 +65,7 @@ def test_files_per_split_and_leaks(tmp_path: Path) -> None:
                             val=_lines(tmp_path / "val.jsonl", _pairs(3, 8)),
                             test=_lines(tmp_path / "test.jsonl", _pairs(3, 10)))
     examples = task.load()
-    assert examples.report.dropped == {"exact duplicate": 3, "prompt in a held-out split": 2 + 1}
+    assert examples.report.dropped == {"exact duplicate": 3, "prompt or document in a split held out before": 2 + 1}
     assert examples.report.rows == {"train": 8, "val": 2, "test": 3}
     prompts = [row.fields["prompt"] for row in examples.rows]
     assert len(prompts) == len(set(prompts))
@@ -79,7 +79,7 @@ def test_prompts_that_differ_in_white_space_or_case_are_one(tmp_path: Path) -> N
     given = PromptCompletion(train=_lines(tmp_path / "train.jsonl", rows[0::3]), val=_lines(tmp_path / "val.jsonl", rows[1:60:3]),
                              test=_lines(tmp_path / "test.jsonl", rows[2:30:3])).load()
     assert given.report.rows == {"train": 70, "val": 10, "test": 10}
-    assert given.report.dropped["prompt in a held-out split"] == 30
+    assert given.report.dropped["prompt or document in a split held out before"] == 30
     assert len({row.cluster for row in given.rows}) == 90
 
 
@@ -93,7 +93,7 @@ def test_a_long_document_in_two_files_is_dropped_from_training(tmp_path: Path) -
     examples = task.load()
     assert {split: {row.fields["text"].split()[-1] for row in examples.split(split)} for split in ("train", "val", "test")} == {
         "train": {"train"}, "val": {"val"}, "test": {"both"}}
-    assert examples.report.dropped["prompt in a held-out split"] == 2 * examples.report.rows["test"] > 2
+    assert examples.report.dropped["prompt or document in a split held out before"] == 2 * examples.report.rows["test"] > 2
     assert examples.report.clusters == {"train": 1, "val": 1, "test": 1}
 
 

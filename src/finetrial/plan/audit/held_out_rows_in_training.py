@@ -14,7 +14,7 @@ from finetrial.plan.audit.base import Found, Rule, Severity
 from finetrial.plan.audit.overlap import Index, Twin
 from finetrial.plan.audit.views import Prepared, TaskData, sequences
 from finetrial.spec.study import Study
-from finetrial.tasks.local import PROMPT_HELD_OUT  # how tasks of local files count the rows that they left out
+from finetrial.tasks.local import HELD_OUT_ELSEWHERE  # how tasks of local files count the rows that they left out
 
 HELD_OUT = ("val", "test")
 TOLERATED_SHARE = 0.01  # of near-duplicates, above which they are a threat; an equal row always is
@@ -40,7 +40,7 @@ class HeldOutRowsInTraining(Rule):
     def check_data(self, study: Study, data: Prepared) -> Iterator[Found]:
         """Threats and warnings for each task with held-out rows in training."""
         for task in data.once:
-            yield from _moved(task)
+            yield from _left_out(task)
             yield from _between_held_out(task)
         for trained in (task for task in data.once if task.is_learned):
             training = Index(sequences(trained.rows("train")))
@@ -52,12 +52,12 @@ class HeldOutRowsInTraining(Rule):
                     yield from _found(training.twins(held_out), task, split, trained, "train", len(held_out))
 
 
-def _moved(task: TaskData) -> Iterator[Found]:
-    """The training file held prompts of held-out rows. The task left them out, but the files' author meant otherwise."""
-    dropped = task.values.get("mining", {}).get("dropped", {}).get(PROMPT_HELD_OUT, 0)
+def _left_out(task: TaskData) -> Iterator[Found]:
+    """The files of two splits had rows in common. The task left them out of one, but the files' author meant otherwise."""
+    dropped = task.values.get("mining", {}).get("dropped", {}).get(HELD_OUT_ELSEWHERE, 0)
     if dropped:
-        yield Found("warning", f"{dropped} training rows of {task.use.name} have the prompt of a validation or test row; "
-                               "they are not trained on, but the held-out files were cut from the training data: check "
+        yield Found("warning", f"{dropped} rows of {task.use.name} have a prompt or document that test, or for training rows "
+                               "validation, holds out; they are left out, but the files were cut from one another: check "
                                "that no other rows were", f"tasks.{task.use.name}")
 
 

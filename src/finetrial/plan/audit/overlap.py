@@ -18,7 +18,7 @@ import scipy  # its parts are imported where they are first used
 from numpy.typing import NDArray
 
 from finetrial.plan.audit.views import Tokens
-from finetrial.tasks.sources.minhash import SHINGLE_TOKENS, THRESHOLD, Hashes, run_hashes, runs_of
+from finetrial.tasks.sources.minhash import THRESHOLD, Hashes, runs_of
 
 COMMON_SHARE = 0.1  # a run in more than this share of the held-out rows belongs to none in particular, ...
 COMMON_ROWS = (2, 10)  # ... but never one in so few of them, and always one in more than so many
@@ -80,16 +80,11 @@ class Index:
         telling = ~np.isin(hashes, left_out, kind="sort")
         hashes, rows = hashes[telling], rows[telling]
         sizes = np.bincount(rows, minlength=num_rows)
-        their_sizes: dict[int, int] = {}
         best: dict[int, tuple[int, float]] = {}
         for part in self._parts():
-            for other, row, count in self._sharing(hashes, rows, sizes, part):
-                if other not in their_sizes:
-                    theirs = np.unique(run_hashes(self._rows[other].astype(np.uint64), SHINGLE_TOKENS))
-                    their_sizes[other] = len(theirs) - int(np.isin(theirs, left_out, kind="sort").sum())
-                resemblance = count / (sizes[row] + their_sizes[other] - count)
-                if resemblance >= THRESHOLD and resemblance > best.get(row, (0, 0.0))[1]:
-                    best[row] = (other, min(float(resemblance), ALMOST))
+            for other, row, resemblance in self._alike(hashes, rows, sizes, part, left_out):
+                if resemblance > best.get(row, (0, 0.0))[1]:
+                    best[row] = (other, min(resemblance, ALMOST))
         return best
 
     def _of_forms(self, common: Hashes, hashes: Hashes, num_rows: int) -> Hashes:
@@ -110,8 +105,9 @@ class Index:
             yield slice(start, stop)
             start = stop
 
-    def _sharing(self, hashes: Hashes, rows: Places, sizes: Places, part: slice) -> list[tuple[int, int, int]]:
-        """(row of this set, held-out row, how many runs they share), where these are enough. `hashes` are sorted."""
+    def _alike(self, hashes: Hashes, rows: Places, sizes: Places, part: slice,
+               left_out: Hashes) -> Iterator[tuple[int, int, float]]:
+        """(row of this set, held-out row, resemblance), where it is enough. `hashes` are sorted."""
         seen = np.zeros(FILTER_SIZE, np.bool_)
         seen[hashes % FILTER_SIZE] = True
         maybe = seen[self._hashes[part] % FILTER_SIZE]
@@ -120,9 +116,19 @@ class Index:
         others, other = np.unique(own_rows, return_inverse=True)
         ours = _incidence(rows, run[:len(hashes)], (len(sizes), len(runs)))
         shared = (_incidence(other, run[len(hashes):], (len(others), len(runs))) @ ours.T).tocoo()
-        own, held_out = shared.coords
-        enough = (sizes[held_out] >= MIN_RUNS) & (shared.data >= THRESHOLD * sizes[held_out])
-        return list(zip(others[own[enough]].tolist(), held_out[enough].tolist(), shared.data[enough].tolist(), strict=True))
+        enough = (sizes >= MIN_RUNS)[shared.coords[1]] & (shared.data >= THRESHOLD * sizes[shared.coords[1]])
+        own, held_out, count = others[shared.coords[0][enough]], shared.coords[1][enough], shared.data[enough]
+        resemblance = count / (sizes[held_out] + self._sizes(own, part, left_out) - count)
+        enough = resemblance >= THRESHOLD
+        yield from zip(own[enough].tolist(), held_out[enough].tolist(), resemblance[enough].tolist(), strict=True)
+
+    def _sizes(self, rows: Places, part: slice, left_out: Hashes) -> Places:
+        """How many different runs these rows have, without those that are left out. Their runs are in `part`."""
+        wanted = np.zeros(len(self._rows), np.bool_)
+        wanted[rows] = True
+        here = wanted[self._row_of[part]]
+        hashes, row_of = _unique(self._hashes[part][here], self._row_of[part][here])
+        return np.bincount(row_of[~np.isin(hashes, left_out, kind="sort")], minlength=len(self._rows))[rows]
 
 
 def _incidence(rows: Places, runs: Places, shape: tuple[int, int]) -> scipy.sparse.csr_array:
