@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finetrial.errors import UserError
+from finetrial.errors import ModelError, UserError
 from finetrial.streams import Streams
 
 
@@ -36,7 +36,10 @@ class Sampling:
                             "leave it out to draw from all tokens")
 
     def draw(self, logits: Tensor, uniforms: Tensor) -> Tensor:
-        """A token for each row: logits (R, V) and uniform numbers (R,) in [0, 1) to tokens (R,)."""
+        """A token for each row: logits (R, V) and uniform numbers (R,) in [0, 1) to tokens (R,).
+
+        Raises ModelError for logits of which none can be drawn.
+        """
         scores = logits.double() / self.temperature
         if self.top_k is not None and self.top_k < scores.shape[1]:
             least = scores.topk(self.top_k).values[:, -1:]
@@ -47,5 +50,8 @@ class Sampling:
             beyond = ranked.cumsum(1) - ranked >= self.top_p
             probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), 0.0)
         cumulative = probabilities.cumsum(1)
+        if not bool(cumulative[:, -1].isfinite().all()):
+            raise ModelError("the model's logits are no numbers, so that no token can be drawn",
+                             "its weights have diverged, or its precision is too low: lower the learning rate, or generate in fp32")
         wanted = uniforms[:, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, wanted, right=True)[:, 0]

@@ -244,6 +244,13 @@ def test_samples_depend_on_seed_and_name_only(tiny_model: Any, family: str, opti
     assert decode(model, Words(), prompts, max_new_tokens=NEW, sampling=sampling(1, **options), names=names) != first
 
 
+def test_logits_that_are_no_numbers_are_refused() -> None:
+    logits = torch.tensor([[0.0, 1.0], [0.0, float("nan")]])
+    assert sampling().draw(logits[:1], torch.tensor([0.999], dtype=torch.float64)).tolist() == [1]
+    with pytest.raises(ModelError, match="no token can be drawn"):
+        sampling().draw(logits, torch.tensor([0.5, 0.5], dtype=torch.float64))
+
+
 def test_several_samples_of_one_prompt(tiny_model: Any, family: str) -> None:
     model, prompt = tiny_model(family), make_prompts(1)[0]
     found = decode(model, Words(), [prompt] * 20, max_new_tokens=NEW, sampling=sampling())
