@@ -23,11 +23,16 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from finetrial.errors import UserError
-from finetrial.sandbox.problems import THROWING_ASSERT, Problem, human_eval, human_eval_x_javascript, mbpp, solve
+from finetrial.sandbox.problems import Problem, solve
+from finetrial.stages.execute import program
+from finetrial.tasks.base import Task
+from finetrial.tasks.humaneval import Humaneval
+from finetrial.tasks.mbpp import Mbpp
 
 REAL = Path(os.environ.get("FINETRIAL_REAL_DATA", Path(__file__).parents[3] / "shared" / "real"))
 NEEDS_A_PACKAGE = "JavaScript/162"
@@ -38,27 +43,53 @@ WRONG_REFERENCES = {
 }
 
 
+THROWING_ASSERT = ("console.assert = (condition, ...said) => "
+                   "{ if (!condition) throw new Error(['assertion failed', ...said].join(' ')); };")  # which only prints; HumanEval-X's tests use it
+
+
 @dataclass(frozen=True)
 class Collection:
     """Rows of one file, and what makes a problem of a row with its own solution."""
 
     name: str
     file: Path
-    solved: Callable[[dict[str, Any]], Problem]
+    problems: Callable[[list[dict[str, Any]]], list[Problem]]
 
-    def problems(self) -> list[Problem]:
-        """Every row with its reference solution."""
+    def rows(self) -> list[dict[str, Any]]:
+        """As they were published."""
         content = self.file.read_bytes()
         text = (gzip.decompress(content) if self.file.suffix == ".gz" else content).decode()
-        return [self.solved(json.loads(line)) for line in text.split("\n") if line]
+        return [json.loads(line) for line in text.split("\n") if line]
+
+
+def of_task(kind: type[Task], rows: list[dict[str, Any]]) -> list[Problem]:
+    """The programs that a trial makes of reference solutions."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "rows.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        examples = kind(path=str(file)).load().rows
+    found = []
+    for example in examples:
+        texts = kind(path=str(file)).texts(example)
+        found.append(Problem(example.source, program(texts["prompt"], texts["reference"], texts["test"], "python")))
+    return found
+
+
+def all_of_mbpp(rows: list[dict[str, Any]]) -> list[Problem]:
+    """The first ten, which no trial uses, under other numbers."""
+    return of_task(Mbpp, [row | {"task_id": row["task_id"] + 900} if row["task_id"] <= 10 else row for row in rows])
+
+
+def in_javascript(rows: list[dict[str, Any]]) -> list[Problem]:
+    """HumanEval-X, with assertions that throw."""
+    return [Problem(row["task_id"], f"{THROWING_ASSERT}{row['prompt']}{row['canonical_solution']}\n{row['test']}", "javascript")
+            for row in rows]
 
 
 COLLECTIONS = (
-    Collection("humaneval", REAL / "humaneval" / "HumanEval.jsonl.gz",
-               lambda row: human_eval(row, row["canonical_solution"])),
-    Collection("mbpp", REAL / "mbpp" / "mbpp_974.jsonl", lambda row: mbpp(row, row["code"])),
-    Collection("humaneval-x-javascript", REAL / "humaneval_x" / "humaneval_js.jsonl.gz",
-               lambda row: human_eval_x_javascript(row, row["canonical_solution"])),
+    Collection("humaneval", REAL / "humaneval" / "HumanEval.jsonl.gz", partial(of_task, Humaneval)),
+    Collection("mbpp", REAL / "mbpp" / "mbpp_974.jsonl", all_of_mbpp),
+    Collection("humaneval-x-javascript", REAL / "humaneval_x" / "humaneval_js.jsonl.gz", in_javascript),
 )
 
 
@@ -80,7 +111,7 @@ def check(collection: Collection, processes: int) -> int:
     if not collection.file.is_file():
         print(f"{collection.name}: left out, {collection.file} is not there")
         return 0
-    problems = [with_package(problem) for problem in collection.problems()]
+    problems = [with_package(problem) for problem in collection.problems(collection.rows())]
     runnable = [problem for problem in problems if problem is not None]
     started, cpu_before = time.monotonic(), os.times()
     try:

@@ -98,9 +98,13 @@ def _problems(texts: Mapping[str, Sequence[Any]], outputs: Columns, language: An
     problems = []
     for item, sample, output in zip(outputs["item"], outputs["sample"], outputs["output"], strict=True):
         prompt, test = around[item]
-        completed = body(output) if prompt and language == "python" else output
-        problems.append(Problem(f"{item}/{sample}", f"{prompt}{completed}{test}", language))
+        problems.append(Problem(f"{item}/{sample}", program(prompt, output, test, language), language))
     return problems
+
+
+def program(prompt: str, output: str, test: str, language: str) -> str:
+    """An output between what its task puts before and behind it."""
+    return f"{prompt}{body(output) if prompt and language == 'python' else output}{test}"
 
 
 def body(output: str) -> str:

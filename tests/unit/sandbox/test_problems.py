@@ -4,31 +4,34 @@ from __future__ import annotations
 
 import pytest
 
-from finetrial.errors import DataError
 from finetrial.sandbox import Status, probe
 from finetrial.sandbox.languages import find_node
-from finetrial.sandbox.problems import ENDED_EARLY, human_eval, human_eval_x_javascript, mbpp, solve
+from finetrial.sandbox.problems import ENDED_EARLY, Problem, solve
 
 needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
 needs_node = pytest.mark.skipif(find_node() is None, reason="needs Node: pip install 'finetrial[javascript]'")
 
-HUMAN_EVAL = {"task_id": "HumanEval/x", "prompt": "def double(x):\n    '''Twice x.'''\n", "entry_point": "double",
-              "test": "def check(candidate):\n    assert candidate(2) == 4\n"}
-MBPP = {"task_id": 7, "test_setup_code": "value = double(3)",
-        "test_list": ["assert double(2) == 4", "assert value == 6"]}
-JAVASCRIPT = {"task_id": "JavaScript/x", "prompt": "/* Twice x. */\nconst double = (x) => {\n",
-              "test": "const test = () => { console.assert(double(2) === 4) }\ntest()\n"}
+PROMPT, TEST = "def double(x):\n    '''Twice x.'''\n", "\nassert double(2) == 4\n"
+JAVASCRIPT = ("const double = (x) => {\n", "if (double(2) !== 4) throw new Error('not four')\n")
+
+
+def in_python(body: str) -> Problem:
+    return Problem("x", f"{PROMPT}{body}{TEST}")
+
+
+def in_javascript(body: str) -> Problem:
+    return Problem("x", body.join(JAVASCRIPT), "javascript")
 
 
 @needs_sandbox
 def test_python() -> None:
     right, prints, wrong, leaves, leaves_hard, catches = solve([
-        human_eval(HUMAN_EVAL, "    return 2 * x\n"),
-        human_eval(HUMAN_EVAL, "    print('working')\n    return 2 * x"),
-        human_eval(HUMAN_EVAL, "    return x\n"),
-        human_eval(HUMAN_EVAL, "    return 2 * x\nraise SystemExit(0)\n"),
-        human_eval(HUMAN_EVAL, "    import os\n    os._exit(0)\n"),
-        human_eval(HUMAN_EVAL, "    '''unterminated\n"),
+        in_python("    return 2 * x\n"),
+        in_python("    print('working')\n    return 2 * x"),
+        in_python("    return x\n"),
+        in_python("    return 2 * x\nraise SystemExit(0)\n"),
+        in_python("    import os\n    os._exit(0)\n"),
+        in_python("    '''unterminated\n"),
     ], processes=2)
     assert (right.status, right.stdout) == (Status.PASSED, "")
     assert (prints.status, prints.stdout) == (Status.PASSED, "working\n")
@@ -38,30 +41,14 @@ def test_python() -> None:
 
 
 @needs_sandbox
-def test_mbpp() -> None:
-    right, wrong = solve([mbpp(MBPP, "def double(x):\r\n    return 2 * x"), mbpp(MBPP, "def double(x):\n    return 4")])
-    assert (right.status, wrong.status) == (Status.PASSED, Status.FAILED), right.stderr
-
-
-@needs_sandbox
 @needs_node
 def test_javascript() -> None:
-    """`console.assert` alone would let every program pass that ends."""
     right, wrong, leaves, shadows = solve([
-        human_eval_x_javascript(JAVASCRIPT, "  return 2 * x;\n}\n"),
-        human_eval_x_javascript(JAVASCRIPT, "  return x;\n}\n"),
-        human_eval_x_javascript(JAVASCRIPT, "  return process.exit(0);\n}\n"),
-        human_eval_x_javascript(JAVASCRIPT, "  return 2 * x;\n}\nconst process = 1;\n"),
+        in_javascript("  return 2 * x;\n}\n"),
+        in_javascript("  return x;\n}\n"),
+        in_javascript("  return process.exit(0);\n}\n"),
+        in_javascript("  return 2 * x;\n}\nconst process = 1;\n"),
     ], processes=2)
     assert [outcome.status for outcome in (right, wrong, leaves, shadows)] == [
         Status.PASSED, Status.FAILED, Status.FAILED, Status.PASSED], (right.stderr, shadows.stderr)
-    assert "assertion failed" in wrong.stderr
-
-
-def test_rows_without_their_fields() -> None:
-    with pytest.raises(DataError, match=r"HumanEval/x: no field 'test' \(it has: entry_point, prompt, task_id\)"):
-        human_eval({name: value for name, value in HUMAN_EVAL.items() if name != "test"}, "")
-    with pytest.raises(DataError, match="problem without task_id: no field 'task_id'"):
-        human_eval_x_javascript({}, "")
-    with pytest.raises(DataError, match="problem 7: no field 'test_list'"):
-        mbpp({"task_id": 7}, "")
+    assert "not four" in wrong.stderr
