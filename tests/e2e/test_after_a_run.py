@@ -156,7 +156,9 @@ def test_an_arm_without_weights_does_not_silence_the_others(run: Any, capsys: py
     assert "no answer" in printed and "holds no trained weights" in printed and "LoRA r=4" in printed
     assert "\x1b" not in printed and "\\x1b]0;title" in printed
     assert "holds no trained weights" in command(capsys, *question, "--arms", "full", code=2)
-    assert "unknown sequence" in command(capsys, *question, "--sequence", "typo", code=2)
+    assert main([*question, "--sequence", "typo"]) == 2
+    printed, refused = capsys.readouterr()
+    assert "unknown sequence 'typo'" in refused and not printed, "before any answer"
 
 
 def test_open_shows_the_report(run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch,

@@ -55,6 +55,8 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
     for name in chosen:
         if name not in labels:
             raise UserError(unknown("arm", name, labels), f"finetrial show {folder.name} lists them")
+    if sequence is not None and sequence not in (paths := [path.name for path in study.paths]):
+        raise UserError(unknown("sequence", sequence, paths))
     _no_progress_bars()
     say(heading("Prompt"), indented(Text(printable(prompt))))
     for name in chosen:

@@ -72,7 +72,7 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
     along = [path.name for path in study.paths if study.arm(arm) in study.arms_along(path)]
     path = sequence or along[0]
     if path not in [one.name for one in study.paths]:
-        raise UserError(unknown("sequence", path, along), f"{', '.join(along)} is what {arm} goes along")
+        raise UserError(unknown("sequence", path, along), f"{arm} goes along {', '.join(along)}")
     if path not in along:
         raise NoWeights(f"{arm} does not go along {path}", f"it goes along {', '.join(along)}")
     seeds = study.seeds if seed is None else (seed,)
