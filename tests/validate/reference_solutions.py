@@ -67,12 +67,9 @@ def of_task(kind: type[Task], rows: list[dict[str, Any]]) -> list[Problem]:
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "rows.jsonl"
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-        examples = kind(path=str(file)).load().rows
-    found = []
-    for example in examples:
-        texts = kind(path=str(file)).texts(example)
-        found.append(Problem(example.source, program(texts["prompt"], texts["reference"], texts["test"], "python")))
-    return found
+        task = kind(path=str(file))
+        found = [(example.source, task.texts(example)) for example in task.load().rows]
+    return [Problem(name, program(texts["prompt"], texts["reference"], texts["test"], "python")) for name, texts in found]
 
 
 def all_of_mbpp(rows: list[dict[str, Any]]) -> list[Problem]:

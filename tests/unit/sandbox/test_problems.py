@@ -7,6 +7,9 @@ import pytest
 from finetrial.sandbox import Status, probe
 from finetrial.sandbox.languages import find_node
 from finetrial.sandbox.problems import ENDED_EARLY, Problem, solve
+from finetrial.stages.execute import program
+from finetrial.tasks.base import Example
+from finetrial.tasks.mbpp import Mbpp
 
 needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
 needs_node = pytest.mark.skipif(find_node() is None, reason="needs Node: pip install 'finetrial[javascript]'")
@@ -38,6 +41,16 @@ def test_python() -> None:
     assert [outcome.status for outcome in (wrong, leaves, leaves_hard, catches)] == [Status.FAILED] * 4
     assert "AssertionError" in wrong.stderr
     assert leaves.stderr.endswith(f"{ENDED_EARLY}\n")
+
+
+@needs_sandbox
+def test_mbpp() -> None:
+    """What sets the tests up may use the function: it comes after it."""
+    fields = {"text": "", "code": "", "setup": "value = double(3)", "tests": "assert double(2) == 4\nassert value == 6"}
+    texts = Mbpp(test="x.jsonl").texts(Example("7", "7", "test", fields, ""))
+    right, wrong = solve([Problem("7", program(texts["prompt"], code, texts["test"], "python")) for code in
+                          ("def double(x):\r\n    return 2 * x", "def double(x):\n    return 4")])
+    assert (right.status, wrong.status) == (Status.PASSED, Status.FAILED), right.stderr
 
 
 @needs_sandbox
