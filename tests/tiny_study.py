@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from finetrial.plan.build import build
 from finetrial.records.record import Environment
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE, HowRun
+from finetrial.run.run_file import HowRun, write_run_files
 from finetrial.run.trial import run_folder
-from finetrial.spec.io import study_yaml
 from finetrial.spec.study import Study
 
 WORDS = 90
@@ -66,8 +65,6 @@ def make_run(project: Path, store: str | None = None) -> Path:
     project.mkdir()
     study = Study.model_validate(tiny_content(project))
     folder = run_folder(study, project / "runs")
-    folder.mkdir(parents=True)
-    (folder / STUDY_FILE).write_text(study_yaml(study))
     how = HowRun("cpu", HERE, store or str(project / "runs" / ".store"), "finetrial run study.yaml", project)
-    (folder / RUN_FILE).write_text(json.dumps(how.as_json(folder)))
+    write_run_files(folder, study, build(study, relative_to=project), how)
     return folder

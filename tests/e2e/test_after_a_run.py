@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -188,6 +189,57 @@ def test_gc_says_what_no_run_needs_and_frees_only_that(run: Any, capsys: pytest.
     shutil.rmtree(runs / run.folder.name)
     assert "no run below" in command(capsys, "gc", "--runs", str(runs), "--yes", code=2)
     assert set((runs / ".store").rglob("record.json")) == entries
+
+
+def test_data_that_changed_since_takes_nothing_from_a_report_or_the_store(run: Any, capsys: pytest.CaptureFixture[str],
+                                                                         tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = tmp_path / "project"
+    shutil.copytree(".", project)
+    monkeypatch.chdir(project)
+    folder = Path("runs") / run.folder.name
+    before = json.loads((folder / "results.json").read_text())
+    with (project / "new.txt").open("a") as text:
+        text.write("<|endoftext|>w1 w2 w3 w4")
+    monkeypatch.setattr("finetrial.stages.train.Train.version", 99)  # a later finetrial
+    assert "nothing to free" in command(capsys, "gc")
+    command(capsys, "report", run.folder.name)
+    after = json.loads((folder / "results.json").read_text())
+    assert after["scores"] == before["scores"] and after["status"] == "complete"
+
+    text = (folder / "results.json").read_text()
+    for trained in Path("runs/.store/train").glob("*/*"):
+        shutil.rmtree(trained)
+    for predicted in sorted(Path("runs/.store/predict").glob("*/*"))[1:]:
+        shutil.rmtree(predicted)
+    assert "scores, and only" in command(capsys, "report", run.folder.name, code=2)
+    assert (folder / "results.json").read_text() == text
+
+
+def test_a_place_that_is_written_wrongly_is_told_as_such(run: Any, capsys: pytest.CaptureFixture[str],
+                                                         tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree("runs", runs)
+    folder = runs / run.folder.name
+    (folder / "run.json").write_text('{"device": "cpu" "command": ""}')
+    for name in ("report", "gc"):
+        printed = command(capsys, *([name, run.folder.name] if name == "report" else [name]), "--runs", str(runs), code=2)
+        assert "run.json cannot be read" in printed and "line 1 column" in printed and "bug" not in printed
+    (folder / "status.json").write_text("{")
+    assert "unreadable" in command(capsys, "status", "--runs", str(runs))
+
+
+def test_gc_frees_the_checkpoints_of_what_no_run_plans(run: Any, capsys: pytest.CaptureFixture[str],
+                                                       tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    shutil.copytree("runs", runs)
+    train = next((runs / ".store" / "train").rglob("record.json"))
+    for name in (train.parent.name, f"{'ab' * 16}-0123456789abcdef"):
+        place = runs / ".store" / "checkpoints" / name
+        place.mkdir(parents=True)
+        (place / "state").write_bytes(b"1" * 1_000_000)
+    assert "1.0 MB would be freed" in command(capsys, "gc", "--runs", str(runs))
+    assert command(capsys, "gc", "--runs", str(runs), "--yes").splitlines()[-1] == "freed 1.0 MB"
+    assert [path.name for path in (runs / ".store" / "checkpoints").iterdir()] == [train.parent.name]
 
 
 def test_init_writes_a_study_that_can_be_planned(capsys: pytest.CaptureFixture[str], tmp_path: Path,

@@ -32,12 +32,13 @@ def test_training_time_is_matched_after_a_profile(study: str, capfd: pytest.Capt
     assert main(["profile", study, "--device", "cpu"]) == 0
     lines = [line.split() for line in capfd.readouterr().out.splitlines()]
     assert [line[:3] for line in lines[1:]] == [["full", "mine", "new"], ["lora-r2", "mine", "new"]]
+    assert main(["gc"]) == 0 and "nothing to free" in capfd.readouterr().out  # what was measured is somebody's
 
     assert main(["plan", study]) == 0
     assert "to full on train_time: budget" in " ".join(capfd.readouterr().out.split())
     assert main(["run", study, "--device", "cpu"]) == 0
     resolved = read_study(Path("runs/tiny-custom-small/study.yaml"), Path())
     solved = resolved.arm("lora-r2").match.solved
-    assert solved is not None and solved.own["mine"] == pytest.approx(solved.other["mine"], rel=0.02)
+    assert solved is not None and solved.own["mine"] == pytest.approx(solved.other["mine"], rel=0.05)  # a step is a 24th
     assert resolved.training_of(resolved.arm("lora-r2")).budget.amount == solved.value
     assert "Matched budgets" in Path("runs/tiny-custom-small/analysis.md").read_text(encoding="utf-8")

@@ -84,7 +84,7 @@ def with_more_seeds(study: Study, more: int, runs: Path) -> tuple[Study, tuple[i
 
 def report_command(name: str, runs: Path, track: str | None = None) -> None:
     """Build a run's report again and print its answers."""
-    from finetrial.run.trial import rebuild
+    from finetrial.run.rebuild import rebuild
 
     trackers = _trackers(track)
     _say_ending(rebuild(find_run(name, runs)), trackers)

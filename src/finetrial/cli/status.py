@@ -13,6 +13,7 @@ from rich.text import Text
 from finetrial.analysis.numbers import seconds_text
 from finetrial.cli.output import heading, indented, say
 from finetrial.cli.running import REPORT_FILE, find_run, run_folders
+from finetrial.errors import StoreError
 from finetrial.run.status import read_status
 
 RUNNING_SHOWN = 8
@@ -33,7 +34,7 @@ def status_command(name: str | None, runs: Path) -> None:
     table.add_column("Run", overflow="fold", min_width=min(NAME_WIDTH, max(len(folder.name) for folder in folders)))
     table.add_column("State", no_wrap=True)
     table.add_column("Stages", justify="right", no_wrap=True)
-    rows = [(folder.name, *line(read_status(folder))) for folder in folders]
+    rows = [(folder.name, *_line_of(folder)) for folder in folders]
     any_failed = any(failed for _, _, _, failed, _ in rows)
     if any_failed:
         table.add_column("Failed", justify="right")
@@ -41,6 +42,14 @@ def status_command(name: str | None, runs: Path) -> None:
     for run, state, stages, failed, left in rows:
         table.add_row(run, state, stages, *([failed] if any_failed else []), left)
     say(table)
+
+
+def _line_of(folder: Path) -> tuple[str, str, str, str]:
+    """The line of a run; one that cannot be read hides no other."""
+    try:
+        return line(read_status(folder))
+    except StoreError:
+        return "unreadable", "", "", ""
 
 
 def line(status: Mapping[str, Any] | None) -> tuple[str, str, str, str]:

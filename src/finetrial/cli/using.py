@@ -115,7 +115,7 @@ def gc_command(runs: Path, named_store: str | None, yes: bool) -> None:
     if not store.is_dir():
         raise UserError(f"there is no store at {store}", "name it with --store DIR")
     waste, named = unused(store, runs)
-    _free(store, named, waste, yes, lambda: remove(waste, store))
+    _free(store, named, waste, yes, lambda: remove(waste, store, runs))
 
 
 def _free(store: Path | str, named: Sequence[str], waste: Sequence[Waste | RemoteWaste], yes: bool,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import psutil
 
 from finetrial.compare import design
 from finetrial.plan.build import build
 from finetrial.records.record import Outcome
-from finetrial.run.execute import execute
-from finetrial.run.place import default_jobs, resolve_device
-from finetrial.run.provenance import environment
-from finetrial.run.remote_store import open_store
-from finetrial.run.trial import RunOptions, raise_for_data, run_folder
+from finetrial.run.place import default_jobs, open_place
+from finetrial.run.profiling import measure
+from finetrial.run.trial import RunOptions, raise_for_data
 from finetrial.stages.base import StageInput
 from finetrial.stages.profile import MEASURED_STEPS, PREDICTED_ROWS, WARMUP_STEPS
 
@@ -38,14 +36,11 @@ def time_arms(request: design.Request, options: RunOptions, grid: design.Grid = 
     plan = build(study)
     wanted = {stages[0] for stages in plan.profiles.values()}
     stages = [stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted]
-    device = resolve_device(options.device)
-    folder = run_folder(study, options.runs)
-    folder.mkdir(parents=True, exist_ok=True)
-    began, idle = time.monotonic(), psutil.cpu_times().idle
-    result = execute(stages, open_store(options.store_location()), folder, device=device, environment=environment(device),
-                     jobs=1, log_level=options.log_level)
+    with open_place(replace(options, jobs=1)) as place:
+        began, idle = time.monotonic(), psutil.cpu_times().idle
+        result = measure(place, study, plan, wanted, replace(options, view=False))
+        elapsed, idle = time.monotonic() - began, psutil.cpu_times().idle - idle
     raise_for_data([stage for stage in stages if stage.kind == "data"], result)
-    elapsed, idle = time.monotonic() - began, psutil.cpu_times().idle - idle
     arms: dict[str, design.Timed] = {}
     left_out: dict[str, str] = {}
     for (_, arm, _), of_arm in plan.profiles.items():
@@ -56,7 +51,7 @@ def time_arms(request: design.Request, options: RunOptions, grid: design.Grid = 
             left_out[arm] = found.record.outcome.value if found is not None else Outcome.FAILED.value
     known = (result.found(stage.id) for stage in stages)
     worked = sum(found.record.seconds for found in known if found is not None)
-    return Timing(arms, left_out, _processes(options, device, idle / elapsed), max(0.0, elapsed - worked))
+    return Timing(arms, left_out, _processes(options, place.device, idle / elapsed), max(0.0, elapsed - worked))
 
 
 def _timed(found: StageInput, request: design.Request) -> design.Timed:

@@ -98,7 +98,7 @@ def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None
                  fetch: bool = True) -> ResolvedBase:
     """Find a base and digest it. A relative `source` is looked up from `relative_to` (the study file's folder) first;
     one that is no folder here, and written as owner/name, is fetched from the hub (`say` is told of downloads). Without
-    `fetch`, one that was never fetched is provisional, if its configuration ships with finetrial.
+    `fetch`, one that is not here yet, or no more, is provisional, if its configuration ships with finetrial.
 
     Raises ModelError for an unknown bundled name, a missing folder, or a folder that is no model; DataError where the
     hub cannot give it.
@@ -155,11 +155,11 @@ def _folder(base: Base, relative_to: Path | None) -> Path | None:
 
 
 def _unfetched(base: Base) -> ResolvedBase | None:
-    """A repository by its name alone; None if it was fetched before, or its configuration does not ship."""
-    from finetrial.tasks.sources.hub import recorded_commit
+    """A repository by its name alone; None if it was fetched and is still here, or its configuration does not ship."""
+    from finetrial.tasks.sources.hub import is_here
 
     revision, config = base.revision or "main", known_config(base.source)
-    if config is None or recorded_commit(base.source, revision, "model") is not None:
+    if config is None or is_here(base.source, revision, "model"):
         return None
     digest = key_of(["hub", base.source, f"revision {revision}"])
     return ResolvedBase(base.name, cache_folder() / "not-fetched" / base.source, digest, digest, config,

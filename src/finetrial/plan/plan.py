@@ -96,13 +96,7 @@ class Plan:
 
     def keys(self, choice: Choice = lambda select, key: None) -> dict[str, str | None]:
         """The key of every stage; None where it waits for a selection that is not recorded."""
-        keys: dict[str, str | None] = {}
-        for stage in self.stages:
-            sources = {name: keys[_resolve(source, keys, choice) or ""] if _resolve(source, keys, choice) else None
-                       for name, source in stage.inputs.items()}
-            known = {name: key for name, key in sources.items() if key is not None}
-            keys[stage.id] = stage.key(known) if len(known) == len(sources) else None
-        return keys
+        return keys_of(self.stages, choice)
 
     def describe(self) -> dict[str, Any]:
         """JSON-like content for plan.json."""
@@ -112,6 +106,35 @@ class Plan:
                             "group": stage.group, "label": stage.label, "spec": dict(stage.spec),
                             "inputs": {name: _describe(source) for name, source in stage.inputs.items()}}
                            for stage in self.stages]}
+
+    def as_described(self, described: Mapping[str, Any]) -> Plan:
+        """The same plan with the identity that its stages had when they were described: keys are those of then, whatever has
+        become of data, bases and versions since. Stages that were not planned then stay as they are."""
+        now = {stage.id: stage for stage in self.stages}
+        then = [replace(now.get(stage.id, stage), version=stage.version, spec=stage.spec, inputs=stage.inputs)
+                for stage in described_stages(described)]
+        known = stage_ids(then)
+        return replace(self, stages=[*then, *(stage for stage in self.stages if stage.id not in known)],
+                       origins=described["origins"])
+
+
+def keys_of(stages: Iterable[Stage], choice: Choice = lambda select, key: None) -> dict[str, str | None]:
+    """The key of every stage, in an order that respects their inputs; None where it waits for a selection."""
+    keys: dict[str, str | None] = {}
+    for stage in stages:
+        sources = {name: keys[source_id] if (source_id := _resolve(source, keys, choice)) is not None else None
+                   for name, source in stage.inputs.items()}
+        known = {name: key for name, key in sources.items() if key is not None}
+        keys[stage.id] = stage.key(known) if len(known) == len(sources) else None
+    return keys
+
+
+def described_stages(described: Mapping[str, Any]) -> list[Stage]:
+    """The stages that `Plan.describe` told of: identity, id, group and label. Raises KeyError for what is no plan."""
+    return [Stage(row["id"], row["kind"], row["version"], row["spec"],
+                  {name: source if isinstance(source, str) else Chosen(source["chosen_by"], source["among"])
+                   for name, source in row["inputs"].items()}, row["group"], row["label"])
+            for row in described["stages"]]
 
 
 def deduplicate(plan: Plan) -> Plan:

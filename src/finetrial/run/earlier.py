@@ -11,7 +11,7 @@ from finetrial.errors import UserError
 from finetrial.fingerprint import key_of
 from finetrial.run.disk import replace_text
 from finetrial.run.looks import EXTENDED, question_of
-from finetrial.run.run_file import PLAN_FILE, REPORT_FILE, RESULTS_FILE, RUN_FILE, STUDY_FILE, read_how
+from finetrial.run.run_file import PLAN_FILE, REPORT_FILE, RESULTS_FILE, RUN_FILE, STUDY_FILE, read_how, read_run_file
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
 
@@ -36,7 +36,7 @@ def set_aside(folder: Path, study: Study) -> Path | None:
         return None
     place = folder / EARLIER / question[:8]
     place.mkdir(parents=True, exist_ok=True)
-    kept = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+    kept = read_run_file(folder)
     kept.pop(EXTENDED, None)
     replace_text(place / RUN_FILE, json.dumps({**kept, **how.as_json(place, folder.parent)}, indent=1) + "\n")
     replace_text(place / STUDY_FILE, text)

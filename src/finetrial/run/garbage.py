@@ -1,4 +1,8 @@
-"""What of a store no run needs any more: entries that the plans of the runs beside it do not name."""
+"""What of a store no run needs any more: entries that the plans of the runs beside it do not name.
+
+A run's plan is the one in its folder, which was written before anything of it was computed; what its data, its bases and
+finetrial have become since does not matter.
+"""
 
 from __future__ import annotations
 
@@ -8,19 +12,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetrial.errors import UserError
-from finetrial.plan.build import Resolved, build
+from pydantic import ValidationError
+
+from finetrial.errors import StoreError, UserError
+from finetrial.plan.plan import described_stages, keys_of
 from finetrial.records.record import Record
 from finetrial.run.claim import RECORD
 from finetrial.run.disk import size_of
 from finetrial.run.earlier import EARLIER
 from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
-from finetrial.spec.io import read_study
+from finetrial.run.run_file import PROFILE, RUN_FILE, read_how, read_plan
 
 Choices = dict[str, dict[str, str]]  # environment key -> key of a selection -> what it chose
 
+PLACES = ("*", f"*/{EARLIER}/*", f"*/{PROFILE}")  # of runs, earlier ones and profiles, below the folder of runs
+CHECKPOINTS = "checkpoints"
 OWN_FOLDERS = ("corrupt", "tmp", "cache")  # damaged entries, what a killed process left, what can be computed again
 
 
@@ -36,28 +43,35 @@ class Waste:
 def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
     """(entries that no run below `runs` names, names of runs that were read).
 
-    Raises UserError where a run cannot be planned any more, or none uses the store: what is needed is then unknown, and
-    nothing is waste.
+    Raises StoreError where what a run needs cannot be known, UserError where none uses the store: nothing is waste then.
     """
-    selections = (Record.model_validate_json(path.read_bytes()) for path in store.glob(f"select/*/*/{RECORD}"))
+    selections, unread = _selections(store)
     needed, named = needed_keys(runs, str(store.resolve()), choices(selections))
+    if lost := sorted(str(path) for path in unread if _key(path.parent) in needed):
+        raise StoreError(f"{lost[0]} cannot be read, so what was selected is unknown",
+                         "run its study again, which computes it anew, and then free what no run needs")
     waste = [Waste(path.parent, path.parent.parent.parent.name, size_of(path.parent))
-             for path in sorted(store.glob(f"*/??/*/{RECORD}"))
-             if path.parent.name.rpartition("-")[0] not in needed]
+             for path in sorted(store.glob(f"*/??/*/{RECORD}")) if _key(path.parent) not in needed]
+    waste += [Waste(folder, CHECKPOINTS, size_of(folder)) for folder in sorted((store / CHECKPOINTS).glob("*"))
+              if _key(folder) not in needed]
     waste += [Waste(folder, name, size_of(folder)) for name in OWN_FOLDERS
               for folder in sorted((store / name).glob("*")) if folder.is_dir()]
     refuse_unnamed(str(store), runs, named, (entry.kind for entry in waste))
     return waste, named
 
 
-def remove(waste: Iterable[Waste], store: Path) -> int:
-    """Delete entries that no process holds; the bytes that became free (hard links elsewhere keep their content).
+def remove(waste: Iterable[Waste], store: Path, runs: Path) -> int:
+    """Delete entries that no process holds and that no run below `runs` needs now either; the bytes that became free (hard
+    links elsewhere keep their content).
 
     Raises StoreError while a cluster computes, whose nodes hold no locks.
     """
     require_free(store)
+    still = {entry.folder for entry in unused(store, runs)[0]}
     freed = 0
     for entry in waste:
+        if entry.folder not in still:
+            continue  # a run has come to need it
         lock = try_lock(store / "locks" / entry.folder.name.partition(".")[0])
         if lock is None:
             continue  # a run computes it just now
@@ -68,17 +82,17 @@ def remove(waste: Iterable[Waste], store: Path) -> int:
 
 
 def needed_keys(runs: Path, location: str, chosen: Choices) -> tuple[set[str], list[str]]:
-    """(the keys of every stage of the runs that use a store, as far as selections are recorded; the runs' names): all that
-    is needed in any class of machine. Raises UserError where a run cannot be planned any more.
+    """(the keys of every stage that the runs which use a store have planned, as far as selections are recorded; the runs'
+    names): all that is needed in any class of machine. Raises StoreError where a run's files cannot be read.
     """
     needed: set[str] = set()
     named = []
-    for file in (*sorted(runs.glob(f"*/{RUN_FILE}")), *sorted(runs.glob(f"*/{EARLIER}/*/{RUN_FILE}"))):
-        how = read_how(file.parent)
-        if how.store == location:
-            name = file.parent.relative_to(runs).as_posix()
-            needed |= _keys(file.parent, name, how.relative_to, chosen)
-            named.append(name)
+    for file in (path for place in PLACES for path in sorted(runs.glob(f"{place}/{RUN_FILE}"))):
+        if read_how(file.parent).store == location:
+            stages = described_stages(read_plan(file.parent))
+            needed |= {key for of_machine in chosen.values() or ({},)
+                       for key in keys_of(stages, functools.partial(_chosen, of_machine)).values() if key is not None}
+            named.append(file.parent.relative_to(runs).as_posix())
     return needed, named
 
 
@@ -93,19 +107,24 @@ def refuse_unnamed(location: str, runs: Path, named: Sequence[str], kinds: Itera
                         f"{RUN_FILE}; if none of it is needed, delete the store itself")
 
 
-def _keys(folder: Path, name: str, relative_to: Path | None, chosen: Choices) -> set[str]:
-    try:
-        plan = build(read_study(folder / STUDY_FILE, relative_to), resolved=Resolved(), relative_to=relative_to)
-    except UserError as error:
-        raise UserError(f"run {name} cannot be planned any more, so what it needs is unknown: {error.problem}",
-                        "mend what it names, or remove the run's folder if it is not needed") from error
-
-    return {key for of_machine in chosen.values() or ({},)
-            for key in plan.keys(functools.partial(_chosen, of_machine)).values() if key is not None}
-
-
 def _chosen(of_machine: Mapping[str, str], select: str, key: str) -> str | None:
     return of_machine.get(key)
+
+
+def _selections(store: Path) -> tuple[list[Record], list[Path]]:
+    """The recorded selections, and the files of those that cannot be read."""
+    found, unread = [], []
+    for path in store.glob(f"select/*/*/{RECORD}"):
+        try:
+            found.append(Record.model_validate_json(path.read_bytes()))
+        except (ValidationError, OSError):
+            unread.append(path)
+    return found, unread
+
+
+def _key(entry: Path) -> str:
+    """Of the folder of an entry or a checkpoint, `<key>-<environment>`."""
+    return entry.name.rpartition("-")[0]
 
 
 def choices(selections: Iterable[Record]) -> Choices:

@@ -15,7 +15,7 @@ from typing import Any
 
 from finetrial.fingerprint import key_of
 from finetrial.run.disk import replace_text
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE, study_of_run
+from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_run_file, study_of_run
 from finetrial.spec.study import Study
 
 FIELD, WITHIN, EXTENDED = "looks", "within", "more_seeds_from"
@@ -25,8 +25,8 @@ NOT_THE_QUESTION = ("seeds", "looks", "limits", "notes")
 class Looks:
     """The looks that a run's folder remembers."""
 
-    def __init__(self, path: Path, study: Study) -> None:
-        self._path, self._seeds = path, study.seeds
+    def __init__(self, folder: Path, study: Study) -> None:
+        self._folder, self._seeds = folder, study.seeds
         self._question = question_of(study)
 
     @property
@@ -54,25 +54,22 @@ class Looks:
     def as_json(self, extended: Sequence[int] | None = None) -> dict[str, Any]:
         """What `run.json` holds of them. `extended`: the seeds that this run adds to, until `extension_is_complete`."""
         kept = {field: kept for field in (FIELD, WITHIN) if (kept := self._read(field))}
-        asked = extended if extended is not None else _extended(self._path)
+        asked = extended if extended is not None else _extended(self._folder)
         return {**kept, **({EXTENDED: list(asked)} if asked is not None else {})}
 
     def extension_is_complete(self) -> None:
         """More seeds are added to all that there are from now on."""
-        content = json.loads(self._path.read_text(encoding="utf-8"))
+        content = read_run_file(self._folder)
         if content.pop(EXTENDED, None) is not None:
-            replace_text(self._path, json.dumps(content, indent=1) + "\n")
+            replace_text(self._folder / RUN_FILE, json.dumps(content, indent=1) + "\n")
 
     def _keep(self, field: str, values: Any) -> None:
-        content = json.loads(self._path.read_text(encoding="utf-8"))
+        content = read_run_file(self._folder)
         content[field] = {**self._read(field), self._question: values}
-        replace_text(self._path, json.dumps(content, indent=1) + "\n")
+        replace_text(self._folder / RUN_FILE, json.dumps(content, indent=1) + "\n")
 
     def _read(self, field: str = FIELD) -> Mapping[str, Any]:
-        try:
-            found: Mapping[str, Any] = json.loads(self._path.read_text(encoding="utf-8")).get(field, {})
-        except OSError:
-            return {}
+        found: Mapping[str, Any] = read_run_file(self._folder).get(field, {}) if (self._folder / RUN_FILE).is_file() else {}
         return found
 
 
@@ -86,15 +83,12 @@ def seeds_to_extend(folder: Path, study: Study) -> tuple[int, ...]:
 
     Where seeds were asked for before and their results are not complete, those that were added to then.
     """
-    asked = _extended(folder / RUN_FILE)
+    asked = _extended(folder)
     if asked is not None:
         return asked
     return study_of_run(folder).seeds if (folder / STUDY_FILE).is_file() else study.seeds
 
 
-def _extended(path: Path) -> tuple[int, ...] | None:
-    try:
-        asked = json.loads(path.read_text(encoding="utf-8")).get(EXTENDED)
-    except OSError:
-        return None
+def _extended(folder: Path) -> tuple[int, ...] | None:
+    asked = read_run_file(folder).get(EXTENDED) if (folder / RUN_FILE).is_file() else None
     return None if asked is None else tuple(asked)

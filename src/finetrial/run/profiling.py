@@ -7,18 +7,20 @@ recorded and does not repeat them.
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from collections.abc import Collection
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from finetrial.plan.audit import audit, refuse
 from finetrial.plan.build import build
 from finetrial.plan.fetch import fetch_study
 from finetrial.plan.matched import matched_untimed, without_open_matches
+from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
-from finetrial.run.execute import execute
-from finetrial.run.place import resolve_device
-from finetrial.run.provenance import environment
-from finetrial.run.remote_store import open_store
+from finetrial.run.disk import explained
+from finetrial.run.execute import ExecutionResult, execute
+from finetrial.run.place import Place, open_place
+from finetrial.run.run_file import PROFILE, HowRun, write_run_files
 from finetrial.run.trial import RunOptions, raise_for_data, run_folder
 from finetrial.run.view import open_view
 from finetrial.spec.study import Study
@@ -41,21 +43,30 @@ class Speed:
 def profile_study(study: Study, options: RunOptions, *, relative_to: Path | None = None) -> list[Speed]:
     """Record the profiles that are not recorded yet. Raises UserError for what the user can mend."""
     refuse(audit(study))
-    device = resolve_device(options.device)
-    fetch_study(study, relative_to)
-    study = without_open_matches(matched_untimed(study, relative_to=relative_to))
-    plan = build(study, relative_to=relative_to)
-    wanted = {stage for stages in plan.profiles.values() for stage in stages}
-    folder = run_folder(study, options.runs) / "profile"  # its status and logs are not the run's
-    folder.mkdir(parents=True, exist_ok=True)
-    result = execute([stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted],
-                     open_store(options.store_location()), folder, device=device, environment=environment(device), jobs=1,
-                     log_level=options.log_level, timeout_seconds=options.timeout_seconds,
-                     listener=open_view() if options.view else None,
-                     plugins=[str((relative_to or Path()) / name) for name in study.plugins])
+    with open_place(replace(options, jobs=1)) as place:
+        fetch_study(study, relative_to)
+        study = without_open_matches(matched_untimed(study, relative_to=relative_to))
+        plan = build(study, relative_to=relative_to)
+        wanted = {stage for stages in plan.profiles.values() for stage in stages}
+        result = measure(place, study, plan, wanted, options, relative_to=relative_to)
     raise_for_data([stage for stage in plan.stages if stage.kind == "data"], result)
-    return [_speed(place, [found for stage in stages if (found := result.found(stage)) is not None])
-            for place, stages in plan.profiles.items()]
+    return [_speed(key, [found for stage in stages if (found := result.found(stage)) is not None])
+            for key, stages in plan.profiles.items()]
+
+
+def measure(place: Place, study: Study, plan: Plan, wanted: Collection[str], options: RunOptions, *,
+            relative_to: Path | None = None) -> ExecutionResult:
+    """The data of a plan and those of its profiles that are wanted, one after the other. They belong to the folder `profile`
+    of the study's run, whose status and logs are not the run's."""
+    folder = run_folder(study, options.runs) / PROFILE
+    how = HowRun(place.device, place.environment, place.store.location, "", relative_to)
+    with explained(folder):
+        write_run_files(folder, study, plan, how)
+    return execute([stage for stage in plan.stages if stage.kind == "data" or stage.id in wanted], place.store, folder,
+                   device=place.device, environment=place.environment, jobs=1, executor=place.executor,
+                   log_level=options.log_level, timeout_seconds=options.timeout_seconds,
+                   listener=open_view() if options.view else None,
+                   plugins=[str((relative_to or Path()) / name) for name in study.plugins])
 
 
 def _speed(place: tuple[str, str, str], found: list[StageInput]) -> Speed:

@@ -28,8 +28,8 @@ class RemoteWaste:
 def unused_remote(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     """(objects that no run below `runs` needs, names of runs that were read); records before the files they name.
 
-    Raises UserError where a run cannot be planned any more or none uses the store, StoreError while a driver computes, as what it has written is
-    named by no record yet, and where a record that a run needs cannot be read, as the files that it names are unknown.
+    Raises UserError where no run uses the store, StoreError while a driver computes, as what it has written is named by no
+    record yet, and where a run's files, or a record that it needs, cannot be read, as what they name is unknown.
     """
     require_free(RemoteLease(remote))
     return _unused(remote, runs)

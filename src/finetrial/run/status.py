@@ -11,6 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from finetrial.errors import StoreError
 from finetrial.run.board import Board
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.locks import FileLock, is_locked, try_lock
@@ -66,13 +67,18 @@ def describe(board: Board, at: float) -> dict[str, Any]:
 
 
 def read_status(run_folder: Path) -> dict[str, Any] | None:
-    """The last status of a run; None if it never ran. A runner that was killed is "interrupted", not "running"."""
+    """The last status of a run; None if it never ran. A runner that was killed is "interrupted", not "running".
+
+    Raises StoreError where it cannot be read.
+    """
     path = run_folder / STATUS_FILE
     with explained(path):
         try:
             status: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
+        except ValueError as error:
+            raise StoreError(f"{path} cannot be read: {error}", "run the study again, which writes it anew") from error
         if status["state"] == "running" and not is_locked(run_folder / LOCK_FILE):
             status["state"] = "interrupted"
     return status

@@ -1,4 +1,4 @@
-"""A trial from start to finish: plan, run, collect, analyse, report. Also: build the report again from the store.
+"""A trial from start to finish: plan, run, collect, analyse, report.
 
 The run's folder holds what people read; the stage store, shared by all studies, holds what was computed. Everything
 after the stages is a pure function of records, so a partial run has a report too.
@@ -6,17 +6,15 @@ after the stages is a pure function of records, so a partial run has a report to
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from finetrial.analysis.analyse import analyse
-from finetrial.errors import DataError, StoreError, UserError
+from finetrial.errors import DataError, StoreError
 from finetrial.plan.audit import audit, audit_data, audit_plan, audit_records, refuse
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.fetch import fetch_study
@@ -35,16 +33,14 @@ from finetrial.run.job import utc_now
 from finetrial.run.looks import Looks
 from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
-from finetrial.run.provenance import environment, host_facts
+from finetrial.run.provenance import host_facts
 from finetrial.run.ranks import check_processes
-from finetrial.run.remote import is_url, located
-from finetrial.run.remote_store import open_store
-from finetrial.run.run_file import PLAN_FILE, REPORT_FILE, RESULTS_FILE, RUN_FILE, STUDY_FILE, HowRun, read_how
+from finetrial.run.remote import located
+from finetrial.run.run_file import REPORT_FILE, RESULTS_FILE, HowRun, write_run_files
 from finetrial.run.stacks import automatic
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
-from finetrial.spec.io import read_study, study_yaml
 from finetrial.spec.study import Study
 from finetrial.stages.base import Stage, StageInput
 
@@ -124,9 +120,10 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     check_processes(options.processes, plan.stages, place.device, stack=options.stack or 1, local=options.on == "local",
                     shard=options.shard)
     folder = run_folder(study, options.runs)
+    how, looks = HowRun(place.device, here, store.location, command, relative_to), Looks(folder, study)
     with explained(folder):
         kept = set_aside(folder, study)
-        _write_run_files(folder, study, plan, options, place, relative_to, command)
+        write_run_files(folder, study, plan, how, looks.as_json(options.more_seeds_from))
     if kept is not None and options.view:
         _say(f"{folder} holds results of another question: they and their report are kept in {kept}")
 
@@ -151,7 +148,6 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
     of_data = audit_data(study, plan, prepared.get)
     refuse(of_data)
     if options.within_seconds is not None:
-        looks = Looks(folder / RUN_FILE, study)
         if decided := looks.seeds_within(options.within_seconds):
             study = study.model_copy(update={"seeds": decided})
         else:
@@ -161,13 +157,13 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
             looks.decide(study.seeds, options.within_seconds)
         plan = build(study, resolved=Resolved(), relative_to=relative_to)
         with explained(folder):
-            _write_run_files(folder, study, plan, options, place, relative_to, command)
+            write_run_files(folder, study, plan, how, looks.as_json(options.more_seeds_from))
     result = run(plan.stages)
     if result.complete:
         store.drop_cache()
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
     if trial.results.status == "complete":
-        Looks(folder / RUN_FILE, study).extension_is_complete()
+        Looks(folder, study).extension_is_complete()
     shared = {(cell.key.seed, phase.train) for cell in plan.cells for phase in cell.phases}  # cells may share a phase
     trained = Counter(seed for seed, stage in shared if stage in result.computed)
     return replace(trial, corrupt=result.corrupt, trained=trained)
@@ -175,40 +171,6 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
 
 def _say(line: str) -> None:
     print(line, file=sys.stderr)
-
-
-def _write_run_files(folder: Path, study: Study, plan: Plan, options: RunOptions, place: Place,
-                     relative_to: Path | None, command: str) -> None:
-    """What a run is, before it starts: the resolved study, the plan, and how to build its report again."""
-    folder.mkdir(parents=True, exist_ok=True)
-    how = HowRun(place.device, place.environment, place.store.location, command, relative_to)
-    looks = Looks(folder / RUN_FILE, study)
-    _write_json(folder / RUN_FILE, {**how.as_json(folder), **looks.as_json(options.more_seeds_from)})
-    replace_text(folder / STUDY_FILE, study_yaml(study))
-    _write_json(folder / PLAN_FILE, plan.describe())
-
-
-def rebuild(folder: Path, *, figures: bool = True) -> Trial:
-    """The report of a run again, from the store, whatever is recorded by now. Computes no stage.
-
-    Raises StoreError, and writes nothing, where the store is not there or has lost what the folder's results were made of.
-    """
-    for name in (STUDY_FILE, RUN_FILE):
-        if not (folder / name).is_file():
-            raise UserError(f"{folder} is not a run: it has no {name}", "name a folder below runs/, see finetrial status")
-    how = read_how(folder)
-    if not is_url(how.store) and not Path(how.store).is_dir():
-        raise StoreError(f"the store {how.store} of run {folder.name} is not there",
-                         f"put it back, or write where it lies now as `store` into {folder / RUN_FILE}")
-    study = read_study(folder / STUDY_FILE, how.relative_to)
-    plan = build(study, resolved=Resolved(), relative_to=how.relative_to)
-    here = how.environment or environment(how.device)
-    recorded = recorded_in_store(plan, open_store(how.store, trusting=True), here)
-    if _holds_scores(folder) and all(stage.kind == "data" for stage in plan.stages if stage.id in recorded):
-        raise StoreError(f"the store {how.store} holds nothing that {folder / RESULTS_FILE} was made of, which stays as it is",
-                         f"if the records lie elsewhere, write the place as `store` into {folder / RUN_FILE}; "
-                         "else run the study again")
-    return finish(study, plan, recorded.get, folder, here, how.command, figures=figures, again=True)
 
 
 def earlier_results(folder: Path) -> Results | None:
@@ -219,26 +181,25 @@ def earlier_results(folder: Path) -> Results | None:
         return None
 
 
-def _holds_scores(folder: Path) -> bool:
-    """Whether the folder has results that may not be lost."""
-    before = earlier_results(folder)
-    return bool(before.scores) if before is not None else (folder / RESULTS_FILE).is_file()
-
-
 def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environment, command: str, *,
            figures: bool = True, again: bool = False, of_data: Sequence[AuditFinding] | None = None) -> Trial:
     """Everything after the stages: table, analysis, results, report, the selected artifacts.
 
-    Where the results are those that the folder holds already, its report stands, unless it is asked for `again`.
-    `of_data`: what the audit found in the data, if it has looked.
+    Where the results are those that the folder holds already, its report stands, unless it is asked for `again`: from what
+    is recorded, and StoreError where the folder's results have more. `of_data`: what the audit found in the data, if it has
+    looked.
     """
     made = earlier_results(folder) if again else None  # a report made again tells of the machine that computed
     provenance = {**(made.provenance if made is not None else host_facts(command)),
                   "environment": here.model_dump(), "command": command,
                   **({"bases": dict(plan.origins)} if plan.origins else {})}
     table = collect(study, plan, lookup, provenance)
-    looks = Looks(folder / RUN_FILE, study)
+    looks = Looks(folder, study)
     results = analyse(study, table, looks.earlier)
+    if made is not None and len(results.scores) < len(made.scores):
+        raise StoreError(f"{folder / RESULTS_FILE} holds {len(made.scores):,} scores, and only {len(results.scores):,} can be made "
+                         "of what the store holds for this run's plan: it stays as it is",
+                         "run the study again, which computes what is missing; for a report of what there is, move it away")
     if of_data is None:
         of_data = audit_data(study, plan, lookup)
     of_records = audit_records(study, plan, lookup, table, results)
@@ -291,7 +252,3 @@ def raise_for_data(stages: Sequence[Stage], result: ExecutionResult) -> None:
         found = result.found(stage.id)
         if found is not None and found.record.outcome is not Outcome.OK:
             raise DataError(f"{stage.label}: {found.record.message}", "finetrial data STUDY shows the rows and counts")
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    replace_text(path, json.dumps(content, indent=1) + "\n")

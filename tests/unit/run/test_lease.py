@@ -32,7 +32,7 @@ def ended():
 def test_a_store_has_one_driver_of_a_cluster_and_no_other_runner(tmp_path):
     with Lease(tmp_path) as mine:
         assert holds(tmp_path, mine.token)
-        for other in (Lease, lambda root: Store(root).prepare(), lambda root: remove([], root)):
+        for other in (Lease, lambda root: Store(root).prepare(), lambda root: remove([], root, root)):
             with pytest.raises(StoreError, match=f"in use by process {os.getpid()} on {platform.node()}"):
                 other(tmp_path)
         Store(tmp_path, cluster=True).prepare()

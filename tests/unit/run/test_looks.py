@@ -20,16 +20,16 @@ def test_looks_of_the_same_question_are_remembered_and_others_are_not(tmp_path: 
     study = Study.model_validate(tiny_content(tmp_path))
     path = tmp_path / "run.json"
     path.write_text(json.dumps({"device": "cpu"}))
-    assert Looks(path, study).earlier == ()
-    Looks(path, study).remember(3)
+    assert Looks(tmp_path, study).earlier == ()
+    Looks(tmp_path, study).remember(3)
     more = study.model_copy(update={"seeds": tuple(range(5)), "notes": ("again",)})
-    assert Looks(path, more).earlier == (3,)
-    Looks(path, more).remember(5)
-    Looks(path, more).remember(5)
-    assert Looks(path, study).earlier == (3, 5)
+    assert Looks(tmp_path, more).earlier == (3,)
+    Looks(tmp_path, more).remember(5)
+    Looks(tmp_path, more).remember(5)
+    assert Looks(tmp_path, study).earlier == (3, 5)
     assert json.loads(path.read_text())["device"] == "cpu"
     other = study.model_copy(update={"question": "Another?"})
-    assert Looks(path, other).earlier == () and Looks(path, other).as_json() != {}
+    assert Looks(tmp_path, other).earlier == () and Looks(tmp_path, other).as_json() != {}
 
 
 def test_without_a_folder_nothing_was_seen(tmp_path: Path) -> None:
@@ -45,14 +45,14 @@ def test_more_seeds_are_added_once_however_often_the_run_is_interrupted(tmp_path
         """What a run writes before it computes anything."""
         more, before = with_more_seeds(study, 2, tmp_path)
         folder.mkdir(exist_ok=True)
-        looks = Looks(folder / "run.json", more)
+        looks = Looks(folder, more)
         (folder / "run.json").write_text(json.dumps({**HOW, **looks.as_json(before)}))
         (folder / "study.yaml").write_text(study_yaml(more))
         return more
 
     assert begin().seeds == begin().seeds == (0, 1, 2, 3)
-    assert Looks(folder / "run.json", study).as_json() == {"more_seeds_from": [0, 1]}  # without --more-seeds it is kept
-    Looks(folder / "run.json", study).extension_is_complete()
+    assert Looks(folder, study).as_json() == {"more_seeds_from": [0, 1]}  # without --more-seeds it is kept
+    Looks(folder, study).extension_is_complete()
     assert json.loads((folder / "run.json").read_text()) == HOW
     assert begin().seeds == begin().seeds == (0, 1, 2, 3, 4, 5)
 
@@ -72,9 +72,9 @@ def test_what_a_time_holds_is_decided_again_for_another_time(tmp_path: Path) -> 
     study = Study.model_validate({**tiny_content(tmp_path), "seeds": 5})
     path = tmp_path / "run.json"
     path.write_text("{}")
-    assert Looks(path, study).seeds_within(600.0) == ()
-    Looks(path, study).decide((0, 1, 2), 600.0)
-    assert Looks(path, study).seeds_within(600.0) == (0, 1, 2)
-    assert Looks(path, study).seeds_within(28800.0) == ()
-    Looks(path, study).decide(range(5), 28800.0)
-    assert Looks(path, study).seeds_within(28800.0) == tuple(range(5)) and Looks(path, study).seeds_within(600.0) == ()
+    assert Looks(tmp_path, study).seeds_within(600.0) == ()
+    Looks(tmp_path, study).decide((0, 1, 2), 600.0)
+    assert Looks(tmp_path, study).seeds_within(600.0) == (0, 1, 2)
+    assert Looks(tmp_path, study).seeds_within(28800.0) == ()
+    Looks(tmp_path, study).decide(range(5), 28800.0)
+    assert Looks(tmp_path, study).seeds_within(28800.0) == tuple(range(5)) and Looks(tmp_path, study).seeds_within(600.0) == ()

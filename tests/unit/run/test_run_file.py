@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,11 @@ from tiny_study import HERE, make_run
 
 from finetrial.errors import StoreError, UserError
 from finetrial.plan.build import build
-from finetrial.run.garbage import unused
-from finetrial.run.run_file import RESULTS_FILE, HowRun, read_how
-from finetrial.run.trial import RunOptions, rebuild, run_study
+from finetrial.plan.plan import described_stages, keys_of
+from finetrial.run.garbage import remove, unused
+from finetrial.run.rebuild import rebuild
+from finetrial.run.run_file import RESULTS_FILE, HowRun, read_how, read_plan
+from finetrial.run.trial import RunOptions, run_study
 from finetrial.spec.io import read_study
 
 
@@ -60,6 +63,46 @@ def test_what_a_moved_run_needs_is_no_waste_and_a_store_without_runs_is_not_judg
     assert named == [folder.name] and [entry.folder.name for entry in waste] == [f"{'ab' * 16}-{HERE.key()}"]
     with pytest.raises(UserError, match="no run below .* uses the store"):
         unused(runs / ".store", tmp_path)
+
+
+def test_nothing_is_waste_while_a_selection_that_is_needed_cannot_be_read(
+        tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, needed = tmp_path / "store", "ab" * 16
+    for key in (needed, "cd" * 16):
+        entry = store / "select" / key[:2] / f"{key}-{HERE.key()}"
+        entry.mkdir(parents=True)
+        (entry / "record.json").write_text("{")
+    monkeypatch.setattr("finetrial.run.garbage.needed_keys", lambda runs, location, chosen: (set(), ["run"]))
+    assert [entry.kind for entry in unused(store, tmp_path)[0]] == ["select", "select"]
+    monkeypatch.setattr("finetrial.run.garbage.needed_keys", lambda runs, location, chosen: ({needed}, ["run"]))
+    with pytest.raises(StoreError, match=f"{needed}.* cannot be read, so what was selected is unknown"):
+        unused(store, tmp_path)
+
+
+def test_what_became_needed_since_it_was_listed_stays(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    runs = folder.parent
+    key = next(row["key"] for row in read_plan(folder)["stages"] if row["kind"] == "data")
+    entry = runs / ".store" / "data" / key[:2] / f"{key}-{HERE.key()}"
+    entry.mkdir(parents=True)
+    (entry / "record.json").write_text("{}")
+    plan = (folder / "plan.json").read_text()
+    (folder / "plan.json").write_text('{"stages": [], "origins": {}}')
+    waste, _ = unused(runs / ".store", runs)
+    assert [found.folder for found in waste] == [entry]
+    (folder / "plan.json").write_text(plan)
+    (runs / ".store" / "locks").mkdir()
+    assert remove(waste, runs / ".store", runs) == 0 and entry.is_dir()
+
+
+def test_a_plan_as_it_was_described_has_the_keys_of_then(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    plan = build(read_study(folder / "study.yaml", tmp_path / "project"), relative_to=tmp_path / "project")
+    assert plan.keys() == keys_of(described_stages(read_plan(folder)))
+    later = replace(plan, stages=[replace(stage, version=99) for stage in plan.stages])
+    assert later.as_described(read_plan(folder)).keys() == plan.keys() != later.keys()
+    fewer = {**read_plan(folder), "stages": read_plan(folder)["stages"][:3]}
+    assert [stage.id for stage in later.as_described(fewer).stages] == [stage.id for stage in plan.stages]
 
 
 def test_a_run_that_begins_never_leaves_half_a_study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,16 @@ def recorded_commit(repository: str, revision: str, kind: Kind = "dataset") -> s
     return None if record is None else str(record["commit"])
 
 
+def is_here(repository: str, revision: str, kind: Kind = "dataset") -> bool:
+    """Whether all that was ever fetched of a revision still lies in the hub's cache; asks no network."""
+    from huggingface_hub import try_to_load_from_cache
+
+    record = _read_record(_record_path(kind, repository, revision))
+    return record is not None and bool(record["files"]) and all(
+        isinstance(try_to_load_from_cache(repository, name, revision=record["commit"], repo_type=kind), str)
+        for name in record["files"])
+
+
 def fetch(repository: str, revision: str, patterns: Sequence[str], kind: Kind = "dataset", *,
           optional: Sequence[str] = (), say: Say | None = None) -> Snapshot:
     """The files whose names match any of `patterns` (as in a shell; `*` matches `/` too), and of `optional` those that
