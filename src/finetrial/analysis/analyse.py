@@ -5,7 +5,7 @@ A pure function of its two arguments: no files, no clock, no torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 
 from finetrial.analysis.assay import assay
@@ -24,9 +24,11 @@ from finetrial.records.table import Table
 from finetrial.spec.study import BASE_ARM, Study
 
 
-def analyse(study: Study, table: Table, earlier_looks: Sequence[int] = ()) -> Results:
+def analyse(study: Study, table: Table, earlier_looks: Sequence[int] = (),
+            stated_after: Mapping[str, str] | None = None) -> Results:
     """Everything that the records say about the study's question. `earlier_looks`: the numbers of seeds at which
-    complete results of it were seen before.
+    complete results of it were seen before. `stated_after`: hypotheses that were stated after results which they speak of
+    were seen, each with a sentence to put beside its verdict.
 
     What is not there yet stays None with its reason: verdicts read NOT MEASURED, status reads partial. Raises
     ValueError if the table holds two rows for one run, or a score of an unknown metric.
@@ -40,7 +42,7 @@ def analyse(study: Study, table: Table, earlier_looks: Sequence[int] = ()) -> Re
     return Results(study=study.name, question=study.question, scale=study.scale, size=study.size,
                    status="complete" if _is_complete(trial) else "partial", arms=titles(study, recorded), roles=shown,
                    factors={arm.name: arm.factors for arm in study.arms if arm.factors},
-                   scores=tuple(score_rows(trial)), costs=tuple(table.costs), findings=findings(trial, controls, look),
+                   scores=tuple(score_rows(trial)), costs=tuple(table.costs), findings=findings(trial, controls, look, stated_after or {}),
                    measures=tuple(measure_rows(trial, shown)), tuning=tuning,
                    look=LookRow(**asdict(look), caveat=look.caveat), assay=controls, recommendation=recommend(trial, controls),
                    claims=tuple(claim_rows(trial, controls)), examples=tuple(example_rows(trial)),

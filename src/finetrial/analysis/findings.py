@@ -26,12 +26,14 @@ from finetrial.spec.hypothesis import COST, Contrast, Hypothesis
 FAMILY = "primary"
 
 
-def findings(trial: Trial, assay: Assay, look: Look) -> tuple[Finding, ...]:
-    """The findings of a study at one look, in the order of its hypotheses. A failed assay overrides every verdict."""
+def findings(trial: Trial, assay: Assay, look: Look, stated_after: Mapping[str, str]) -> tuple[Finding, ...]:
+    """The findings of a study at one look, in the order of its hypotheses. A failed assay overrides every verdict; beside
+    that of a hypothesis in `stated_after` its sentence stands, and it is marked as exploratory."""
     every = dict.fromkeys(contrast for hypothesis in trial.study.hypotheses for contrast in hypothesis.contrasts)
     answers = {contrast: answer(trial, contrast) for contrast in every}
     levels = _levels(trial, answers, look)
-    rows = (row for hypothesis in trial.study.hypotheses for row in _rows(trial, hypothesis, answers, levels, look))
+    rows = (row for hypothesis in trial.study.hypotheses
+            for row in _rows(trial, hypothesis, answers, levels, look, stated_after.get(hypothesis.name, "")))
     if assay.positive_control != "not seen":
         return tuple(rows)
     return tuple(row.model_copy(update={"verdict": "ASSAY FAILED", "reason": assay.positive_text}) for row in rows)
@@ -47,18 +49,19 @@ def _levels(trial: Trial, answers: Mapping[Contrast, Answer], look: Look) -> dic
 
 
 def _rows(trial: Trial, hypothesis: Hypothesis, answers: Mapping[Contrast, Answer],
-          levels: Mapping[Contrast, Adjusted], look: Look) -> Iterator[Finding]:
+          levels: Mapping[Contrast, Adjusted], look: Look, caveat: str) -> Iterator[Finding]:
     parts = [_contrast_row(trial, hypothesis, contrast, answers[contrast],
-                           levels.get(contrast) if hypothesis.primary else None, look) for contrast in hypothesis.contrasts]
+                           levels.get(contrast) if hypothesis.primary else None, look, caveat)
+             for contrast in hypothesis.contrasts]
     verdict = combine(hypothesis, [part.verdict for part in parts])
     reason = "; ".join(dict.fromkeys(part.reason for part in parts if part.reason))
     yield Finding(hypothesis=hypothesis.name, statement=hypothesis.statement, verdict=verdict, reason=reason,
-                  primary=hypothesis.primary, look=look.number)
+                  primary=hypothesis.primary, look=look.number, exploratory=bool(caveat))
     yield from parts
 
 
 def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, found: Answer,
-                  level: Adjusted | None, look: Look) -> Finding:
+                  level: Adjusted | None, look: Look, caveat: str) -> Finding:
     alpha = level.alpha if level else look.alpha
     metric = found.metric or contrast.metric
     if not metric and contrast.task and contrast.quantity != COST:
@@ -68,7 +71,8 @@ def _contrast_row(trial: Trial, hypothesis: Hypothesis, contrast: Contrast, foun
                   contrast=sentences.key(contrast, metric), verdict=verdict_of(contrast, found, alpha), unit=unit,
                   expect=contrast.expect, margin=contrast.margin, primary=hypothesis.primary,
                   family=FAMILY if level else None, exact=found.exact, by_construction=found.by_construction,
-                  look=look.number, reason="; ".join(filter(None, (found.reason, *found.notes))))
+                  look=look.number, exploratory=bool(caveat),
+                  reason="; ".join(filter(None, (caveat, found.reason, *found.notes))))
     if found.estimate is None:
         return row
     return row.model_copy(update={**_numbers(contrast, found, level, alpha, row.verdict), **_paired(trial, contrast, found),

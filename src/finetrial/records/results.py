@@ -115,6 +115,7 @@ class Finding(Row):
     settling: str = ""  # what would settle an open comparison, with a power of 80 %
     more_seeds: int | None = None  # the seeds that would; None = not known, or seeds are not what is missing
     look: int = 1
+    exploratory: bool = False  # stated after results that it speaks of were seen
 
 
 class Measure(Row):

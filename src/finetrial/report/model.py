@@ -246,6 +246,9 @@ def _checks(facts: Facts) -> Iterable[Check]:
         exploratory = not results.look.is_declared
         yield Check("Look: exploratory" if exploratory else f"Look {results.look.number} of {results.look.num_looks}",
                     "bad" if exploratory else "good", sentences.sentence(results.look.caveat))
+    if late := [row.hypothesis for row in results.findings if row.exploratory and not row.contrast]:
+        yield Check(f"Hypotheses: {numbers.listed(late)} exploratory", "bad",
+                    "Not stated, or not with these others, before results that they speak of were seen in this folder of runs.")
     open_threats = [row for row in results.audit if row.severity == "threat" and not row.accepted]
     counts = Counter(row.severity for row in results.audit)
     words = [numbers.counted(counts[name], name) for name in ("threat", "warning", "note") if counts[name]]

@@ -11,11 +11,19 @@ from finetrial.errors import UserError
 from finetrial.fingerprint import key_of
 from finetrial.run.disk import replace_text
 from finetrial.run.looks import EXTENDED, question_of
-from finetrial.run.run_file import PLAN_FILE, REPORT_FILE, RESULTS_FILE, RUN_FILE, STUDY_FILE, read_how, read_run_file
+from finetrial.run.run_file import (
+    EARLIER,
+    PLAN_FILE,
+    REPORT_FILE,
+    RESULTS_FILE,
+    RUN_FILE,
+    STUDY_FILE,
+    read_how,
+    read_run_file,
+)
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
 
-EARLIER = "earlier"
 MADE = (PLAN_FILE, REPORT_FILE, "analysis.md", "figures", "records.parquet", "artifacts", RESULTS_FILE)  # results last
 
 

@@ -19,10 +19,9 @@ from finetrial.plan.plan import described_stages, keys_of
 from finetrial.records.record import Record
 from finetrial.run.claim import RECORD
 from finetrial.run.disk import size_of
-from finetrial.run.earlier import EARLIER
 from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
-from finetrial.run.run_file import PROFILE, RUN_FILE, read_how, read_plan
+from finetrial.run.run_file import EARLIER, PROFILE, RUN_FILE, read_how, read_plan
 
 Choices = dict[str, dict[str, str]]  # environment key -> key of a selection -> what it chose
 

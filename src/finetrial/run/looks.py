@@ -16,6 +16,7 @@ from typing import Any
 from finetrial.fingerprint import key_of
 from finetrial.run.disk import replace_text
 from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_run_file, study_of_run
+from finetrial.run.seen import SEEN
 from finetrial.spec.study import Study
 
 FIELD, WITHIN, EXTENDED = "looks", "within", "more_seeds_from"
@@ -53,7 +54,7 @@ class Looks:
 
     def as_json(self, extended: Sequence[int] | None = None) -> dict[str, Any]:
         """What `run.json` holds of them. `extended`: the seeds that this run adds to, until `extension_is_complete`."""
-        kept = {field: kept for field in (FIELD, WITHIN) if (kept := self._read(field))}
+        kept = {field: kept for field in (FIELD, WITHIN, SEEN) if (kept := self._read(field))}
         asked = extended if extended is not None else _extended(self._folder)
         return {**kept, **({EXTENDED: list(asked)} if asked is not None else {})}
 

@@ -37,6 +37,7 @@ from finetrial.run.provenance import host_facts
 from finetrial.run.ranks import check_processes
 from finetrial.run.remote import located
 from finetrial.run.run_file import REPORT_FILE, RESULTS_FILE, HowRun, write_run_files
+from finetrial.run.seen import remember_showing, stated_after
 from finetrial.run.stacks import automatic
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
@@ -195,7 +196,7 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
                   **({"bases": dict(plan.origins)} if plan.origins else {})}
     table = collect(study, plan, lookup, provenance)
     looks = Looks(folder, study)
-    results = analyse(study, table, looks.earlier)
+    results = analyse(study, table, looks.earlier, stated_after(folder, study))
     if made is not None and len(results.scores) < len(made.scores):
         raise StoreError(f"{folder / RESULTS_FILE} holds {len(made.scores):,} scores, and only {len(results.scores):,} can be made "
                          "of what the store holds for this run's plan: it stays as it is",
@@ -207,6 +208,7 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
     results = results.model_copy(update={"audit": tuple(dict.fromkeys(every))})  # each thing once
     if results.status == "complete":
         looks.remember(len(study.seeds))
+        remember_showing(folder, study, utc_now())
     text = results.model_dump_json(indent=1) + "\n"
     if not again and _stands(folder, text):
         return Trial(folder, study, results)
