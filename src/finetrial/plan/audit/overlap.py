@@ -5,7 +5,8 @@ are small enough for an inverted index. Runs that many held-out rows share (inst
 the text) tell nothing about a single row and are left out. A large family of near-duplicates, such as copies that
 differ in a word, shares nearly all of its runs: so rows are compared once more with those runs, without those of forms
 only, which stand in most of the held-out rows or in many of the other set's. What a task of local files takes for a
-form and leaves apart (`tasks/near_duplicates.py`: in a quarter of its texts), counts as one here, from a fifth on.
+form and leaves apart (`tasks/near_duplicates.py`: in a quarter of its texts), counts as one here, from a fifth on, and
+as no row's own even where few held-out rows have it.
 """
 
 from __future__ import annotations
@@ -67,10 +68,10 @@ class Index:
     def _near(self, held_out: Sequence[Tokens]) -> dict[int, tuple[int, float]]:
         """The best near-duplicate of each held-out row: candidates share enough runs, and are then compared."""
         hashes, rows = _unique(*runs_of(held_out))
-        common = _common(hashes, len(held_out))
-        best = self._best(hashes, rows, len(held_out), common)
-        form = self._of_forms(common, hashes, len(held_out))
-        if len(form) < len(common):
+        of_many, common = self._of_many(hashes), _common(hashes, len(held_out))
+        best = self._best(hashes, rows, len(held_out), np.union1d(common, of_many))
+        form = np.union1d(common[_rows_with(common, hashes) > FORM_SHARES[0] * len(held_out)], of_many)
+        if not np.isin(common, form).all():
             for row, near in self._best(hashes, rows, len(held_out), form).items():
                 best[row] = max(best.get(row, near), near, key=lambda found: found[1])
         return best
@@ -87,14 +88,11 @@ class Index:
                     best[row] = (other, min(resemblance, ALMOST))
         return best
 
-    def _of_forms(self, common: Hashes, hashes: Hashes, num_rows: int) -> Hashes:
-        """Those of the common runs that most held-out rows have, or many rows of this set."""
-        held_out, others = FORM_SHARES
-        num_held_out = np.searchsorted(hashes, common, side="right") - np.searchsorted(hashes, common, side="left")
-        here = np.isin(self._hashes, common)
+    def _of_many(self, hashes: Hashes) -> Hashes:
+        """Those of some runs that many rows of this set have, however few held-out rows have them."""
+        here = np.isin(self._hashes, hashes)
         found, num_here = np.unique(_unique(self._hashes[here], self._row_of[here])[0], return_counts=True)
-        many = found[num_here > max(FORM_ROWS, others * len(self._rows))]
-        return common[(num_held_out > held_out * num_rows) | np.isin(common, many)]
+        return found[num_here > max(FORM_ROWS, FORM_SHARES[1] * len(self._rows))]
 
     def _parts(self) -> Iterator[slice]:
         """The runs in parts of bounded size, whole rows each."""
@@ -143,6 +141,11 @@ def _unique(hashes: Hashes, rows: Places) -> tuple[Hashes, Places]:
     fresh = np.ones(len(hashes), np.bool_)
     fresh[1:] = (hashes[1:] != hashes[:-1]) | (rows[1:] != rows[:-1])
     return hashes[fresh], rows[fresh]
+
+
+def _rows_with(runs: Hashes, hashes: Hashes) -> Places:
+    """How many rows have each of some runs. `hashes`: each once for each row, sorted."""
+    return np.searchsorted(hashes, runs, side="right") - np.searchsorted(hashes, runs, side="left")
 
 
 def _common(hashes: Hashes, num_rows: int) -> Hashes:
