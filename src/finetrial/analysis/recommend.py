@@ -4,7 +4,8 @@ Cheap means few trainable parameters, in the phase that trains most. The best ar
 is compared with it by the crossed interval, unadjusted: an arm is kept unless its interval shows it to be worse. How
 much worse it may still be is stated, because "not shown to be worse" is not "as good", and so is why each other arm
 fell. Where the answer depends on an arm of which it is open whether it stays within a limit, it is "cannot tell yet",
-with the seeds that would settle it.
+with the seeds that would settle it. An arm that lost a seed for good is left out and named; one that lacks a run is
+waited for.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from finetrial.analysis import numbers
 from finetrial.analysis.contrasts import estimate_loadings
 from finetrial.analysis.costs import path_cost
 from finetrial.analysis.estimate import Estimate
+from finetrial.analysis.failed import lasting_failure
 from finetrial.analysis.limits import Judged, judge, standing, why_not
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.looks import settle
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.moderation import moderated_alike
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
-from finetrial.records.record import Outcome
 from finetrial.records.results import Assay, Recommendation
 from finetrial.spec.slots import joined_tasks
 
@@ -68,10 +69,10 @@ def _recommend(trial: Trial) -> Recommendation:
     task = joined_tasks(path.tasks[-1])[-1]
     entry = Entry(len(path.tasks), task, trial.primary(task))
     readings = {arm.name: Loading(1.0, Branch(base, arm.name, path.name), entry) for arm in trial.study.arms_along(path)}
-    failed = {name: word for name, loading in readings.items() if (word := _failed_everywhere(trial, loading))}
+    failed = {name: word for name, loading in readings.items() if (word := lasting_failure(trial, loading))}
     readings = {name: loading for name, loading in readings.items() if name not in failed}
     if not readings:
-        raise NotMeasured(f"no arm finished ({_listed(trial, failed)})")
+        raise NotMeasured(f"no arm finished for every seed ({_listed(trial, failed)})")
     _complete(trial, readings)
     judged = {name: judge(trial, loading.branch) for name, loading in readings.items()}
     within = [name for name in readings if standing(judged[name]) == "within"]
@@ -96,7 +97,7 @@ def _recommend(trial: Trial) -> Recommendation:
 
 
 def _complete(trial: Trial, readings: dict[str, Loading]) -> None:
-    """Raises NotMeasured while any arm lacks a seed."""
+    """Raises NotMeasured while any of these arms lacks a seed."""
     seeds = trial.study.seeds
     for name, loading in readings.items():
         complete, reasons = trial.measured_seeds([loading])
@@ -125,18 +126,6 @@ def _choose(trial: Trial, readings: dict[str, Loading], names: list[str]) -> _Ch
             choice.worse[name] = behind
     choice.kept.sort(key=lambda candidate: candidate.order)
     return choice
-
-
-def _failed_everywhere(trial: Trial, loading: Loading) -> str:
-    """The outcomes of an arm all of whose runs of a phase are in and none of which finished; empty otherwise."""
-    branch = loading.branch
-    for phase, name in enumerate(trial.order(branch.sequence), 1):
-        planned = [(seed, rate) for seed in trial.study.seeds for rate in trial.rates(branch, phase)]
-        for split in ("val", "test"):  # with one rate there is nothing to validate
-            grid = trial.grid(branch, Entry(phase, joined_tasks(name)[-1], VALIDATION_METRIC, split))
-            if planned and all(point in grid and grid[point].outcome is not Outcome.OK for point in planned):
-                return ", ".join(sorted({grid[point].outcome.value for point in planned}))
-    return ""
 
 
 def _parameters(trial: Trial, loading: Loading) -> int:
