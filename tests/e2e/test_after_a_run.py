@@ -125,8 +125,9 @@ def test_exports_that_cannot_be_made(run: Any, capsys: pytest.CaptureFixture[str
     assert "is not empty" in command(capsys, "export", run.folder.name, "lora", "--output", str(tmp_path), code=2)
     new = str(tmp_path / "new")
     assert "did you mean 'lora'" in command(capsys, "export", run.folder.name, "lorra", "--output", new, code=2)
-    assert "holds no trained weights" in command(capsys, "export", run.folder.name, "lora", "--output", new, "--seed", "9",
-                                                 code=2)
+    assert "holds no trained weights of phase 9" in command(capsys, "export", run.folder.name, "lora", "--output", new,
+                                                            "--phase", "9", code=2)
+    assert "unknown seed 9" in command(capsys, "export", run.folder.name, "lora", "--output", new, "--seed", "9", code=2)
 
 
 def test_generate_shows_every_arm(run: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -75,15 +75,18 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
         raise UserError(unknown("sequence", path, along), f"{arm} goes along {', '.join(along)}")
     if path not in along:
         raise NoWeights(f"{arm} does not go along {path}", f"it goes along {', '.join(along)}")
-    seeds = study.seeds if seed is None else (seed,)
-    folder = run / "artifacts" / found.name / arm / path / f"seed-{seeds[0]}"
+    seed = study.seeds[0] if seed is None else seed
+    if seed not in study.seeds:
+        raise UserError(f"unknown seed {seed} (known: {', '.join(map(str, study.seeds))})",
+                        "name one of these, or none for the first")
+    folder = run / "artifacts" / found.name / arm / path / f"seed-{seed}"
     phases = sorted(folder.glob("phase-*"), key=lambda place: int(place.name.split("-")[1]))
     wanted = [place for place in phases if phase is None or place.name.startswith(f"phase-{phase}-")]
     if not wanted:
         there = sorted(str(place.relative_to(run / "artifacts")) for place in (run / "artifacts").glob("*/*/*/seed-*"))
         raise NoWeights(f"{folder} holds no trained weights" + ("" if phase is None else f" of phase {phase}"),
                         f"there are: {', '.join(there) or 'none yet'}")
-    return Trained(study, found, arm, seeds[0], wanted[-1])
+    return Trained(study, found, arm, seed, wanted[-1])
 
 
 def open_arm(run: Path, arm: str, *, routing: Routing = "latest", task: str = "", **which: Any) -> Adapted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from finetrial.plan.plan import Plan
@@ -13,16 +14,36 @@ from finetrial.stages.adapted import STATE, WEIGHTS, link_tree
 
 
 def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -> None:
-    """`artifacts/<base>/<arm>/<sequence>/seed-<s>/phase-<k>-<task>/`: the weights at the rate that was chosen."""
+    """`artifacts/<base>/<arm>/<sequence>/seed-<s>/phase-<k>-<task>/`: the weights at the rate that was chosen.
+
+    Weights that are not of these results go; those of which the store has lost the original stay.
+    """
     chosen = {(row.base, row.arm, row.sequence, row.phase, row.seed): row.chosen for row in results.tuning}
+    scored = {(row.base, row.arm, row.sequence, row.phase, row.seed) for row in results.scores
+              if row.selected and row.value is not None}
+    kept = set()
     for cell in plan.cells:
         for phase in cell.phases:
             place = (cell.key.base, cell.key.arm, cell.key.sequence, phase.index, cell.key.seed)
-            trained = lookup(phase.train) if phase.train else None
-            if trained is None or trained.record.outcome is not Outcome.OK:
+            if place not in chosen or phase.train is None or chosen[place] != cell.key.point.learning_rate:
                 continue
-            if place in chosen and chosen[place] == cell.key.point.learning_rate:
-                target = folder / cell.key.base / cell.key.arm / cell.key.sequence / f"seed-{cell.key.seed}"
-                kept = target / f"phase-{phase.index}-{phase.task}"
-                link_tree(trained.folder / WEIGHTS, kept)
-                shutil.copyfile(trained.folder / STATE, kept / STATE)
+            target = (folder / cell.key.base / cell.key.arm / cell.key.sequence / f"seed-{cell.key.seed}"
+                      / f"phase-{phase.index}-{phase.task}")
+            trained = lookup(phase.train)
+            if trained is not None and trained.record.outcome is Outcome.OK:
+                link_tree(trained.folder / WEIGHTS, target)
+                shutil.copyfile(trained.folder / STATE, target / STATE)
+                kept.add(target)
+            elif trained is None and place in scored:
+                kept.add(target)
+    _remove_others(folder, kept)
+
+
+def _remove_others(folder: Path, kept: Collection[Path]) -> None:
+    """The phases' folders that are not among these, and the folders that are empty then."""
+    for phase in sorted(folder.glob("*/*/*/seed-*/phase-*")):
+        if phase not in kept:
+            shutil.rmtree(phase)
+            for above in phase.relative_to(folder).parents[:-1]:
+                if not any((folder / above).iterdir()):
+                    (folder / above).rmdir()

@@ -42,3 +42,11 @@ def test_an_export_is_a_copy_that_may_be_edited(tmp_path: Path) -> None:
     export(folder, "lora-r2", tmp_path / "out", merged=False, command="finetrial export")
     (tmp_path / "out" / "instance" / "adapter_config.json").write_text("edited")
     assert stored.read_text() == "as it was trained" and (tmp_path / "out" / "README.md").is_file()
+
+
+def test_a_seed_that_the_study_has_not_is_refused_even_where_weights_of_it_lie(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    sequence = read_study(folder / "study.yaml").paths[0].name
+    (folder / "artifacts" / "mine" / "lora-r2" / sequence / "seed-7" / "phase-0-new").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"unknown seed 7 \(known: 0, 1\)"):
+        find_trained(folder, "lora-r2", seed=7)
