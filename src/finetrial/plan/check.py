@@ -1,4 +1,5 @@
-"""What can be refused before anything runs: lengths beyond the model's, ranks beyond the matrix, slots left behind.
+"""What can be refused before anything runs: lengths beyond the model's, ranks beyond the matrix, slots left behind, metrics
+that nobody computes.
 
 Counting trainable parameters from the configuration alone also finds target names that match nothing.
 """
@@ -8,14 +9,15 @@ from __future__ import annotations
 from finetrial.catalog import name_of
 from finetrial.errors import SpecError
 from finetrial.plan.bases import ResolvedBase
+from finetrial.plan.specs import metrics
 from finetrial.spec.arm import Arm
 from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import Study, slot_states
 
 
 def check_tasks(study: Study) -> None:
-    """Raise SpecError for tasks without the rows that the study needs of them: test rows of all, train and val rows of
-    those that a phase trains on."""
+    """Raise SpecError for tasks without what the study needs of them: test rows of all, train and val rows of those that a
+    phase trains on, the metrics that hypotheses and claims read."""
     learned = {task: path.name for path in (*study.control_paths, *study.paths)
                for phase in path.tasks for task in joined_tasks(phase)}
     problems = []
@@ -29,6 +31,7 @@ def check_tasks(study: Study) -> None:
         if "test" not in use.task.splits:
             problems.append(f"tasks.{use.name}: {kind} has {there} rows only; a task needs test rows: give a file for "
                             "them, or one `path`")
+    problems += _metrics(study)
     if problems:
         raise SpecError(f"study {study.name}", problems)
 
@@ -45,6 +48,15 @@ def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:
         problems.append("its match is not solved; call finetrial.plan.matched.matched before the plan is built")
     if problems:
         raise SpecError(f"arm {arm.name} on base {base.name}", problems)
+
+
+def _metrics(study: Study) -> list[str]:
+    readers = {f"{kind} {reader.name}": reader.contrasts
+               for kind, of_kind in (("hypothesis", study.hypotheses), ("claim", study.claims)) for reader in of_kind}
+    computed = {use.name: metrics(use) for use in study.tasks}
+    return [f"{who}: {one.metric} is none of the metrics of {one.task} ({', '.join(computed[one.task])}); name it in that "
+            "task's `metrics`" for who, contrasts in readers.items() for one in contrasts
+            if one.metric and one.task and one.metric not in computed[one.task]]
 
 
 def _lengths(study: Study, arm: Arm, base: ResolvedBase) -> list[str]:

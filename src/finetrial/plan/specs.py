@@ -153,13 +153,12 @@ def probe_metrics(use: TaskUse) -> list[str]:
 
 
 def metrics(use: TaskUse) -> list[str]:
-    """Every metric of a task: its primary one first, then those the study names, else the task's own.
+    """Every metric of a task: its primary one first, then those the study names, else the task's own; and nats per token.
 
     Raises UserError for a metric that does not fit the task.
     """
-    primary = type(use.task).primary_metric
     named = use.metrics or type(use.task).metrics
-    wanted = dict.fromkeys(catalog.registered_name(name) for name in (primary, *named, "nats-per-token"))
+    wanted = dict.fromkeys(catalog.registered_name(name) for name in (use.primary_metric, *named, "nats-per-token"))
     for name in wanted:
         catalog.find("scorer", name).check(use.task)  # type: ignore[attr-defined]
     return list(wanted)

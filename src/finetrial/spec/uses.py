@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from finetrial.catalog import registered_name
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
 from finetrial.tasks.base import Task
 from finetrial.tasks.flaws import NO_FLAWS, DataFlaws
@@ -61,14 +62,14 @@ class TaskUse(Frozen):
     max_new_tokens: int = Field(default=96, ge=1)  # the longest output of a task that generates
     sampling: Sampling | None = None  # how outputs are chosen; None = the most likely token each time
     evaluate: bool = True  # False: a step on the way that no score is wanted for
-    metrics: tuple[str, ...] = ()  # empty = the task's primary metric and what belongs to it
+    metrics: tuple[str, ...] = ()  # and no others but nats per token; empty = the task's primary one and what belongs to it
     flaws: DataFlaws = NO_FLAWS  # of a published design, repeated on purpose
 
     @property
     def primary_metric(self) -> str:
-        """The metric that decides: the task's own, unless the study lists others only."""
-        own = self.task.primary_metric
-        return self.metrics[0] if self.metrics and own not in self.metrics else own
+        """The metric that decides: the task's own, unless the study lists others only; then the first of them."""
+        own, named = self.task.primary_metric, [registered_name(name) for name in self.metrics]
+        return named[0] if named and own not in named else own
 
     def num_scored(self, split: str) -> int | None:
         """How many rows of a split are scored, at most; None for one that is trained on."""

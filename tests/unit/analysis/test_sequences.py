@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from finetrial.analysis.selection import Choice
 from finetrial.analysis.trial import Trial
 from finetrial.records.results import Cost, Finding, Measure, Results
 from finetrial.records.table import Table
+from finetrial.report import build
 from finetrial.spec import Contrast, Study
 
 
@@ -259,3 +261,20 @@ def test_the_aa_control_is_read_where_both_arms_came_alike(monkeypatch: pytest.M
     found = assay(Trial(study, table))
     assert found.aa_compared.startswith("full fine-tuning minus full fine-tuning, repeated, on docs, docs-code, after phase 1")
     assert found.aa_low is not None and found.aa_high is not None and found.aa_low < 0 < found.aa_high
+
+
+def test_where_the_study_leaves_the_tasks_own_metric_out_nothing_asks_for_it(tmp_path: Path) -> None:
+    """pycode is scored by chrF, unless its use names other metrics."""
+    study, table = sequences.make_table(num_seeds=3)
+    tasks = tuple(use.model_copy(update={"metrics": ("nats-per-token",)}) if use.name == CODE else use for use in study.tasks)
+    hypotheses = tuple(one for one in study.hypotheses if "floor:copy" not in str(one))
+    study = study.model_copy(update={"tasks": tasks, "hypotheses": hypotheses})
+    kept = [row for row in table.scores if row.metric != "chrf" and not row.cell.arm.startswith("floor")]
+    losses = {"nats-per-token": table.metrics["nats-per-token"]}
+    found = analyse(study, Table(kept, losses, costs=table.costs, curves=table.curves))
+    assert found.status == "complete" and found.recommendation is not None and found.recommendation.arm == "full"
+    assert {row.metric for row in found.scores if row.primary} == {"nats-per-token"}
+    contrasts = {row.contrast for row in found.findings if row.hypothesis == "H3"}
+    assert "(both - layer) - (lora - base): score on code (nats-per-token)" in contrasts
+    build(study, found, tmp_path, figures=False)
+    assert "chrF" not in (tmp_path / "analysis.md").read_text(encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from finetrial.errors import SpecError, UserError
 from finetrial.plan.audit import audit_plan
 from finetrial.plan.build import build
 from finetrial.plan.plan import Plan
+from finetrial.plan.specs import metrics
 from finetrial.sandbox import SandboxError, probe
 from finetrial.sandbox.layers import Layers
 from finetrial.spec.io import parse_study
@@ -91,6 +93,45 @@ def test_a_metric_of_programs_on_a_task_without_tests(tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text('{"prompt": "w1", "completion": "w2"}')
     with pytest.raises(UserError, match="runs programs with their tests, and the items of the task prompt-completion"):
         plan_of(content, tmp_path)
+
+
+def content_with_mbpp(folder: Path, metrics: list[str]) -> dict[str, Any]:
+    """One problem of mbpp, whose own primary metric runs programs."""
+    row = {"task_id": 11, "text": "w1", "code": "w2", "test_list": ["assert True"]}
+    (folder / "mbpp.jsonl").write_text(json.dumps(row))
+    return content_with_problems(folder, task={"kind": "mbpp", "path": "mbpp.jsonl"}, metrics=metrics)
+
+
+def test_a_metric_that_the_study_does_not_name_runs_no_programs(tmp_path: Path) -> None:
+    plan = plan_of(content_with_mbpp(tmp_path, ["chrf"]), tmp_path)
+    assert not stages_of(plan, "execute") and stages_of(plan, "generate")
+    assert [[row["kind"] for row in stage.spec["metrics"]] for stage in stages_of(plan, "score").values()] == [["chrf"]] * 8
+
+
+def test_a_task_whose_metrics_read_no_outputs_generates_none(tmp_path: Path) -> None:
+    plan = plan_of(content_with_mbpp(tmp_path, ["perplexity"]), tmp_path)
+    assert not any(stages_of(plan, kind) for kind in ("generate", "execute", "score"))
+    assert "max_new_tokens" not in stages_of(plan, "data")["data/mine/problems"].spec
+
+
+@pytest.mark.parametrize(("named", "primary", "every"), [
+    (["chrf"], "chrf", ["chrf", "nats-per-token"]),
+    (["chrf", "pass-at-k"], "pass-at-k", ["pass-at-k", "chrf", "nats-per-token"]),
+    (["chrf", "pass_at_k"], "pass-at-k", ["pass-at-k", "chrf", "nats-per-token"]),
+    (["rouge_1"], "rouge-1", ["rouge-1", "nats-per-token"])])
+def test_the_metric_that_decides_is_one_that_is_computed(named: list[str], primary: str, every: list[str], tmp_path: Path) -> None:
+    use = parse_study(content_with_mbpp(tmp_path, named), "study").task("problems")
+    assert use.primary_metric == primary and metrics(use) == every
+
+
+def test_a_hypothesis_on_a_metric_that_is_not_computed(tmp_path: Path) -> None:
+    content = content_with_mbpp(tmp_path, ["chrf"])
+    contrast = {"left": "full", "right": "lora-r2", "task": "problems", "metric": "pass-at-k"}
+    content["hypotheses"] = [{"name": "H1", "statement": "Full passes more.", "contrast": contrast}]
+    with pytest.raises(SpecError, match=r"hypothesis H1: pass-at-k is none of the metrics of problems \(chrf, nats-per-token\)"):
+        plan_of(content, tmp_path)
+    del contrast["metric"]
+    plan_of(content, tmp_path)
 
 
 def test_a_machine_without_a_sandbox(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
