@@ -72,8 +72,8 @@ class Remote:
 
     def read_all(self, names: Iterable[str]) -> dict[str, bytes]:
         """Contents by name, many at a time; what is not there any more is left out. Raises StoreError if one cannot be read."""
-        wanted = {self._path(name): name for name in names}
         with self._reached() as there:
+            wanted = {self._path(name): name for name in names}
             if not wanted:
                 return {}
             found = {path.lstrip("/"): content for path, content in there.cat(list(wanted), on_error="return").items()}
@@ -119,8 +119,8 @@ class Remote:
 
     def sizes(self, below: str) -> dict[str, int]:
         """Every object below a name, with its size in bytes."""
-        root = self._path("").strip("/")
         with self._reached() as there:
+            root = self._path("").strip("/")
             try:
                 found: Mapping[str, Any] = there.find(self._path(below), detail=True)
             except FileNotFoundError:

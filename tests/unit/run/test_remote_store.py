@@ -14,6 +14,7 @@ from typing import ClassVar
 import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
+from fsspec.registry import known_implementations
 
 from finetrial.errors import StoreError, UserError
 from finetrial.records.record import Outcome
@@ -476,3 +477,14 @@ def test_what_is_a_url_and_what_cannot_be_reached(tmp_path, monkeypatch):
     with pytest.raises(StoreError, match="nowhere://x cannot"):
         Remote("nowhere://x").read("record")
     assert object_name("abc") == "objects/ab/abc"
+
+
+@pytest.mark.parametrize("use", [
+    lambda there: there.read("a"), lambda there: there.read_all(["a"]), lambda there: there.read_all([]),
+    lambda there: there.write("a", b""), lambda there: there.has("a"), lambda there: there.remove("a"),
+    lambda there: there.sizes("records"), lambda there: there.age("a"), lambda there: there.create("a", b"")])
+def test_a_package_that_is_missing_is_said_whatever_is_done_first(use, monkeypatch):
+    monkeypatch.setitem(known_implementations, "absent",
+                        {"class": "no_such_package.FileSystem", "err": "Install no_such_package to access it"})
+    with pytest.raises(StoreError, match=r"absent://bucket cannot be opened: Install no_such_package"):
+        use(Remote("absent://bucket"))
