@@ -49,6 +49,16 @@ def finished(tmp_path: Path) -> Trial:
     return trial
 
 
+@pytest.mark.parametrize(("option", "said"), [
+    ("--base", "unknown base 'xxx' (known: tiny)"), ("--sequence", "unknown sequence 'xxx' (known: new)")])
+def test_generate_refuses_what_the_study_does_not_have_before_it_prints(capsys, finished, tmp_path, option, said):
+    (finished.folder / "run.json").write_text(json.dumps(
+        {"device": "cpu", "store": "x", "command": "", "relative_to": str(tmp_path)}))
+    assert main(["generate", finished.folder.name, "--prompt", "w3", option, "xxx"]) == 2
+    printed, refused = capsys.readouterr()
+    assert not printed and said in refused and "name one that the study has, or none for the first" in refused
+
+
 def test_show_of_a_run_finds_the_plug_ins_where_the_run_did(capsys, finished, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "loud.py").write_text("from finetrial.methods.lora import Lora\nclass Loud(Lora):\n    pass\n")

@@ -44,19 +44,18 @@ def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping
 def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path, base: str | None,
                      sequence: str | None) -> None:
     """The prompt, then each answer below the arm's label as soon as it is there. Of all arms, those without weights are named."""
-    from finetrial.run.adapters import NoWeights, ask
+    from finetrial.run.adapters import NoWeights, ask, check_which
     from finetrial.run.run_file import study_of_run
     from finetrial.spec.study import BASE_ARM
 
     folder = find_run(run, runs)
     study = study_of_run(folder)
+    check_which(study, base=base, sequence=sequence)
     labels = {BASE_ARM: f"base ({base or study.bases[0].name})", **{arm.name: arm.title for arm in study.arms}}
     chosen = [name.strip() for name in arms.split(",")] if arms else list(labels)
     for name in chosen:
         if name not in labels:
             raise UserError(unknown("arm", name, labels), f"finetrial show {folder.name} lists them")
-    if sequence is not None and sequence not in (paths := [path.name for path in study.paths]):
-        raise UserError(unknown("sequence", sequence, paths))
     _no_progress_bars()
     say(heading("Prompt"), indented(Text(printable(prompt))))
     for name in chosen:

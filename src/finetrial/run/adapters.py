@@ -68,11 +68,10 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
     arms = [one.name for one in study.arms]
     if arm not in arms:
         raise UserError(unknown("arm", arm, arms), f"finetrial show {run.name} lists them")
+    check_which(study, base=base, sequence=sequence)
     found = _base_of(study, relative_to, base)
     along = [path.name for path in study.paths if study.arm(arm) in study.arms_along(path)]
-    path = sequence or along[0]
-    if path not in [one.name for one in study.paths]:
-        raise UserError(unknown("sequence", path, along), f"{arm} goes along {', '.join(along)}")
+    path = along[0] if sequence is None else sequence
     if path not in along:
         raise NoWeights(f"{arm} does not go along {path}", f"it goes along {', '.join(along)}")
     seed = study.seeds[0] if seed is None else seed
@@ -87,6 +86,14 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
         raise NoWeights(f"{folder} holds no trained weights" + ("" if phase is None else f" of phase {phase}"),
                         f"there are: {', '.join(there) or 'none yet'}")
     return Trained(study, found, arm, seed, wanted[-1])
+
+
+def check_which(study: Study, *, base: str | None = None, sequence: str | None = None) -> None:
+    """Raises UserError for a base or a sequence that the study does not have; None is the first."""
+    for kind, name, known in (("base", base, study.bases), ("sequence", sequence, study.paths)):
+        names = [one.name for one in known]
+        if name is not None and name not in names:
+            raise UserError(unknown(kind, name, names), "name one that the study has, or none for the first")
 
 
 def open_arm(run: Path, arm: str, *, routing: Routing = "latest", task: str = "", **which: Any) -> Adapted:
@@ -181,11 +188,10 @@ def ask(run: Path, arm: str, prompt: str, max_new_tokens: int, **which: Any) -> 
 
 
 def _base_of(study: Study, relative_to: Path | None, name: str | None) -> ResolvedBase:
-    """A base by its name, or the first."""
+    """A base by its name, or the first. Raises UserError for one that the study does not have."""
+    check_which(study, base=name)
     bases = {one.name: one for one in study.bases}
-    if name is not None and name not in bases:
-        raise UserError(unknown("base", name, bases))
-    return resolve_base(bases[name] if name else study.bases[0], relative_to)
+    return resolve_base(bases[name] if name is not None else study.bases[0], relative_to)
 
 
 def _study_of(run: Path) -> tuple[Study, Path | None]:

@@ -10,7 +10,7 @@ import yaml
 from tiny_study import make_run
 
 from finetrial.errors import UserError
-from finetrial.run.adapters import export, find_trained
+from finetrial.run.adapters import NoWeights, check_which, export, find_trained
 from finetrial.spec.io import read_study
 
 
@@ -24,10 +24,14 @@ def test_an_arm_lies_along_its_own_sequence(tmp_path: Path) -> None:
     trained = folder / "artifacts" / "mine" / "lora-r2" / "second" / "seed-0" / "phase-0-new"
     trained.mkdir(parents=True)
     assert find_trained(folder, "lora-r2").folder == trained == find_trained(folder, "lora-r2", base="mine", sequence="second").folder
-    with pytest.raises(UserError, match="lora-r2 does not go along first"):
+    with pytest.raises(NoWeights, match="lora-r2 does not go along first"):
         find_trained(folder, "lora-r2", sequence="first")
-    with pytest.raises(UserError, match="unknown base 'yours'"):
-        find_trained(folder, "lora-r2", base="yours")
+    for which in ({"base": "yours"}, {"sequence": "typo"}):
+        with pytest.raises(UserError, match="unknown ") as refused:
+            find_trained(folder, "lora-r2", **which)
+        with pytest.raises(UserError) as expected:
+            check_which(read_study(folder / "study.yaml", tmp_path / "project"), **which)
+        assert str(refused.value) == str(expected.value) and not isinstance(refused.value, NoWeights)
 
 
 def test_an_export_is_a_copy_that_may_be_edited(tmp_path: Path) -> None:
