@@ -136,8 +136,11 @@ def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **w
 
     Merged: one model folder with tokenizer and card; the logits of the merged model are compared with those of the
     unmerged one and the difference is returned and written. What was trained on a quantised base is merged into the
-    values that this base has, in fp32. Otherwise the instances' folders as they were trained.
+    values that this base has, in fp32. Otherwise the instances' folders as they were trained. Raises UserError for an
+    `output` that is there, unless it is an empty folder.
     """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output} is a file", "name a folder that does not exist yet")
     if output.exists() and any(output.iterdir()):
         raise UserError(f"{output} is not empty", "name a folder that does not exist yet")
     found = find_trained(run, arm, **which)

@@ -54,3 +54,12 @@ def test_a_seed_that_the_study_has_not_is_refused_even_where_weights_of_it_lie(t
     (folder / "artifacts" / "mine" / "lora-r2" / sequence / "seed-7" / "phase-0-new").mkdir(parents=True)
     with pytest.raises(UserError, match=r"unknown seed 7 \(known: 0, 1\)"):
         find_trained(folder, "lora-r2", seed=7)
+
+
+def test_an_export_goes_into_a_folder_of_its_own(tmp_path: Path) -> None:
+    kept = tmp_path / "kept.txt"
+    kept.write_text("mine")
+    for output, said in ((kept, "kept.txt is a file"), (tmp_path, "is not empty")):
+        with pytest.raises(UserError, match=f"{said}\n  name a folder that does not exist yet"):
+            export(tmp_path / "run", "lora-r2", output, merged=False, command="finetrial export")
+    assert kept.read_text() == "mine"
