@@ -4,10 +4,10 @@ configuration, its tokenizer by a digest of its own. Digests of large files are 
 from __future__ import annotations
 
 import fnmatch
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from finetrial.cache import cache_root
 from finetrial.errors import ModelError
 from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
 
@@ -24,7 +24,7 @@ def matching(files: Iterable[Path], patterns: Sequence[str]) -> list[Path]:
 
 def digest_of(paths: Iterable[Path]) -> str:
     """Of names and contents."""
-    return key_of({path.name: remembered_digest(path, cache_folder() / DIGESTS) for path in paths})
+    return key_of({path.name: remembered_digest(path, cache_root() / DIGESTS) for path in paths})
 
 
 def check_unchanged(folder: Path, patterns: Sequence[str], digest: str) -> None:
@@ -36,8 +36,3 @@ def check_unchanged(folder: Path, patterns: Sequence[str], digest: str) -> None:
         what = "weights" if patterns == MODEL_FILES else "tokenizer"
         raise ModelError(f"the {what} in {folder} changed after the study was planned",
                          "run the study again: it takes what is there now, and keeps what the old one gave apart")
-
-
-def cache_folder() -> Path:
-    """Where finetrial keeps what it can make again: $FINETRIAL_CACHE, or ~/.cache/finetrial."""
-    return Path(os.environ.get("FINETRIAL_CACHE") or Path.home() / ".cache" / "finetrial")

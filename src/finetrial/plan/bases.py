@@ -17,10 +17,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetrial.cache import cache_root
 from finetrial.errors import DataError, ModelError, unknown
 from finetrial.fingerprint import key_of
 from finetrial.models import shapes
-from finetrial.models.files import MODEL_FILES, TOKENIZER_FILES, cache_folder, digest_of, matching
+from finetrial.models.files import MODEL_FILES, TOKENIZER_FILES, digest_of, matching
 from finetrial.plan.hub_configs import known_config
 from finetrial.spec.uses import Base
 
@@ -162,7 +163,7 @@ def _unfetched(base: Base) -> ResolvedBase | None:
     if config is None or is_here(base.source, revision, "model"):
         return None
     digest = key_of(["hub", base.source, f"revision {revision}"])
-    return ResolvedBase(base.name, cache_folder() / "not-fetched" / base.source, digest, digest, config,
+    return ResolvedBase(base.name, cache_root() / "not-fetched" / base.source, digest, digest, config,
                         f"{base.source} ({revision}, not fetched yet)", provisional=True)
 
 

@@ -19,6 +19,7 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+from finetrial.cache import cache_root
 from finetrial.errors import UserError
 from finetrial.fingerprint import key_of
 from finetrial.run.claim import RECORD
@@ -33,7 +34,7 @@ _LOG = logging.getLogger(__name__)
 
 def cache_folder(url: str) -> Path:
     """Where this machine keeps copies of the store at `url`. Machines may share a home: each has its own."""
-    above = os.environ.get(FOLDER) or Path.home() / ".cache" / "finetrial" / "stores"
+    above = os.environ.get(FOLDER) or cache_root() / "stores"
     return Path(above) / f"{key_of(url)[:16]}-{platform.node()}"
 
 

@@ -12,6 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from finetrial.cache import cache_root
 from finetrial.catalog import installed_version
 from finetrial.errors import StoreError
 from finetrial.fingerprint import key_of
@@ -22,24 +23,25 @@ from finetrial.run.machine import memory_bytes
 PACKAGES = ("finetrial", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "scipy",
             "pyarrow", "pydantic", "bitsandbytes")
 CPU_INFO = Path("/proc/cpuinfo")
+CPU_CAPABILITY = "cpu-capability.json"  # in finetrial's cache
 
 
 def environment(device: str, *, cache: Path | None = None) -> Environment:
     """The environment class of `device` ("cpu", "cuda", "cuda:1", "mps").
 
     What torch says of the CPU's instruction set is kept in `cache` (default: `cpu-capability.json` in finetrial's
-    folder of the user's cache), so that a run on CPUs in which everything is recorded need not import torch.
+    cache), so that a run on CPUs in which everything is recorded need not import torch.
     """
     kind = device.partition(":")[0]
     return Environment(device=kind, device_name=_device_name(device), torch=version("torch"),
                        transformers=version("transformers"), peft=version("peft"),
-                       cpu_capability=_cpu_capability(cache or _cache_file()))
+                       cpu_capability=_cpu_capability(cache or cache_root() / CPU_CAPABILITY))
 
 
 def known_cpu_capability(cache: Path | None = None) -> str | None:
     """What torch said of this CPU's instruction set in equal circumstances, without importing it; None = it was not asked."""
     try:
-        known = json.loads((cache or _cache_file()).read_text(encoding="utf-8"))
+        known = json.loads((cache or cache_root() / CPU_CAPABILITY).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     found = known.get(_circumstances()) if isinstance(known, dict) else None
@@ -87,11 +89,6 @@ def _cpu_capability(cache: Path) -> str:
 def _circumstances() -> str:
     return key_of({"torch": version("torch"), "machine": platform.machine(), "flags": _cpu_flags(),
                    "setting": os.environ.get("ATEN_CPU_CAPABILITY")})
-
-
-def _cache_file() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "finetrial" / "cpu-capability.json"
 
 
 def _cpu_flags() -> str:
