@@ -25,8 +25,3 @@ def known_config(repository: str) -> Mapping[str, Any] | None:
         return None
     config: Mapping[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return config
-
-
-def known_repositories() -> list[str]:
-    """The repositories whose configurations are shipped, sorted."""
-    return sorted(path.stem.replace("--", "/") for path in FOLDER.glob("*.json"))

@@ -21,14 +21,14 @@ from finetrial.methods.unfreeze import Unfreeze
 from finetrial.plan.build import build
 from finetrial.plan.forecast import memory
 from finetrial.plan.forecast.activations import Pass, kept_bytes
-from finetrial.plan.forecast.device import changes, device_bytes, is_size, verdict
+from finetrial.plan.forecast.device import changes, device_bytes, verdict
 from finetrial.plan.forecast.memory import Step, training
 from finetrial.plan.forecast.operations import forward_operations, given_rate, training_operations
 from finetrial.plan.forecast.shapes import FAMILIES, ModelShapes, read_shapes
 from finetrial.plan.forecast.show import render_resources
 from finetrial.plan.forecast.study import Resources, forecast_study
 from finetrial.plan.forecast.trained import Trained, trained_by
-from finetrial.plan.hub_configs import known_config, known_repositories
+from finetrial.plan.hub_configs import FOLDER, known_config
 from finetrial.records.record import Environment, Outcome, Record
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
@@ -75,7 +75,8 @@ def test_parameters_are_those_published(name: str) -> None:
 
 
 def test_shipped_configurations_are_those_published() -> None:
-    assert {name: shapes_of(known_config(name) or {}).parameters for name in known_repositories()} == SHIPPED
+    assert {name: shapes_of(known_config(name) or {}).parameters for name in SHIPPED} == SHIPPED
+    assert {path.stem.replace("--", "/") for path in FOLDER.iterdir()} == set(SHIPPED)
     assert known_config("gpt2") == known_config("openai-community/gpt2")
     assert known_config("nobody/nothing") is None
 
@@ -372,8 +373,7 @@ def test_what_is_no_rate(text: str) -> None:
 
 def test_sizes_of_devices() -> None:
     assert (device_bytes("16GB"), device_bytes("6 GiB"), device_bytes("0.5gb")) == (16 * GB, 6 * 2**30, GB // 2)
-    assert is_size("80GB") and not is_size("cuda")
-    for text in ("16", "big", "0GB", "1.2.3GB"):
+    for text in ("16", "cuda", "big", "0GB", "1.2.3GB"):
         with pytest.raises(UserError, match="16GB"):
             device_bytes(text)
     assert [verdict(peak, 16 * GB) for peak in (12 * GB, 15 * GB, 17 * GB, None)] \

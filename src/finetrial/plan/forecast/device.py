@@ -31,11 +31,6 @@ class Change:
     peak: int
 
 
-def is_size(text: str) -> bool:
-    """Whether `--device` names an amount of memory: `16GB`, `6 GiB`."""
-    return _SIZE.fullmatch(text) is not None
-
-
 def device_bytes(text: str) -> int:
     """`16GB` -> 16e9, `16GiB` -> 16 * 2^30. Raises UserError."""
     match = _SIZE.fullmatch(text)

@@ -13,7 +13,6 @@ from finetrial.report.quantities import metric_on
 
 NAMES = {"num_train": "training examples", "rank": "rank"}
 _ROW, _SHADE = 46, "#2380C3"
-Level = int | float | str
 
 
 def figure(facts: Facts) -> Figure | None:
