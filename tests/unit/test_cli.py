@@ -356,7 +356,8 @@ def test_plan_shows_grid_parameters_and_stages(capsys):
 
 
 def test_plan_counts_what_the_store_holds(capsys, monkeypatch):
-    """A record of the class that a run here would have counts; one of another environment class, or of a failure, does not."""
+    """A record of the class that a run here would have counts; one of another environment class is told, and does not; nor
+    does that of a failure."""
     monkeypatch.setattr(machine, "may_have_accelerator", lambda: False)
     monkeypatch.setattr(planning, "known_cpu_capability", lambda: "TEST")
     study = find_study("perplexity", Changes(size="demo")).study
@@ -372,7 +373,13 @@ def test_plan_counts_what_the_store_holds(capsys, monkeypatch):
     train = next(stage for stage in plan.stages if stage.kind == "train")
     write_record("runs/.store", "train", keys[train.id], ours, Outcome.FAILED)
     assert main(["plan", "perplexity", "--size", "demo", "--json"]) == 0
-    kinds = {row["kind"]: row for row in json.loads(capsys.readouterr().out)["kinds"]}
+    printed = json.loads(capsys.readouterr().out)
+    kinds = {row["kind"]: row for row in printed["kinds"]}
+    told = [note.partition(": results of another kind of machine or other versions are never mixed in")[0]
+            for note in printed["notes"] if "recorded" in note]
+    versions = f"torch 0.0 instead of {ours.torch}, transformers 0 instead of {ours.transformers}, peft 0 instead of {ours.peft}"
+    assert sorted(told) == sorted(f"1 stage is recorded with {differences}" for differences in (
+        versions, "device cuda instead of cpu", "cpu_capability AVX2 instead of TEST"))
     assert (kinds["data"]["planned"], kinds["data"]["recorded"]) == (2, 1)
     assert kinds["train"]["recorded"] == 0
     assert main(["plan", "perplexity", "--size", "demo", "--json", "--device", "cuda"]) == 0

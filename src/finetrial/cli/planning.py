@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -38,12 +38,16 @@ def plan_command(name: str, changes: Changes, *, store: Path | str, device: str,
     on_gpu = available is not None and (asked != THIS or bool(machine.accelerator_bytes()))
     given = given_rate(rate) if rate is not None else None
     found = find_study(name, changes)
-    study = matched(found.study, recorded=lambda plan: recorded(plan, store, device), relative_to=found.relative_to,
-                    fetch=False)
+    wanted = _wanted(device)
+    held = _held(store)
+    ours = {key: entry for environment, entries in held.items() if not _differences(environment, wanted)
+            for key, entry in entries.items()}
+    study = matched(found.study, recorded=lambda plan: _recorded(plan, ours), relative_to=found.relative_to, fetch=False)
     plan = build(study, relative_to=found.relative_to, fetch=False)
     check_processes(processes, plan.stages, "cuda", stack=1, local=False, shard=shard)
-    there = recorded(plan, store, device)
+    there = _recorded(plan, ours)
     summary = summarise(study, plan, recorded=set(there), relative_to=found.relative_to,
+                        notes=tuple(_elsewhere(plan, held, set(there), wanted)),
                         power=_power(study, plan, there, expect_sd),
                         forecast=forecast_study(study, plan, recorded=there, relative_to=found.relative_to,
                                                 device=asked, available_bytes=available, on_gpu=on_gpu, rate=given,
@@ -71,28 +75,32 @@ def _power(study: Study, plan: Plan, there: Mapping[str, StageInput], expect_sd:
     return forecast_power(study, table, expected=expected, num_looks=max(1, len(study.looks)))
 
 
-def recorded(plan: Plan, store: Path | str, device: str) -> Mapping[str, StageInput]:
-    """What the store holds for this device and the installed packages, by stage. Selections are followed.
-
-    What only torch knows, and has not told a run on this machine before, is taken to be the same: the device that `auto`
-    takes where a driver is here, and the CPU's instruction set.
-    """
-    records = _records(store, device)
-
+def _recorded(plan: Plan, entries: Mapping[str, StageInput]) -> Mapping[str, StageInput]:
+    """What of these entries the plan asks for, by stage. Selections are followed."""
     def choice(select: str, key: str) -> str | None:
-        found = records.get(key)
+        found = entries.get(key)
         return found.record.values.get("chosen") if found is not None else None
 
-    return {stage: records[key] for stage, key in plan.keys(choice).items() if key in records}
+    return {stage: entries[key] for stage, key in plan.keys(choice).items() if key is not None and key in entries}
 
 
-def _records(store: Path | str, device: str) -> dict[str, StageInput]:
-    """The records that a run would not compute again, by key."""
-    found: dict[str, StageInput] = {}
-    is_ours = _of_environment(device)
+def _elsewhere(plan: Plan, held: Mapping[Environment, Mapping[str, StageInput]], there: Collection[str],
+               wanted: Mapping[str, str | None]) -> Iterator[str]:
+    """What is recorded by another environment class only: shown, never used."""
+    for environment, entries in held.items():
+        differences = _differences(environment, wanted)
+        num_stages = len(set(_recorded(plan, entries)).difference(there)) if differences else 0
+        if num_stages:
+            yield (f"{num_stages:,} stage{'s are' if num_stages > 1 else ' is'} recorded with {', '.join(differences)}: results "
+                   "of another kind of machine or other versions are never mixed in, and are computed again here")
+
+
+def _held(store: Path | str) -> dict[Environment, dict[str, StageInput]]:
+    """The records that a run would not compute again, by environment class and key."""
+    found: dict[Environment, dict[str, StageInput]] = {}
     for entry in _entries_at(store) if isinstance(store, str) else _entries_in(store):
-        if is_final(entry.record) and is_ours(entry.record.environment):
-            found[entry.record.key] = entry
+        if is_final(entry.record):
+            found.setdefault(entry.record.environment, {})[entry.record.key] = entry
     return found
 
 
@@ -113,14 +121,21 @@ def _entries_at(url: str) -> Iterator[StageInput]:
         yield store.entry(record)
 
 
-def _of_environment(device: str) -> Callable[[Environment], bool]:
-    """Whether an environment class is the one that a run on `device` would have: here, or where there is such a device."""
+def _wanted(device: str) -> dict[str, str | None]:
+    """The environment class that a run on `device` would have: here, or where there is such a device. What only torch knows,
+    and has not told a run on this machine before, is left out: the device that `auto` takes where a driver is here, and the
+    CPU's instruction set."""
     usual = machine.usual_device()
     asked = usual if device == "auto" else device
     facts = {"device": asked, "cpu_capability": known_cpu_capability() if usual in (None, asked) or asked == "cpu" else None}
-    wanted = {**{name: value for name, value in facts.items() if value is not None},
-              **{package: _version(package) for package in ("torch", "transformers", "peft")}}
-    return lambda environment: all(getattr(environment, name) == value for name, value in wanted.items())
+    return {**{name: value for name, value in facts.items() if value is not None},
+            **{package: _version(package) for package in ("torch", "transformers", "peft")}}
+
+
+def _differences(environment: Environment, wanted: Mapping[str, str | None]) -> tuple[str, ...]:
+    """What of an environment class is another one than a run here would have."""
+    return tuple(f"{name} {getattr(environment, name)} instead of {value}" for name, value in wanted.items()
+                 if getattr(environment, name) != value)
 
 
 def _version(package: str) -> str | None:

@@ -82,9 +82,9 @@ class PlanSummary:
 
 def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = None,
               relative_to: Path | None = None, power: tuple[Forecast, ...] = (),
-              forecast: Resources | None = None) -> PlanSummary:
+              forecast: Resources | None = None, notes: tuple[str, ...] = ()) -> PlanSummary:
     """The summary of a plan. `recorded`: the ids of the stages that the store holds already; `power`: what it could find;
-    `forecast`: what it needs."""
+    `forecast`: what it needs; `notes`: what else is to be said of it."""
     bases = [resolve_base(base, relative_to, fetch=False) for base in study.bases]
     return PlanSummary(
         study=study.name, scale=study.scale, size=study.size, question=study.question,
@@ -96,7 +96,7 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
         audit=(*audit(study), *audit_plan(study, plan)), power=power,
-        notes=(*study.notes, *_unfetched(study, bases)), forecast=forecast,
+        notes=(*study.notes, *_unfetched(study, bases), *notes), forecast=forecast,
         matched={arm.name: arm.match.sentence for arm in study.arms if arm.match is not None})
 
 

@@ -125,18 +125,6 @@ class RemoteStore(Store):
     def trust(self, entry: StageInput) -> None:
         """What this process has written was checked on its way."""
 
-    def other_environments(self, kind: str, key: str, environment: Environment) -> list[Record]:
-        """Records of the same key from other environment classes: shown, never used."""
-        mine = record_name(kind, _name(key, environment))
-        names = [name for name in self._known() if name.startswith(record_name(kind, key)[:-len(".json")]) and name != mine]
-        found = []
-        for name, text in self.remote.read_all(sorted(names)).items():
-            try:
-                found.append(Record.model_validate_json(text))
-            except ValidationError as error:
-                _LOG.warning("%s/%s cannot be read: %s", self.location, name, error)
-        return found
-
     def claim(self, kind: str, key: str, environment: Environment) -> Claim | None:
         """The right to compute an entry on this machine, with the checkpoint that an earlier attempt left anywhere."""
         claim = super().claim(kind, key, environment)

@@ -103,18 +103,6 @@ class Store:
         """Take an entry that this process has just written as verified."""
         self._verified[entry.folder] = (_stamps(entry.folder, entry.record), entry)
 
-    def other_environments(self, kind: str, key: str, environment: Environment) -> list[Record]:
-        """Records of the same key from other environment classes: shown, never used."""
-        mine = self._folder(kind, key, environment)
-        others = sorted(path for path in mine.parent.glob(f"{key}-*/{RECORD}") if path.parent != mine)
-        found = []
-        for path in others:
-            try:
-                found.append(Record.model_validate_json(path.read_bytes()))
-            except ValidationError as error:
-                _LOG.warning("%s cannot be read: %s", path, error)
-        return found
-
     def cache(self, environment: Environment) -> Path:
         """Where stages of one environment class keep what saves time and changes no result. It need not exist."""
         return self.root / CACHE / environment.key()
