@@ -14,7 +14,7 @@ from finetrial.analysis.contrasts import answer
 from finetrial.analysis.power import detectable_with
 from finetrial.analysis.trial import Trial
 from finetrial.errors import UserError
-from finetrial.plan.power import _Records, forecast_power, render_power, stated_noise
+from finetrial.plan.power import UNKNOWN, forecast_power, render_power, stated_noise
 from finetrial.records.table import Table
 from finetrial.spec import Study
 
@@ -36,12 +36,11 @@ def only(table: Table, *arms: str, seeds: tuple[int, ...] = (0, 1, 2, 3, 4)) -> 
 def test_earlier_seeds_foretell_what_later_ones_can_find() -> None:
     study, table = trial()
     first = study.hypotheses[0].contrasts[0]
-    noise = _Records(with_seeds(study, 10), table).noise(first)
     found = answer(Trial(study, table), first).estimate
-    assert noise is not None and found is not None and noise.components == found.components
+    assert found is not None and found.components is not None
     row = forecast_power(with_seeds(study, 10), table)[0]
     assert row.source == "5 seeds recorded" and row.num_seeds == 10 and row.num_clusters == found.num_clusters
-    assert row.effect == pytest.approx(detectable_with(noise.components, 10, found.num_clusters, row.alpha))
+    assert row.effect == pytest.approx(detectable_with(found.components, 10, found.num_clusters, row.alpha))
     five = forecast_power(study, table)[0]
     assert five.effect is not None and row.effect is not None and five.effect > row.effect
     assert row.margin == MARGIN and row.unit == "nats/token"
@@ -64,11 +63,10 @@ def test_a_ratio_is_told_as_a_ratio() -> None:
 
 def test_fewer_than_three_recorded_seeds_leave_the_aa_control_or_nothing() -> None:
     study, table = trial()
-    first = study.hypotheses[0].contrasts[0]
-    part = only(table, "full", "full-aa")  # the other arm has not been run
-    noise = _Records(study, part).noise(first)
-    assert noise is not None and noise.at_least and noise.source.startswith("A/A")
-    assert _Records(study, only(table, "full", "lora-r8", seeds=(0, 1))).noise(first) is None
+    row = forecast_power(study, only(table, "full", "full-aa"))[0]  # the other arm has not been run
+    assert row.at_least and row.source.startswith("A/A")
+    row = forecast_power(study, only(table, "full", "lora-r8", seeds=(0, 1)))[0]
+    assert row.effect is None and row.reason == UNKNOWN
     assert "unknown" in text(study, only(table, "full", seeds=(0,)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,17 @@ def laboratory(tmp_path) -> Laboratory:
     for path in TOYS:
         catalog.add_file(path)
     return Laboratory(tmp_path)
+
+
+@pytest.fixture
+def until_it_raises() -> Callable[[Callable[[], object]], None]:
+    """Asks again and again, for 10 seconds at most: what a thread has still to notice."""
+    def ask(check: Callable[[], object]) -> None:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            check()
+
+    return ask
 
 
 @pytest.fixture

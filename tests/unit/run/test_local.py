@@ -22,6 +22,11 @@ def make_job(tmp_path, environment, laboratory):
     return make
 
 
+def servers():
+    """The servers of workers that this process has started and that live."""
+    return [child for child in psutil.Process().children() if "finetrial.run.server" in child.cmdline()]
+
+
 def events_of(pool):
     found = []
     while pool.jobs:
@@ -50,7 +55,7 @@ def test_when_the_server_dies_its_jobs_are_lost_and_another_one_starts(tmp_path,
 
     def listener(event):
         if type(event).__name__ == "StageStarted" and not killed:
-            server = next(child for child in psutil.Process().children() if "finetrial.run.server" in child.cmdline())
+            [server] = servers()
             killed.append(server.pid)
             os.kill(server.pid, signal.SIGKILL)
 
@@ -60,13 +65,14 @@ def test_when_the_server_dies_its_jobs_are_lost_and_another_one_starts(tmp_path,
 
 
 def test_the_runs_of_a_trial_share_one_server(tmp_path, make_job, laboratory):
-    servers = []
+    seen = []
     with KeptPool() as kept:
         for name in ("a", "b"):
-            result = laboratory.execute(laboratory.stage(name), executor=kept)
-            servers.append(kept._pool._server.pid)
-            assert result.complete and not kept._pool.jobs
-    assert servers[0] == servers[1] and not psutil.pid_exists(servers[0])
+            assert laboratory.execute(laboratory.stage(name), executor=kept).complete
+            seen += servers()
+            with kept(make_job(0)) as pool:
+                assert not pool.jobs
+    assert len(seen) == 2 and seen[0] == seen[1] and not servers()
 
 
 def test_what_a_run_leaves_behind_does_not_reach_the_next(make_job):
@@ -81,9 +87,9 @@ def test_a_run_that_fails_leaves_no_worker_of_a_kept_pool(make_job):
     with KeptPool() as kept:
         with pytest.raises(KeyboardInterrupt), kept(make_job(0)) as pool:
             pool.start(make_job(1))
-            server = pool._server.pid
+            assert servers()
             raise KeyboardInterrupt
-        assert not psutil.pid_exists(server) and not pool.jobs
+        assert not servers() and not pool.jobs
 
 
 def test_jobs_that_do_not_end_are_ended(tmp_path, make_job, monkeypatch):
@@ -91,14 +97,14 @@ def test_jobs_that_do_not_end_are_ended(tmp_path, make_job, monkeypatch):
     with LocalPool(tmp_path / "log", preload=(), fork=True) as pool:
         pool.start(make_job(1))
         pool.settle()
-        assert not pool.jobs and pool._server is None
+        assert not pool.jobs and not servers()
 
 
 def test_the_environment_of_workers_is_pinned(tmp_path, make_job, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     with LocalPool(tmp_path / "log", preload=(), fork=True) as pool:
         pool.start(make_job(1))
-        environ = psutil.Process(pool._server.pid).environ()
+        [environ] = [server.environ() for server in servers()]
     assert environ["OMP_NUM_THREADS"] == "1" and environ["PYTHONHASHSEED"] == "0"
     assert environ["GLIBC_TUNABLES"] == "glibc.malloc.tcache_count=0"
 
