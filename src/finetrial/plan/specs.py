@@ -19,7 +19,7 @@ from finetrial.spec.uses import TaskUse
 from finetrial.tasks.base import SPLITS
 from finetrial.tasks.chat import VERSION as CHAT_VERSION
 from finetrial.tasks.flaws import NO_FLAWS
-from finetrial.train.config import Budget, Training
+from finetrial.train.config import BITSANDBYTES, EIGHT_BIT, Budget, Training
 
 Attention = Literal["sdpa", "eager"]
 
@@ -79,7 +79,18 @@ def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: R
             if (wanted := arm.rows(task) or study.task(task).num_train) is not None}
     if arm.quantization is not None:
         spec["quantization"] = arm.quantization
+    if computing := packages(arm, settings):
+        spec[catalog.PACKAGES] = computing
     return {**spec, "num_train": rows} if rows else spec
+
+
+def packages(arm: Arm, settings: Training) -> dict[str, str]:
+    """The versions of the packages that compute for an arm and that the environment class does not hold; none of one that
+    is not installed, which planning does not need."""
+    if arm.quantization is None and settings.optimizer != EIGHT_BIT:
+        return {}
+    version = catalog.installed_version(BITSANDBYTES)
+    return {BITSANDBYTES: version} if version else {}
 
 
 def components(arm: Arm, phase: str, before: State) -> list[dict[str, Any]]:

@@ -64,10 +64,15 @@ def check_code(kind: str, plugin: type, written: Mapping[str, Any]) -> None:
     if written.get(catalog.CODE_DIGEST, digest := catalog.code_digest(plugin)) != digest:
         raise UserError(f"the file of the {kind} {catalog.name_of(plugin)!r} has changed since the study was planned",
                         "run the study again: what the old one computed is kept apart")
-    for package, planned in written.get(catalog.PACKAGES, {}).items():
-        if planned and (found := catalog.installed_version(package)) and found != planned:
-            raise UserError(f"{package} is {found} here, and the study was planned with {planned} for the {kind} "
-                            f"{catalog.name_of(plugin)!r}", f"install {package}=={planned} here, or run the study again")
+    check_packages(written.get(catalog.PACKAGES, {}), f"the {kind} {catalog.name_of(plugin)!r}")
+
+
+def check_packages(planned: Mapping[str, str], purpose: str) -> None:
+    """Raise UserError where a package is installed in another version than a stage's spec was written with."""
+    for package, version in planned.items():
+        if version and (found := catalog.installed_version(package)) and found != version:
+            raise UserError(f"{package} is {found} here, and the study was planned with {version} for {purpose}",
+                            f"install {package}=={version} here, or run the study again")
 
 
 def _option_problem(plugin: type[BaseModel], detail: Any) -> str:

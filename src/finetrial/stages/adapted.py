@@ -14,10 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetrial import catalog
+from finetrial.errors import UserError
 from finetrial.spec.arm import read_method
+from finetrial.spec.model import check_packages
 from finetrial.spec.slots import Instance, Routing, State, advance, answering
 from finetrial.stages.base import StageContext, StageInput
 from finetrial.streams import Streams
+from finetrial.train.config import BITSANDBYTES, EIGHT_BIT
 
 if TYPE_CHECKING:
     from finetrial.methods.base import Component
@@ -56,8 +60,10 @@ def begin(spec: Mapping[str, Any], base_folder: str, *, parent: Path | None = No
 
     `before` lists task and components of earlier phases where there is no parent: they are attached untrained, for
     measuring cost. Components to train are owned; everything else is frozen. A quantised base is loaded to `device`;
-    a `base` that is loaded already is changed in place.
+    a `base` that is loaded already is changed in place. Raises UserError where bitsandbytes would compute in another
+    version than the key holds.
     """
+    _check_bitsandbytes(spec)
     earlier = read_state(parent) if parent is not None else State()
     for number, done in enumerate(before, start=1):
         earlier, _ = advance(earlier, number, done["task"], done["components"])
@@ -162,14 +168,30 @@ def link_tree(source: Path, target: Path) -> None:
 
 def loaded(spec: Mapping[str, Any], base_folder: str, device: str = "cpu", *, dequantized: bool = False) -> LoadedBase:
     """The base as a stage's spec holds it, or with the values of its quantised matrices in fp32. Raises ModelError where its
-    files are not those of the spec's digest any more."""
+    files are not those of the spec's digest any more, UserError where another version of bitsandbytes would quantise them."""
     from finetrial.models.files import MODEL_FILES, check_unchanged
     from finetrial.models.load import load_base
 
+    if quantization := spec.get("quantization"):
+        check_packages(spec.get(catalog.PACKAGES, {}), f"quantization: {quantization}")
     base = load_base(Path(base_folder), attention=spec["attention"], quantization=spec.get("quantization"),
                      dequantized=dequantized, device=device)
     check_unchanged(Path(base_folder), MODEL_FILES, spec["base"])
     return base
+
+
+def _check_bitsandbytes(spec: Mapping[str, Any]) -> None:
+    """Raise UserError where what bitsandbytes computes would be kept under the key of another version, or of none."""
+    quantization = spec.get("quantization")
+    if quantization is None and spec["training"].get("optimizer") != EIGHT_BIT:
+        return
+    planned = spec.get(catalog.PACKAGES, {})
+    purpose = f"quantization: {quantization}" if quantization else f"the optimizer {EIGHT_BIT}"
+    if not planned and (found := catalog.installed_version(BITSANDBYTES)):
+        raise UserError(f"{BITSANDBYTES} is {found} here, and the study was planned where it is not installed: its version "
+                        f"belongs to the key of what is computed with {purpose}",
+                        f"install {BITSANDBYTES}=={found} where the study is planned, and run it again")
+    check_packages(planned, purpose)
 
 
 def _assemble(spec: Mapping[str, Any], base: LoadedBase, state: State, active: Sequence[Instance],

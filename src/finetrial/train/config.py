@@ -17,6 +17,7 @@ Unit = Literal["steps", "tokens", "epochs"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
 EIGHT_BIT = "paged_adamw_8bit"  # Dettmers et al. 2022 (arXiv 2110.02861); paged: 2023 (arXiv 2305.14314), section 3
+BITSANDBYTES = "bitsandbytes"  # the package of that optimizer, and of bases in 4 bits
 EXECUTION = ("activation_checkpointing",)  # settings that change no result
 
 _BUDGET = re.compile(r"\s*(\d+)\s*([kM]?)\s+(step|token|epoch)s?\s*")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from finetrial.errors import MissingPackage, UserError
 from finetrial.models import blocks
-from finetrial.train.config import EIGHT_BIT, Training
+from finetrial.train.config import BITSANDBYTES, EIGHT_BIT, Training
 from finetrial.train.precision import DTYPES
 
 MUON_MOMENTUM = 0.95
@@ -50,8 +50,8 @@ def _adamw(config: Training, device: torch.device) -> tuple[Any, dict[str, Any]]
     if device.type != "cuda":
         raise UserError(f"optimizer {EIGHT_BIT} is not possible on the device {device.type}",
                         "use the optimizer adamw, or a CUDA device")
-    if find_spec("bitsandbytes") is None:
-        raise MissingPackage("bitsandbytes", f"the optimizer {EIGHT_BIT}", "qlora")
+    if find_spec(BITSANDBYTES) is None:
+        raise MissingPackage(BITSANDBYTES, f"the optimizer {EIGHT_BIT}", "qlora")
     from bitsandbytes.optim import PagedAdamW8bit
 
     return PagedAdamW8bit, {}

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 from tiny_study import tiny_content
 
+from finetrial import catalog
 from finetrial.errors import UserError
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.plan import Plan
@@ -60,6 +61,25 @@ def test_how_the_base_is_held_belongs_to_training_and_cost(content: dict[str, An
         assert stage.spec.get("quantization") == ("nf4" if holds else None)
     same = set(keys(before).values()) & set(keys(plan).values())
     assert same == {key for stage, key in keys(before).items() if "/lora-r2/" not in stage}
+
+
+@pytest.mark.parametrize("change", [{"quantization": "nf4"}, {"optimizer": "paged_adamw_8bit"}])
+def test_the_version_of_bitsandbytes_belongs_to_what_it_computes(content: dict[str, Any], tmp_path: Path,
+                                                                 monkeypatch: pytest.MonkeyPatch,
+                                                                 change: dict[str, Any]) -> None:
+    content["arms"][1] |= {"training": {**content["training"], **change}} if "optimizer" in change else change
+
+    def planned_with(version: str) -> Plan:
+        monkeypatch.setattr(catalog, "installed_version", lambda package: version)
+        return plan_of(content, tmp_path)
+
+    none, plan, another = (planned_with(version) for version in ("", "0.50.2", "0.51.0"))
+    for stage in plan.stages:
+        computes = stage.kind in ("train", "profile") and "/lora-r2/" in stage.id
+        assert stage.spec.get("packages") == ({"bitsandbytes": "0.50.2"} if computes else None)
+    assert not any("packages" in stage.spec for stage in none.stages)
+    same = {stage for stage, key in keys(plan).items() if key == keys(another)[stage]}
+    assert same == {stage for stage in keys(plan) if "/lora-r2/" not in stage}
 
 
 def test_checkpointing_is_how_and_not_what(content: dict[str, Any], tmp_path: Path) -> None:
