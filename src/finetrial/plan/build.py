@@ -226,7 +226,7 @@ def _score(builder: Builder, name: str, use: TaskUse, inputs: dict[str, Source],
     """Score outputs, or without them the floors. Programs are run first, in a process that holds no model."""
     label = name.rpartition("/")[2]
     if specs.executes(use):
-        spec = {"split": "test", "language": use.task.target_language}
+        spec = specs.execution(use)
         inputs, group = {**inputs, "executed": builder.add("execute", name, spec, inputs, label=f"run {label}")}, ""
     return builder.add("score", name, {"split": "test", "metrics": specs.scored(use)}, inputs, group=group,
                        label=f"score {label}")

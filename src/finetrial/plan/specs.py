@@ -11,6 +11,7 @@ from typing import Any, Literal
 from finetrial import catalog
 from finetrial.fingerprint import key_of
 from finetrial.plan.bases import ResolvedBase
+from finetrial.sandbox.languages import runtime_version
 from finetrial.spec.arm import Arm
 from finetrial.spec.model import plugin_identity
 from finetrial.spec.slots import Carry, State, joined_tasks
@@ -129,6 +130,13 @@ def scored(use: TaskUse) -> list[dict[str, Any]]:
 def executes(use: TaskUse) -> bool:
     """Whether a task's outputs are run as programs."""
     return any(catalog.find("scorer", name).executes for name in output_metrics(use))  # type: ignore[attr-defined]
+
+
+def execution(use: TaskUse) -> dict[str, Any]:
+    """How a task's outputs are run. The version of the interpreter is left out where there is none: the run refuses then."""
+    language = use.task.target_language
+    version = runtime_version(language)
+    return {"split": "test", "language": language, **({"runtime": version} if version else {})}
 
 
 def decoding(study: Study, use: TaskUse, seed: int, replicate: str = "") -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The interpreters of untrusted programs: how they are called, and which files they need to read."""
+"""The interpreters of untrusted programs: how they are called, their versions, and which files they need to read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ from finetrial.sandbox.outcome import MEGABYTE, Limits
 
 Language = Literal["python", "javascript"]
 LANGUAGES = ("python", "javascript")
+NAMES = {"python": "Python", "javascript": "Node"}
+ANSWER_SECONDS = 20.0  # of an interpreter that is asked for its version
 SHARED_LIBRARIES = ("/etc/ld.so.cache", "/lib", "/lib64", "/usr/lib", "/usr/lib64")
 DEVICES = ("/dev/null", "/dev/urandom")
 NODE_OWN_BYTES = 128 * MEGABYTE  # Node 20 holds 50 MB of writable memory before it runs anything
@@ -64,6 +67,23 @@ def runtime(language: str) -> Runtime:
     if language == "javascript":
         return _node_runtime()
     raise UserError(unknown("language", language, LANGUAGES))
+
+
+@functools.cache
+def runtime_version(language: str) -> str | None:
+    """As much of an interpreter's version as decides what programs do: major and minor number of Python ("3.12"), the major
+    one of Node ("22"). None for a language that is not known, and where there is no interpreter that says it."""
+    if language == "python":
+        return f"{sys.version_info.major}.{sys.version_info.minor}"  # of `python_runtime`
+    executable = find_node() if language == "javascript" else None
+    if executable is None:
+        return None
+    try:
+        said = subprocess.run([executable, "--version"], capture_output=True, text=True, timeout=ANSWER_SECONDS, check=True,
+                              env=dict(_node_runtime().environment)).stdout
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return said.strip().removeprefix("v").partition(".")[0] or None
 
 
 @functools.cache

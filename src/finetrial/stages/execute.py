@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetrial.errors import DataError
+from finetrial.errors import DataError, UserError
 from finetrial.stages.base import StageContext, StageKind, StageTimeout
 from finetrial.stages.score import EXECUTED, FLOOR, MODEL, OUTPUTS, read_columns, read_texts
 
@@ -36,14 +36,16 @@ class Execute(StageKind):
     version: ClassVar[int] = 2
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
-        """The spec has split and language, and `limits` where they are not the usual ones.
+        """The spec has split, language and the interpreter's version (`runtime`), and `limits` where they are not the usual
+        ones.
 
-        Raises SandboxError where generated code must not be run, DataError for a task whose items have no tests,
-        StageTimeout.
+        Raises SandboxError where generated code must not be run, MissingPackage without Node, UserError where the
+        interpreter is another one than planned, DataError for a task whose items have no tests, StageTimeout.
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
 
+        _check_runtime(context.spec)
         texts = read_texts(context.inputs["data"].folder, context.spec["split"])
         outputs = _model_outputs(context) if "outputs" in context.inputs else _floors(texts)
         outcomes = list(_outcomes(context, _problems(texts, outputs, context.spec["language"])))
@@ -56,6 +58,20 @@ class Execute(StageKind):
                 "num_passed": sum(outcome.passed for outcome in outcomes),
                 "statuses": dict(sorted(Counter(str(outcome.status) for outcome in outcomes).items())),
                 "layers": list(outcomes[0].layers) if outcomes else []}
+
+
+def _check_runtime(spec: Mapping[str, Any]) -> None:
+    """Raise UserError where programs would be run by another version of the interpreter than the key holds, or by one that it
+    does not hold."""
+    from finetrial.sandbox.languages import NAMES, runtime, runtime_version
+
+    runtime(spec["language"])
+    planned, found = spec.get("runtime"), runtime_version(spec["language"])
+    if planned != found:
+        name = NAMES[spec["language"]]
+        raise UserError(f"programs would be run by {name} {found or 'of a version that is not known'} here, and the study was "
+                        f"planned with {f'{name} {planned}' if planned else f'no {name}'}: which pass may depend on it",
+                        f"use the same {name} here and where the study is planned, or run the study again")
 
 
 def _model_outputs(context: StageContext) -> Columns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from programs import content_with_problems
 
 from finetrial.errors import SpecError, UserError
+from finetrial.plan import specs
 from finetrial.plan.audit import audit_plan
 from finetrial.plan.build import build
 from finetrial.plan.plan import Plan
@@ -18,6 +20,7 @@ from finetrial.sandbox import SandboxError, probe
 from finetrial.sandbox.layers import Layers
 from finetrial.spec.io import parse_study
 
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 SAMPLING = {"num_samples": 3, "temperature": 0.8, "pass_at": 2}
 
 
@@ -36,8 +39,19 @@ def test_programs_are_run_between_generating_and_scoring(tmp_path: Path) -> None
     for stage in scored.values():
         program = executed[stage.inputs["executed"]]
         assert {name: source for name, source in stage.inputs.items() if name != "executed"} == program.inputs
-        assert program.spec == {"split": "test", "language": "python"} and not program.group
+        assert program.spec == {"split": "test", "language": "python", "runtime": PYTHON} and not program.group
         assert {"kind": "pass-at-k", "version": 1, "k": 2} in stage.spec["metrics"]
+
+
+def test_the_interpreter_belongs_to_what_it_runs_and_to_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = content_with_problems(tmp_path, sampling=SAMPLING)
+    before = plan_of(content, tmp_path)
+    monkeypatch.setattr(specs, "runtime_version", lambda language: "3.99")
+    after = plan_of(content, tmp_path)
+    monkeypatch.setattr(specs, "runtime_version", lambda language: None)  # no interpreter: planned, and refused by the run
+    assert all("runtime" not in stage.spec for stage in stages_of(plan_of(content, tmp_path), "execute").values())
+    changed = {stage for stage, key in before.keys().items() if key != after.keys()[stage]}
+    assert changed == {*stages_of(before, "execute"), *stages_of(before, "score")}
 
 
 def test_every_seed_draws_from_a_stream_of_its_own(tmp_path: Path) -> None:

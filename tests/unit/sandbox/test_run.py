@@ -17,9 +17,10 @@ import pytest
 
 from finetrial.errors import UserError
 from finetrial.sandbox import Limits, Program, SandboxError, Status, doctor_lines, probe, run, run_many, runner
+from finetrial.sandbox import languages as languages_module
 from finetrial.sandbox import layers as layers_module
 from finetrial.sandbox import start as start_module
-from finetrial.sandbox.languages import find_node, python_runtime, runtime
+from finetrial.sandbox.languages import find_node, python_runtime, runtime, runtime_version
 from finetrial.sandbox.layers import Layer, Layers
 from finetrial.sandbox.usage import MOST_LEVELS, is_larger
 
@@ -324,6 +325,33 @@ def use_launcher(script: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     executable.chmod(0o755)
     replaced = dataclasses.replace(python_runtime(), executable=str(executable))
     monkeypatch.setattr(start_module, "python_runtime", lambda: replaced)
+
+
+class TestVersions:
+    @needs_sandbox
+    @pytest.mark.parametrize(("language", "program"), [
+        ("python", "import sys; print('%d.%d' % sys.version_info[:2])"),
+        pytest.param("javascript", "console.log(process.versions.node.split('.')[0])", marks=needs_node)])
+    def test_it_is_that_of_the_interpreter_that_programs_meet(self, language: languages_module.Language, program: str) -> None:
+        runtime_version.cache_clear()
+        assert run(program, language).stdout == f"{runtime_version(language)}\n"
+
+    @pytest.mark.parametrize(("script", "version"), [
+        ("echo v22.21.1", "22"), ("exit 1", None), ("echo", None), (None, None)])
+    def test_node_is_asked_once(self, script: str | None, version: str | None, tmp_path: Path,
+                                monkeypatch: pytest.MonkeyPatch) -> None:
+        node, asked = tmp_path / "node", tmp_path / "asked"
+        if script is not None:
+            node.write_text(f"#!/bin/sh\necho $1 >> {asked}\n{script}\n", encoding="utf-8")
+            node.chmod(0o755)
+        monkeypatch.setattr(languages_module, "find_node", lambda: str(node) if script is not None else None)
+        runtime_version.cache_clear()
+        assert [runtime_version("javascript") for _ in range(2)] == [version] * 2
+        assert script is None or asked.read_text() == "--version\n"
+        runtime_version.cache_clear()
+
+    def test_a_language_that_is_not_known_has_none(self) -> None:
+        assert runtime_version("pyton") is None
 
 
 class TestUsage:

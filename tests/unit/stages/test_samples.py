@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from finetrial.sandbox import probe
+from finetrial.sandbox.languages import runtime_version
 from finetrial.stages.base import StageContext
 from finetrial.stages.execute import Execute
 from finetrial.stages.score import Score, joined, read_columns, read_scores, samples
@@ -54,7 +55,7 @@ def test_counts_of_programs_are_read_item_by_item(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
 def test_a_floor_gives_the_same_answer_each_time(tmp_path: Path) -> None:
-    executed = context(tmp_path, {"language": "python"})
+    executed = context(tmp_path, {"language": "python", "runtime": runtime_version("python")})
     assert Execute().run(executed)["num_passed"] == 1
     assert read_columns(executed.folder / "executed.parquet")["who"] == ["floor:copy"] * 3
     scored = context(tmp_path, {"metrics": [PASS]}, executed=executed.folder)
