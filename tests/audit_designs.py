@@ -126,10 +126,10 @@ def _tokenizer(folder: Path) -> Any:
 
 
 def recorded(stage: Stage, values: Mapping[str, Any] | None = None, folder: Path = Path(),
-             environment: Environment = HERE) -> StageInput:
+             environment: Environment = HERE, execution: Mapping[str, Any] | None = None) -> StageInput:
     """A record of a stage that went well."""
     record = Record(key=stage.id, stage_id=stage.id, kind=stage.kind, identity={}, environment=environment,
-                    outcome=Outcome.OK, values=values or {}, started="", seconds=0.0)
+                    outcome=Outcome.OK, values=values or {}, started="", seconds=0.0, execution=execution or {})
     return StageInput(record, folder)
 
 

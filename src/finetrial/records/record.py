@@ -62,4 +62,4 @@ class Record(BaseModel):
     files: Mapping[str, str] = Field(default_factory=dict)  # POSIX path in the folder -> SHA-256
     started: str  # UTC, ISO 8601
     seconds: float
-    execution: Mapping[str, Any] = Field(default_factory=dict)  # threads, micro-batch, retries, host: not identity
+    execution: Mapping[str, Any] = Field(default_factory=dict)  # threads, micro-batch, retries, host, processor: not identity

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from finetrial.records.record import Environment, Outcome, Record
+from finetrial.run.machine import cpu_model
 
 CHECKPOINTING = "activation_checkpointing"  # in a record's `execution`
 
@@ -92,7 +93,7 @@ def make_record(job: Job, order: Order, outcome: Outcome, message: str, values: 
                 seconds: float, noted: Mapping[str, Any] | None = None) -> Record:
     """The record of one attempt, with what the stage `noted` on how it ran; the store adds the files' digests."""
     execution = {"threads": order.threads, "micro_batch": order.micro_batch, "host": platform.node(),
-                 "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {}),
+                 "cpu": cpu_model(), "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {}),
                  **({CHECKPOINTING: True} if order.activation_checkpointing else {}),
                  **(noted or {})}
     return Record(key=order.key, stage_id=order.stage_id, kind=order.kind, identity=order.identity,

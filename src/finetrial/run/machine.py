@@ -1,9 +1,10 @@
-"""What this machine has, read without torch: accelerators, memory, disk."""
+"""What this machine has, read without torch: processor, accelerators, memory, disk."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import platform
 import re
@@ -16,6 +17,7 @@ from pathlib import Path
 from finetrial.catalog import installed_version
 from finetrial.errors import UserError
 
+CPU_INFO = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 PART = "MIG-"  # how the name of a part of a GPU begins
 CPU_BUILD = "+cpu"
@@ -25,6 +27,21 @@ _PINNED = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS
 _NO_THREAD_CACHE = "glibc.malloc.tcache_count=0"
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _KEPT_BYTES = (1 << 31) - 1
+
+
+@functools.cache
+def cpu_model() -> str | None:
+    """The name of the processor; None where the system does not say it."""
+    if CPU_INFO.is_file():
+        with CPU_INFO.open(encoding="utf-8") as lines:
+            return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
+    if sys.platform == "darwin":
+        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        try:
+            return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+        except (OSError, subprocess.CalledProcessError):
+            return None
+    return platform.processor() or None
 
 
 def accelerators() -> list[str]:

@@ -7,7 +7,6 @@ import json
 import os
 import platform
 import subprocess
-import sys
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,10 @@ from finetrial.errors import StoreError
 from finetrial.fingerprint import key_of
 from finetrial.records.record import Environment
 from finetrial.run.disk import replace_text
-from finetrial.run.machine import memory_bytes
+from finetrial.run.machine import CPU_INFO, cpu_model, memory_bytes
 
 PACKAGES = ("finetrial", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "scipy",
             "pyarrow", "pydantic", "bitsandbytes")
-CPU_INFO = Path("/proc/cpuinfo")
 CPU_CAPABILITY = "cpu-capability.json"  # in finetrial's cache
 
 
@@ -55,7 +53,7 @@ def host_facts(command: str, folder: Path | None = None) -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "host": platform.node(),
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": os.cpu_count(),
         "cores_usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "memory_bytes": memory_bytes()[1],
@@ -69,7 +67,7 @@ def _device_name(device: str) -> str | None:
         import torch
 
         return torch.cuda.get_device_name(device)
-    return _cpu_model() if device == "mps" else None  # Apple's accelerator is part of the processor
+    return cpu_model() if device == "mps" else None  # Apple's accelerator is part of the processor
 
 
 def _cpu_capability(cache: Path) -> str:
@@ -97,17 +95,6 @@ def _cpu_flags() -> str:
         return platform.processor()
     lines = CPU_INFO.read_text(encoding="utf-8").splitlines()
     return next((line.partition(":")[2].strip() for line in lines if line.startswith(("flags", "Features"))), "")
-
-
-def _cpu_model() -> str | None:
-    if CPU_INFO.is_file():
-        for line in CPU_INFO.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-        return None
-    if sys.platform == "darwin":
-        return _output("sysctl", "-n", "machdep.cpu.brand_string")
-    return platform.processor() or None
 
 
 def _git_commit(folder: Path) -> str | None:

@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import sequences
-from audit_designs import HERE, fair_content, fired, recorded
+from audit_designs import fair_content, fired, recorded
 from synthetic import make_table
 
 from finetrial.analysis.analyse import analyse
 from finetrial.plan.audit import audit_records
 from finetrial.plan.bases import BUNDLED
 from finetrial.plan.plan import Plan
-from finetrial.records.record import Environment
+from finetrial.records.record import Outcome
 from finetrial.records.results import Cost, Finding, Point, Results, Selection
 from finetrial.records.table import CellKey, Items, ItemScores, Metric, Outputs, Table
 from finetrial.spec import Study
@@ -140,17 +140,47 @@ def stages(*names: str) -> Plan:
     return Plan([Stage(name, name.partition("/")[0], 1, {}, exclusive=name.startswith("profile")) for name in names], ())
 
 
-def test_records_of_two_environments() -> None:
-    plan = stages("train/a", "predict/a", "data/a")
-    elsewhere = Environment(**{**HERE.model_dump(), "torch": "2.1"})
+OLD, NEW = {"host": "a", "cpu": "Xeon 8370C"}, {"host": "b", "cpu": "Xeon 8481C"}
+
+
+@pytest.mark.parametrize(("full", "lora", "machines"), [
+    (OLD, NEW, ("full on Xeon 8370C", "lora on Xeon 8481C")),
+    (OLD, {**OLD, "host": "b"}, ()),  # another machine of the same kind
+    (OLD, {"host": "a"}, ()), ({"host": "a"}, {"host": "a"}, ()), (OLD, {}, ()),  # as early records are
+    (OLD, {"host": "b"}, ("full on Xeon 8370C", "lora on host b")),
+    ({"host": "a", "cpu": None}, {"host": "b", "cpu": None}, ("full on host a", "lora on host b"))])
+def test_costs_of_different_machines(full: dict[str, Any], lora: dict[str, Any], machines: tuple[str, ...]) -> None:
+    plan = replace(stages("profile/full", "profile/lora"), profiles={
+        ("b", "full", "new"): ["profile/full"], ("b", "lora", "new"): ["profile/lora"]})
     by_id = {stage.id: stage for stage in plan.stages}
 
-    def mixed(kind: str) -> Callable[[str], StageInput | None]:
-        return lambda stage: recorded(by_id[stage], environment=elsewhere if stage.startswith(kind) else HERE)
+    def lookup(stage: str) -> StageInput:
+        return recorded(by_id[stage], execution=full if stage == "profile/full" else lora)
 
-    assert found(plan=plan, lookup=mixed("predict")) == {("mixed-environments", "threat")}
-    assert found(plan=plan, lookup=mixed("nothing")) == set()
-    assert found(plan=plan, lookup=mixed("data")) == set()  # encoded rows are the same everywhere
+    told = audit_records(STUDY, plan, lookup, EMPTY, results())
+    assert fired(told) == ({("mixed-machines", "threat")} if machines else set())
+    if machines:
+        assert "; ".join(machines) in told[0].message and "finetrial profile" in told[0].message
+
+
+def test_costs_of_different_bases_are_not_compared() -> None:
+    plan = replace(stages("profile/full", "profile/other"), profiles={
+        ("b", "full", "new"): ["profile/full"], ("c", "full", "new"): ["profile/other"]})
+    by_id = {stage.id: stage for stage in plan.stages}
+    assert found(plan=plan, lookup=lambda stage: recorded(
+        by_id[stage], execution=OLD if stage == "profile/full" else NEW)) == set()
+
+
+def test_repeats_of_one_arm_on_different_machines() -> None:
+    plan = replace(stages("profile/1", "profile/2", "profile/3"), profiles={
+        ("b", "full", "new"): ["profile/1", "profile/2", "profile/3"]})
+    by_id = {stage.id: stage for stage in plan.stages}
+    made: dict[str, StageInput] = {"profile/1": recorded(by_id["profile/1"], execution=OLD),
+                                   "profile/2": recorded(by_id["profile/2"], execution=NEW)}
+    assert found(plan=plan, lookup=made.get) == {("mixed-machines", "threat")}
+    failed = made["profile/2"].record.model_copy(update={"outcome": Outcome.OOM})
+    made["profile/2"] = replace(made["profile/2"], record=failed)
+    assert found(plan=plan, lookup=made.get) == set()
 
 
 def test_profiles_that_began_in_a_used_process() -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import threading
 import time
 from dataclasses import replace
@@ -22,6 +23,7 @@ from finetrial.run.events import (
 )
 from finetrial.run.job import is_final, utc_now
 from finetrial.run.local import LocalPool
+from finetrial.run.machine import cpu_model
 from finetrial.run.status import read_status
 from finetrial.run.walk import State
 from finetrial.stages.base import Chosen
@@ -64,6 +66,8 @@ def test_a_stage_notes_how_it_ran_and_finds_what_others_cached(laboratory):
     result = laboratory.execute(a, b, failing)
     assert [result.found(name).record.execution["found"] for name in "ab"] == [[], ["a"]]
     assert result.found("a").record.key == laboratory.execute(a).found("a").record.key
+    made_on = {(found.execution["host"], found.execution["cpu"]) for found in (result.found(name).record for name in "abc")}
+    assert made_on == {(platform.node(), cpu_model())}
     assert (laboratory.folder / "store" / "cache").exists()  # it goes with the study, of which these may be a part
 
 

@@ -60,3 +60,13 @@ def test_the_device_that_is_taken_as_far_as_it_shows_without_torch(tmp_path: Pat
     assert machine.usual_device() is None
     monkeypatch.setattr(machine, "torch_version", lambda: "2.9.0+cpu")
     assert machine.usual_device() == "cpu"
+
+
+def test_the_name_of_the_processor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = tmp_path / "cpuinfo"
+    monkeypatch.setattr(machine, "CPU_INFO", known)
+    for content, name in (("processor\t: 0\nmodel name\t: Xeon: 8481C\nflags\t: fma\n", "Xeon: 8481C"), ("processor\t: 0\n", None)):
+        known.write_text(content)
+        machine.cpu_model.cache_clear()
+        assert machine.cpu_model() == name
+    machine.cpu_model.cache_clear()
