@@ -62,7 +62,7 @@ class Cluster:
         try:
             self.device = self._device(device)
             self.needs = Needs(processes, processes * int(self.device == "cuda"), memory_bytes)
-            self._looked, self._places = -LOOK_SECONDS, 0
+            self._looked, self._places, self._alone = -LOOK_SECONDS, 0, ""
             if self.room() < 1:
                 raise UserError(f"no node of the cluster has what a phase needs: {self.needs}",
                                 f"it has: {self._has()}; change --device or --memory, or add such nodes", code="cluster")
@@ -89,17 +89,28 @@ class Cluster:
             self._places = sum(max(0, self.needs.fits(resources)) for resources in self._nodes())
         return self._places
 
-    def whole_node(self) -> Needs:
-        """What a phase reserves that must have a node to itself: all cores of the largest that suits it."""
-        cores = [int(resources.get("CPU", 0)) for resources in self._nodes() if self.needs.fits(resources) >= 1]
-        return Needs(max(cores, default=self.needs.cpus), self.needs.gpus, self.needs.memory_bytes)
+    def whole_node(self) -> dict[str, Any]:
+        """The options of a task that must have a node to itself: all cores of the largest that suits it, and of the same one
+        as long as it lives, since what is measured on two of them may not compare."""
+        cores = {node["NodeID"]: (int(node["Resources"].get("CPU", 0)), node.get("NodeManagerHostname", ""))
+                 for node in self._alive() if self.needs.fits(node["Resources"]) >= 1}
+        if not cores:  # until a node comes back
+            return self.needs.options()
+        if self._alone not in cores:
+            self._alone = max(cores, key=lambda node: (*cores[node], node))
+        scheduling = importlib.import_module("ray.util.scheduling_strategies")
+        return {**self.needs.options(), "num_cpus": cores[self._alone][0],
+                "scheduling_strategy": scheduling.NodeAffinitySchedulingStrategy(self._alone, soft=True)}
 
     def close(self) -> None:
         """Leave the cluster. Ray ends what still runs for us."""
         self.ray.shutdown()
 
+    def _alive(self) -> list[Mapping[str, Any]]:
+        return [node for node in self.ray.nodes() if node["Alive"]]
+
     def _nodes(self) -> list[Mapping[str, float]]:
-        return [node["Resources"] for node in self.ray.nodes() if node["Alive"]]
+        return [node["Resources"] for node in self._alive()]
 
     def _device(self, wanted: str) -> str:
         if wanted == "auto":
@@ -135,9 +146,9 @@ class RayPool:
 
     def start(self, job: Job) -> None:
         """Submit a job as a task. Ray starts it as soon as a node has its resources."""
-        needs = self._cluster.whole_node() if job.exclusive else self._cluster.needs
+        options = self._cluster.whole_node() if job.exclusive else self._cluster.needs.options()
         threads = max((order.threads for order in job.orders), default=1)
-        options = {**needs.options(), "num_cpus": max(needs.cpus, threads * job.processes), "name": job.orders[0].stage_id}
+        options |= {"num_cpus": max(options["num_cpus"], threads * job.processes), "name": job.orders[0].stage_id}
         task = self._phase.options(**options).remote(job.model_dump_json(), self._lease.token, __version__)
         self._tasks[task] = job.number
         self._logs = job.logs

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import itertools
 import sys
 import types
@@ -43,6 +44,9 @@ class NodeDiedError(RayError):
     pass
 
 
+Affinity = collections.namedtuple("Affinity", ["node_id", "soft"])
+
+
 class FakeRay(types.ModuleType):
     """Tasks are generators that are run where they are asked for their next message."""
 
@@ -61,7 +65,8 @@ class FakeRay(types.ModuleType):
         self.connected = False
 
     def nodes(self):
-        return [{"Alive": True, "Resources": resources} for resources in self.resources] + [{"Alive": False}]
+        return [{"Alive": True, "NodeID": f"id-{place}", "NodeManagerHostname": f"host-{place}", "Resources": resources}
+                for place, resources in enumerate(self.resources)] + [{"Alive": False}]
 
     def remote(self, **_):
         return lambda function: FakeFunction(self, function)
@@ -105,6 +110,8 @@ class FakeTask:
 def ray(monkeypatch):
     fake = FakeRay()
     monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setitem(sys.modules, "ray.util.scheduling_strategies",
+                        types.SimpleNamespace(NodeAffinitySchedulingStrategy=Affinity))
     monkeypatch.setattr(on_node, "_servers", [])
     yield fake
     for server in on_node._servers:
@@ -180,7 +187,24 @@ def test_what_a_phase_needs_decides_how_many_there_are(ray):
     assert Cluster(None, "cpu").room() == 6 and Cluster(None, "auto").device == "cuda"
     assert Cluster(None, "cuda").room() == 1
     assert Cluster(None, "cpu", 3 * 10**9).room() == 4
-    assert Cluster(None, "cuda").whole_node() == Needs(4, 1)
+    assert Cluster(None, "cuda").whole_node() == {"num_cpus": 4, "num_gpus": 1, "scheduling_strategy": Affinity("id-1", True)}
+
+
+def test_what_is_measured_alone_is_measured_on_one_node_as_long_as_it_lives(ray):
+    cluster = Cluster(None, "cpu")
+
+    def measured_on():
+        options = cluster.whole_node()
+        return options["num_cpus"], options["scheduling_strategy"].node_id
+
+    ray.resources = [{"CPU": 2.0}, {"CPU": 4.0}, {"CPU": 4.0}]
+    assert measured_on() == (4, "id-2")
+    ray.resources.append({"CPU": 8.0})
+    assert measured_on() == (4, "id-2")
+    del ray.resources[1:]
+    assert measured_on() == (2, "id-0")
+    ray.resources = []
+    assert cluster.whole_node() == Needs(1).options()
 
 
 @pytest.mark.parametrize(("arguments", "words"), [
