@@ -17,11 +17,11 @@ NUM_FILES = 60  # of finetrial's own source text
 
 def trials(setting: Setting) -> Iterator[Finding]:
     """Run a small study in each way of starting workers, then again, when everything must be recorded."""
-    from finetrial.run import local, place
+    from finetrial.run import local
 
     for mode, methods in (("fork", ("full", "lora")), ("spawn", ("full",))):
         pool = partial(local.LocalPool, fork=mode == "fork")
-        with mock.patch.object(place, "on_this_machine", lambda job, check=None, pool=pool: pool(
+        with mock.patch.object(local, "on_this_machine", lambda job, check=None, pool=pool: pool(
                 job.logs / "workers.log", preload=job.preload, check=check)):
             yield _run(setting, study_of(setting, methods), mode)
     yield _again(setting, study_of(setting, ("full", "lora")))
