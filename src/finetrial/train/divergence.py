@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from finetrial.models import blocks
-from finetrial.train.batch import Documents, longest_sides, make_batch, target_counts
-from finetrial.train.loss import CHUNK_LOGITS, length_sorted, target_states
+from finetrial.train.batch import Batch, Documents
+from finetrial.train.loss import CHUNK_LOGITS, summed_by_document, target_states
 from finetrial.train.packing import IntArray
 
 
@@ -21,18 +21,12 @@ def item_divergences(base: nn.Module, adapted: nn.Module, dataset: Documents, *,
                      ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], IntArray]:
     """Per document: KL(base || adapted) summed over its targets, in nats (float64), and their number (int64).
 
-    Both models are on one device, in evaluation mode, over one vocabulary.
+    Both models are on one device, in evaluation mode, over one vocabulary. A batch that memory does not suffice for is halved.
     """
-    counts, start_id = target_counts(dataset), blocks.start_id(base)
-    sums, device = np.zeros(len(counts)), next(base.parameters()).device
-    for documents in length_sorted(longest_sides(dataset), batch_tokens):
-        documents = documents[counts[documents] > 0]
-        if len(documents) == 0:
-            continue
-        batch = make_batch(dataset, [(int(document),) for document in documents], start_id=start_id).to(device)
-        found = _divergences(target_states(base, batch), _head(base), target_states(adapted, batch), _head(adapted))
-        sums[documents] = np.add.reduceat(found.cpu().double().numpy(), np.cumsum(counts[documents]) - counts[documents])
-    return sums, counts
+    def of_targets(batch: Batch) -> Tensor:
+        return _divergences(target_states(base, batch), _head(base), target_states(adapted, batch), _head(adapted))
+
+    return summed_by_document(base, dataset, of_targets, batch_tokens=batch_tokens)
 
 
 def _head(model: nn.Module) -> Tensor:

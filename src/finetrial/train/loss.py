@@ -9,6 +9,7 @@ Shapes: R rows, L tokens in a row, S tokens in a source, T targets, D width, V v
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -73,35 +74,46 @@ def item_losses(model: nn.Module, dataset: Documents, *, batch_tokens: int = 819
                 reuse: Reuse | None = None) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], IntArray]:
     """Per document: the summed negative log-likelihood of its targets in nats (float64) and their number (int64).
 
-    Documents of like length share a batch of at most `batch_tokens` places, one document a row, so the result does not
-    depend on who shares the batch beyond rounding (1e-5); one that memory does not suffice for is halved. Raises DataError for a document beyond the model's positions.
+    The result does not depend on who shares a batch beyond rounding (1e-5). Raises DataError for a document beyond the
+    model's positions.
     """
-    lengths, start_id = longest_sides(dataset), blocks.start_id(model)
     limit = blocks.max_positions(model.config)
     if limit is not None:
-        check_lengths(lengths, limit, what="the model's positions")
-    counts = target_counts(dataset)
-    sums = np.zeros(len(lengths))
-    device = next(model.parameters()).device
+        check_lengths(longest_sides(dataset), limit, what="the model's positions")
     training = model.training
     model.eval()
-    waiting = deque(documents[counts[documents] > 0] for documents in length_sorted(lengths, batch_tokens))
-    with autocast(device, precision):
-        while waiting:
-            documents = waiting.popleft()
-            if len(documents) == 0:
-                continue
-            try:
-                batch = make_batch(dataset, [(int(document),) for document in documents], start_id=start_id).to(device)
-                losses = target_losses(model, batch, reuse).cpu().double().numpy()
-            except RuntimeError as error:
-                if len(documents) == 1 or not is_out_of_memory(error):
-                    raise
-                half = len(documents) // 2
-                waiting.extendleft((documents[half:], documents[:half]))
-                continue
-            sums[documents] = np.add.reduceat(losses, np.cumsum(counts[documents]) - counts[documents])
+    with autocast(next(model.parameters()).device, precision):
+        found = summed_by_document(model, dataset, lambda batch: target_losses(model, batch, reuse), batch_tokens=batch_tokens)
     model.train(training)
+    return found
+
+
+def summed_by_document(model: nn.Module, dataset: Documents, of_targets: Callable[[Batch], Tensor], *, batch_tokens: int = 8192,
+                       ) -> tuple[np.ndarray[tuple[int], np.dtype[np.float64]], IntArray]:
+    """Per document: the sum over its targets (float64) of what `of_targets` gives for each target of a batch (T,), and
+    their number (int64).
+
+    Batches are on the model's device. Documents of like length share one of at most `batch_tokens` places, one document a
+    row; one that memory does not suffice for is halved. Raises the library's out-of-memory error where a single document
+    does not fit.
+    """
+    counts, start_id = target_counts(dataset), blocks.start_id(model)
+    sums, device = np.zeros(len(counts)), next(model.parameters()).device
+    waiting = deque(documents[counts[documents] > 0] for documents in length_sorted(longest_sides(dataset), batch_tokens))
+    while waiting:
+        documents = waiting.popleft()
+        if len(documents) == 0:
+            continue
+        try:
+            batch = make_batch(dataset, [(int(document),) for document in documents], start_id=start_id).to(device)
+            found = of_targets(batch).cpu().double().numpy()
+        except RuntimeError as error:
+            if len(documents) == 1 or not is_out_of_memory(error):
+                raise
+            half = len(documents) // 2
+            waiting.extendleft((documents[half:], documents[:half]))
+            continue
+        sums[documents] = np.add.reduceat(found, np.cumsum(counts[documents]) - counts[documents])
     return sums, counts
 
 

@@ -442,6 +442,15 @@ def test_profiles_of_an_arm_tell_its_time() -> None:
     assert "by profiles in the store, and train, predict and generate stages of unknown time" in shown(found)
 
 
+def test_a_probe_holds_two_models() -> None:
+    plain = small_study()
+    [task] = plain.model_dump(mode="json")["tasks"]
+    probed = forecast(small_study(tasks=[{**task, "metrics": [*task["metrics"], "kl-from-base"]}]))
+    assert probed.probe is not None and probed.prediction is not None
+    assert probed.probe.parts["weights"] == 2 * probed.prediction.parts["weights"] and "to probe" in shown(probed)
+    assert forecast(plain).probe is None and "to probe" not in shown(forecast(plain))
+
+
 def test_what_is_recorded_needs_nothing_any_more() -> None:
     study = small_study()
     plan = build(study)

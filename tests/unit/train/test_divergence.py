@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from finetrial.methods.lora import Lora
 from finetrial.models.change import weight_changes
 from finetrial.streams import Streams
 from finetrial.tasks.encoded import TokenDataset
+from finetrial.train import divergence
 from finetrial.train.divergence import item_divergences
 
 
@@ -49,6 +51,29 @@ def test_a_model_does_not_diverge_from_itself() -> None:
     base = make_tiny_model("gpt2").eval()
     assert item_divergences(base, copy.deepcopy(base), dataset())[0].tolist() == [0.0, 0.0, 0.0]
     assert set(weight_changes(base, copy.deepcopy(base)).values()) == {0.0}
+
+
+def test_a_batch_that_memory_does_not_suffice_for_is_halved(monkeypatch: pytest.MonkeyPatch) -> None:
+    base, data = make_tiny_model("gpt2").eval(), dataset()
+    adapted = copy.deepcopy(base)
+    with torch.no_grad():
+        for parameter in adapted.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.05)
+    expected, compute, sizes = item_divergences(base, adapted, data), divergence.target_states, []
+
+    def small(model: Any, batch: Any) -> Any:
+        sizes.append(len(batch.input_ids))
+        if model is adapted and sizes[-1] > most:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return compute(model, batch)
+
+    monkeypatch.setattr(divergence, "target_states", small)
+    most = 1
+    np.testing.assert_allclose(item_divergences(base, adapted, data)[0], expected[0], rtol=1e-4)
+    assert max(sizes) == 3 and min(sizes) == 1
+    most = 0
+    with pytest.raises(RuntimeError, match="out of memory"):
+        item_divergences(base, adapted, data)
 
 
 def test_weights_are_compared_block_by_block_after_merging() -> None:

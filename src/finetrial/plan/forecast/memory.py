@@ -5,6 +5,7 @@
                 mixed precision a third one counts: validation, for which frozen weights are there in fp32. (What else it
                 needs is no obstacle: its batches are halved where memory is short)
     prediction  weights + one block's tensors over a batch + logits of a chunk
+    probe       as prediction, with the weights of two models
     generation  weights + keys and values of all slots + logits of the slots
 
 Everything is held in fp32 but what an arm quantises; mixed precision adds a 2-byte copy of every matrix inside the
@@ -117,6 +118,12 @@ def prediction(shapes: ModelShapes, length: int, *, eager: bool) -> Need:
     chunk = min(run.tokens, max(1, CHUNK_LOGITS // shapes.vocabulary)) * shapes.vocabulary
     return Need({"weights": shapes.parameters * FP32,
                  "activations": working_bytes(shapes, run) + mask_bytes(shapes, run), "logits": 2 * chunk * FP32})
+
+
+def probe(shapes: ModelShapes, length: int, *, eager: bool) -> Need:
+    """What a probe needs: prediction by two models, and of one chunk their two distributions and what is computed of them."""
+    alone = prediction(shapes, length, eager=eager).parts
+    return Need({**alone, "weights": 2 * alone["weights"], "logits": alone["logits"] // 2 * 5})
 
 
 def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int, *, sampled: bool = False) -> Need:

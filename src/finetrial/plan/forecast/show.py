@@ -80,6 +80,8 @@ def _rest(found: Resources) -> Table:
     table.add_column(style="dim", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("to predict", _peak(found, found.prediction))
+    if found.probes:
+        table.add_row("to probe", _peak(found, found.probe))
     if found.generates:
         table.add_row("to generate", _peak(found, found.generation))
     table.add_row("disk", f"{bytes_text(found.disk_bytes)} to store" if found.disk_bytes is not None else UNKNOWN)

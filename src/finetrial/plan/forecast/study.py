@@ -6,7 +6,7 @@ the data has been encoded and is recorded.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -61,13 +61,15 @@ class Resources:
     assumed: tuple[str, ...] = ()
     processes: int = 1  # that train a phase together; memory is of each
     split: bool = False  # and hold the model between them
+    probe: Need | None = None
+    probes: bool = False
 
     def as_json(self) -> dict[str, Any]:
         """JSON-like content, with the peaks beside their parts."""
         written = asdict(self)
         for row, arm in zip(written["arms"], self.arms, strict=True):
             row["need"] = _json(arm.need)
-        return {**written, "prediction": _json(self.prediction), "generation": _json(self.generation)}
+        return {**written, "prediction": _json(self.prediction), "generation": _json(self.generation), "probe": _json(self.probe)}
 
 
 def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInput], relative_to: Path | None = None,
@@ -83,10 +85,10 @@ def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInpu
     arms = tuple(_arm(sizes, name, run.arm, step_of(study, run.arm, base, on_gpu=on_gpu, processes=processes, split=split),
                       available_bytes, on_gpu)
                  for name, base in bases.items() for run in arm_runs(study) if run.role == "arm")
-    generates = any(row.generate for row in plan.outputs)
-    return Resources(arms, _prediction(sizes), _generation(sizes) if generates else None, generates,
+    generates, probes = any(row.generate for row in plan.outputs), bool(plan.probes)
+    return Resources(arms, _prediction(sizes, memory.prediction), _generation(sizes) if generates else None, generates,
                      _disk(sizes, plan, recorded), forecast_time(sizes, plan, recorded, rate), device, available_bytes,
-                     _assumed(sizes), processes, split)
+                     _assumed(sizes), processes, split, _prediction(sizes, memory.probe) if probes else None, probes)
 
 
 def _arm(sizes: Sizes, base: str, arm: Arm, step: Step, available: int | None, on_gpu: bool) -> ArmForecast:
@@ -117,15 +119,15 @@ def _can_stack(arm: Arm, step: Step) -> bool:
             and not step.four_bit and all(len(components) == 1 for components in arm.components.values()))
 
 
-def _prediction(sizes: Sizes) -> Need | None:
-    """Of the largest base."""
+def _prediction(sizes: Sizes, needed: Callable[..., Need]) -> Need | None:
+    """Of the largest base; `needed` is for predicting or for probing."""
     study, found = sizes.study, []
     length = max(use.max_tokens or study.training.sequence_length for use in study.tasks)
     for name, shapes in sizes.shapes.items():
         if shapes is None:
             return None
         eager = specs.attention(sizes.bases[name], Resolved()) == "eager"
-        found.append(memory.prediction(shapes, length, eager=eager))
+        found.append(needed(shapes, length, eager=eager))
     return max(found, key=lambda need: need.peak)
 
 
