@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from finetrial.models import blocks
 from finetrial.train.batch import Batch, Documents
-from finetrial.train.loss import CHUNK_LOGITS, summed_by_document, target_states
+from finetrial.train.loss import chunk_size, summed_by_document, target_states
 from finetrial.train.packing import IntArray
 
 
@@ -36,7 +36,7 @@ def _head(model: nn.Module) -> Tensor:
 
 def _divergences(base: Tensor, base_head: Tensor, adapted: Tensor, adapted_head: Tensor) -> Tensor:
     """KL of each place, (T,) float32, from hidden states (T, D) and heads (V, D); a chunk of logits at a time."""
-    base, adapted, size = base.float(), adapted.float(), max(1, CHUNK_LOGITS // len(base_head))
+    base, adapted, size = base.float(), adapted.float(), chunk_size(base_head)
     parts = []
     for at in range(0, len(base), size):
         expected = (base[at:at + size] @ base_head.T).log_softmax(-1)  # (C, V)

@@ -27,6 +27,7 @@ from finetrial.train.reuse import Reuse, within
 from finetrial.train.widen import filled, makes_kernels
 
 CHUNK_LOGITS = 1 << 22  # logits computed at a time: 16 MB in fp32
+CHUNK_LOGITS_ON_CUDA = 1 << 25  # 128 MB: with a large vocabulary, products of enough rows to fill a GPU
 
 
 def summed_loss(model: nn.Module, batch: Batch, reuse: Reuse | None = None) -> Tensor:
@@ -54,7 +55,7 @@ def cross_entropies(model: nn.Module, hidden: Tensor, targets: Tensor) -> Tensor
     weight = blocks.head(model).weight.float()
     parts = []
     with torch.autocast(hidden.device.type, enabled=False):
-        for part in _chunks(len(hidden), _chunk_size(weight)):
+        for part in _chunks(len(hidden), chunk_size(weight)):
             logits = hidden[part] @ weight.T  # (C, V)
             parts.append(nn.functional.cross_entropy(logits, targets[part], reduction="none"))
     return torch.cat(parts) if parts else hidden.new_zeros(0)
@@ -146,6 +147,11 @@ def check_base(model: Any, batch: Batch, *, tolerance: float = 1e-4) -> None:
                          f"models of type {model.config.model_type!r} like this one are not supported")
 
 
+def chunk_size(head: Tensor) -> int:
+    """How many targets' logits are computed at a time, by a head (V, D), on its device."""
+    return max(1, (CHUNK_LOGITS_ON_CUDA if head.device.type == "cuda" else CHUNK_LOGITS) // len(head))
+
+
 def check_positions(model: Any, sequence_length: int) -> None:
     """Raise DataError if a row is longer than the model's positions."""
     limit = blocks.max_positions(model.config)
@@ -167,7 +173,7 @@ class _SummedCrossEntropy(torch.autograd.Function):
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else weight.dtype
         need_hidden, need_weight = ctx.needs_input_grad[:2]
-        num_targets, size = len(hidden), _chunk_size(weight)
+        num_targets, size = len(hidden), chunk_size(weight)
         if makes_kernels(device, dtype):
             more, size = filled(num_targets) - num_targets, filled(size)
             hidden, targets = pad(hidden, (0, 0, 0, more)), pad(targets, (0, more))
@@ -238,11 +244,6 @@ def _inputs(model: nn.Module, batch: Batch) -> dict[str, Any]:
                 "decoder_input_ids": batch.input_ids, "use_cache": False}
     return {"inputs_embeds": blocks.embedding(model)(batch.input_ids), "position_ids": batch.position_ids,
             "attention_mask": batch.attention(), "use_cache": False}
-
-
-def _chunk_size(head: Tensor) -> int:
-    """How many targets' logits are computed at a time."""
-    return max(1, CHUNK_LOGITS // len(head))
 
 
 def _chunks(num_targets: int, size: int) -> list[slice]:

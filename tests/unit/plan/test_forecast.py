@@ -188,9 +188,18 @@ def test_the_limits_are_those_of_the_code_that_runs() -> None:
     from finetrial.generate import decoding, live
     from finetrial.train import loss
 
-    assert memory.CHUNK_LOGITS == loss.CHUNK_LOGITS
+    assert (memory.CHUNK_LOGITS, memory.CHUNK_LOGITS_ON_CUDA) == (loss.CHUNK_LOGITS, loss.CHUNK_LOGITS_ON_CUDA)
     assert inspect.signature(loss.item_losses).parameters["batch_tokens"].default == memory.PREDICT_TOKENS
     assert (memory.DECODE_TOKENS, memory.PREFILL_TOKENS) == (decoding.BATCH_TOKENS, live.PREFILL_TOKENS)
+
+
+def test_a_gpu_holds_larger_chunks_of_logits() -> None:
+    shapes = shapes_of(GPT2)
+    here, there = (memory.prediction(shapes, 512, eager=False, on_gpu=on_gpu).parts["logits"] for on_gpu in (False, True))
+    assert 7.9 < there / here < 8.1
+    trained, step = trained_by([Lora()], shapes, GPT2), Step(8, 512, 8)
+    small, large = (training(shapes, trained, replace(step, on_gpu=on_gpu)) for on_gpu in (False, True))
+    assert small is not None and large is not None and 7.9 < (large.peak - small.peak) / here + 1 < 8.1
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])

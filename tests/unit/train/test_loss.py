@@ -1,6 +1,7 @@
 """The loss against transformers' own, in value and gradient."""
 
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -101,6 +102,12 @@ def test_gradients_equal_autograd_of_cross_entropy(tiny_model: Any, tiny_documen
     torch.testing.assert_close(value, reference, rtol=1e-5, atol=1e-5)
     for (name, a), (_, b) in zip(ours.named_parameters(), plain.named_parameters(), strict=True):
         torch.testing.assert_close(a.grad, b.grad, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_gpu_computes_more_logits_at_a_time() -> None:
+    assert loss_file.chunk_size(torch.empty(1000, 8)) == (1 << 22) // 1000
+    there = mock.MagicMock(device=torch.device("cuda:1"), **{"__len__.return_value": 1000})
+    assert loss_file.chunk_size(there) == (1 << 25) // 1000
 
 
 def test_frozen_head_gets_no_gradient(tiny_model: Any, tiny_documents: Any) -> None:

@@ -29,7 +29,7 @@ EIGHT_BIT_BYTES = 2 * (1 + FP32 / 256)  # two moments in 8 bits, a scale for eac
 HALF = 2
 # Dettmers et al. 2023 (arXiv 2305.14314), section 3: 4 bits a weight, and double-quantised constants, 0.127 bits
 NF4_BYTES = (4 + 0.127) / 8
-CHUNK_LOGITS = 1 << 22  # as in train/loss.py; a test holds the two together, and the four below
+CHUNK_LOGITS, CHUNK_LOGITS_ON_CUDA = 1 << 22, 1 << 25  # as in train/loss.py; a test holds them together, and the four below
 DRAWN_BYTES = 6 * 8  # generate/sampling.py: scores, probabilities, their order and sums, each of 8 bytes a token
 PREDICT_TOKENS = 8192  # train/loss.py, item_losses
 DECODE_TOKENS = 1 << 15  # generate/decoding.py
@@ -64,6 +64,7 @@ class Step:
     offload: bool = False  # the fp32 originals of frozen matrices wait in the host's memory while steps are computed
     processes: int = 1  # that share the rows, a device each
     split: bool = False  # they hold parameters, gradients and the optimizer's state between them
+    on_gpu: bool = False
 
     @property
     def accumulates(self) -> bool:
@@ -92,12 +93,12 @@ def training(shapes: ModelShapes, trained: Trained, step: Step) -> Need | None:
     weights = _weights(shapes, trained, step)
     at_forward = {"weights": weights, "gradients": gradients if step.accumulates else 0,
                   "activations": kept_bytes(shapes, trained, run) + mask_bytes(shapes, run) + casts
-                  + working_bytes(shapes, run), "logits": _loss_bytes(shapes, run) + 2 * head}
+                  + working_bytes(shapes, run), "logits": _loss_bytes(shapes, run, step.on_gpu) + 2 * head}
     whole = _whole_gradients(shapes, trained) if step.split else 0
     at_backward = {"weights": weights, "gradients": gradients + whole, "activations": working_bytes(shapes, run), "logits": head}
     moments = [at_forward, at_backward]
     if step.offload:
-        judged = prediction(shapes, step.length, eager=step.eager).parts
+        judged = prediction(shapes, step.length, eager=step.eager, on_gpu=step.on_gpu).parts
         moments.append({**judged, "weights": _weights(shapes, trained, replace(step, mixed=False)), "gradients": 0})
     worst = max(moments, key=lambda moment: sum(moment.values()))
     return Need({"weights": worst["weights"], "optimizer": step.share(optimizer_bytes(trained, step.optimizer)), **worst})
@@ -112,17 +113,17 @@ def optimizer_bytes(trained: Trained, optimizer: str) -> int:
     return matrices * MUON_BYTES + (trained.parameters - matrices) * ADAMW_BYTES
 
 
-def prediction(shapes: ModelShapes, length: int, *, eager: bool) -> Need:
+def prediction(shapes: ModelShapes, length: int, *, eager: bool, on_gpu: bool = False) -> Need:
     """What predicting losses needs: batches of PREDICT_TOKENS places in fp32, and no gradients."""
     run = Pass(max(1, PREDICT_TOKENS // length), length, eager=eager)
-    chunk = min(run.tokens, max(1, CHUNK_LOGITS // shapes.vocabulary)) * shapes.vocabulary
+    chunk = _chunk_logits(shapes, run.tokens, on_gpu)
     return Need({"weights": shapes.parameters * FP32,
                  "activations": working_bytes(shapes, run) + mask_bytes(shapes, run), "logits": 2 * chunk * FP32})
 
 
-def probe(shapes: ModelShapes, length: int, *, eager: bool) -> Need:
+def probe(shapes: ModelShapes, length: int, *, eager: bool, on_gpu: bool = False) -> Need:
     """What a probe needs: prediction by two models, and of one chunk their two distributions and what is computed of them."""
-    alone = prediction(shapes, length, eager=eager).parts
+    alone = prediction(shapes, length, eager=eager, on_gpu=on_gpu).parts
     return Need({**alone, "weights": 2 * alone["weights"], "logits": alone["logits"] // 2 * 5})
 
 
@@ -179,9 +180,14 @@ def _casts(shapes: ModelShapes, trained: Trained, step: Step) -> int:
     return (inside + shapes.embedding) * HALF
 
 
-def _loss_bytes(shapes: ModelShapes, run: Pass) -> int:
+def _loss_bytes(shapes: ModelShapes, run: Pass, on_gpu: bool) -> int:
     """Logits and their slopes of one chunk of targets, and the gradient of every target's hidden state. In mixed
     precision both exist in either type for a moment."""
-    chunk = min(run.tokens, max(1, CHUNK_LOGITS // shapes.vocabulary)) * shapes.vocabulary
     each = 2 * FP32 + (2 * HALF if run.mixed else 0)
-    return chunk * each + run.tokens * shapes.width * (FP32 + run.product)
+    return _chunk_logits(shapes, run.tokens, on_gpu) * each + run.tokens * shapes.width * (FP32 + run.product)
+
+
+def _chunk_logits(shapes: ModelShapes, num_targets: int, on_gpu: bool) -> int:
+    """Logits that exist at a time, of at most `num_targets` targets."""
+    most = CHUNK_LOGITS_ON_CUDA if on_gpu else CHUNK_LOGITS
+    return min(num_targets, max(1, most // shapes.vocabulary)) * shapes.vocabulary

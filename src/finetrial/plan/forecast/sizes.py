@@ -50,7 +50,7 @@ def step_with(training: Training, *, pairs: bool, eager: bool, on_gpu: bool) -> 
     return Step(rows=training.batch_sequences, length=training.sequence_length, micro_batch=training.batch_sequences,
                 mixed=training.precision != "fp32", optimizer=training.optimizer, eager=eager,
                 masked=training.packing and not pairs, checkpointing=training.activation_checkpointing,
-                offload=on_gpu and training.precision != "fp32")
+                offload=on_gpu and training.precision != "fp32", on_gpu=on_gpu)
 
 
 def phases_of(study: Study, arm: Arm) -> list[str]:

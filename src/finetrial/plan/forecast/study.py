@@ -86,9 +86,9 @@ def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInpu
                       available_bytes, on_gpu)
                  for name, base in bases.items() for run in arm_runs(study) if run.role == "arm")
     generates, probes = any(row.generate for row in plan.outputs), bool(plan.probes)
-    return Resources(arms, _prediction(sizes, memory.prediction), _generation(sizes) if generates else None, generates,
+    return Resources(arms, _prediction(sizes, memory.prediction, on_gpu), _generation(sizes) if generates else None, generates,
                      _disk(sizes, plan, recorded), forecast_time(sizes, plan, recorded, rate), device, available_bytes,
-                     _assumed(sizes), processes, split, _prediction(sizes, memory.probe) if probes else None, probes)
+                     _assumed(sizes), processes, split, _prediction(sizes, memory.probe, on_gpu) if probes else None, probes)
 
 
 def _arm(sizes: Sizes, base: str, arm: Arm, step: Step, available: int | None, on_gpu: bool) -> ArmForecast:
@@ -119,7 +119,7 @@ def _can_stack(arm: Arm, step: Step) -> bool:
             and not step.four_bit and all(len(components) == 1 for components in arm.components.values()))
 
 
-def _prediction(sizes: Sizes, needed: Callable[..., Need]) -> Need | None:
+def _prediction(sizes: Sizes, needed: Callable[..., Need], on_gpu: bool) -> Need | None:
     """Of the largest base; `needed` is for predicting or for probing."""
     study, found = sizes.study, []
     length = max(use.max_tokens or study.training.sequence_length for use in study.tasks)
@@ -127,7 +127,7 @@ def _prediction(sizes: Sizes, needed: Callable[..., Need]) -> Need | None:
         if shapes is None:
             return None
         eager = specs.attention(sizes.bases[name], Resolved()) == "eager"
-        found.append(needed(shapes, length, eager=eager))
+        found.append(needed(shapes, length, eager=eager, on_gpu=on_gpu))
     return max(found, key=lambda need: need.peak)
 
 
