@@ -21,7 +21,7 @@ from finetrial.generate.live import Live, live_rows
 from finetrial.generate.sampling import Sampling
 from finetrial.models import blocks
 from finetrial.train.config import Precision
-from finetrial.train.precision import autocast
+from finetrial.train.precision import autocast, held_for_inference
 
 BATCH_TOKENS = 1 << 15  # places in all slots together
 REFILL_SHARE = 0.25  # of the slots are empty before prompts are admitted between rows that go on
@@ -63,13 +63,14 @@ def decode(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_
     assert len(names) == len(prompts)
     task = _Task(model, frozenset({tokenizer.eos_token_id, *end_tokens}), prompts, names, max_new_tokens, sampling,
                  on_done or (lambda count: None))
-    training = model.training
+    training, matrices = model.training, held_for_inference(model, precision)
     model.eval()
     try:
-        with torch.no_grad(), autocast(next(model.parameters()).device, precision):
+        with torch.no_grad(), autocast(next(model.parameters()).device, precision), matrices:
             for group in groups([len(prompt) for prompt in prompts], max_new_tokens, batch_tokens):
                 _decode_group(task, group, batch_tokens)
     finally:
+        matrices.restore()
         model.train(training)
     return [task.done[number] for number in range(len(prompts))]
 

@@ -137,6 +137,12 @@ def weight_is_read(layer: nn.Module) -> bool:
     return bool(getattr(layer, _READ, False))
 
 
+def adapter_modules(model: nn.Module) -> set[nn.Module]:
+    """Every module that belongs to an adapter, and not to the base."""
+    return {module for _, layer in _wrappers(model) for name, child in layer.named_children() if name != "base_layer"
+            for module in child.modules()}
+
+
 def write(folder: Path, weights: Mapping[str, Tensor], config: Any) -> None:
     """An adapter in peft's format."""
     from safetensors.torch import save_file

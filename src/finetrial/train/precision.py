@@ -16,9 +16,10 @@ from torch import nn
 
 from finetrial.errors import UserError
 from finetrial.models import blocks, quantized
-from finetrial.models.adapters import weight_is_read
+from finetrial.models.adapters import adapter_modules, weight_is_read
 from finetrial.train.config import Precision
 
+ROOM_FOR_COPIES = 0.25  # the rest is for keys and values
 DTYPES: dict[Precision, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -60,21 +61,28 @@ class FrozenMatrices:
     evaluation and digests see them: on leaving, or, with `offload`, when `restore` is called. Then they wait in the
     host's memory meanwhile, and a device with memory of its own holds 2 bytes a weight in place of 6.
     Quantised layers keep their packed weights and only take their products in that type.
+
+    `inference`: no gradient is taken, so trained matrices of the base count as frozen. Adapters' own stay as they are, and
+    quantised layers compute as they do in any evaluation.
     """
 
-    def __init__(self, model: nn.Module, precision: Precision, *, offload: bool = False) -> None:
+    def __init__(self, model: nn.Module, precision: Precision, *, offload: bool = False, inference: bool = False) -> None:
         self._dtype, self._offload, self._is_held = DTYPES[precision], offload, False
         self._quantized: list[nn.Module] = []
         self._computed: list[quantized.ComputedIn] = []
         self._plain: list[_Held] = []
         if precision == "fp32":
             return
+        left_alone = adapter_modules(model) if inference else set()
         for layer in blocks.linears(model).values():
+            if layer in left_alone or (inference and quantized.is_quantized(layer)):
+                continue
             parameters = list(layer.parameters(recurse=False))
             if quantized.is_quantized(layer):
                 self._quantized.append(layer)
                 parameters = [parameter for parameter in parameters if parameter is not layer.weight]
-            if not any(parameter.requires_grad for parameter in parameters) and not weight_is_read(layer):
+            is_frozen = inference or not any(parameter.requires_grad for parameter in parameters)
+            if is_frozen and not weight_is_read(layer):
                 self._plain += [_Held(parameter, self._dtype, offload) for parameter in parameters]
 
     def __enter__(self) -> None:
@@ -99,6 +107,21 @@ class FrozenMatrices:
             held.restore()
         for computed in self._computed:
             computed.undo()
+
+
+def held_for_inference(model: nn.Module, precision: Precision) -> FrozenMatrices:
+    """The base's matrices for many passes without gradients, which would each cast every frozen one anew.
+
+    On a GPU the copies lie beside the originals where they take at most ROOM_FOR_COPIES of the memory that is free, else the
+    originals wait on the host. To be restored after.
+    """
+    device = next(model.parameters()).device
+    if precision == "fp32" or device.type != "cuda":
+        return FrozenMatrices(model, precision, inference=True)
+    weights = sum(parameter.numel() for layer in blocks.linears(model).values() for parameter in layer.parameters(recurse=False))
+    free = torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    offload = weights * DTYPES[precision].itemsize > ROOM_FOR_COPIES * free
+    return FrozenMatrices(model, precision, offload=offload, inference=True)
 
 
 class _Held:

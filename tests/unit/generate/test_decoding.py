@@ -10,13 +10,15 @@ import pytest
 import torch
 
 from finetrial.errors import DataError, ModelError, UserError
-from finetrial.generate import Sampling, by_length, decode
+from finetrial.generate import Sampling, by_length, decode, decoding
 from finetrial.generate import live as live_file
 from finetrial.generate.decoding import groups
 from finetrial.generate.live import live_rows
 from finetrial.methods.lora import Lora
-from finetrial.models import blocks
+from finetrial.methods.peft import Peft
+from finetrial.models import blocks, params
 from finetrial.streams import Streams
+from finetrial.train.precision import FrozenMatrices
 
 FAMILIES = ("gpt2", "llama", "t5", "t5-gated")
 NEW = 8
@@ -34,6 +36,11 @@ class Words:
 @pytest.fixture(params=FAMILIES)
 def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+def digest(model: Any) -> str:
+    """Of every parameter, trained or not."""
+    return params.digest(dict(model.named_parameters()))
 
 
 def make_prompts(num: int = 17, longest: int = 30, seed: int = 0) -> list[list[int]]:
@@ -176,6 +183,55 @@ def test_bf16_is_near(tiny_model: Any, family: str) -> None:
     near = decode(model, words, prompts, max_new_tokens=NEW, precision="bf16")
     first = [a.ids[0] == b.ids[0] for a, b in zip(exact, near, strict=True)]
     assert sum(first) > 0.8 * len(first)
+
+
+@pytest.mark.parametrize("method", [None, Lora(rank=2, targets="all-linear"), Peft(options={"r": 4, "use_dora": True})],
+                         ids=["base", "lora", "dora"])
+@pytest.mark.parametrize("frozen", [True, False])
+def test_in_bf16_matrices_are_cast_once_and_no_bit_differs(tiny_model: Any, family: str, method: Any, frozen: bool,
+                                                           monkeypatch: pytest.MonkeyPatch) -> None:
+    """While answers are made the base's matrices are in bf16, of adapted models and of others; not before, not after."""
+    model = tiny_model(family)
+    if method is not None:
+        params.own(model, [method.attach(model, Streams(0), "main")])
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(torch.randn_like(parameter) * 0.01)
+    if frozen:
+        model.requires_grad_(False)
+    before, compute = digest(model), live_file.Live._logits
+    prompts, logits, kinds, seen = make_prompts(5), [], set(), []
+
+    def noted(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        kinds.update(layer.weight.dtype for layer in blocks.linears(model).values())
+        logits.append(compute(self, hidden))
+        return logits[-1]
+
+    monkeypatch.setattr(live_file.Live, "_logits", noted)
+    for held in (True, False):
+        if not held:
+            monkeypatch.setattr(decoding, "held_for_inference", lambda model, precision: FrozenMatrices(model, "fp32"))
+        answers = decode(model, Words(None), prompts, max_new_tokens=NEW, precision="bf16")
+        seen.append((answers, torch.cat(logits), set(kinds)))
+        logits.clear(), kinds.clear()
+        assert digest(model) == before
+    (found, found_logits, found_kinds), (expected, expected_logits, expected_kinds) = seen
+    assert found == expected and torch.equal(found_logits, expected_logits)
+    assert expected_kinds == {torch.float32}
+    assert torch.bfloat16 in found_kinds
+
+
+def test_an_error_leaves_the_matrices_as_they_were(tiny_model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model("gpt2")
+    before = digest(model)
+
+    def breaks(self: Any, hidden: torch.Tensor) -> torch.Tensor:
+        raise KeyError
+
+    monkeypatch.setattr(live_file.Live, "_logits", breaks)
+    with pytest.raises(KeyError):
+        decode(model, Words(None), make_prompts(2), max_new_tokens=NEW, precision="bf16")
+    assert digest(model) == before
 
 
 def test_out_of_memory_halves_the_slots(tiny_model: Any, family: str, monkeypatch: pytest.MonkeyPatch) -> None:

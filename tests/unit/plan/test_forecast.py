@@ -285,6 +285,13 @@ def test_a_plan_for_several_processes_says_so(split: bool, words: str) -> None:
     assert all(arm.micro_batch == 2 for arm in found.arms) and found.as_json()["processes"] == 2
 
 
+def test_generation_in_bf16_holds_copies_of_matrices() -> None:
+    plain, copied, on_gpu = (forecast(small_study(evaluation={"precision": precision}), on_gpu=gpu).generation
+                             for precision, gpu in (("fp32", False), ("bf16", False), ("bf16", True)))
+    assert plain is not None and copied is not None and on_gpu is not None
+    assert 1.2 < copied.parts["weights"] / plain.parts["weights"] < 1.5 and on_gpu.parts == plain.parts
+
+
 def test_keys_and_values_of_generation() -> None:
     shapes = shapes_of(PUBLISHED["TinyLlama-1.1B"][0])
     need = memory.generation(shapes, 1000, 448, 64)

@@ -8,6 +8,7 @@ from finetrial.methods.lora import Lora
 from finetrial.methods.peft import Peft
 from finetrial.models import params
 from finetrial.streams import Streams
+from finetrial.train import precision
 from finetrial.train.batch import make_batch
 from finetrial.train.loss import summed_loss
 from finetrial.train.precision import FrozenMatrices, autocast
@@ -75,3 +76,19 @@ def test_fp32_touches_nothing(tiny_model: Any) -> None:
     before = params.frozen_digest(model)
     with FrozenMatrices(model, "fp32"):
         assert params.frozen_digest(model) == before
+
+
+@pytest.mark.parametrize(("free_bytes", "offload"), [(1 << 20, False), (1 << 16, True)])
+def test_copies_for_inference_lie_on_a_gpu_only_where_there_is_room(tiny_model: Any, monkeypatch: pytest.MonkeyPatch,
+                                                                    free_bytes: int, offload: bool) -> None:
+    model, asked = tiny_model("llama"), []
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free_bytes, 1 << 30))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 1 << 16)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 1 << 15)
+    monkeypatch.setattr(precision, "FrozenMatrices", lambda model, kind, **options: asked.append(options))
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.Tensor, "device", torch.device("cuda:0"))
+        precision.held_for_inference(model, "bf16")
+    assert asked == [{"offload": offload, "inference": True}]
+    precision.held_for_inference(model, "bf16")
+    assert asked[1:] == [{"inference": True}]

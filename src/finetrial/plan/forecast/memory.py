@@ -127,9 +127,10 @@ def probe(shapes: ModelShapes, length: int, *, eager: bool, on_gpu: bool = False
     return Need({**alone, "weights": 2 * alone["weights"], "logits": alone["logits"] // 2 * 5})
 
 
-def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int, *, sampled: bool = False) -> Need:
+def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int, *, sampled: bool = False,
+               copies: bool = False) -> Need:
     """What generating in fp32 needs: slots as wide as the longest prompt with its answer, as many as are filled; where tokens
-    are drawn also their probabilities, in several orders."""
+    are drawn also their probabilities, in several orders. `copies`: of the matrices in bf16, beside them."""
     width = prompt_tokens + new_tokens
     slots = max(1, min(num_rows, DECODE_TOKENS // width))
     decoder = shapes.stacks[-1]
@@ -137,7 +138,7 @@ def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_token
     if shapes.encoder_decoder:  # what the decoder sees of the prompt, and the encoder's states
         cache += slots * prompt_tokens * (2 * decoder.depth * decoder.attention_width + shapes.width) * FP32
     prefill = Pass(max(1, PREFILL_TOKENS // prompt_tokens), prompt_tokens, eager=shapes.encoder_decoder)
-    return Need({"weights": shapes.parameters * FP32, "cache": cache,
+    return Need({"weights": shapes.parameters * FP32 + (shapes.matrices * HALF if copies else 0), "cache": cache,
                  "activations": working_bytes(shapes, prefill),
                  "logits": slots * shapes.vocabulary * (2 * FP32 + (DRAWN_BYTES if sampled else 0))})
 

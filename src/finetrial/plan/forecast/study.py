@@ -86,7 +86,7 @@ def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInpu
                       available_bytes, on_gpu)
                  for name, base in bases.items() for run in arm_runs(study) if run.role == "arm")
     generates, probes = any(row.generate for row in plan.outputs), bool(plan.probes)
-    return Resources(arms, _prediction(sizes, memory.prediction, on_gpu), _generation(sizes) if generates else None, generates,
+    return Resources(arms, _prediction(sizes, memory.prediction, on_gpu), _generation(sizes, on_gpu) if generates else None, generates,
                      _disk(sizes, plan, recorded), forecast_time(sizes, plan, recorded, rate), device, available_bytes,
                      _assumed(sizes), processes, split, _prediction(sizes, memory.probe, on_gpu) if probes else None, probes)
 
@@ -131,9 +131,9 @@ def _prediction(sizes: Sizes, needed: Callable[..., Need], on_gpu: bool) -> Need
     return max(found, key=lambda need: need.peak)
 
 
-def _generation(sizes: Sizes) -> Need | None:
-    """Of the largest base and the task that needs most."""
-    found = []
+def _generation(sizes: Sizes, on_gpu: bool) -> Need | None:
+    """Of the largest base and the task that needs most. On a GPU copies in bf16 take only what is free."""
+    found, copies = [], sizes.study.evaluation.precision != "fp32" and not on_gpu
     for shapes in sizes.shapes.values():
         if shapes is None:
             return None
@@ -141,7 +141,8 @@ def _generation(sizes: Sizes) -> Need | None:
             if specs.output_metrics(use) and use.evaluate:
                 rows = use.num_test * (use.sampling.num_samples if use.sampling else 1)
                 prompt = prompt_tokens(sizes.study, use, shapes)
-                found.append(memory.generation(shapes, rows, prompt, use.max_new_tokens, sampled=use.sampling is not None))
+                found.append(memory.generation(shapes, rows, prompt, use.max_new_tokens, sampled=use.sampling is not None,
+                                               copies=copies))
     return max(found, key=lambda need: need.peak, default=None)
 
 
