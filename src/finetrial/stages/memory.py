@@ -1,7 +1,8 @@
 """Peak memory of this process, over what it held before the work began.
 
 Host memory is VmHWM of /proc/self/status (Linux), reset through clear_refs where permitted; elsewhere it is unknown.
-`ru_maxrss` is not used: a forked child inherits its parent's. Device memory is what torch's allocator says.
+`ru_maxrss` is not used: a forked child inherits its parent's. An accelerator is started before the baseline is read.
+Device memory is what torch's allocator says.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ class MemoryMeter:
 
     def __init__(self, device: str) -> None:
         self._device = device
+        if device != "cpu":
+            _first_product(device)
         self._resettable = _reset_peak()
         self._baseline = _read("VmRSS")
         if device.startswith("cuda"):
             import torch
 
-            torch.cuda.init()  # type: ignore[no-untyped-call]  # else an index alone does not
             torch.cuda.reset_peak_memory_stats(device)
 
     def begin_again(self) -> None:
@@ -44,6 +46,15 @@ class MemoryMeter:
             found["peak_device_allocated_bytes"] = torch.cuda.max_memory_allocated(self._device)
             found["peak_device_reserved_bytes"] = torch.cuda.max_memory_reserved(self._device)
         return found
+
+
+def _first_product(device: str) -> None:
+    """Have the device's context and the library of its products be there, which take hundreds of MB of the host's memory
+    and are no need of the work."""
+    import torch
+
+    small = torch.ones(8, 8, device=device)
+    float((small @ small).sum())
 
 
 def _reset_peak() -> bool:
