@@ -106,9 +106,20 @@ def between(marks: Sequence[float]) -> tuple[float, ...]:
     return tuple(after - before for before, after in pairwise(marks))
 
 
+def on_one_gpu(job: Job) -> tuple[Job, dict[str, str]]:
+    """The job for a process that sees one GPU, and the variable that hides the others from it: with several, transformers'
+    Trainer would take them all, and each with a whole batch. A job on a CPU is left as it is."""
+    if not job.device.startswith("cuda"):
+        return job, {}
+    number = int(job.device.partition(":")[2] or 0)
+    seen = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name]
+    return replace(job, device="cuda"), {"CUDA_VISIBLE_DEVICES": seen[number] if seen else str(number)}
+
+
 def measure(job: Job, script: Path) -> Outcome:
     """Run `script --measure JOB` in a fresh process; a run that fails or takes too long becomes an outcome."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads),
+    job, visible = on_one_gpu(job)
+    environment = {**os.environ, **visible, "OMP_NUM_THREADS": str(job.threads), "MKL_NUM_THREADS": str(job.threads),
                    "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     try:
         done = subprocess.run([sys.executable, str(script), "--measure", JOB.dump_json(job).decode()], env=environment,

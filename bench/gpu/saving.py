@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
+from gpu.checks import LOSS_TOLERANCE
 from gpu.setting import Finding, Precision, Run, Setting, release, training
 
-SAME_LOSSES = 1e-5  # nats per token: equal but for the order of sums
+SAME_LOSSES = 1e-5  # nats per token, on a CPU: equal but for the order of sums
 LIKE_FP32 = 0.2  # at the end, of half precision and of 8-bit moments
 UNPACKED = 1e-3  # a loss in 4 bits against the same weights unpacked, fp32
 MISSING = "not checked: bitsandbytes is not installed (pip install 'finetrial[qlora]')"
@@ -43,14 +44,16 @@ def held_once(setting: Setting) -> Iterator[Finding]:
 
 
 def checkpoints(setting: Setting) -> Iterator[Finding]:
-    """Checkpointing gives the same losses with fewer bytes."""
+    """Checkpointing gives the same losses with fewer bytes; on CUDA as near as two runs are, whose backward pass of attention
+    adds up in any order."""
+    most = LOSS_TOLERANCE if setting.is_cuda else SAME_LOSSES
     for method in ("full", "lora"):
         plain, peak = _measured(setting, method=method, precision="fp32")
         found, less = _measured(setting, method=method, precision="fp32", activation_checkpointing=True)
         apart = float(np.abs(np.array(plain.losses) - np.array(found.losses)).max())
         same = plain.component.trainable_digest() == found.component.trainable_digest()
-        fine = apart <= SAME_LOSSES and (peak is None or less is None or less < peak)
-        yield Finding(f"checkpointing: {method}", fine, f"largest difference of a loss {apart:.1e}, weights "
+        fine = apart <= most and (peak is None or less is None or less < peak)
+        yield Finding(f"checkpointing: {method}", fine, f"largest difference of a loss {apart:.1e} (at most {most:g}), weights "
                       f"{'bit-equal' if same else 'not bit-equal'}; peak {_megabytes(less)}, without {_megabytes(peak)}")
         del plain, found
         release(setting)
