@@ -230,11 +230,11 @@ def test_full_fine_tuning_of_gpt2_medium_does_not_fit_on_6_gb(mixed: bool, micro
     """The claim of the study `perplexity`, at 8 rows of 512 tokens a step: AdamW with weights, gradients and moments in
     fp32 is 16 bytes a parameter, 5.7 GB before any activation, whatever the type of products."""
     shapes, trained = medium()
-    need = training(shapes, trained, Step(8, 512, micro_batch, mixed=mixed))
+    need = training(shapes, trained, Step(8, 512, micro_batch, mixed=mixed, on_gpu=True))
     assert need is not None and need.peak > 6 * GB
     assert verdict(need.peak, 6 * GB) == "does not fit"
     assert need.parts["weights"] + need.parts["optimizer"] == 12 * shapes.parameters
-    offered = changes(shapes, PUBLISHED["gpt2-medium"][0], trained, Step(8, 512, micro_batch, mixed=mixed), 6 * GB)
+    offered = changes(shapes, PUBLISHED["gpt2-medium"][0], trained, Step(8, 512, micro_batch, mixed=mixed, on_gpu=True), 6 * GB)
     assert [change.text.split(",")[0] for change in offered] == ["lora:rank=8 instead"]
     assert all(change.peak <= 6 * GB for change in offered)
 
@@ -303,7 +303,7 @@ def test_keys_and_values_of_generation() -> None:
 
 
 TINYLLAMA = PUBLISHED["TinyLlama-1.1B"][0]
-FP16 = Step(8, 768, 8, mixed=True, masked=True, offload=True)
+FP16 = Step(8, 768, 8, mixed=True, masked=True, offload=True, on_gpu=True)
 
 
 def test_frozen_weights_in_half_precision_and_their_originals() -> None:
@@ -354,7 +354,7 @@ def test_advice_names_the_options_that_there_are() -> None:
     assert advised(Lora(), 40) == ["micro-batch 4 (a run finds it by itself)"]
     assert advised(Lora(), 40, micro_batch=1, rows=1, length=8192) == ["training.activation_checkpointing: true"]
     assert advised(Lora(), 16) == ["quantization: nf4, micro-batch 2"]
-    assert advised(Lora(), 8) == ["quantization: nf4, training.activation_checkpointing: true, micro-batch 4"]
+    assert advised(Lora(), 8) == ["quantization: nf4, training.activation_checkpointing: true, micro-batch 2"]
     assert advised(Full(), 16) == ["lora:rank=8 instead, quantization: nf4, micro-batch 2"]
     assert advised(Peft(type="ia3"), 16) == [] and advised(Lora(), 3, four_bit=True) == []
 
