@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from finetrial.errors import ModelError
 from finetrial.models import quantized
+from finetrial.models.grouped_keys import repeat_keys_without_flash
 from finetrial.models.shapes import Attention, Quantization, architecture, attention_used
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -105,6 +106,7 @@ def _load_model(folder: Path, attention: Attention, quantization: Quantization |
         raise ModelError(f"the weights in {folder} do not fill the model: {len(missing)} tensors are missing or have "
                          f"another shape, the first {missing[0]}", "fetch or copy the model again")
     fuse_activations(model)
+    repeat_keys_without_flash()
     if quantization is not None:
         quantized.keep_layout(model)
         quantized.release_file(model)

@@ -285,6 +285,16 @@ def test_a_plan_for_several_processes_says_so(split: bool, words: str) -> None:
     assert all(arm.micro_batch == 2 for arm in found.arms) and found.as_json()["processes"] == 2
 
 
+def test_shared_keys_are_repeated_in_fp32_on_a_gpu() -> None:
+    here, there, half = (Step(8, 512, 8, mixed=mixed, on_gpu=on_gpu).one_pass
+                         for mixed, on_gpu in ((False, False), (False, True), (True, True)))
+    assert (here.repeats_keys, there.repeats_keys, half.repeats_keys) == (False, True, False)
+    shapes = shapes_of(TINYLLAMA)
+    [stack], trained = shapes.stacks, trained_by([Lora()], shapes, TINYLLAMA)
+    more = kept_bytes(shapes, trained, there) - kept_bytes(shapes, trained, here)
+    assert more == stack.depth * there.tokens * 2 * (stack.attention_width - stack.key_width) * 4 > 0
+
+
 def test_generation_in_bf16_holds_copies_of_matrices() -> None:
     plain, copied, on_gpu = (forecast(small_study(evaluation={"precision": precision}), on_gpu=gpu).generation
                              for precision, gpu in (("fp32", False), ("bf16", False), ("bf16", True)))

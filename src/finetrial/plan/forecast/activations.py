@@ -23,7 +23,8 @@ FP32 = 4
 @dataclass(frozen=True)
 class Pass:
     """One forward pass: `rows` of `length` tokens, of an encoder-decoder of as many on either side. `product`: bytes of
-    a number in products (4, or 2 in mixed precision); `masked`: rows hold several documents, which need a mask."""
+    a number in products (4, or 2 in mixed precision); `masked`: rows hold several documents, which need a mask;
+    `repeats_keys`: keys are repeated for the heads that share them without a mask too (`models/grouped_keys.py`)."""
 
     rows: int
     length: int
@@ -31,6 +32,7 @@ class Pass:
     eager: bool = False
     masked: bool = False
     checkpointing: bool = False
+    repeats_keys: bool = False
 
     @property
     def tokens(self) -> int:
@@ -110,7 +112,7 @@ def _cast_input(width: int, readers: float, run: Pass) -> float:
 def _attention(shapes: ModelShapes, stack: Stack, read: float, run: Pass, *, norms: bool) -> float:
     """Queries, keys, values and the result; keys repeated for each head that shares them where a kernel asks for it."""
     queries, keys = stack.attention_width, stack.key_width
-    repeated = run.eager or run.masked
+    repeated = run.eager or run.masked or run.repeats_keys
     kept = (queries + 2 * (queries if repeated else keys)) * run.product
     if shapes.head_norms:
         kept += (queries + keys) * FP32 * (2 if norms else 1)

@@ -79,7 +79,7 @@ class Step:
     def one_pass(self) -> Pass:
         """The forward pass of one micro-batch."""
         return Pass(self.micro_batch, self.length, HALF if self.mixed else FP32, self.eager, self.masked,
-                    self.checkpointing)
+                    self.checkpointing, repeats_keys=self.on_gpu and not self.mixed)
 
 
 def training(shapes: ModelShapes, trained: Trained, step: Step) -> Need | None:
