@@ -6,6 +6,12 @@
 
 Every check prints a line: ok, FAIL, or -- for a figure without right or wrong. The exit code is 1 if one failed, or if
 there is no CUDA device. Without --dry the main model has the shape of GPT-2 small (124M) and random weights.
+
+Another Python that has torch and transformers on the GPU does as well, with `PYTHONPATH=src` in place of an installation.
+It needs finetrial's dependencies (pyproject.toml) but those of scorers, tasks and the command line (nltk, rouge_score,
+sacrebleu, tree-sitter, typer). Where such a Python comes with torch, what it lacks is often pydantic, altair and
+vl-convert-python: a trial's page has its charts even without figure files, so the checks of trials and processes ask
+for all three. bitsandbytes, trl and datasets are optional: without them a line says what was not checked.
 """
 
 from __future__ import annotations
