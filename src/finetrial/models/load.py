@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from finetrial.errors import ModelError
 from finetrial.models import quantized
+from finetrial.models.check import check_num_tokens, check_weights_fit, damaged
 from finetrial.models.grouped_keys import repeat_keys_without_flash
 from finetrial.models.shapes import Attention, Quantization, architecture, attention_used
 
@@ -42,17 +43,16 @@ def load_base(folder: Path, *, attention: Attention = "sdpa", quantization: Quan
     Raises MissingPackage without the library that quantises; ModelError for a missing folder, configuration or tokenizer, an unknown architecture, weights that are
     pickled, truncated, or do not fill the model.
     """
-    config_file, weights = _check_files(folder)
-    architecture(json.loads(config_file.read_text()).get("model_type", ""))
-    for path in weights:
-        check_weights(path)
+    config_file = folder / "config.json"
+    if not config_file.is_file():
+        raise ModelError(f"{folder} is not a model folder: it has no config.json",
+                         "name a folder saved with save_pretrained, or one of the bundled bases")
+    check_weights_fit(folder, json.loads(config_file.read_text(encoding="utf-8")))
     model = _load_model(folder, attention, None if dequantized else quantization, device)
     if dequantized and quantization is not None:
         quantized.copy_values(_load_model(folder, attention, quantization, device), model)
     tokenizer = load_tokenizer(folder)
-    if len(tokenizer) > model.get_input_embeddings().num_embeddings:
-        raise ModelError(f"the tokenizer in {folder} has {len(tokenizer)} tokens, the model's embedding "
-                         f"{model.get_input_embeddings().num_embeddings}", "use the tokenizer of this model")
+    check_num_tokens(folder, len(tokenizer), model.get_input_embeddings().num_embeddings)
     return LoadedBase(model.eval(), tokenizer, model.config)
 
 
@@ -135,40 +135,4 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         tensors: dict[str, Tensor] = load_file(path)
         return tensors
     except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def check_weights(path: Path) -> None:
-    """Raise ModelError, naming the file, if a safetensors file is missing, truncated or damaged. Reads no tensor."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, "pt") as file:
-            file.keys()
-    except (SafetensorError, OSError) as error:
-        raise _damaged(path, error) from error
-
-
-def _damaged(path: Path, error: Exception) -> ModelError:
-    return ModelError(f"the weights file {path} is missing, truncated or damaged ({error})",
-                      "fetch or copy the file again; its size should be that of the original")
-
-
-def _check_files(folder: Path) -> tuple[Path, list[Path]]:
-    """The configuration and the weights of a model folder."""
-    config = folder / "config.json"
-    if not config.is_file():
-        raise ModelError(f"{folder} is not a model folder: it has no config.json",
-                         "name a folder saved with save_pretrained, or one of the bundled bases")
-    index = folder / "model.safetensors.index.json"
-    if index.is_file():
-        return config, sorted({folder / name for name in json.loads(index.read_text())["weight_map"].values()})
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        pickled = sorted(path.name for path in (*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")))
-        found = "no weights"
-        if pickled:
-            found = f"only pickled weights ({', '.join(pickled)}), which can run code when loaded"
-        raise ModelError(f"{folder} has {found}; expected model.safetensors",
-                         "convert them: load the model in transformers and call save_pretrained")
-    return config, weights
+        raise damaged(path, error) from error

@@ -94,6 +94,13 @@ def linear_shapes(config: Mapping[str, Any]) -> Shapes | None:
         return None
 
 
+def embedding_shape(config: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(tokens, width) of the input embedding; None if the configuration does not say."""
+    width = {"gpt2": "n_embd", "t5": "d_model"}.get(config.get("model_type", ""), "hidden_size")
+    sizes = (config.get("vocab_size"), config.get(width))
+    return (sizes[0], sizes[1]) if isinstance(sizes[0], int) and isinstance(sizes[1], int) else None
+
+
 def count_parameters(config: Mapping[str, Any]) -> int | None:
     """All parameters of a model, tied ones once; None if the configuration is not known.
 

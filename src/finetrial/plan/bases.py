@@ -21,6 +21,7 @@ from finetrial.cache import cache_root
 from finetrial.errors import DataError, ModelError, unknown
 from finetrial.fingerprint import key_of
 from finetrial.models import shapes
+from finetrial.models.check import check_model, weight_files
 from finetrial.models.files import MODEL_FILES, TOKENIZER_FILES, digest_of, matching
 from finetrial.plan.hub_configs import known_config
 from finetrial.spec.uses import Base
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).parent.parent / "models" / "bundled"
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
 LFS_POINTER = b"version https://git-lfs"
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None
     one that is no folder here, and written as owner/name, is fetched from the hub (`say` is told of downloads). Without
     `fetch`, one that is not here yet, or no more, is provisional, if its configuration ships with finetrial.
 
-    Raises ModelError for an unknown bundled name, a missing folder, or a folder that is no model; DataError where the
-    hub cannot give it.
+    Raises ModelError for an unknown bundled name, a missing folder, or a folder that is no model that can be loaded, as far as
+    its files' headers tell (`models/check.py`); DataError where the hub cannot give it.
     """
     snapshot = None
     folder = _folder(base, relative_to)
@@ -114,17 +114,13 @@ def resolve_base(base: Base, relative_to: Path | None = None, *, say: Say | None
     config = _read_config(folder)
     found = list(snapshot.files.values()) if snapshot else sorted(path for path in folder.iterdir() if path.is_file())
     weights, tokenizer = matching(found, MODEL_FILES), matching(found, TOKENIZER_FILES)
-    if not any(path.suffix == ".safetensors" for path in weights):
-        pickles = matching(found, PICKLES)
-        if pickles:
-            raise ModelError(f"{folder} holds its weights as pickle ({pickles[0].name}), which can run code when loaded",
-                             "convert them once: AutoModelForCausalLM.from_pretrained(...).save_pretrained(...)")
-        raise ModelError(f"{folder} has no *.safetensors file", "a model folder holds config.json, weights, tokenizer")
+    weight_files(folder)
     if not tokenizer:
         raise ModelError(f"{snapshot.provenance if snapshot else folder} has no tokenizer (looked for "
                          f"{', '.join(TOKENIZER_FILES[:2])}, ...)",
                          "save the tokenizer beside the model: tokenizer.save_pretrained(folder)")
     _refuse_pointers(weights)
+    check_model(folder, config)
     return ResolvedBase(base.name, folder, digest_of(weights), digest_of(tokenizer), config,
                         snapshot.provenance if snapshot else "")
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from finetrial.errors import ModelError
-from finetrial.models.load import check_weights, fuse_activations, load_base, load_tokenizer
+from finetrial.models.check import check_weights
+from finetrial.models.load import fuse_activations, load_base, load_tokenizer
 
 
 def _tokenizer() -> Any:

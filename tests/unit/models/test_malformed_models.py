@@ -81,6 +81,7 @@ MALFORMED: list[tuple[str, Callable[[Path], None], str]] = [
     ("no weights", remove("model.safetensors"), "has no *.safetensors"),
     ("pickled weights", pickled, "pickle"),
     ("weights cut short", cut("model.safetensors", 0.5), "missing, truncated or damaged"),
+    ("weights with a byte less", cut("model.safetensors", 0.99999), "where its header tells of"),
     ("weights empty", cut("model.safetensors", 0.0), "missing, truncated or damaged"),
     ("weights a pointer", write("model.safetensors", LFS_POINTER), "a pointer of git-lfs"),
     ("a shard missing", shard_missing, "model-00002-of-00002.safetensors"),
@@ -96,6 +97,42 @@ MALFORMED: list[tuple[str, Callable[[Path], None], str]] = [
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_tiny_base(tmp_path_factory.mktemp("base") / "model")
+
+
+ONLY_LOADING_TELLS = ("heads that do not divide",)
+
+
+@pytest.mark.parametrize(("change", "message"), [row[1:] for row in MALFORMED if row[0] not in ONLY_LOADING_TELLS],
+                         ids=[row[0] for row in MALFORMED if row[0] not in ONLY_LOADING_TELLS])
+def test_a_malformed_model_is_refused_before_anything_is_loaded(change: Callable[[Path], None], message: str, saved: Path,
+                                                                tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    change(folder)
+    with pytest.raises(UserError) as caught:
+        resolve_base(find_base(str(folder), None))
+    assert message in caught.value.problem and caught.value.mend
+    assert "\n" not in caught.value.problem
+
+
+@pytest.mark.parametrize("architecture", ["gpt2", "llama", "t5"])
+def test_headers_tell_the_shapes_of_every_architecture(architecture: str, tmp_path: Path) -> None:
+    folder = save_tiny_base(tmp_path / "model", architecture)
+    resolve_base(find_base(str(folder), None))
+    config = json.loads((folder / "config.json").read_text())
+    width = {"gpt2": "n_embd", "t5": "d_ff"}.get(architecture, "intermediate_size")
+    set_config(**{width: config.get(width) + 16})(folder)
+    with pytest.raises(UserError, match="do not fill the model: .* expected "):
+        resolve_base(find_base(str(folder), None))
+
+
+def test_weights_of_a_model_without_its_head_fit(saved: Path, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    AutoModel.from_pretrained(folder).save_pretrained(folder)
+    load_base(resolve_base(find_base(str(folder), None)).folder)
 
 
 @pytest.mark.parametrize(("change", "message"), [row[1:] for row in MALFORMED], ids=[row[0] for row in MALFORMED])
