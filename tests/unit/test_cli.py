@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -431,6 +432,14 @@ def test_run_ends_with_verdicts_and_the_report(capsys, monkeypatch, finished):
     assert asked["options"].jobs == 1
     assert asked["study"].notes == ("a b",)
     assert asked["command"] == "finetrial run perplexity --size demo --jobs 1 --timeout 2 --set 'notes=[a b]'"
+
+
+def test_a_run_without_an_arm_that_finished_ends_with_its_cause(capsys, monkeypatch, finished):
+    failed = replace(finished, failure=UserError("no arm could be trained: 4 of 4 stages ended with FAILED: no room", "make room"))
+    monkeypatch.setattr("finetrial.run.trial.run_study", lambda *arguments, **more: failed)
+    assert main(["run", "perplexity", "--size", "demo"]) == 2
+    printed = capsys.readouterr()
+    assert "report: " in printed.out and printed.err.endswith("FAILED: no room\n  make room\n")
 
 
 def test_trackers_are_checked_before_and_written_after_the_run(capsys, monkeypatch, finished):

@@ -67,6 +67,8 @@ def compare_command(asked: Asked, *, runs: Path, store: str | None, device: str,
     say(*page)
     for line in lines:
         say_line(line)
+    if trial.failure is not None:
+        raise trial.failure
 
 
 def read_columns(text: str | None, option: str) -> dict[str, str]:

@@ -25,7 +25,8 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, d
                 allow_unsandboxed: bool = False, within: str | None = None, track: str | None = None,
                 stack: str = "auto", processes: int = 1, shard: bool = False, on: str = "local", address: str | None = None,
                 memory: str | None = None) -> None:
-    """Run a study and print its answers, the recommendation, and where the report lies."""
+    """Run a study and print its answers, the recommendation, and where the report lies. Raises UserError where no arm came to
+    its end."""
     from finetrial.run.machine import unused_accelerator
 
     trackers = _trackers(track)
@@ -60,6 +61,8 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, d
     for line in additions(before, trial) if before is not None else ():
         say_line(line)
     _say_ending(trial, trackers)
+    if trial.failure is not None:
+        raise trial.failure
 
 
 def _warn_of_missing_layers() -> None:

@@ -17,11 +17,13 @@ from finetrial.errors import UserError, unknown
 from finetrial.plan.bases import bundled_names, resolve_base
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.power import Forecast, forecast_power
+from finetrial.records.record import Outcome
 from finetrial.run.collect import collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
 from finetrial.run.remote_store import open_store
+from finetrial.run.run_file import PROFILE
 from finetrial.run.trial import RunOptions, Trial, folder_named, lookup_in_store, run_folder, run_study
 from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits, Study
@@ -91,15 +93,25 @@ def _fitted(asked: Comparison, request: design.Request, options: RunOptions,
     timing, known = time_arms(request, options), None
     while True:
         if len(timing.arms) < 2:
-            why = "; ".join(f"{name}: {outcome}" for name, outcome in timing.left_out.items())
-            raise UserError(f"{len(timing.arms)} of {len(request.ways)} arms can be run ({why})",
-                            f"a comparison needs two; the logs lie below {options.runs}; choose smaller arms or model")
+            raise _too_few(timing, request, options.runs)
         running = replace(request, ways={name: request.ways[name] for name in timing.arms})
         grid = _grid(asked, timing, running, time.monotonic() - began, known)
         if grid.effort in (known, design.LEAST.effort):
             return running, timing, grid
         known = grid.effort
         timing = time_arms(request, options, grid)
+
+
+def _too_few(timing: Timing, request: design.Request, runs: Path) -> UserError:
+    """Why fewer than two arms can be run: each cause once."""
+    causes: dict[str, list[str]] = {}
+    for name, outcome in timing.left_out.items():
+        causes.setdefault(outcome, []).append(name)
+    why = "; ".join(f"{', '.join(names)}: {outcome}" for outcome, names in causes.items())
+    memory = all(outcome.startswith(Outcome.OOM) for outcome in causes)
+    return UserError(f"{len(timing.arms)} of {len(request.ways)} arms can be run, and a comparison needs two ({why})",
+                     "choose smaller arms or a smaller model" if memory else
+                     f"mend what is said there; the logs lie in {_folder(request.name, runs) / PROFILE / 'logs'}")
 
 
 def _asked_before(words: dict[str, Any], folder: Path) -> Study | None:

@@ -22,7 +22,7 @@ LEAST_START_SECONDS = 0.3
 
 @dataclass(frozen=True)
 class Timing:
-    """What was timed: arms that run, those that do not with their outcome, runs at once, seconds to start workers."""
+    """What was timed: arms that run, those that do not with their outcome and why, runs at once, seconds to start workers."""
 
     arms: dict[str, design.Timed]
     left_out: dict[str, str]
@@ -48,7 +48,7 @@ def time_arms(request: design.Request, options: RunOptions, grid: design.Grid = 
         if found is not None and found.record.outcome is Outcome.OK:
             arms[arm] = _timed(found, request)
         else:
-            left_out[arm] = found.record.outcome.value if found is not None else Outcome.FAILED.value
+            left_out[arm] = Outcome.FAILED.value if found is None else f"{found.record.outcome}: {found.record.message}"
     known = (result.found(stage.id) for stage in stages)
     worked = sum(found.record.seconds for found in known if found is not None)
     return Timing(arms, left_out, _processes(options, place.device, idle / elapsed), max(0.0, elapsed - worked))

@@ -1,14 +1,21 @@
 """What became of stages that no run will compute any more: training that ended in an outcome that stands, and all that
-would have read from it, over every later phase."""
+would have read from it, over every later phase. And why a run has nothing to tell, where no arm came to its end."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from finetrial import catalog
+from finetrial.errors import UserError
+from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
 from finetrial.stages.base import Stage, StageInput, StageKind
 
+MENDS = {Outcome.OOM: "choose smaller arms, shorter rows or a smaller model: docs/troubleshooting.md",
+         Outcome.DIVERGED: "lower the learning rates: docs/troubleshooting.md",
+         Outcome.TIMEOUT: "give each stage more time: --timeout"}
 STANDING = (Outcome.OOM, Outcome.DIVERGED)  # of training: another run would give the same
 
 
@@ -31,3 +38,22 @@ def standing_outcomes(stages: Iterable[Stage], lookup: Callable[[str], StageInpu
         if failed and (not kind.tolerates_failures or found is not None or len(failed) == len(sources)):
             ended[stage.id] = failed[0]
     return ended
+
+
+def nothing_finished(plan: Plan, lookup: Callable[[str], StageInput | None], folder: Path) -> UserError | None:
+    """What most stages ended with, where no arm could be trained, or none of those that were could be scored; None where one could.
+
+    `folder` is the run's, below which the logs lie.
+    """
+    arms = [phase for cell in plan.cells if cell.role != "base" for phase in cell.phases]
+    trained = [phase.train for phase in arms if phase.train is not None]
+    scored = [stage for phase in arms for stage in phase.predictions.values()] + [one.predict for one in plan.losses]
+    for done, stages in (("trained", trained), ("scored", scored)):
+        records = [found.record for stage in dict.fromkeys(stages) if (found := lookup(stage)) is not None]
+        if not records or any(record.outcome is Outcome.OK for record in records):
+            continue
+        (outcome, message), count = Counter((record.outcome, record.message) for record in records).most_common(1)[0]
+        return UserError(f"no arm could be {done}: {count} of {len(records)} stages ended with {outcome}: {message}",
+                         MENDS.get(outcome, f"mend that and run the same command again; the logs lie in {folder / 'logs'}"),
+                         code="failed")
+    return None

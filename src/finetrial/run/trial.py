@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetrial.analysis.analyse import analyse
-from finetrial.errors import DataError, StoreError
+from finetrial.errors import DataError, StoreError, UserError
 from finetrial.plan.audit import audit, audit_data, audit_plan, audit_records, refuse
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.fetch import fetch_study
@@ -31,6 +31,7 @@ from finetrial.run.execute import ExecutionResult, execute
 from finetrial.run.items import write_items
 from finetrial.run.job import utc_now
 from finetrial.run.looks import Looks
+from finetrial.run.outcomes import nothing_finished
 from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import host_facts
@@ -84,6 +85,7 @@ class Trial:
     results: Results
     corrupt: tuple[str, ...] = ()  # store entries that were found damaged and computed again
     trained: Mapping[int | None, int] = field(default_factory=dict)  # phases that were trained now, not found: by seed
+    failure: UserError | None = None  # why no arm came to its end, where none did
 
 
 def run_folder(study: Study, runs: Path) -> Path:
@@ -167,7 +169,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
         Looks(folder, study).extension_is_complete()
     shared = {(cell.key.seed, phase.train) for cell in plan.cells for phase in cell.phases}  # cells may share a phase
     trained = Counter(seed for seed, stage in shared if stage in result.computed)
-    return replace(trial, corrupt=result.corrupt, trained=trained)
+    return replace(trial, corrupt=result.corrupt, trained=trained, failure=nothing_finished(plan, result.found, folder))
 
 
 def _say(line: str) -> None:

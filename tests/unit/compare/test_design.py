@@ -117,3 +117,13 @@ def test_one_timing_does_where_the_least_is_run(monkeypatch: pytest.MonkeyPatch)
 def test_an_arm_that_fails_at_the_batch_that_is_run_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="1 of 2 arms can be run"):
         fitted(monkeypatch, QUICK, {"full": QUICK["full"]})
+
+
+def test_what_fails_alike_for_every_arm_is_said_once_with_its_cause(monkeypatch: pytest.MonkeyPatch) -> None:
+    for outcome, mend in (("FAILED: the layer is gone", "the logs lie in runs/compare"), ("OOM: 2 GB more", "choose smaller arms")):
+        failed = Timing({}, dict.fromkeys(QUICK, outcome), 2.0, 1.0)
+        monkeypatch.setattr(compare, "time_arms", lambda *_, failed=failed: failed)
+        asked = compare.Comparison("mine", "new.txt", None, 1200.0, None, Limits())
+        with pytest.raises(UserError, match=f"0 of 2 arms .* \\({', '.join(QUICK)}: {outcome}\\)") as caught:
+            compare._fitted(asked, request(), RunOptions(), time.monotonic())
+        assert mend in caught.value.mend

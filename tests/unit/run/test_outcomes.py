@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from finetrial.plan.plan import Plan, PlannedCell, PlannedPhase, PredictionOf
 from finetrial.records.record import Outcome
-from finetrial.run.outcomes import standing_outcomes
+from finetrial.records.table import CellKey
+from finetrial.run.outcomes import nothing_finished, standing_outcomes
 from finetrial.stages.base import Chosen, Stage
 
 OK, OOM, DIVERGED, FAILED = Outcome.OK, Outcome.OOM, Outcome.DIVERGED, Outcome.FAILED
@@ -46,3 +51,33 @@ def test_a_choice_that_too_few_runs_allow_ends_what_follows() -> None:
 
 def test_a_stage_that_failed_may_be_tried_again() -> None:
     assert outcomes({"a": FAILED}) == {}
+
+
+def cell(arm: str, role: str = "arm") -> PlannedCell:
+    train = None if role == "base" else f"train {arm}"
+    return PlannedCell(CellKey("mine", arm, "new", 0), role,
+                       [PlannedPhase(1, "new", train, {PredictionOf("new", "test"): f"predict {arm}"})])
+
+
+@pytest.mark.parametrize(("recorded", "problem", "mend"), [
+    ({"train a": (FAILED, "no room"), "train b": (FAILED, "no room")}, "no arm could be trained: 2 of 2 stages ended with FAILED: no room",
+     "logs lie in"),
+    ({"train a": (OOM, "1 row"), "predict base": (OK, "")}, "trained: 1 of 1 stages ended with OOM: 1 row", "smaller model"),
+    ({"train a": (OK, ""), "train b": (DIVERGED, ""), "predict a": (FAILED, "gone"), "predict base": (OK, "")}, "no arm could be scored: 1 of 1",
+     "logs lie in"),
+])
+def test_a_run_of_which_no_arm_came_to_its_end_says_why(recorded: Mapping[str, tuple[Outcome, str]], problem: str, mend: str) -> None:
+    told = failure(recorded)
+    assert told is not None and problem in told.problem and mend in told.mend and told.exit_code == 2
+
+
+def test_a_run_of_which_one_arm_is_left_has_its_answers() -> None:
+    assert failure({"train a": (OK, ""), "train b": (OOM, ""), "predict a": (OK, "")}) is None
+    assert failure({}) is None
+
+
+def failure(recorded: Mapping[str, tuple[Outcome, str]]) -> Any:
+    entries: Any = {name: SimpleNamespace(record=SimpleNamespace(outcome=outcome, message=message))
+                    for name, (outcome, message) in recorded.items()}
+    plan = Plan((), [cell("base", "base"), cell("a"), cell("b", "positive control")])
+    return nothing_finished(plan, entries.get, Path("runs/mine"))
