@@ -66,6 +66,8 @@ def _data_text(data: Inspected, num_val: int, num_test: int, *, is_learned: bool
     left_out = [f"{count:,} {rule}" for rule, count in data.dropped.items()]
     if data.num_shared:
         left_out.append(f"{data.num_shared:,} that are in the new data too")
+    if data.num_long:
+        left_out.append(f"{data.num_long:,} whose prompt is too long, and cut would lose its end")
     return text + (f"; left out: {', '.join(left_out)}" if left_out else "")
 
 

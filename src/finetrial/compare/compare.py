@@ -156,7 +156,7 @@ def look(asked: Comparison, runs: Path) -> design.Request:
         keep = inspect(asked.keep, tokenizer, asked.keep_columns)
         keep = apart(keep, learn, _folder(name, runs), tokenizer)
     request = design.Request(written, base, count_parameters(base.config), ways, learn, keep, asked.limits, name)
-    return request.with_usable_rows(tokenizer)
+    return request.without_long_prompts(tokenizer, _folder(name, runs)).with_usable_rows(tokenizer)
 
 
 def find_base(model: str, revision: str | None, option: str = "--model") -> Base:

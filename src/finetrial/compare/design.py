@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Any
 
 from finetrial.compare.arms import Way, make_arms
 from finetrial.compare.inspect import Inspected, with_usable
+from finetrial.compare.long_prompts import without_long_prompts
 from finetrial.errors import UserError
 from finetrial.plan.allocate import MIN_STEPS, Allocation, Speed, allocate
 from finetrial.plan.bases import ResolvedBase
@@ -57,6 +58,13 @@ class Request:
     def data(self) -> dict[str, Inspected]:
         """The data by the name of their task."""
         return {LEARN: self.learn, **({KEEP: self.keep} if self.keep is not None else {})}
+
+    def without_long_prompts(self, tokenizer: Any, folder: Path) -> Request:
+        """The same, without rows whose prompts would be cut where they ask for the answer; the others are written to `folder`.
+        Raises DataError where too few are left."""
+        data = {name: without_long_prompts(one, name, tokenizer, self.row_tokens, self.base.form, folder)
+                for name, one in self.data.items()}
+        return replace(self, learn=data[LEARN], keep=data.get(KEEP))
 
     def with_usable_rows(self, tokenizer: Any) -> Request:
         """The same, with the rows counted that can be scored. Raises DataError where too few are left."""

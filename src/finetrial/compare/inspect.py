@@ -26,7 +26,7 @@ from finetrial.tasks.splits import cluster_names
 SAMPLE_ROWS = 400
 LARGE_BYTES, MOST_ROWS = 64 << 20, 20_000  # of a larger file so many rows are drawn: more than a comparison trains on
 FEWEST_ROWS = 3  # of each split
-LEFT_OUT_FILE = "keep-{digest}.jsonl"
+LEFT_OUT_FILE = "{name}-{digest}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,7 @@ class Inspected:
     long_tokens: int  # 95 % of the rows are no longer
     mean_tokens: float
     num_shared: int = 0  # rows that were left out because the other file has them too
+    num_long: int = 0  # rows that were left out because their prompt would be cut where it asks for the answer
     usable: Mapping[str, int] = field(default_factory=dict)  # of splits that are scored: rows that fit, where counted
 
     @property
@@ -118,11 +119,20 @@ def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> In
     if len(left) < FEWEST_ROWS * len(USED_SPLITS):
         raise DataError(f"{len(shared)} of {len(keep.examples.rows)} rows of --keep are in --learn too",
                         "--keep is text that is not trained on: give another file, or leave --keep out")
+    return replace(rewritten(keep, left, "keep", folder, tokenizer), num_shared=len(shared))
+
+
+def rewritten(data: Inspected, rows: Sequence[Example], name: str, folder: Path, tokenizer: Any) -> Inspected:
+    """Some of the rows as data of their own, written to `<name>-<digest>.jsonl` in `folder`. Raises DataError where a split has
+    fewer than 3 of them."""
     folder.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in left)
-    path = folder / LEFT_OUT_FILE.format(digest=key_of(text)[:8])  # an earlier comparison in this folder has its own
+    text = "".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in rows)
+    path = folder / LEFT_OUT_FILE.format(name=name, digest=key_of(text)[:8])  # an earlier comparison in this folder has its own
     path.write_text(text, encoding="utf-8")
-    return replace(inspect(str(path), tokenizer), num_shared=len(shared))
+    found = inspect(str(path), tokenizer)
+    left_out = dict(data.examples.report.dropped)
+    report = replace(found.examples.report, dropped={**left_out, **found.dropped})
+    return replace(found, examples=replace(found.examples, report=report))
 
 
 def _shared(rows: Sequence[Example], others: Sequence[Example]) -> set[int]:

@@ -14,6 +14,7 @@ import numpy as np
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.plan.audit.views import Prepared, TaskData, Tokens, context
 from finetrial.spec.study import Study
+from finetrial.tasks.encoded import TokenDataset
 
 LONGEST_CUE_TOKENS = 64
 ROWS_TO_KNOW_A_CUE = 5
@@ -45,7 +46,7 @@ def _check(task: TaskData, split: str) -> Iterator[Found]:
     if not cut or len(whole) < ROWS_TO_KNOW_A_CUE:
         return
     cue = common_end(whole)
-    lost = sum(not _ends_with(one, cue) for one in cut)
+    lost = sum(not ends_with(one, cue) for one in cut)
     if lost:
         num_rows = len(task.rows(split))
         yield Found("threat" if lost > TOLERATED_SHARE * num_rows else "warning",
@@ -56,13 +57,16 @@ def _check(task: TaskData, split: str) -> Iterator[Found]:
 
 def _contexts(task: TaskData, split: str) -> list[tuple[Tokens, bool]]:
     """Each prompt of more than a token, and whether its row, or the prompt itself, is as long as it may be."""
-    rows = task.rows(split)
     is_prompt = split.endswith("-prompts")
     room = int(task.stage.spec.get("max_new_tokens", 0)) if is_prompt and not task.is_encoder_decoder else 0
+    return [(one, is_full) for one, is_full in contexts_in(task.rows(split), task.max_tokens - room) if len(one) > 1]
+
+
+def contexts_in(rows: TokenDataset, max_tokens: int) -> list[tuple[Tokens, bool]]:
+    """The prompt of each row, and whether what the model reads is as long as it may be."""
     offsets = rows.offsets if rows.source_offsets is None else rows.source_offsets
-    full = np.diff(offsets) >= task.max_tokens - room
-    contexts = (context(rows, row) for row in range(len(rows)))
-    return [(one, bool(is_full)) for one, is_full in zip(contexts, full, strict=True) if len(one) > 1]
+    full = np.diff(offsets) >= max_tokens
+    return [(context(rows, row), bool(full[row])) for row in range(len(rows))]
 
 
 def common_end(rows: Sequence[Tokens]) -> Tokens:
@@ -74,5 +78,6 @@ def common_end(rows: Sequence[Tokens]) -> Tokens:
     return np.asarray(ends[0][length - count:], np.int32)
 
 
-def _ends_with(row: Tokens, end: Tokens) -> bool:
+def ends_with(row: Tokens, end: Tokens) -> bool:
+    """Whether these are the row's last tokens."""
     return len(row) >= len(end) and bool((row[len(row) - len(end):] == end).all())
