@@ -19,7 +19,6 @@ from finetrial.analysis.looks import settle
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.sides import levels
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
-from finetrial.records.results import Cost
 from finetrial.spec.hypothesis import Contrast
 from finetrial.spec.study import BASE_ARM, Limits
 
@@ -41,7 +40,21 @@ def judge(trial: Trial, branch: Branch) -> list[Judged]:
     """One entry for each limit of the study that says something about the arm, over all its phases."""
     limits = trial.study.limits
     cost = path_cost(trial.table.costs, branch.base, branch.arm, trial.order(branch.sequence))
-    return [*_trainable(trial, limits, branch, cost), *_memory(limits, cost), *_forgetting(trial, limits, branch)]
+    trained = None if cost is None else cost.params_trainable
+    peak = None if cost is None else cost.peak_device_allocated_bytes or cost.peak_host_bytes
+    return [*judge_numbers(limits, trained, _base_parameters(trial, branch), peak), *_forgetting(trial, limits, branch)]
+
+
+def judge_numbers(limits: Limits, trained: int | None, of_base: int | None, peak_bytes: int | None) -> Iterator[Judged]:
+    """What the limits say of trained parameters, those of the base, and the peak of training (the device's; the host's where
+    there is no device). What is None is beyond a limit that there is."""
+    if limits.max_trainable is not None:
+        yield _number("trains", trained, limits.max_trainable, numbers.short_count, " parameters")
+    if limits.max_trainable_share is not None:
+        share = None if trained is None or of_base is None else trained / of_base
+        yield _number("trains", share, limits.max_trainable_share, _share, " of the base's parameters")
+    if limits.max_memory_bytes is not None:
+        yield _number("needs", peak_bytes, limits.max_memory_bytes, numbers.bytes_text, " in training")
 
 
 def standing(judged: list[Judged]) -> Standing:
@@ -53,24 +66,6 @@ def standing(judged: list[Judged]) -> Standing:
 def why_not(judged: list[Judged]) -> str:
     """Why an arm that is beyond a limit falls."""
     return "; ".join(one.why for one in judged if one.standing == "beyond")
-
-
-def _trainable(trial: Trial, limits: Limits, branch: Branch, cost: Cost | None) -> Iterator[Judged]:
-    trained = None if cost is None else cost.params_trainable
-    if limits.max_trainable is not None:
-        yield _number("trains", trained, limits.max_trainable, numbers.short_count, " parameters")
-    if limits.max_trainable_share is not None:
-        base = _base_parameters(trial, branch)
-        share = None if trained is None or base is None else trained / base
-        yield _number("trains", share, limits.max_trainable_share, _share, " of the base's parameters")
-
-
-def _memory(limits: Limits, cost: Cost | None) -> Iterator[Judged]:
-    """The device's peak; the host's where there is no device."""
-    if limits.max_memory_bytes is None:
-        return
-    peak = None if cost is None else cost.peak_device_allocated_bytes or cost.peak_host_bytes
-    yield _number("needs", peak, limits.max_memory_bytes, numbers.bytes_text, " in training")
 
 
 def _number(verb: str, value: float | None, limit: float, shown: Callable[[float], str], unit: str) -> Judged:

@@ -44,6 +44,8 @@ def plan_page(planned: Planned) -> Iterable[RenderableType]:
     yield facts(rows)
     for arm, why in planned.left_out.items():
         yield Text(f"left out: {arm} ({why})", style="yellow")
+    for arm, why in planned.beyond.items():
+        yield Text(f"beyond a limit: {arm} ({why}); it is run, and not recommended", style="yellow")
 
 
 def answer_page(trial: Trial) -> tuple[list[RenderableType], list[str]]:

@@ -12,6 +12,7 @@ from typing import Any, cast
 from finetrial import __version__
 from finetrial.compare import arms, design
 from finetrial.compare.inspect import apart, inspect
+from finetrial.compare.limits import beyond_limits
 from finetrial.compare.timing import Timing, time_arms
 from finetrial.errors import UserError, unknown
 from finetrial.plan.bases import bundled_names, resolve_base
@@ -56,6 +57,7 @@ class Planned:
     grid: design.Grid
     request: design.Request
     left_out: dict[str, str]  # arm -> why
+    beyond: dict[str, str]  # arm that is run and beyond a limit already -> why
     power: tuple[Forecast, ...]
 
 
@@ -77,7 +79,8 @@ def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned | 
     say("timing a few steps of each arm")
     request, timing, grid = _fitted(asked, request, options, began)
     study = design.study_of(request, grid)
-    say(Planned(study, grid, request, timing.left_out, _power(study, options)))
+    beyond = beyond_limits(request.ways, request.base.config, request.limits, timing.arms)
+    say(Planned(study, grid, request, timing.left_out, beyond, _power(study, options)))
     study = study.model_copy(update={"seeds": tuple(range(design.MOST_SEEDS))})
     _remember(words, study, run_folder(study, options.runs))
     return run_study(study, options, command=command, began=began - REPORT_SECONDS)
@@ -94,6 +97,7 @@ def _fitted(asked: Comparison, request: design.Request, options: RunOptions,
     while True:
         if len(timing.arms) < 2:
             raise _too_few(timing, request, options.runs)
+        beyond_limits({name: request.ways[name] for name in timing.arms}, request.base.config, request.limits, timing.arms)
         running = replace(request, ways={name: request.ways[name] for name in timing.arms})
         grid = _grid(asked, timing, running, time.monotonic() - began, known)
         if grid.effort in (known, design.LEAST.effort):
@@ -142,13 +146,15 @@ def _folder(name: str, runs: Path) -> Path:
 
 
 def look(asked: Comparison, runs: Path) -> design.Request:
-    """The model and the data, read and measured; arms that the model cannot take are left out."""
+    """The model and the data, read and measured; arms that the model cannot take are left out. Raises UserError for what the
+    user can mend, limits that no arm can keep among it."""
     from finetrial.models.load import load_tokenizer
     from finetrial.models.shapes import count_parameters
 
     written = find_base(asked.model, asked.revision)
     base = resolve_base(written)
     ways = arms.fitting(arms.parse_arms(asked.arms or arms.DEFAULT), base.config, asked.arms is not None)
+    beyond_limits(ways, base.config, asked.limits)
     tokenizer = load_tokenizer(base.folder)
     learn = inspect(asked.learn, tokenizer, asked.columns)
     name, keep = design.study_name(asked.learn), None

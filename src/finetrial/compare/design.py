@@ -84,11 +84,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Timed:
-    """What a few steps of one arm took: tokens per second in training and in scoring, seconds to begin."""
+    """What a few steps of one arm took: tokens per second in training and in scoring, seconds to begin, memory."""
 
     train_tokens_per_second: float
     predict_tokens_per_second: float
     start_seconds: float
+    peak_bytes: int | None = None  # of the device; on a CPU the host's; None = not measured
 
 
 @dataclass(frozen=True)

@@ -60,7 +60,8 @@ def _timed(found: StageInput, request: design.Request) -> design.Timed:
     scored = PREDICTED_ROWS * min(request.learn.mean_tokens, request.row_tokens) / values["predict_tokens_per_second"]
     steps = (WARMUP_STEPS + MEASURED_STEPS) * values["step_seconds"]
     return design.Timed(values["tokens_per_second"], values["predict_tokens_per_second"],
-                        max(LEAST_START_SECONDS, found.record.seconds - steps - scored))
+                        max(LEAST_START_SECONDS, found.record.seconds - steps - scored),
+                        values.get("peak_device_allocated_bytes") or values.get("peak_host_bytes"))
 
 
 def _processes(options: RunOptions, device: str, idle_cores: float) -> float:
