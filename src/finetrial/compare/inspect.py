@@ -20,7 +20,7 @@ from finetrial.fingerprint import key_of
 from finetrial.tasks.assemble import Form
 from finetrial.tasks.base import ASSISTANT, Example, Examples, Split, Task, is_there, joined_files
 from finetrial.tasks.chat import in_chat_form
-from finetrial.tasks.pieces import USED_SPLITS
+from finetrial.tasks.pieces import USED_SPLITS, few_documents
 from finetrial.tasks.splits import cluster_names
 
 SAMPLE_ROWS = 400
@@ -162,6 +162,8 @@ def _measured(task: Task, examples: Examples, reference: str, tokenizer: Any) ->
 
     for split in USED_SPLITS:
         if len(examples.split(split)) < FEWEST_ROWS:
+            if (few := few_documents(examples.rows)) is not None:
+                raise DataError(*few)
             dropped = sum(examples.report.dropped.values())
             raise DataError(f"{reference}: {len(examples.rows)} different rows"
                             + (f" ({dropped} duplicates were left out)" if dropped else "")

@@ -24,6 +24,7 @@ from finetrial.stages.base import StageContext, StageKind
 from finetrial.tasks.base import SPLITS, Example, Examples, Task
 from finetrial.tasks.encoded import TokenDataset
 from finetrial.tasks.flaws import DataFlaws, flawed
+from finetrial.tasks.pieces import few_documents
 
 FLOOR = "floor:"  # before a floor's name, in the columns of texts
 
@@ -67,6 +68,8 @@ class Data(StageKind):
                                               spec["max_tokens"], limit=wanted, form=form,
                                               max_new_tokens=max_new_tokens, flaws=flaws)
             if len(dataset) < (wanted or 1):
+                if len(rows) < (wanted or 1) and (few := few_documents(examples.rows)) is not None:
+                    raise DataError(*few)
                 raise DataError(f"split {split!r} has {len(dataset)} usable rows, and {wanted or 1} are asked for "
                                 f"({report.num_dropped} do not fit into {spec['max_tokens']} tokens)",
                                 f"lower num_{split} to at most {len(dataset)}, or give more data")

@@ -13,6 +13,8 @@ from finetrial.tasks.base import Example, MiningReport, Split
 USED_SPLITS: tuple[Split, ...] = ("train", "val", "test")  # what a study may use: not what a base has seen
 PIECE_CHARACTERS = 2_000
 MIN_BLOCK_CHARACTERS = 500
+FEWEST_CLUSTERS = 10  # of which one for validation and one for testing may be expected
+PIECE = "piece "  # of a .txt: how the place of a row's document in it is written
 END_OF_TEXT = "<|endoftext|>"
 SENTENCE_END = re.compile(r"(?:(?<=[.!?])|(?<=[.!?][\"'`)\]]))\s+(?=[A-Z0-9`\"'(\[])|\n+")
 
@@ -115,6 +117,23 @@ def counts(examples: Sequence[Example], dropped: Mapping[str, int], notes: tuple
         {split: sum(example.split == split for example in examples) for split in splits},
         {split: len({example.cluster for example in examples if example.split == split}) for split in splits},
         dropped, notes)
+
+
+def few_documents(examples: Sequence[Example]) -> tuple[str, str] | None:
+    """(what is wrong, the mend) where rows are of so few documents or clusters that a split may well get none: each stays in
+    one. None where there are enough, or where each row is one of its own."""
+    clusters, sources = {example.cluster for example in examples}, {example.source for example in examples}
+    if len(clusters) >= FEWEST_CLUSTERS or len(clusters) == len(examples):
+        return None
+    file, _, place = min(sources).rpartition(", ")
+    mend = 'separate documents by blank lines, or give a .jsonl with a document a row in its column "text"'
+    if len(sources) == 1 and place.startswith(PIECE):
+        has_blank = any("\n\n" in text for example in examples for text in example.fields.values())
+        why = "" if has_blank else "no blank line and no <|endoftext|>: "
+        return f"{file} has {why or 'few blank lines: '}it is one document, of {len(examples)} rows, and stays in one split", mend
+    return (f"{len(examples)} rows are of only {len(clusters)} documents or clusters, each of which stays in one split",
+            mend if place.startswith(PIECE) else "give rows of more documents; rows of one `cluster`, of one document, or that "
+            "say nearly the same stay together")
 
 
 def _cut_line(line: str, size: int) -> list[str]:

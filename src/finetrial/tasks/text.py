@@ -17,7 +17,7 @@ from pydantic import Field, field_validator
 from finetrial.tasks.base import Example, Examples, Segment
 from finetrial.tasks.hub_files import HubFiles
 from finetrial.tasks.local import LocalRow, read_text
-from finetrial.tasks.pieces import content_id, cut_at_lines, normal_text, text_documents
+from finetrial.tasks.pieces import PIECE, content_id, cut_at_lines, normal_text, text_documents
 
 
 class Text(HubFiles):
@@ -51,7 +51,7 @@ class Text(HubFiles):
     def _read_one(self, path: Path) -> Iterator[LocalRow]:
         if path.suffix == ".txt":
             for number, document in enumerate(text_documents(read_text(path)), start=1):
-                yield from _rows(document, "", "", f"{path}, piece {number}")
+                yield from _rows(document, "", "", f"{path}, {PIECE}{number}")
             return
         from finetrial.tasks.user_rows import read_rows, row_cluster, row_id
 

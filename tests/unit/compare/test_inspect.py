@@ -127,6 +127,24 @@ MALFORMED: list[tuple[str, bytes, dict[str, str], str]] = [
 ]
 
 
+@pytest.mark.parametrize(("text", "problem"), [
+    ("\n".join(f"line {number} of a story that goes on" for number in range(2_000)), "has no blank line and no <|endoftext|>: it is one document, of "),
+    ("\n\n".join("\n".join(f"line {number} of story {story}" for number in range(900)) for story in range(2)), "rows are of only 2 documents"),
+    ("\n".join(f"line {number} of a story that goes on" for number in range(2_000)) + "\n\nThe end.", "has few blank lines: it is one document"),
+])
+def test_a_text_of_few_documents_is_told_as_that(text: str, problem: str, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(text)
+    with pytest.raises(DataError) as caught:
+        inspect(str(tmp_path / "long.txt"), None)
+    assert problem in caught.value.problem and "separate documents by blank lines" in caught.value.mend
+
+
+def test_a_few_clusters_are_told_as_that(tmp_path: Path) -> None:
+    rows = [{**row, "cluster": f"c{number % 2}"} for number, row in enumerate(ROWS)]
+    with pytest.raises(DataError, match="60 rows are of only 2 documents or clusters"):
+        inspect(write(tmp_path / "rows.jsonl", rows), None)
+
+
 @pytest.mark.parametrize(("name", "data", "columns", "message"), MALFORMED, ids=[row[0] for row in MALFORMED])
 def test_malformed(name: str, data: bytes, columns: dict[str, str], message: str, tmp_path: Path) -> None:
     path = tmp_path / name
