@@ -20,6 +20,7 @@ from pydantic import model_validator
 from finetrial.cache import cache_root
 from finetrial.errors import DataError
 from finetrial.fingerprint import DIGESTS, key_of, remembered_digest
+from finetrial.models.files import TOKENIZER_FILES
 from finetrial.tasks.base import Example, Examples, Split, Task, named_files
 from finetrial.tasks.near_duplicates import near_duplicates
 from finetrial.tasks.pieces import USED_SPLITS, content_id, counted_draw, counts, normal_text
@@ -27,7 +28,8 @@ from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "val", "train")
 HELD_OUT_ELSEWHERE = "prompt or document in a split held out before"
-SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt")
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".jsonl.gz", ".json.gz", ".csv.gz")
+NO_DATA = (*TOKENIZER_FILES, "generation_config.json", "dataset_infos.json", "requirements.txt", "LICENSE.txt", "README.txt")
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,7 @@ class LocalTask(Task):
         for path in (path for of_split in found.values() for path in of_split):
             if not path.is_file():
                 if path.is_dir():
-                    inside = sorted(str(file) for file in path.iterdir() if file.suffix in SUFFIXES)
-                    raise DataError(f"data file {path} is a folder", f"name the files: {','.join(inside[:2])}" if inside else
-                                    f"name a file; none of its is one of {', '.join(SUFFIXES)}")
+                    raise _is_a_folder(path)
                 raise DataError(f"data file {path} does not exist", f"paths are relative to {Path.cwd()}")
         return found
 
@@ -112,6 +112,17 @@ class LocalTask(Task):
         examples = hashed([row for _, row in rows]) if None in files else _as_given(rows, dropped)
         digest = key_of([self.source_digest(), self.version, sorted(example.id for example in examples)])
         return Examples(examples, digest, counts(examples, dict(dropped)))
+
+
+def _is_a_folder(path: Path) -> DataError:
+    """The error for a folder in the place of a data file, with files of it that may be data."""
+    names = {file.name for file in path.iterdir()}
+    inside = sorted(str(path / name) for name in names if name.endswith(SUFFIXES) and name not in NO_DATA)
+    if "config.json" in names:
+        return DataError(f"data file {path} is a folder that holds a model", "name a file of data; a model is given as --model, or as a "
+                         "study's base")
+    return DataError(f"data file {path} is a folder", f"name the files: {','.join(inside[:2])}" if inside else
+                     f"name a file; the folder holds none that ends in one of {', '.join(SUFFIXES)}")
 
 
 def read_text(path: Path) -> str:

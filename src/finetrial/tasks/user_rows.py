@@ -26,12 +26,14 @@ from finetrial.tasks.sources.records import (
     is_table,
     iterate_records,
     missing_column,
+    place_of_columns,
     text_lines,
     whole_texts,
 )
 
 Kind = Literal["text", "pairs", "messages"]
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {"pairs": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
+READ_BY: Mapping[Kind, str] = {"pairs": "prompt-completion", "messages": "prompt-completion", "text": "text"}  # kinds of tasks
 BESIDE = ("id", "cluster")
 EXPECTED = '"text", or "prompt" and "completion", or "messages"'
 ROLES = {"system": "System: ", "user": "User: ", "assistant": "Assistant:\n"}
@@ -66,6 +68,8 @@ def kind_of(path: Path, columns: Mapping[str, str]) -> Kind:
         wanted = " and ".join(f'"{name}"' for name in COLUMNS[kind])
         raise DataError(missing_column(lacking, columns.get(lacking, lacking), there, where).problem,
                         f"expected {wanted}; say what it is called: --columns {lacking}=NAME")
+    if SHARE_GPT in there:
+        raise DataError(f"{where} has {_listed(there)}; expected {EXPECTED}", SHARE_GPT_FORM)
     raise DataError(f"{where} has {_listed(there)}; expected {EXPECTED}",
                     "rename the columns, or say what they are called: --columns prompt=question,completion=answer")
 
@@ -81,14 +85,17 @@ def check_columns(columns: Mapping[str, str], kinds: Sequence[Kind]) -> None:
 def read_rows(path: Path, kind: Kind, columns: Mapping[str, str]) -> Iterator[Record]:
     """Every row, with the columns of its kind. Raises DataError for a row of another kind, or without its columns."""
     named = {name: columns.get(name, name) for name in COLUMNS[kind]}
-    for record in iterate_records(path, (), (*COLUMNS[kind], *BESIDE), columns):
+    for number, record in enumerate(iterate_records(path, (), (*COLUMNS[kind], *BESIDE), columns)):
         for column, name in named.items():
             if name not in record.there:
-                other = _kind_in(record.there, columns)
+                where, other = place_of_columns(path, record.where), _kind_in(record.there, columns)
+                if other is not None and number == 0:
+                    raise DataError(f"{where} has {_listed(record.there)}, expected {_listed(named.values())}",
+                                    f"a task of kind {READ_BY[other]} reads it")
                 if other is not None:
                     raise DataError(f"{record.where} has {_listed(record.there)}, and the rows before it "
                                     f"{_listed(named.values())}: mixed kinds of rows", "a file holds one kind; make two")
-                raise missing_column(column, name, record.there, record.where)
+                raise missing_column(column, name, record.there, where)
         yield record
 
 
@@ -168,6 +175,8 @@ def _messages(record: Record) -> list[Any]:
 
 
 def _message(value: Any, number: int, where: str) -> tuple[str, str]:
+    if isinstance(value, Mapping) and {"from", "value"} <= value.keys():
+        raise DataError(f'{where}: message {number} is {_short(value)}, expected "role" and "content"', SHARE_GPT_FORM)
     if not isinstance(value, Mapping) or "role" not in value or "content" not in value:
         raise DataError(f'{where}: message {number} is {_short(value)}, expected "role" and "content"', _MESSAGE_FORM)
     role, content = value["role"], value["content"]
@@ -196,4 +205,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
+SHARE_GPT = "conversations"  # the column of ShareGPT's files
+SHARE_GPT_FORM = ('rows of ShareGPT are to be rewritten: "conversations" as "messages", in each of them "from" as "role" (human: user, gpt: '
+                  'assistant) and "value" as "content"')
 _MESSAGE_FORM = 'for example {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}'

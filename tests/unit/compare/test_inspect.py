@@ -96,6 +96,16 @@ MALFORMED: list[tuple[str, bytes, dict[str, str], str]] = [
     ("object.json", b'{"text": "a"}', {}, "object.json holds a dict, expected a list of objects"),
     ("names.jsonl", lines({"question": "a", "answer": "b"}), {},
      "line 1 has 'answer', 'question'; expected \"text\", or \"prompt\" and \"completion\", or \"messages\""),
+    ("names.csv", b"Question,Answer (final)\n" + b'"a\n\nb",c\n' * 3, {},
+     "names.csv, line 1 has 'Answer (final)', 'Question'; expected"),
+    ("half.csv", b'prompt,reply\n"a\nb",c\n', {}, "half.csv, line 1: no column 'completion'; there are 'prompt', 'reply'"),
+    ("semicolons.csv", b"prompt;completion\na, b;c\n", {},
+     "semicolons.csv, line 1: the header is 'prompt;completion': the file seems to be separated by semicolons"),
+    ("quoted.csv", b'"prompt";"completion"\n"a";"b"\n', {}, "seems to be separated by semicolons"),
+    ("tabs.csv", b"prompt\tcompletion\na\tb\n", {}, "seems to be separated by tabs"),
+    ("tabs.tsv", b"prompt\tcompletion\na\tb\n", {}, "not '.tsv'"),
+    ("share.jsonl", lines({"conversations": [{"from": "human", "value": "a"}]}), {}, "line 1 has 'conversations'; expected"),
+    ("shared.jsonl", lines({"messages": [{"from": "human", "value": "a"}]}), {}, "message 1 is {'from': 'human'"),
     ("half.jsonl", lines({"prompt": "a", "reply": "b"}), {}, "no column 'completion'; there are 'prompt', 'reply'"),
     ("mapped.csv", b"question,answer\na,b\n", {"prompt": "question", "completion": "reply"},
      "no column 'reply'; there are 'answer', 'question'"),
@@ -153,6 +163,37 @@ def test_malformed(name: str, data: bytes, columns: dict[str, str], message: str
         inspect(str(path), None, columns)
     assert message in caught.value.problem and caught.value.mend
     assert "\n" not in caught.value.problem
+
+
+@pytest.mark.parametrize(("name", "data", "mend"), [
+    ("tabs.tsv", b"prompt\tcompletion\na\tb\n", "save it as .csv, separated by commas"),
+    ("semicolons.csv", b"prompt;completion\na;b\n", "save it as CSV separated by commas"),
+    ("share.jsonl", lines({"conversations": [{"from": "human", "value": "a"}]}), '"conversations" as "messages"'),
+    ("shared.jsonl", lines({"messages": [{"from": "human", "value": "a"}]}), 'human: user, gpt: assistant')])
+def test_formats_of_others_have_a_mend_of_their_own(name: str, data: bytes, mend: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(DataError) as caught:
+        inspect(str(tmp_path / name), None)
+    assert mend in caught.value.mend
+
+
+@pytest.mark.parametrize(("files", "problem", "mend"), [
+    (["config.json", "generation_config.json", "tokenizer.json"], "is a folder that holds a model", "--model"),
+    (["README.txt", "b.csv.gz", "a.jsonl"], "is a folder", "a.jsonl,"),
+    (["notes.md"], "is a folder", "the folder holds none that ends in one of .jsonl")])
+def test_a_folder_is_no_data(files: list[str], problem: str, mend: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in files:
+        (tmp_path / "folder" / name).write_text("{}")
+    with pytest.raises(DataError) as caught:
+        task_for(str(tmp_path / "folder"))
+    assert problem in caught.value.problem and mend in caught.value.mend and "README" not in caught.value.mend
+
+
+def test_a_task_of_another_kind_is_told_as_that(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"line 1 has 'completion', 'prompt', expected 'text'") as caught:
+        Text(path=write(tmp_path / "a.csv", ROWS)).load()
+    assert caught.value.mend == "a task of kind prompt-completion reads it"
 
 
 def test_two_texts_line_by_line(tmp_path: Path) -> None:

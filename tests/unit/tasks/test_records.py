@@ -60,7 +60,7 @@ def test_columns_of_other_names(tmp_path: Path) -> None:
     ("x.json", b'[{"a": "1"}, 3]', "x.json, row 2: a int, expected an object"),
     ("x.csv", b"a,b\n1,2\n3\n", "x.csv, line 3: 1 cells, the header has 2"),
     ("x.csv", b'a,b\n1,"2" 3\n', "x.csv, line 2: "),
-    ("x.csv", b"text,b\n1,2\n", "x.csv, line 2: no column 'a'; there are 'b', 'text'"),
+    ("x.csv", b"text,b\n1,2\n", "x.csv, line 1: no column 'a'; there are 'b', 'text'"),
     ("x.csv", b"", "x.csv has no rows"),
     ("x.csv", b"b,a,a,b\n1,2,3,4\n", "x.csv, line 1: two columns are called 'b', 'a'"),
     ("x.jsonl", b'{"a": "1"}\n{"a": "broken \\ud83d here"}\n', "x.jsonl, line 2: \\ud83d is half of a character"),

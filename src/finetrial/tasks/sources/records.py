@@ -13,6 +13,7 @@ import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ FORMATS = (".jsonl", ".json", ".csv", ".parquet")
 FORMATS_TOLD = ".jsonl, .json or .csv (also with .gz), or .parquet"
 TRUTH = {"true": True, "1": True, "false": False, "0": False}
 UNREADABLE = (ValueError, RecursionError)  # what json.loads raises: no JSON, a number of over 4,300 digits, lists too deep
+SEPARATORS = {"semicolons": ";", "tabs": "\t", "vertical bars": "|"}
 BATCH_ROWS = 1_000
 MOST_CELL_CHARACTERS = (1 << 31) - 1  # a cell of a .csv may hold an article
 
@@ -104,24 +106,31 @@ def iterate_records(path: Path, required: Sequence[str], optional: Sequence[str]
         is_empty = False
         for column in required:
             if named[column] not in values:
-                raise missing_column(column, named[column], values, where)
+                raise missing_column(column, named[column], values, place_of_columns(path, where))
         yield Record({column: whole_texts(values.get(name), where) for column, name in named.items()}, where, values.keys())
     if is_empty:
         raise DataError(f"{path} has no rows", f"expected the columns {', '.join(named[name] for name in required or named)}")
 
 
 def columns_of(path: Path) -> tuple[Collection[str], str]:
-    """The columns of a file's first row, and where it is. Raises DataError for a file without rows."""
+    """The columns of a file's first row, and where they are written: of a .csv, the header. Raises DataError for a file without
+    rows, and for a .csv that is not separated by commas."""
     for values, where in _found(path, []):
-        return values.keys(), where
+        return values.keys(), place_of_columns(path, where)
     raise DataError(f"{path} has no rows", "it is empty, or holds a header only")
+
+
+def place_of_columns(path: Path, where: str) -> str:
+    """Where the columns of a row are named: of a .csv in its header."""
+    return f"{path}, line 1" if _format(path) == ".csv" else where
 
 
 def _found(path: Path, wanted: Sequence[str]) -> Iterable[tuple[dict[str, Any], str]]:
     """(row, where it is) one after the other; of a parquet file only the columns that are wanted have values."""
     suffix = _format(path)
     if not is_table(path):
-        raise DataError(f"{path}: a data file is {FORMATS_TOLD}, not {path.suffix or 'nothing'!r}", "rename or convert it")
+        raise DataError(f"{path}: a data file is {FORMATS_TOLD}, not {path.suffix or 'nothing'!r}",
+                        "save it as .csv, separated by commas" if suffix == ".tsv" else "rename or convert it")
     if suffix == ".parquet":
         return _parquet(path, wanted)
     return _csv(path, wanted) if suffix == ".csv" else {".jsonl": _json_lines, ".json": _json_list}[suffix](path)
@@ -207,7 +216,10 @@ def whole_texts(value: Any, where: str) -> Any:
 
 def _csv(path: Path, wanted: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
     before = csv.field_size_limit(MOST_CELL_CHARACTERS)
-    reader = csv.reader(_lines(path), strict=True)
+    lines = _lines(path)
+    first = next(lines, "")
+    _check_separated(first, path)
+    reader = csv.reader(chain([first], lines), strict=True)
     try:
         header = next(reader, [])
         twice = [name for name, number in Counter(header).items() if number > 1 and (name or name in wanted)]
@@ -224,6 +236,14 @@ def _csv(path: Path, wanted: Sequence[str]) -> Iterator[tuple[dict[str, Any], st
         raise DataError(f"{path}, line {reader.line_num}: {error}", "save it as CSV with quoted cells") from error
     finally:
         csv.field_size_limit(before)
+
+
+def _check_separated(header: str, path: Path) -> None:
+    """Raise DataError for a header without a comma that holds another separator."""
+    separator = next((name for name, sign in SEPARATORS.items() if sign in header and "," not in header), None)
+    if separator is not None:
+        raise DataError(f"{path}, line 1: the header is {_shown(header.strip())}: the file seems to be separated by {separator}",
+                        "save it as CSV separated by commas")
 
 
 def _parquet(path: Path, wanted: Sequence[str]) -> Iterator[tuple[dict[str, Any], str]]:
