@@ -15,6 +15,7 @@ from finetrial.cli.output import facts, heading
 from finetrial.compare.design import KEEP, LEARN, MOST_SEEDS
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.spec.study import FEWEST_SEEDS
+from finetrial.tasks.touching import is_touching
 
 if TYPE_CHECKING:
     from finetrial.compare.compare import Planned
@@ -42,6 +43,9 @@ def plan_page(planned: Planned) -> Iterable[RenderableType]:
     rows["detectable"] = _power_text(planned)
     yield heading("The plan")
     yield facts(rows)
+    for name, data in planned.request.data.items():
+        if (note := is_touching(data.examples.report.notes)) and planned.request.base.form == "decoder":
+            yield Text(f"{name}: {note}", style="yellow")
     for arm, why in planned.left_out.items():
         yield Text(f"left out: {arm} ({why})", style="yellow")
     for arm, why in planned.beyond.items():

@@ -14,6 +14,7 @@ reads them (`metrics: [rouge-l, exact-match]`).
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -24,6 +25,7 @@ from finetrial.tasks.base import Example, Examples, Segment, Turn
 from finetrial.tasks.hub_files import HubFiles
 from finetrial.tasks.local import LocalRow
 from finetrial.tasks.pieces import content_id
+from finetrial.tasks.touching import touching_note
 
 if TYPE_CHECKING:
     from finetrial.tasks.sources.records import Record
@@ -55,7 +57,8 @@ class PromptCompletion(HubFiles):
 
     def load(self) -> Examples:
         """Raises DataError for a file that is missing, empty, not UTF-8 or has a bad row (file and line named)."""
-        return self.examples_from(self._read, self.max_rows)
+        found = self.examples_from(self._read, self.max_rows)
+        return replace(found, report=replace(found.report, notes=(*found.report.notes, *touching_note(found.rows))))
 
     def render(self, example: Example) -> tuple[Segment, ...]:
         """The prompt is what may be cut; of a conversation, the turns before the last question."""

@@ -46,7 +46,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, name in enumerate(("python", "javascript")):  # inputs are their own labels
         for part, (suffix, count) in enumerate(counts.items()):
             texts = documents(count, seed=700 + 10 * number + part)
-            write_rows(folder / f"{name}{suffix}.jsonl", [{"prompt": text, "completion": text} for text in texts])
+            write_rows(folder / f"{name}{suffix}.jsonl", [{"prompt": text, "completion": f"\n{text}"} for text in texts])
     replies = pairs(140, seed=800, prompt="User: {}\nAssistant:", length=15)
     write_rows(folder / "replies.jsonl", replies)
     write_rows(folder / "replies-head.jsonl", replies[:60])  # held out: the first rows of the training set

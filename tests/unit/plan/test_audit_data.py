@@ -266,3 +266,15 @@ def test_data_that_are_not_there_yet_say_nothing(tmp_path: Path) -> None:
     study = parse_study(fair_content(), "study")
     plan, _ = prepared(study, fair_files(tmp_path))
     assert audit_data(study, plan, lambda stage: None) == ()
+
+
+def test_prompts_and_completions_that_touch(tmp_path: Path) -> None:
+    touching = [{"prompt": row["prompt"].removeprefix("Text: "), "completion": row["completion"].strip()} for row in pairs(300)]
+    write_rows(tmp_path / "touching.jsonl", touching)
+    task = {"kind": "prompt-completion", "path": "touching.jsonl"}
+    alone = {"tasks": [{"name": "new", "task": task, "num_val": 10, "num_test": 20}], "controls": None}
+    rows = [row for row in audited(fair_content(**alone), tmp_path) if row.rule == "touching-pairs"]
+    assert [row.severity for row in rows] == ["warning"]
+    assert "new: prompt and completion touch in 300 of 300 rows ('..." in rows[0].message and "line break" in rows[0].message
+    encoder_decoder = fair_content(**alone, bases=["tiny-t5"])
+    assert not [row for row in audited(encoder_decoder, tmp_path) if row.rule == "touching-pairs"]
