@@ -16,6 +16,8 @@ from finetrial import catalog
 from finetrial.errors import UserError, unknown
 from finetrial.settings import Settings
 
+OF_PAIRS = ("chat", "messages", "conversation", "conversations", "pairs", "instruct", "sft")  # names that a task of pairs is looked for by
+
 
 class Frozen(Settings):
     """A frozen specification model."""
@@ -41,7 +43,8 @@ def plugin_from(kind: str, value: Any) -> Any:
     try:
         plugin = catalog.find(kind, value["kind"])
     except UserError as error:
-        raise ValueError(str(error)) from error
+        hint = "; a file of messages, or of prompts and completions, is of kind prompt-completion"
+        raise ValueError(f"{error}{hint if kind == 'task' and value['kind'] in OF_PAIRS else ''}") from error
     try:
         return plugin(**options)
     except ValidationError as error:

@@ -80,6 +80,8 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"arms": [_full(num_train=-1)]}, "greater than or equal to 1"),
     ({"arms": [_full(components="lora:rank=true")]}, "option rank of lora: true and false are no numbers"),
     ({"tasks": [{"name": "new", "task": {"kind": "jscode", "max_body_characters": True}}]}, "true and false are no numbers"),
+    ({"tasks": [{"name": "new", "task": {"kind": "chat", "path": "a.jsonl"}}]},
+     "a file of messages, or of prompts and completions, is of kind prompt-completion"),
     ({"arms": [_full(components="lora:alpha=.inf")]}, "finite number"),
     ({"arms": [_full(num_train={"nwe": 100})]}, "num_train for unknown task 'nwe'; did you mean 'new'"),
     ({"arms": [_full(learning_rates_for={"nwe": [1e-3]})]}, "learning_rates_for for unknown task 'nwe'"),
