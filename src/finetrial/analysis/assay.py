@@ -111,9 +111,11 @@ def _compare(trial: Trial, where: Branch, control: str, task: str, phase: int | 
     """After a phase; without one, after the last."""
     order = trial.order(where.sequence)
     entry = Entry(phase or len(order), task, VALIDATION_METRIC)
-    loadings = [Loading(1.0, where, entry, rate=trial.study.arm(where.arm).centre_rate(order[entry.phase - 1])),
+    centre = trial.study.arm(where.arm).centre_rate(order[entry.phase - 1])
+    loadings = [Loading(1.0, where, entry, rate=centre),
                 Loading(-1.0, replace(where, arm=control), entry)]
-    sides, place = (trial.label(where.arm), trial.label(control)), _place(trial, where, task)
+    sides = (f"{trial.label(where.arm)} at {numbers.rate(centre)}", trial.label(control))
+    place = _place(trial, where, task)
     if entry.phase < len(order):
         place += f", after phase {entry.phase}: later ones of the arm go on from another rate than its control's"
     seeds, reasons = trial.measured_seeds(loadings)

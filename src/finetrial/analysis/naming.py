@@ -59,8 +59,8 @@ def titles(study: Study, recorded: Collection[str] = ()) -> dict[str, str]:
         positive = study.controls.positive
         if positive:
             found[positive_control_name(study.controls)] = (
-                f"{study.arm(positive.arm).title} at {positive.rate_factor:g} times its rate")
-        found[aa_name(study.controls)] = f"{study.arm(study.controls.reference).title}, repeated"
+                f"{study.arm(positive.arm).title} at {positive.rate_factor:g} times its centre rate")
+        found[aa_name(study.controls)] = f"{study.arm(study.controls.reference).title}, repeated at its centre rate"
     return {name: found[name] for name in roles(study, recorded)}
 
 

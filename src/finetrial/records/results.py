@@ -188,7 +188,7 @@ class Assay(Row):
     positive_control: Literal["seen", "not seen", "not measured", "not planned"] = "not planned"
     positive_text: str = ""
     aa_text: str = ""
-    aa_compared: str = ""  # "full minus full, repeated, on docs"
+    aa_compared: str = ""  # "full at 3e-4 minus full, repeated at its centre rate, on docs"
     aa_unit: str = ""
     aa_estimate: float | None = None  # the A/A difference: what no effect looks like here
     aa_low: float | None = None

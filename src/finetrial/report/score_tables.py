@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from finetrial.analysis import numbers
-from finetrial.report.arms import BASE, FLOOR, POSITIVE_CONTROL, ArmMark
+from finetrial.report.arms import AA, BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import LATEST, Estimate, Facts, Path
 from finetrial.report.quantities import KL, NEITHER, metric_name, metric_words
 from finetrial.report.tabular import Cell, Column, Table, TableRow, estimate_cell, shared_decimals
@@ -60,12 +60,13 @@ def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: 
     judged = {row.metric for row in facts.results.scores if facts.results.roles.get(row.arm) == FLOOR}  # floors are outputs
     judged |= {one.metric for one in facts.results.distributions}
     of_outputs = [column.metric in judged for column in shown]
-    rows = tuple(TableRow((Cell(head.arm.label, _row_note(path, head)),
+    rows = tuple(TableRow((Cell(head.arm.label, _row_note(facts, path, head)),
                            *(_cell(head, scored, *one) for one in zip(shown, row, decimals, of_outputs, strict=True))),
                           head.arm) for head, row in estimates.items())
     name = facts.path_label(path)
     kind = f"{title}, control" if path.is_control else title
-    caption = f"{kind}{f' ({name})' if name else ''}, at the learning rate that validation chose. " \
+    controls = " (controls: at the rate in their row)" if any(head.arm.is_control for head in estimates) else ""
+    caption = f"{kind}{f' ({name})' if name else ''}, at the learning rate that validation chose{controls}. " \
               f"Below each mean: its {numbers.percent(facts.study.evaluation.confidence)} interval and n."
     return Table(caption, (Column("arm"), *(_score_column(facts, column) for column in shown)), rows, is_folded)
 
@@ -123,9 +124,24 @@ def _estimate(facts: Facts, path: Path, head: _Head, column: _Shown) -> Estimate
     return perplexity(estimate) if column.as_perplexity else estimate
 
 
-def _row_note(path: Path, head: _Head) -> str:
-    words = [head.arm.role] if head.arm.is_control else []
+def _row_note(facts: Facts, path: Path, head: _Head) -> str:
+    words = [head.arm.role, *_control_rate(facts, path, head)] if head.arm.is_control else []
     if head.phase and path.last_phase > 1:
         words.append(f"after phase {head.phase}: {path.tasks[head.phase - 1]}")
     words += ["ORACLE routing"] if head.routing != LATEST else []
     return ", ".join(words) if head.arm.role != BASE else ""
+
+
+def _control_rate(facts: Facts, path: Path, head: _Head) -> list[str]:
+    """The fixed rate of a control: `at 3e-4, the grid's centre`."""
+    controls = facts.study.controls
+    if controls is None:
+        return []
+    trained = path.tasks[head.phase - 1]
+    if head.arm.role == AA:
+        return [f"at {numbers.rate(facts.study.arm(controls.reference).centre_rate(trained))}", "the grid's centre"]
+    if controls.positive is None:
+        return []
+    factor = controls.positive.rate_factor
+    rate = facts.study.arm(controls.positive.arm).centre_rate(trained) * factor
+    return [f"at {numbers.rate(rate)}", f"{factor:g} times the grid's centre"]

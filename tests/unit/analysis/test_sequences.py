@@ -249,7 +249,8 @@ def test_a_ratio_of_ratios_is_refused_before_the_run() -> None:
 def test_the_aa_control_is_read_where_both_arms_came_alike(monkeypatch: pytest.MonkeyPatch) -> None:
     """It trains every phase at the centre; an arm that went on from another rate is another arm from there on."""
     study, table = sequences.make_table()
-    assert results().assay.aa_compared == "full fine-tuning minus full fine-tuning, repeated, on code, docs-code"
+    assert results().assay.aa_compared == ("full fine-tuning at 3e-4 minus full fine-tuning, repeated at its centre rate, on code, "
+                                           "docs-code")
     choices = Trial.choices
 
     def off_centre(self: Trial, branch: Branch, phase: int, metric: str = "nats-per-token") -> dict[int, Choice]:
@@ -259,7 +260,8 @@ def test_the_aa_control_is_read_where_both_arms_came_alike(monkeypatch: pytest.M
 
     monkeypatch.setattr(Trial, "choices", off_centre)
     found = assay(Trial(study, table))
-    assert found.aa_compared.startswith("full fine-tuning minus full fine-tuning, repeated, on docs, docs-code, after phase 1")
+    assert found.aa_compared.startswith("full fine-tuning at 3e-4 minus full fine-tuning, repeated at its centre rate, on docs, "
+                                        "docs-code, after phase 1")
     assert found.aa_low is not None and found.aa_high is not None and found.aa_low < 0 < found.aa_high
 
 

@@ -30,7 +30,7 @@ FORGETS = {"full": (0.12, 0.31, 0.80), "lora-r8": (0.03, 0.09, 0.28), "lora-r32"
 CHOSEN = {"full": 2, "lora-r8": 2, "lora-r32": 2, "lora-r8-all": 2, "lora-r128": 1}
 LABELS = {"full": "Full fine-tuning", "lora-r8": "LoRA r=8 (attention)", "lora-r32": "LoRA r=32 (attention)",
           "lora-r8-all": "LoRA r=8 (all linear)", "lora-r128": "LoRA r=128 (attention)"}
-CONTROLS = {"full-x10": "Full fine-tuning at 10 times its rate", "full-aa": "Full fine-tuning, repeated (A/A)"}
+CONTROLS = {"full-x10": "Full fine-tuning at 10 times its centre rate", "full-aa": "Full fine-tuning, repeated at its centre rate"}
 
 
 def make_study(**changes: Any) -> Study:
@@ -105,7 +105,7 @@ def make_results(**changes: Any) -> rows.Results:
 
 ASSAY = rows.Assay(positive_control="seen", aa_estimate=0.004, aa_low=-0.021, aa_high=0.029,
                    positive_text="Ten times the rate raised the old-domain loss by 1.92 nats/token (1.71 to 2.13).",
-                   aa_compared="full fine-tuning minus full fine-tuning, repeated, on pydoc-chat", aa_unit="nats/token",
+                   aa_compared="full fine-tuning at 3e-4 minus full fine-tuning, repeated at its centre rate, on pydoc-chat", aa_unit="nats/token",
                    aa_text="Equal arms differ by 0.004 nats/token on pydoc-chat (−0.021 to 0.029).")
 
 

@@ -58,10 +58,10 @@ def test_many_arms_still_differ(new_results):
 def test_the_plane_has_a_mark_for_every_arm_and_leaves_a_far_control_out(facts, figures):
     rows = plane.plane_rows(facts, facts.paths[0], "python-text")
     marks = {row["name"]: row for row in rows if row["kind"] == "mark"}
-    assert set(marks) == {arm.name for arm in facts.arms}
+    assert set(marks) == {arm.name for arm in facts.arms if arm.role != "A/A"}
     assert (marks["base"]["x"], marks["base"]["y"]) == (0.0, 0.0)
     assert marks["full"]["x1"] < marks["full"]["x"] < marks["full"]["x2"]
-    assert "Outside the frame: Full fine-tuning at 10 times its rate, learned" in figures["plane"].caption
+    assert "Outside the frame: Full fine-tuning at 10 times its centre rate, learned" in figures["plane"].caption
     assert sum(row["kind"] == "mean" for row in rows) == 15
     assert sum(row["kind"] == "seed" for row in rows) == 75
 
@@ -74,8 +74,20 @@ def test_the_noise_floor_is_the_distance_of_two_equal_arms_at_one_rate(facts):
                    for name in ("full-aa", "full"))
     assert floor["x2"] - floor["x"] == pytest.approx(2 * abs(again["x"] - once["x"]))
     caption = plane.figure(facts).caption
+    assert "both at the centre of the grid, lie apart" in caption and "(A/A) has no mark" in caption
     assert "in forgetting, one draw of what no effect looks like; chance alone can do more." in caption
     assert "noise" not in caption
+
+
+def test_an_aa_box_that_its_mark_hides_is_not_drawn_and_says_so(facts, monkeypatch):
+    def kinds(figure):
+        return {row["kind"] for row in figure.panels[0].spec["data"]["values"]}
+
+    monkeypatch.setattr(plane, "_MARK", 0.0)
+    assert "floor" in kinds(plane.figure(facts)) and "Grey box around the reference arm: how far" in plane.figure(facts).caption
+    monkeypatch.setattr(plane, "_MARK", 1.0)
+    assert "floor" not in kinds(plane.figure(facts))
+    assert "Not drawn, being smaller than a mark: how far" in plane.figure(facts).caption
 
 
 def test_rates_show_every_seed_the_choice_and_failures_in_words(study, new_results, results):
@@ -137,7 +149,7 @@ def test_the_forest_has_every_contrast_with_an_interval(facts):
 
 def test_the_forest_shows_two_equal_arms_beside_comparisons_in_their_unit(study, results, new_results):
     figure = forest.figure(Facts(study, results))
-    text = "Two equal arms: full fine-tuning minus full fine-tuning, repeated, on pydoc-chat"
+    text = "minus full fine-tuning, repeated at its centre rate, on pydoc-chat"
     assert [text in json.dumps(panel.spec) for panel in figure.panels] == ["nats/token" in panel.title for panel in figure.panels]
     unknown = results.assay.model_copy(update={"aa_low": None, "aa_high": None})
     assert text not in json.dumps([panel.spec for panel in forest.figure(Facts(study, new_results(assay=unknown))).panels])

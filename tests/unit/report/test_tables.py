@@ -32,6 +32,19 @@ def test_every_arm_has_a_row_and_every_mean_its_interval_and_n(study, results):
     assert "seed" not in row_of(table, "Untouched base").cells[1].more
 
 
+def test_controls_name_their_fixed_rate_under_a_caption_of_chosen_ones(study, results, new_results):
+    (table,) = score_tables(Facts(study, results))
+    assert "at the learning rate that validation chose (controls: at the rate in their row)." in table.caption
+    notes = {row.arm.role: row.cells[0].note for row in table.rows if row.arm.is_control}
+    assert notes == {"A/A": "A/A, at 3e-4, the grid's centre",
+                     "positive control": "positive control, at 3e-3, 10 times the grid's centre"}
+    alone = new_results(roles={name: role for name, role in results.roles.items() if role in ("base", "arm")},
+                        arms={name: text for name, text in results.arms.items() if name not in ("full-x10", "full-aa")},
+                        scores=tuple(row for row in results.scores if row.arm not in ("full-x10", "full-aa")),
+                        measures=tuple(row for row in results.measures if row.arm not in ("full-x10", "full-aa")))
+    assert "controls" not in score_tables(Facts(study, alone))[0].caption
+
+
 def test_loss_stands_first_with_perplexity_beside_it(study, results):
     (table,) = score_tables(Facts(study, results))
     assert [column.note for column in table.columns[1:3]] == ["loss, nats/token, lower is better",

@@ -32,8 +32,10 @@ from finetrial.report.figures.theme import (
 from finetrial.report.quantities import unit_name
 from finetrial.spec.slots import joined_tasks
 
+_EQUAL = "how far the reference arm and its repetition (A/A), both at the centre of the grid,"
 _ONE_DRAW = "one draw of what no effect looks like; chance alone can do more"
 Frame = tuple[list[float], list[float]]  # the domains of x and y
+_MARK = 12 / 400  # how wide a large mark is, of a panel
 _FAR = 1.6  # what lies beside the chosen arms is drawn if the axis grows by no more than this factor
 
 
@@ -50,7 +52,7 @@ def figure(facts: Facts) -> Figure | None:
             frame, far = _frame(facts, rows)
             words = [facts.path_label(path), f"forgetting {task}" if len(forgettable(facts, path)) > 1 else ""]
             name = ", ".join(filter(None, words))
-            boxes += [_floor_text(facts, path, task, row) for row in rows if row["kind"] == "floor"]
+            boxes += [_floor_text(facts, path, task, row, frame) for row in rows if row["kind"] == "floor"]
             controls = {row["name"] for row in far if row["kind"] == "mark"}
             outside = [_outside(row) for row in far
                        if row["kind"] == "mark" or (row["kind"] == "mean" and row["name"] not in controls)]
@@ -58,14 +60,17 @@ def figure(facts: Facts) -> Figure | None:
                 notes.append(f"Outside the frame{f' of {name}' if name else ''}: {'; '.join(outside)}.")
             shown |= {row["name"] for row in marks}
             texts += [f"{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}" for row in marks]
-            panels.append(_panel(facts, path, task, [row for row in rows if row not in far], frame, name))
+            drawn = [row for row in rows if row not in far and not (row["kind"] == "floor" and _is_hidden(row, frame))]
+            panels.append(_panel(facts, path, task, drawn, frame, name))
     if not panels:
         return None
     if len(boxes) > 1:
-        boxes = [f"Grey box around the reference arm: how far two equal arms (A/A) lie apart, {_ONE_DRAW}."]
+        boxes = [f"Grey box around the reference arm, where it is larger than the mark: {_EQUAL} lie apart, {_ONE_DRAW}."]
     caption = ("Right is better learned, down is less forgotten: the best place is at the bottom right. Large marks: "
-               "each arm at the rate that validation chose, with intervals (controls: mean over seeds). Small marks on "
+               "each arm at the rate that validation chose, with intervals (positive control: mean over seeds). Small marks on "
                "a line: the mean over seeds at each learning rate, from the lowest to the highest; dots: single seeds.")
+    if any(arm.role == AA for arm in facts.arms):
+        notes.append("The repeated reference arm (A/A) has no mark: its rate is the centre of the grid, not a chosen one.")
     return Figure("plane", "Learning and forgetting", " ".join([caption, *boxes, *notes]),
                   f"Scatter plot of forgetting against learning. {'; '.join(texts)}.", tuple(panels),
                   min(2, len(panels)), 400, named(facts.arms, shown))
@@ -89,8 +94,8 @@ def plane_rows(facts: Facts, path: Path, task: str) -> Rows:
 
 
 def _mark_row(facts: Facts, path: Path, task: str, arm: ArmMark, trails: Rows) -> dict[str, Any] | None:
-    if arm.role == FLOOR:
-        return None
+    if arm.role in (FLOOR, AA):
+        return None  # the A/A arm is at the centre of the grid: beside the chosen rate it would look like another arm
     row: dict[str, Any] = {"kind": "mark", "name": arm.name, "arm": arm.label}
     if arm.role == BASE:
         return row | {"x": 0.0, "y": 0.0, "learned": "0", "forgotten": "0"}
@@ -202,7 +207,7 @@ def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: 
     tint, form = colour(arms), shape(arms)
     mean, mark = of_kind("mean").encode(x=x, y=y, color=tint), of_kind("mark").encode(x=x, y=y, color=tint)
     return panel(name, rows, [
-        of_kind("floor").mark_rect(color=NEUTRAL, opacity=0.28, clip=True).encode(x=x, x2=alt.X2("x2:Q"), y=y,
+        of_kind("floor").mark_rect(color=NEUTRAL, stroke=NEUTRAL, opacity=0.28, clip=True).encode(x=x, x2=alt.X2("x2:Q"), y=y,
                                                                                   y2=alt.Y2("y2:Q")),
         of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(x=x),
         of_kind("zero").mark_rule(strokeDash=[3, 3]).encode(y=y),
@@ -218,11 +223,17 @@ def _panel(facts: Facts, path: Path, task: str, rows: Rows, frame: Frame, name: 
             shape=form, tooltip=[alt.Tooltip("arm:N"), alt.Tooltip("learned:N"), alt.Tooltip("forgotten:N")])])
 
 
-def _floor_text(facts: Facts, path: Path, task: str, row: dict[str, Any]) -> str:
+def _is_hidden(row: dict[str, Any], frame: Frame) -> bool:
+    """Whether the A/A box lies behind the reference arm's mark."""
+    return all(row[end] - row[start] <= _MARK * (high - low)
+               for (start, end), (low, high) in zip((("x", "x2"), ("y", "y2")), frame, strict=True))
+
+
+def _floor_text(facts: Facts, path: Path, task: str, row: dict[str, Any], frame: Frame) -> str:
     wide, high = (numbers.plain((row[end] - row[start]) / 2, 2) for start, end in (("x", "x2"), ("y", "y2")))
     unit_x, unit_y = (unit_name(facts.unit(of, facts.tuning_metric(of))) for of in (path.last_task, task))
-    return (f"Grey box around the reference arm: two equal arms (A/A) lie {wide} {unit_x} apart in learning and {high} "
-            f"{unit_y} in forgetting, {_ONE_DRAW}.")
+    start = "Not drawn, being smaller than a mark" if _is_hidden(row, frame) else "Grey box around the reference arm"
+    return f"{start}: {_EQUAL} lie apart, {wide} {unit_x} in learning and {high} {unit_y} in forgetting, {_ONE_DRAW}."
 
 
 def _words(value: float, low: float | None, high: float | None) -> str:
