@@ -40,7 +40,11 @@ def read_run(folder: Path) -> tuple[Study, View]:
 
 
 def short_answers(shown: View) -> Iterable[RenderableType]:
-    """What a run ends with: a verdict and a sentence for each hypothesis, alerts, the recommendation."""
+    """What a run ends with: a verdict and a sentence for each hypothesis, what limits them, the recommendation."""
+    yield from _answers(shown, [f"{check.title}. {check.text}" for check in shown.checks if check.state != "good"])
+
+
+def _answers(shown: View, doubts: Iterable[str]) -> Iterable[RenderableType]:
     yield heading(shown.question)
     if not shown.cards:
         yield Text(shown.summary)
@@ -49,14 +53,18 @@ def short_answers(shown: View) -> Iterable[RenderableType]:
     for text in shown.alerts:
         yield Text()
         yield Text(text, style="yellow")
+    limits = [*_edges(shown.tuning), *doubts]
+    if limits:
+        yield Text()
+        yield from (Text(text, style="yellow") for text in limits)
     yield Text()
     yield Text.assemble(("Recommendation  ", "bold"), shown.recommendation)
     yield from (indented(Text(reason)) for reason in shown.not_chosen)
 
 
 def verdict_page(study: Study, shown: View) -> Iterable[RenderableType]:
-    """The short answers, then how far to trust them, the primary scores, and threats to validity."""
-    yield from short_answers(shown)
+    """The short answers, then how far to trust them, the primary scores, and threats to validity, the audit's among them."""
+    yield from _answers(shown, ())
     yield heading("How far to trust this")
     for check in shown.checks:
         yield Text.assemble((check.title, "bold red" if check.state == "bad" else "bold"), ". ", check.text)
@@ -64,9 +72,20 @@ def verdict_page(study: Study, shown: View) -> Iterable[RenderableType]:
     for table in shown.scores[:len(study.bases) * len(study.paths)]:  # the tables of other metrics come after
         yield heading("Scores")
         yield _primary_scores(table)
-    if shown.threats:
+    if shown.threats or shown.audit:
         yield heading("Threats to validity")
         yield from (Text(text) for text in shown.threats)
+    for severity, rule, found in (row.cells for row in (shown.audit.rows if shown.audit else ())):
+        yield Text.assemble((severity.text, "bold red" if severity.text == "threat" else "bold"), f"  {found.text} ({rule.text})")
+
+
+def _edges(tuning: ScoreTable | None) -> Iterable[str]:
+    """A line for each arm whose chosen learning rate lies at the edge of its grid, for any seed."""
+    for row in tuning.rows if tuning else ():
+        arm, edge = row.cells[0], row.cells[-1]
+        if edge.kind == "warning":
+            name = f"{arm.text} ({arm.note})" if arm.note else arm.text
+            yield f"{name}: learning rate {edge.text.replace('edge', 'edge of its grid')}; a better one may lie outside."
 
 
 def _card(card: Card) -> Iterable[RenderableType]:
