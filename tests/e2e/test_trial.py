@@ -13,11 +13,13 @@ import pytest
 import yaml
 from tiny_study import tiny_content
 
+from finetrial.cli import main
 from finetrial.errors import UserError
 from finetrial.plan.build import build
 from finetrial.records.results import Results
 from finetrial.run.additions import additions
 from finetrial.run.rebuild import rebuild
+from finetrial.run.status import read_status
 from finetrial.run.trial import RunOptions, Trial, run_study
 from finetrial.spec.io import parse_study, read_study
 
@@ -39,6 +41,18 @@ def run(folder: Path, runs: str, **options: Any) -> Trial:
 @pytest.fixture(scope="module")
 def undisturbed(folder: Path) -> Trial:
     return run(folder, "undisturbed")
+
+
+def test_a_run_that_the_audit_refuses_after_its_data_is_not_called_complete(folder: Path,
+                                                                            capsys: pytest.CaptureFixture[str]) -> None:
+    study = read_study(folder / "study.yaml").model_copy(update={"accept_threats": ()})
+    with pytest.raises(UserError, match="held-out-rows-in-training"):
+        run_study(study, RunOptions(runs=folder / "refused", view=False), relative_to=folder)
+    status = read_status(folder / "refused" / "tiny-custom-small")
+    assert status is not None and status["state"] == "refused"
+    assert status["stages_done"] < status["stages_total"]
+    assert main(["status", "tiny-custom-small", "--runs", str(folder / "refused")]) == 0
+    assert "refused, " in (printed := capsys.readouterr().out) and "by the audit of its data" in printed
 
 
 def scores(trial: Trial) -> list[dict[str, Any]]:

@@ -488,6 +488,17 @@ def test_status_of_a_run_that_was_killed(capsys, finished):
     assert "run the same command again to go on" in capsys.readouterr().out
 
 
+def test_status_tells_what_failed_from_what_was_not_run(capsys, finished):
+    status = {"state": "partial", "pid": 1, "stages_total": 136, "stages_done": 40, "stages_reused": 0,
+              "failures": {"FAILED": 36, "OOM": 2, "not run": 96}, "running": [], "elapsed_seconds": 9.0,
+              "left_seconds": None, "left_is_at_least": None, "damaged": []}
+    (finished.folder / "status.json").write_text(json.dumps(status), encoding="utf-8")
+    assert main(["status"]) == 0
+    assert re.search(r"Failed +Not run.*\n.*partial +40/136 +38 +96$", capsys.readouterr().out, re.MULTILINE)
+    assert main(["status", finished.folder.name]) == 0
+    assert "not run: 96; what they need failed" in capsys.readouterr().out
+
+
 def test_data_marks_what_is_scored(capsys):
     """Counts per split, and rows of a user's own file with brackets around the scored text."""
     rows = "".join(json.dumps({"prompt": f"question {number}\n", "completion": f"answer {number}"}) + "\n"

@@ -14,6 +14,7 @@ from finetrial.analysis.numbers import seconds_text
 from finetrial.cli.output import heading, indented, say
 from finetrial.cli.running import REPORT_FILE, find_run, run_folders
 from finetrial.errors import StoreError
+from finetrial.run.board import NOT_RUN
 from finetrial.run.status import read_status
 
 RUNNING_SHOWN = 8
@@ -35,30 +36,33 @@ def status_command(name: str | None, runs: Path) -> None:
     table.add_column("State", no_wrap=True)
     table.add_column("Stages", justify="right", no_wrap=True)
     rows = [(folder.name, *_line_of(folder)) for folder in folders]
-    any_failed = any(failed for _, _, _, failed, _ in rows)
+    any_failed, any_not_run = any(row[3] for row in rows), any(row[4] for row in rows)
     if any_failed:
         table.add_column("Failed", justify="right")
+    if any_not_run:
+        table.add_column("Not run", justify="right", no_wrap=True)
     table.add_column("Left", overflow="fold")
-    for run, state, stages, failed, left in rows:
-        table.add_row(run, state, stages, *([failed] if any_failed else []), left)
+    for run, state, stages, failed, not_run, left in rows:
+        table.add_row(run, state, stages, *([failed] if any_failed else []), *([not_run] if any_not_run else []), left)
     say(table)
 
 
-def _line_of(folder: Path) -> tuple[str, str, str, str]:
+def _line_of(folder: Path) -> tuple[str, str, str, str, str]:
     """The line of a run; one that cannot be read hides no other."""
     try:
         return line(read_status(folder))
     except StoreError:
-        return "unreadable", "", "", ""
+        return "unreadable", "", "", "", ""
 
 
-def line(status: Mapping[str, Any] | None) -> tuple[str, str, str, str]:
-    """State, stages, failures, time left."""
+def line(status: Mapping[str, Any] | None) -> tuple[str, str, str, str, str]:
+    """State, stages, how many failed, how many were not run for want of what failed, time left."""
     if status is None:
-        return "not started", "", "", ""
-    failed = sum(status["failures"].values())
+        return "not started", "", "", "", ""
+    not_run = status["failures"].get(NOT_RUN, 0)
+    failed = sum(status["failures"].values()) - not_run
     return (status["state"], f"{status['stages_done']:,}/{status['stages_total']:,}", f"{failed:,}" if failed else "",
-            _left(status) if status["state"] == "running" else "")
+            f"{not_run:,}" if not_run else "", _left(status) if status["state"] == "running" else "")
 
 
 def detail(folder: Path, status: Mapping[str, Any] | None) -> Iterable[RenderableType]:
@@ -66,12 +70,13 @@ def detail(folder: Path, status: Mapping[str, Any] | None) -> Iterable[Renderabl
     if status is None:
         yield f"{folder.name}: not started"
         return
-    state, stages, _, left = line(status)
+    state, stages, _, _, left = line(status)
     yield Text(f"{folder.name}: {state}, {stages} stages" + (f", {left} left" if left else ""), style="bold")
     if status["stages_reused"]:
         yield f"{status['stages_reused']:,} of them were recorded before"
     for outcome, number in status["failures"].items():
-        yield f"{outcome}: {number:,}; why is in {folder / 'logs'}"
+        why = "what they need failed" if outcome == NOT_RUN else f"why is in {folder / 'logs'}"
+        yield f"{outcome}: {number:,}; {why}"
     for damaged in status["damaged"]:
         yield f"damaged and computed again: {damaged}"
     if status["state"] == "running":
@@ -79,6 +84,8 @@ def detail(folder: Path, status: Mapping[str, Any] | None) -> Iterable[Renderabl
         yield indented(_now(status["running"]))
     elif (folder / REPORT_FILE).is_file():
         yield f"report: {folder / REPORT_FILE}"
+    if status["state"] == "refused":
+        yield "by the audit of its data, before anything was trained; the same command says why"
     if status["state"] == "interrupted":
         yield "run the same command again to go on"
 

@@ -24,6 +24,7 @@ from finetrial.run.events import (
     StageStarted,
 )
 
+NOT_RUN = "not run"  # among failures: stages that lack an input
 RECENT = 8  # finished stages that the live view shows
 
 
@@ -106,7 +107,7 @@ class Board:
         """How often each outcome but OK occurred, and how many stages were not run."""
         counts = Counter(outcome.value for outcome in self.outcomes.values() if outcome is not Outcome.OK)
         if self.not_run:
-            counts["not run"] = len(self.not_run)
+            counts[NOT_RUN] = len(self.not_run)
         return counts
 
     def time_left(self, at: float) -> TimeLeft | None:

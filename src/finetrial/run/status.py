@@ -66,6 +66,19 @@ def describe(board: Board, at: float) -> dict[str, Any]:
     }
 
 
+def write_refused(run_folder: Path, done: int, total: int) -> None:
+    """Say that the audit of the data refused the run, with `done` of its stages recorded; nothing while another runner has it.
+
+    Raises StoreError if the folder cannot be written.
+    """
+    status = describe(Board(), 0.0) | {"state": "refused", "stages_done": done, "stages_total": total}
+    with explained(run_folder):
+        lock = try_lock(run_folder / LOCK_FILE)
+        if lock is not None:
+            replace_text(run_folder / STATUS_FILE, json.dumps(status, indent=1) + "\n")
+            lock.release()
+
+
 def read_status(run_folder: Path) -> dict[str, Any] | None:
     """The last status of a run; None if it never ran. A runner that was killed is "interrupted", not "running".
 

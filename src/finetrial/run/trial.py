@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from finetrial.analysis.analyse import analyse
-from finetrial.errors import DataError, StoreError, UserError
+from finetrial.errors import AuditError, DataError, StoreError, UserError
 from finetrial.plan.audit import audit, audit_data, audit_plan, audit_records, refuse
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.fetch import fetch_study
@@ -40,6 +40,7 @@ from finetrial.run.remote import located
 from finetrial.run.run_file import REPORT_FILE, RESULTS_FILE, HowRun, write_run_files
 from finetrial.run.seen import remember_showing, stated_after
 from finetrial.run.stacks import automatic
+from finetrial.run.status import write_refused
 from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
@@ -149,7 +150,11 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
         raise_for_data(data, encoded)  # data that cannot be used stops the trial before anything is trained
         prepared = {stage.id: encoded.found(stage.id) for stage in data}
     of_data = audit_data(study, plan, prepared.get)
-    refuse(of_data)
+    try:
+        refuse(of_data)
+    except AuditError:
+        write_refused(folder, len(data), len(plan.stages))
+        raise
     if options.within_seconds is not None:
         if decided := looks.seeds_within(options.within_seconds):
             study = study.model_copy(update={"seeds": decided})
