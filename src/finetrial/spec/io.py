@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,12 @@ from finetrial import catalog
 from finetrial.errors import SpecError, UserError, unknown
 from finetrial.spec.plain import from_json, from_yaml
 from finetrial.spec.study import Study
+
+_LISTS = {"seeds": "how many, or a list such as [0, 1, 2]", "learning_rates": "a list such as [3e-4, 1e-3]",
+          "bases": "a list such as [tiny-gpt]", "plugins": "a list such as [./my_method.py]"}
+_KINDS = {"int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
+          "float_type": "a number", "float_parsing": "a number", "string_type": "a text", "dict_type": "keys with values",
+          "mapping_type": "keys with values"}
 
 
 def read_study(path: Path, relative_to: Path | None = None) -> Study:
@@ -57,12 +63,13 @@ def parse_study(content: Mapping[str, Any], source: str, *, plugins_in: Path | N
     try:
         return Study.model_validate(dict(content))
     except ValidationError as error:
-        raise spec_error(source, error) from None
+        raise spec_error(source, error, content) from None
 
 
-def spec_error(source: str, error: ValidationError) -> SpecError:
-    """Every problem of a study, or of a part of one, in words; `source` is what the error calls it."""
-    return SpecError(source, dict.fromkeys(_explain(detail) for detail in _own_problems(error.errors())))
+def spec_error(source: str, error: ValidationError, content: Mapping[str, Any] | None = None) -> SpecError:
+    """Every problem of a study, or of a part of one, in words; `source` is what the error calls it. Items of lists in the
+    `content` that was read go by their `name`, where they have one."""
+    return SpecError(source, dict.fromkeys(_explain(detail, content) for detail in _own_problems(error.errors())))
 
 
 def study_yaml(study: Study) -> str:
@@ -120,9 +127,9 @@ def _own_problems(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
                        for place in places)]
 
 
-def _explain(detail: ErrorDetails) -> str:
+def _explain(detail: ErrorDetails, content: Mapping[str, Any] | None) -> str:
     """One problem for people: path, value, what was expected, the nearest name."""
-    path = ".".join(str(part) for part in detail["loc"])
+    path = ".".join(_named(detail["loc"], content))
     if detail["type"] == "extra_forbidden":
         valid = _fields_at(detail["loc"][:-1])
         return f"{path}: " + unknown("key", str(detail["loc"][-1]), valid)
@@ -130,12 +137,33 @@ def _explain(detail: ErrorDetails) -> str:
         return f"{path}: {detail['input']!r} is a plain value; expected keys: {', '.join(_fields_at(detail['loc']))}"
     if detail["type"] == "missing":
         return f"{path}: missing, and needed"
-    message = detail["msg"].removeprefix("Value error, ")
+    expected = _expected(detail)
+    message = expected or detail["msg"].removeprefix("Value error, ")
     value = detail["input"]
     shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else ""
-    if shown and shown not in message:
+    if shown and (expected or shown not in message):
         return f"{path}: {shown}: {message}" if path else f"{shown}: {message}"
     return f"{path}: {message}" if path else message
+
+
+def _expected(detail: ErrorDetails) -> str:
+    """What is expected in the place of a value of the wrong kind; empty where the kind is right."""
+    if detail["type"] in ("tuple_type", "list_type"):
+        field = next((str(step) for step in reversed(detail["loc"]) if step in _LISTS), "")
+        return f"expected {_LISTS.get(field, 'a list, written [first, second]')}"
+    kind = _KINDS.get(detail["type"])
+    return f"expected {kind}" if kind else ""
+
+
+def _named(path: tuple[int | str, ...], content: Any) -> Iterator[str]:
+    """The steps of a path, those into lists by the item's name, as `--set` takes them."""
+    for step in path:
+        try:
+            content = content[step]
+        except (LookupError, TypeError):
+            content = None
+        name = content.get("name") if isinstance(step, int) and isinstance(content, Mapping) else None
+        yield name if isinstance(name, str) and name else str(step)
 
 
 def _fields_at(path: tuple[int | str, ...]) -> list[str]:

@@ -62,7 +62,12 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lroa", "task": "new"}}]},
      "did you mean 'lora'"),
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lora"}}]}, "needs the task"),
-    ({"plugins": 3}, "plugins: 3: Input should be a valid tuple"),
+    ({"plugins": 3}, "plugins: 3: expected a list such as [./my_method.py]"),
+    ({"seeds": "three"}, "seeds: 'three': expected how many, or a list such as [0, 1, 2]"),
+    ({"arms": [_full(learning_rates=3e-4)]}, "arms.a.learning_rates: 0.0003: expected a list such as [3e-4, 1e-3]"),
+    ({"arms": [_full(learning_rates=["fast"])]}, "arms.a.learning_rates.0: 'fast': expected a number"),
+    ({"arms": [{"components": "full", "learning_rates": 1}]}, "arms.0.learning_rates: 1: expected a list"),
+    ({"accept_threats": 3}, "accept_threats: 3: expected a list, written [first, second]"),
     ({"training": {"budget": 60}}, "a budget has a unit: write '60 steps'"),
     ({"seeds": 0}, "a study needs a seed at least"),
     ({"seeds": -2}, "a study needs a seed at least"),
@@ -184,7 +189,7 @@ def test_keys_of_a_merged_mapping_may_be_given_again() -> None:
 @pytest.mark.parametrize("written", ["3", "[3]"])
 def test_plugins_that_are_no_files(tmp_path: Path, written: str) -> None:
     (tmp_path / "study.yaml").write_text(yaml.safe_dump(content()) + f"plugins: {written}\n", encoding="utf-8")
-    with pytest.raises(SpecError, match="plugins.*: 3: Input should be a valid"):
+    with pytest.raises(SpecError, match="plugins.*: 3: expected a"):
         read_study(tmp_path / "study.yaml")
 
 
