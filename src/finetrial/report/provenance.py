@@ -5,20 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from finetrial.analysis.numbers import UNKNOWN
+from finetrial.analysis import numbers
 from finetrial.records.results import Results
 from finetrial.spec import Study
 from finetrial.spec.claims import AS_PUBLISHED
 
 COMMAND = "command"
+NAMES = {"python": "Python", "cpu": "processor", "cores": "processor cores", "cores_usable": "cores it may use", "memory_bytes": "memory",
+         "git_commit": "git commit", "environment.device": "computed on", "environment.device_name": "accelerator",
+         "environment.cpu_capability": "instruction set"}  # of the facts that a run records
 
 
 def provenance_rows(study: Study, results: Results) -> tuple[tuple[str, str], ...]:
-    """Names and values, nested keys joined by a dot, in the order recorded; the study's own facts first."""
+    """Names and values for people, each known fact once, in the order recorded; the study's own facts first."""
     own = [("study", study.name), ("scale", results.scale), ("size", results.size),
            ("seeds", ", ".join(str(seed) for seed in study.seeds)), ("training", _training(study))]
-    recorded = {name: value for name, value in results.provenance.items() if name != COMMAND}
-    return (*own, *(row for row in _flat(recorded) if row[0] not in {name for name, _ in own}))
+    packages = results.provenance.get("packages") or {}
+    versions = [("packages", ", ".join(f"{name} {version}" for name, version in packages.items()))] if packages else []
+    recorded = {name: value for name, value in results.provenance.items() if name not in (COMMAND, "packages")}
+    repeated = {*(name for name, _ in own), *(f"environment.{name}" for name, version in packages.items()
+                                              if recorded.get("environment", {}).get(name) == version)}
+    if recorded.get("cores_usable") == recorded.get("cores"):
+        repeated.add("cores_usable")
+    return (*own, *((NAMES.get(name, name.replace("_", " ").replace(".", ", ")), text) for name, text in _flat(recorded)
+                    if name not in repeated), *versions)
 
 
 def command(study: Study, results: Results) -> str:
@@ -40,10 +50,13 @@ def _training(study: Study) -> str:
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, str]]:
+    """Nested keys joined by a dot, and what is known of them."""
     for name, value in values.items():
         if isinstance(value, Mapping):
             yield from _flat(value, f"{prefix}{name}.")
         elif isinstance(value, (list, tuple)):
             yield f"{prefix}{name}", ", ".join(str(item) for item in value)
-        else:
-            yield f"{prefix}{name}", UNKNOWN if value is None else str(value)
+        elif isinstance(value, int) and name.endswith("_bytes"):
+            yield f"{prefix}{name}", numbers.bytes_text(value)
+        elif value is not None:
+            yield f"{prefix}{name}", str(value)

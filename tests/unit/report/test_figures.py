@@ -135,6 +135,13 @@ def test_seeds_that_end_at_unlike_steps_are_matched_by_evaluation():
     assert not any(row["alone"] for row in curves._lines(arms, runs))
 
 
+def test_single_evaluations_are_no_learning_curve(study, results, new_results):
+    last = tuple(row for row in results.scores if row.step is None or (row.split, row.step) == ("val", 80))
+    assert curves.figure(Facts(study, new_results(scores=last))) is None
+    some = tuple(row for row in results.scores if row.split != "val" or row.step in (None, 80))
+    assert [one.title for one in curves.figure(Facts(study, new_results(scores=some))).panels] == ["training, pydoc-chat"]
+
+
 def test_long_curves_are_thinned_but_keep_their_ends():
     kept = curves._thinned(list(range(0, 5000, 5)))
     assert len(kept) == curves.MAX_POINTS and (kept[0], kept[-1]) == (0, 4995)
@@ -145,6 +152,14 @@ def test_the_forest_has_every_contrast_with_an_interval(facts):
     assert [row["verdict"] for row in rows] == ["SUPPORTED", "SUPPORTED", "INCONCLUSIVE", "SUPPORTED", "REFUTED",
                                                 "SUPPORTED"]
     assert rows[-1]["unit"] == "ratio" and (rows[-1]["band_low"], rows[-1]["band_high"]) == (5, 20)
+
+
+def test_the_line_of_no_difference_stands_beside_intervals_not_texts(facts):
+    for drawn in forest.figure(facts).panels:
+        rows = drawn.spec["data"]["values"]
+        assert {row["null"] for row in rows} == ({1.0} if drawn.title == "ratio" else {0.0})
+        lines = [layer for layer in drawn.spec["layer"] if layer["encoding"]["x"].get("field") == "null"]
+        assert [line["mark"]["type"] for line in lines] == ["tick"] and "y" in lines[0]["encoding"]
 
 
 def test_the_forest_shows_two_equal_arms_beside_comparisons_in_their_unit(study, results, new_results):

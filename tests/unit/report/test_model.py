@@ -202,9 +202,17 @@ def test_the_intervals_are_said_to_cover_what_they_cover(new_study, new_results)
     assert "those of forgetting at equal learning and ratios of learning rates new seeds only" in covered(matched, rates)
 
 
-def test_provenance_is_flat_and_the_command_is_exact(study, new_results):
-    found = view(study, new_results())
-    assert ("versions.torch", "2.13.0") in found.provenance and ("machine.gpu", "unknown") in found.provenance
+def test_provenance_tells_each_known_fact_once_and_the_command_is_exact(study, new_results):
+    packages = {"finetrial": "0.1.0", "torch": "2.13.0"}
+    facts = {"command": "finetrial run perplexity --size standard", "python": "3.11.7", "memory_bytes": 25_276_502_016, "cores": 2,
+             "cores_usable": 2, "packages": packages, "git_commit": None, "bases": {"gpt2": "openai-community/gpt2 (main)"},
+             "environment": {"device": "cpu", "device_name": None, "torch": "2.13.0", "cpu_capability": "AVX512"}}
+    found = view(study, new_results(provenance=facts))
+    assert found.provenance[-7:] == (
+        ("Python", "3.11.7"), ("memory", "25.3 GB"), ("processor cores", "2"), ("bases, gpt2", "openai-community/gpt2 (main)"),
+        ("computed on", "cpu"), ("instruction set", "AVX512"), ("packages", "finetrial 0.1.0, torch 2.13.0"))
+    changed = {**facts, "environment": {**facts["environment"], "torch": "2.12.0"}}
+    assert ("environment, torch", "2.12.0") in view(study, new_results(provenance=changed)).provenance
     assert found.command == "finetrial run perplexity --size standard"
     unrecorded = view(study, new_results(provenance={}))
     assert unrecorded.command == "finetrial run perplexity --scale embedded --size standard"

@@ -22,12 +22,14 @@ MAX_POINTS = 40  # of one line: more cannot be told apart on the page
 
 
 def figure(facts: Facts) -> Figure | None:
-    """A panel for each base, sequence, phase, split and scored task; None without curves."""
+    """A panel for each base, sequence, phase, split and scored task; None without curves, points alone being none."""
     panels, shown = [], set()
     for path in facts.paths:
         for phase in range(1, path.last_phase + 1):
             groups = curve_rows(facts, path, phase)
             for (split, task, metric), rows in groups.items():
+                if all(row["alone"] for row in rows):
+                    continue
                 words = [facts.path_label(path), f"phase {phase}" if path.last_phase > 1 else "", SPLITS[split], task]
                 panels.append((_panel(facts, task, metric, rows, ", ".join(filter(None, words))), rows))
                 shown |= {row["name"] for row in rows}
@@ -36,7 +38,7 @@ def figure(facts: Facts) -> Figure | None:
     seeds = {row["n"] for _, rows in panels for row in rows}
     number = f"{min(seeds)} to {max(seeds)}, by arm" if len(seeds) > 1 else f"{max(seeds)}"
     return Figure("curves", "Learning curves",
-                  f"Mean over seeds (n = {number}) at the chosen learning rate, evaluation by evaluation; bands: lowest to "
+                  f"Mean over seeds (n = {number}) at the chosen learning rate (controls: at their own), by evaluation; bands: lowest to "
                   "highest seed. A line ends where its first seed stopped.",
                   f"Line charts of the loss by optimizer step, for {numbers.listed([p.title for p, _ in panels])}.",
                   tuple(drawn for drawn, _ in panels), 2, 240, named(facts.arms, shown))

@@ -82,7 +82,7 @@ def _panel(rows: Rows, unit: str, ratio: bool, name: str) -> Panel:
     null = 1.0 if ratio else 0.0
     labels = [[*textwrap.wrap(str(row["text"]), _WIDE), f"{row['verdict']}: {row['found']}"] for row in rows]
     most = max(len(label) for label in labels)
-    placed = [{"kind": "contrast", "line": place, "label": label, **row}
+    placed = [{"kind": "contrast", "line": place, "label": label, "null": null, **row}
               for place, (row, label) in enumerate(zip(rows, labels, strict=True))]
     ends = [null, *(float(row[end]) for row in rows for end in ("low", "high", "band_low", "band_high") if end in row)]
     scale = (alt.Scale(type="log", domain=[min(ends) / 1.2, max(ends) * 1.2], nice=False) if ratio
@@ -96,10 +96,11 @@ def _panel(rows: Rows, unit: str, ratio: bool, name: str) -> Panel:
     tips = [alt.Tooltip("text:N", title="comparison"), alt.Tooltip("verdict:N"), alt.Tooltip("found:N")]
     height = most * _TEXT + _BAR
     down, up = height / 2 - 13, 4 - height / 2  # from the middle of a line to its interval, and to its text
-    return panel(name, [*placed, {"kind": "null", "estimate": null}], [
+    return panel(name, placed, [
         chart.transform_filter("isValid(datum.band_low)").mark_rule(strokeWidth=14, opacity=0.22, yOffset=down).encode(
             x=alt.X("band_low:Q"), x2=alt.X2("band_high:Q")),
-        of_kind("null").mark_rule(strokeDash=[3, 3], color=NEUTRAL).encode(x=x),
+        chart.mark_tick(orient="vertical", size=_BAR - 8, thickness=1.5, yOffset=down, color=NEUTRAL, opacity=1).encode(
+            x=alt.X("null:Q")),  # beside the intervals only: a line through the panel would cross the texts
         chart.mark_rule(strokeWidth=2.5, yOffset=down).encode(x=alt.X("low:Q"), x2=alt.X2("high:Q"), color=colour,
                                                               tooltip=tips),
         chart.mark_point(filled=True, size=90, opacity=1, yOffset=down).encode(x=x, color=colour, tooltip=tips),
