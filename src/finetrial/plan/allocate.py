@@ -56,8 +56,8 @@ def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: float, epoch_
     chosen = (2, 3, MIN_STEPS)
     least = forecast(*chosen)
     if least > seconds:
-        raise UserError(f"{minutes_text(max(0.0, seconds))} are left for {len(speeds)} arms; the least that gives a verdict, "
-                        f"2 learning rates x 3 seeds x {MIN_STEPS} steps, takes about {minutes_text(least)}",
+        raise UserError(f"{minutes_text(max(0, math.floor(seconds)))} are left for {len(speeds)} arms; the least that gives a verdict, "
+                        f"2 learning rates x 3 seeds x {MIN_STEPS} steps, takes about {minutes_text(math.ceil(least))}",
                         f"give more time (--within {math.ceil((least + spent) / 60)}min), fewer arms (--arms), or a "
                         "smaller model")
     def most_steps(rates: int, seeds: int, wanted: int) -> int:
@@ -100,5 +100,5 @@ def _half_decades(centre: float, places: int, digits: int) -> float:
 
 
 def minutes_text(seconds: float) -> str:
-    """`4.2 minutes`."""
-    return f"{seconds / 60:.1f} minutes"
+    """`4.2 minutes`; below two minutes `42 seconds`."""
+    return f"{seconds / 60:.1f} minutes" if seconds >= 120 else f"{seconds:.0f} seconds"

@@ -47,7 +47,9 @@ def fit_seeds(study: Study, seconds: float, run: Run, recorded: Recorded, *, job
     per_seed = max(worked / jobs, elapsed) / len(first.seeds)  # what was recorded before took no time now
     count = seeds_within(seconds - gone, per_seed, done=len(first.seeds), most=len(study.seeds))
     if say is not None:
-        say(f"{len(first.seeds)} seeds are done after {minutes_text(gone)}; {count} of {len(study.seeds)} fit into "
+        earlier = any(stage not in result.computed for stage in _repeated(plan) if result.found(stage) is not None)
+        since = " of this run (earlier runs, in which parts of them were computed, are not counted)" if earlier else ""
+        say(f"{len(first.seeds)} seeds are done after {minutes_text(gone)}{since}; {count} of {len(study.seeds)} fit into "
             f"{minutes_text(seconds)}")
     return study.model_copy(update={"seeds": study.seeds[:count]})
 
@@ -57,7 +59,8 @@ def _refuse_too_short(least: float, seconds: float, gone: float) -> None:
         needed = math.ceil((gone + SAFETY * least) / 60)
         raise UserError(f"{FEWEST_SEEDS} seeds, the fewest that give an interval, take at least {minutes_text(least)}, "
                         f"and {minutes_text(max(0.0, seconds - gone))} of {minutes_text(seconds)} are left",
-                        f"give more time (--within {needed}min), a smaller size (--size demo), or fewer arms")
+                        f"give more time (--within {needed}min), fewer arms or learning rates, or a smaller size of a built-in "
+                        "study (--size demo)")
 
 
 def _repeated(plan: Plan) -> set[str]:

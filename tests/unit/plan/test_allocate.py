@@ -17,7 +17,7 @@ def test_the_least_grid_comes_first_and_is_refused_below_it() -> None:
     grid = allocate(least, QUICK, jobs=2, epoch_steps=500, controls=("full", "full"))
     assert (grid.rates, grid.seeds, grid.steps) == (2, 3, MIN_STEPS)
     assert grid.seconds == pytest.approx(least)
-    with pytest.raises(UserError, match="takes about 1.1 minutes"):
+    with pytest.raises(UserError, match="62 seconds are left .* takes about 64 seconds"):
         allocate(least - 1, QUICK, jobs=2, epoch_steps=500, controls=("full", "full"))
 
 
