@@ -13,6 +13,7 @@ from rich.text import Text
 from finetrial.analysis import numbers
 from finetrial.cli.output import facts, heading
 from finetrial.compare.design import KEEP, LEARN, MOST_SEEDS
+from finetrial.plan.audit.few_items import ITEMS
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.spec.study import FEWEST_SEEDS
 from finetrial.tasks.touching import is_touching
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from finetrial.compare.inspect import Inspected
     from finetrial.records.results import Results
     from finetrial.run.trial import Trial
+    from finetrial.spec.study import Study
 
 METRIC = "nats-per-token"
 FULL_MODEL, ADAPTER = "config.json", "adapter_config.json"
@@ -46,10 +48,17 @@ def plan_page(planned: Planned) -> Iterable[RenderableType]:
     for name, data in planned.request.data.items():
         if (note := is_touching(data.examples.report.notes)) and planned.request.base.form == "decoder":
             yield Text(f"{name}: {note}", style="yellow")
+    yield from (Text(text, style="yellow") for text in thin_tests(study))
     for arm, why in planned.left_out.items():
         yield Text(f"left out: {arm} ({why})", style="yellow")
     for arm, why in planned.beyond.items():
         yield Text(f"beyond a limit: {arm} ({why}); it is run, and not recommended", style="yellow")
+
+
+def thin_tests(study: Study) -> list[str]:
+    """What to say of tasks with so few test rows that the audit of the run will warn."""
+    return [f"{use.name}: only {numbers.counted(use.num_test, 'row')} to test, so intervals speak of little but these: give more data "
+            f"(--{use.name}), for at least {ITEMS} rows to test" for use in study.tasks if use.evaluate and use.num_test < ITEMS]
 
 
 def answer_page(trial: Trial) -> tuple[list[RenderableType], list[str]]:
