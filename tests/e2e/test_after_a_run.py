@@ -138,7 +138,7 @@ def test_generate_shows_every_arm(run: Any, capsys: pytest.CaptureFixture[str]) 
     assert "full fine-tuning" not in command(capsys, "generate", run.folder.name, "--prompt", "w3", "--tokens", "4", "--arms",
                                                "lora")
     assert "unknown arm" in command(capsys, "generate", run.folder.name, "--prompt", "w3", "--arms", "x", code=2)
-    assert "the model has 64 positions" in command(capsys, "generate", run.folder.name, "--prompt", "w3", code=2)
+    assert "but the model has 64 positions" in command(capsys, "generate", run.folder.name, "--prompt", "w3", code=2)
 
 
 def test_an_arm_without_weights_does_not_silence_the_others(run: Any, capsys: pytest.CaptureFixture[str],

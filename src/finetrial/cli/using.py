@@ -44,7 +44,7 @@ def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping
 def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path, base: str | None,
                      sequence: str | None) -> None:
     """The prompt, then each answer below the arm's label as soon as it is there. Of all arms, those without weights are named."""
-    from finetrial.run.adapters import NoWeights, ask, check_which
+    from finetrial.run.adapters import NoWeights, ask, check_room, check_which
     from finetrial.run.run_file import study_of_run
     from finetrial.spec.study import BASE_ARM
 
@@ -57,6 +57,7 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
         if name not in labels:
             raise UserError(unknown("arm", name, labels), f"finetrial show {folder.name} lists them")
     _no_progress_bars()
+    check_room(folder, prompt, tokens, base=base)
     say(heading("Prompt"), indented(Text(printable(prompt))))
     for name in chosen:
         try:

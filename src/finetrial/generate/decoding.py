@@ -182,6 +182,7 @@ def _check_prompts(model: Any, prompts: Sequence[Sequence[int]], max_new_tokens:
         if not prompt:
             raise DataError(f"prompt {number} is empty", "a model needs at least one token to go on from")
         if limit is not None and len(prompt) + max_new_tokens > limit:
+            mends = [f"cut the prompt to {limit - max_new_tokens} tokens"] if limit > max_new_tokens else []
+            mends += [f"lower max_new_tokens to {limit - len(prompt)}"] if limit > len(prompt) else []
             raise DataError(f"prompt {number} has {len(prompt)} tokens and up to {max_new_tokens} are generated, but the "
-                            f"model has {limit} positions",
-                            f"cut the prompt to {max(limit - max_new_tokens, 0)} tokens, or lower max_new_tokens")
+                            f"model has {limit} positions", ", or ".join(mends) or "cut the prompt and lower max_new_tokens")

@@ -96,6 +96,20 @@ def check_which(study: Study, *, base: str | None = None, sequence: str | None =
             raise UserError(unknown(kind, name, names), "name one that the study has, or none for the first")
 
 
+def check_room(run: Path, prompt: str, max_new_tokens: int, *, base: str | None = None) -> None:
+    """Raises UserError for a prompt that, with so many tokens behind it, has no room in the model; loads the tokenizer only."""
+    from finetrial.models.load import load_tokenizer
+
+    found = _base_of(*_study_of(run), base)
+    num_tokens, limit = len(load_tokenizer(found.folder)(prompt)["input_ids"]), found.max_positions
+    if not num_tokens:
+        raise UserError("the prompt is empty", "a model needs at least one token to go on from")
+    if limit is not None and num_tokens + max_new_tokens > limit:
+        raise UserError(f"the prompt has {num_tokens:,} tokens and up to {max_new_tokens:,} are asked for, but the model has {limit:,} "
+                        "positions", f"--tokens at most {limit - num_tokens}" if num_tokens < limit else
+                        f"cut the prompt to less than {limit:,} tokens")
+
+
 def open_arm(run: Path, arm: str, *, routing: Routing = "latest", task: str = "", **which: Any) -> Adapted:
     """The model of an arm in memory. `arm` may be `base`, the untouched one."""
     from finetrial.models.load import load_base

@@ -10,7 +10,7 @@ import yaml
 from tiny_study import make_run
 
 from finetrial.errors import UserError
-from finetrial.run.adapters import NoWeights, check_which, export, find_trained
+from finetrial.run.adapters import NoWeights, check_room, check_which, export, find_trained
 from finetrial.spec.io import read_study
 
 
@@ -32,6 +32,17 @@ def test_an_arm_lies_along_its_own_sequence(tmp_path: Path) -> None:
         with pytest.raises(UserError) as expected:
             check_which(read_study(folder / "study.yaml", tmp_path / "project"), **which)
         assert str(refused.value) == str(expected.value) and not isinstance(refused.value, NoWeights)
+
+
+def test_what_has_no_room_in_the_model_is_told_with_the_tokens_that_have(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    check_room(folder, "w1 w2 w3", 61)
+    with pytest.raises(UserError, match=r"3 tokens and up to 5,000 .* 64 positions\n  --tokens at most 61"):
+        check_room(folder, "w1 w2 w3", 5000)
+    with pytest.raises(UserError, match="cut the prompt to less than 64 tokens"):
+        check_room(folder, "w1 " * 64, 1)
+    with pytest.raises(UserError, match="the prompt is empty"):
+        check_room(folder, "", 1)
 
 
 def test_an_export_is_a_copy_that_may_be_edited(tmp_path: Path) -> None:
