@@ -184,7 +184,7 @@ def test_gc_says_what_no_run_needs_and_frees_only_that(run: Any, capsys: pytest.
     orphan = runs / ".store" / "train" / "ab" / f"ab{'0' * 30}-0123456789abcdef"
     shutil.copytree(next(entry.parent for entry in entries if entry.parent.parent.parent.name == "train"), orphan)
     printed = command(capsys, "gc", "--runs", str(runs))
-    assert "would be freed: finetrial gc --yes" in printed and orphan.is_dir()
+    assert f"would be freed: finetrial gc --yes --runs {runs}" in printed and orphan.is_dir()
     assert command(capsys, "gc", "--runs", str(runs), "--yes").splitlines()[-1].startswith("freed ")
     assert not orphan.exists() and set((runs / ".store").rglob("record.json")) == entries
     shutil.rmtree(runs / run.folder.name)

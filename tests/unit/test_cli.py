@@ -9,11 +9,12 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from synthetic import make_study, make_table
-from tiny_study import tiny_content
+from tiny_study import make_run, tiny_content
 
 from finetrial import __version__
 from finetrial.analysis.analyse import analyse
@@ -486,6 +487,22 @@ def test_status_of_a_run_that_was_killed(capsys, finished):
     assert re.search(r"interrupted +4/10 +1$", capsys.readouterr().out, re.MULTILINE)
     assert main(["status", finished.folder.name]) == 0
     assert "run the same command again to go on" in capsys.readouterr().out
+
+
+def test_commands_that_are_offered_work_where_the_runs_lie(capsys, monkeypatch, tmp_path):
+    elsewhere = tmp_path / "my runs"
+    (elsewhere / ".store").mkdir(parents=True)
+    assert main(["status", "--runs", str(elsewhere)]) == 0
+    assert f"--size demo --runs '{elsewhere}'" in " ".join(capsys.readouterr().out.split())
+    monkeypatch.setattr("finetrial.run.garbage.unused", lambda *_: ([SimpleNamespace(kind="train", num_bytes=5e6)], []))
+    assert main(["gc", "--runs", str(elsewhere)]) == 0
+    assert f"would be freed: finetrial gc --yes --runs '{elsewhere}'\n" in capsys.readouterr().out
+    assert main(["gc", "--store", str(elsewhere / ".store")]) == 0
+    assert f"would be freed: finetrial gc --yes --store '{elsewhere / '.store'}'\n" in capsys.readouterr().out
+    folder = make_run(tmp_path / "project")
+    assert f"finetrial status {folder} shows" in mistake(capsys, "show", folder.name, "--runs", str(folder.parent))
+    said = mistake(capsys, "generate", str(folder), "--prompt", "w1", "--arms", "lora")
+    assert "unknown arm 'lora'" in said and "lora-r2" in said and "finetrial show" not in said
 
 
 def test_status_tells_what_failed_from_what_was_not_run(capsys, finished):

@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from finetrial.cli.output import heading, indented
+from finetrial.cli.output import as_typed, heading, indented
 from finetrial.errors import UserError
 from finetrial.records.results import Results
 from finetrial.report.model import Card, View, view
@@ -29,14 +29,14 @@ def read_run(folder: Path) -> tuple[Study, View]:
 
     results = folder / "results.json"
     if not results.is_file():
-        raise UserError(f"{folder} has no results yet", f"finetrial status {folder.name} shows how far it is; "
-                                                        f"finetrial report {folder.name} reports what is there")
+        raise UserError(f"{folder} has no results yet", f"finetrial status {as_typed(folder)} shows how far it is; "
+                                                        f"finetrial report {as_typed(folder)} reports what is there")
     try:
         study = study_of_run(folder)
         return study, view(study, Results.model_validate_json(results.read_text(encoding="utf-8")))
     except (ValidationError, json.JSONDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{results} cannot be read: {str(error).splitlines()[0]}",
-                        f"make it again from the store: finetrial report {folder.name}") from error
+                        f"make it again from the store: finetrial report {as_typed(folder)}") from error
 
 
 def short_answers(shown: View) -> Iterable[RenderableType]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import unicodedata
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from rich.console import Console, RenderableType
@@ -47,6 +49,11 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """A warning on standard error."""
     print(f"warning: {text}", file=sys.stderr)
+
+
+def as_typed(name: Path | str) -> str:
+    """A path as a shell takes it, for commands that people copy."""
+    return shlex.quote(str(name))
 
 
 def printable(text: str) -> str:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from finetrial.spec.study import Study
 
 REPORT_FILE = "report.html"
+USUAL_RUNS = Path("runs")  # where commands look for runs unless told otherwise
 
 
 def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, device: str, jobs: int | None,

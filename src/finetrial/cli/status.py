@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from finetrial.analysis.numbers import seconds_text
-from finetrial.cli.output import heading, indented, say
-from finetrial.cli.running import REPORT_FILE, find_run, run_folders
+from finetrial.cli.output import as_typed, heading, indented, say
+from finetrial.cli.running import REPORT_FILE, USUAL_RUNS, find_run, run_folders
 from finetrial.errors import StoreError
 from finetrial.run.board import NOT_RUN
 from finetrial.run.status import read_status
@@ -29,7 +29,8 @@ def status_command(name: str | None, runs: Path) -> None:
         return
     folders = run_folders(runs)
     if not folders:
-        say(f"no runs below {runs}; start one: finetrial run perplexity --size demo")
+        where = f" --runs {as_typed(runs)}" if runs != USUAL_RUNS else ""
+        say(f"no runs below {runs}; start one: finetrial run perplexity --size demo{where}")
         return
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("Run", overflow="fold", min_width=min(NAME_WIDTH, max(len(folder.name) for folder in folders)))

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from finetrial.cli.output import heading, indented, printable, say, say_line
-from finetrial.cli.running import REPORT_FILE, find_run
+from finetrial.cli.output import as_typed, heading, indented, printable, say, say_line
+from finetrial.cli.running import REPORT_FILE, USUAL_RUNS, find_run
 from finetrial.errors import UserError, unknown
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
     chosen = [name.strip() for name in arms.split(",")] if arms else list(labels)
     for name in chosen:
         if name not in labels:
-            raise UserError(unknown("arm", name, labels), f"finetrial show {folder.name} lists them")
+            raise UserError(unknown("arm", name, labels))
     _no_progress_bars()
     check_room(folder, prompt, tokens, base=base)
     say(heading("Prompt"), indented(Text(printable(prompt))))
@@ -82,7 +82,7 @@ def open_command(name: str, runs: Path) -> None:
     folder = find_run(name, runs)
     report = folder / REPORT_FILE
     if not report.is_file():
-        raise UserError(f"{folder} has no report yet", f"finetrial report {folder.name} builds it from what is there")
+        raise UserError(f"{folder} has no report yet", f"finetrial report {as_typed(folder)} builds it from what is there")
     webbrowser.open(report.resolve().as_uri())
     say_line(f"report: {report}")
 
@@ -106,20 +106,23 @@ def gc_command(runs: Path, named_store: str | None, yes: bool) -> None:
     from finetrial.run.remote import Remote, located
     from finetrial.run.remote_garbage import remove_remote, unused_remote
 
-    store = located(named_store, runs)
+    store, again = located(named_store, runs), ["finetrial gc --yes"]
+    again += [f"--runs {as_typed(runs)}"] if runs != USUAL_RUNS else []
+    again += [f"--store {as_typed(named_store)}"] if named_store is not None else []
     if isinstance(store, str):
         remote = Remote(store)
         objects, named = unused_remote(remote, runs)
-        _free(store, named, objects, yes, lambda: remove_remote(objects, remote, runs))
+        _free(store, named, objects, "" if yes else " ".join(again), lambda: remove_remote(objects, remote, runs))
         return
     if not store.is_dir():
         raise UserError(f"there is no store at {store}", "name it with --store DIR")
     waste, named = unused(store, runs)
-    _free(store, named, waste, yes, lambda: remove(waste, store, runs))
+    _free(store, named, waste, "" if yes else " ".join(again), lambda: remove(waste, store, runs))
 
 
-def _free(store: Path | str, named: Sequence[str], waste: Sequence[Waste | RemoteWaste], yes: bool,
+def _free(store: Path | str, named: Sequence[str], waste: Sequence[Waste | RemoteWaste], command: str,
           free: Callable[[], int]) -> None:
+    """Free the waste; where a `command` is given, only say that it would."""
     say_line(f"runs that use {store}: {', '.join(named) or 'none'}")
     if not waste:
         say_line("nothing to free")
@@ -134,7 +137,7 @@ def _free(store: Path | str, named: Sequence[str], waste: Sequence[Waste | Remot
     for kind, count in Counter(entry.kind for entry in waste).items():
         table.add_row(kind, f"{count:,}", f"{sizes[kind] / 1e6:,.1f}")
     say(table)
-    if yes:
-        say_line(f"freed {free() / 1e6:,.1f} MB")
+    if command:
+        say_line(f"{sum(sizes.values()) / 1e6:,.1f} MB would be freed: {command}")
     else:
-        say_line(f"{sum(sizes.values()) / 1e6:,.1f} MB would be freed: finetrial gc --yes")
+        say_line(f"freed {free() / 1e6:,.1f} MB")

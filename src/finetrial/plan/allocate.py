@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from finetrial.errors import UserError
 
 MIN_STEPS, EPOCH_STEPS, MOST_STEPS = 40, 200, 600
+FEWEST_ARMS = 2  # that can be compared
 SAFETY = 1.05  # of the forecast: a machine is rarely as quiet as while it was measured
 
 
@@ -58,8 +59,9 @@ def allocate(seconds: float, speeds: Mapping[str, Speed], *, jobs: float, epoch_
     if least > seconds:
         raise UserError(f"{minutes_text(max(0, math.floor(seconds)))} are left for {len(speeds)} arms; the least that gives a verdict, "
                         f"2 learning rates x 3 seeds x {MIN_STEPS} steps, takes about {minutes_text(math.ceil(least))}",
-                        f"give more time (--within {math.ceil((least + spent) / 60)}min), fewer arms (--arms), or a "
-                        "smaller model")
+                        f"give more time (--within {math.ceil((least + spent) / 60)}min)"
+                        + (", fewer arms (--arms)," if len(speeds) > FEWEST_ARMS else "") + " or a smaller model")
+
     def most_steps(rates: int, seeds: int, wanted: int) -> int:
         """As many steps as fit, up to `wanted`: the forecast grows evenly with them."""
         start, a_step = forecast(rates, seeds, 0), forecast(rates, seeds, 1) - forecast(rates, seeds, 0)

@@ -67,7 +67,7 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
     study, relative_to = _study_of(run)
     arms = [one.name for one in study.arms]
     if arm not in arms:
-        raise UserError(unknown("arm", arm, arms), f"finetrial show {run.name} lists them")
+        raise UserError(unknown("arm", arm, arms))
     check_which(study, base=base, sequence=sequence)
     found = _base_of(study, relative_to, base)
     along = [path.name for path in study.paths if study.arm(arm) in study.arms_along(path)]

@@ -21,6 +21,16 @@ def test_the_least_grid_comes_first_and_is_refused_below_it() -> None:
         allocate(least - 1, QUICK, jobs=2, epoch_steps=500, controls=("full", "full"))
 
 
+def test_fewer_arms_are_advised_only_where_two_would_be_left() -> None:
+    def mend(speeds: dict[str, Speed]) -> str:
+        with pytest.raises(UserError) as caught:
+            allocate(1.0, speeds, jobs=2, epoch_steps=500)
+        return caught.value.mend
+
+    assert mend({**QUICK, "layer": QUICK["lora"]}).endswith("min), fewer arms (--arms), or a smaller model")
+    assert mend(QUICK).endswith("min) or a smaller model")
+
+
 def test_more_time_buys_a_bracket_then_an_epoch_then_seeds() -> None:
     grids = [allocate(seconds, QUICK, jobs=2, epoch_steps=150) for seconds in (70, 140, 260, 1000, 100_000)]
     assert [grid.rates for grid in grids] == sorted(grid.rates for grid in grids)
