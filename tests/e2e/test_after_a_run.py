@@ -96,7 +96,9 @@ def test_an_exported_adapter_is_the_arm_in_plain_peft(run: Any, capsys: pytest.C
 
     printed = command(capsys, "export", run.folder.name, "lora", "--output", str(tmp_path / "out"), "--seed", "1")
     adapter = next((tmp_path / "out").rglob("adapter_config.json")).parent
-    assert f'PeftModel.from_pretrained(base, "{adapter}")' in printed
+    assert f'/model"), "{adapter}")' in printed and "AutoTokenizer.from_pretrained(" in printed
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == str(Path("model").resolve())
+    assert "Learning rate: " in (tmp_path / "out" / "README.md").read_text()
     base, tokenizer = AutoModelForCausalLM.from_pretrained("model"), AutoTokenizer.from_pretrained("model")
     untouched = logits(base, tokenizer)
     loaded = logits(PeftModel.from_pretrained(base, str(adapter)), tokenizer)
@@ -272,7 +274,7 @@ def test_compare_to_its_end(folder: Path, capsys: pytest.CaptureFixture[str], mo
     for words in ("The plan", "2 learning rates x 3 seeds", "unknown: how noisy", "Learned", "Forgot", "Recommendation"):
         assert words in printed, printed
     for line in printed.splitlines():
-        assert len(line) <= 80 or line.startswith(("model", "weights: ", "load it: ", "as one model: ", "study: ", "report: "))
+        assert len(line) <= 80 or line.startswith(("model", "weights: ", "load it: ", "tokenizer: ", "as one model: ", "study: ", "report: "))
     run = folder / "compared" / "compare-new-custom-compare"
     study = read_study(run / "study.yaml")
     assert study.limits.max_trainable_share == 0.5 and study.training.budget.amount == 6

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from finetrial.spec.study import Study
 
 METRIC = "nats-per-token"
-FULL_MODEL, ADAPTER = "config.json", "adapter_config.json"
 
 
 def plan_page(planned: Planned) -> Iterable[RenderableType]:
@@ -133,18 +132,16 @@ def _loading_lines(trial: Trial) -> list[str]:
         return [f"weights: {artifacts}"]
     folder = artifacts / found.arm / path.name / f"seed-{trial.study.seeds[0]}" / f"phase-1-{path.tasks[0]}" / "main"
     held = trial.study.arm(found.arm).quantization
-    load = f"load it: {_code(folder, base)}"
+    load = [f"load it: {_code(folder, base)}", f'tokenizer: AutoTokenizer.from_pretrained("{base.folder}")']
     if held is not None:
-        load = (f"load it onto the base in 4 bits, as it was trained ({held}, double quantisation: docs/full-scale.md); on the "
-                "base in full precision it is another model")
-    return [f"weights: {folder}", load,
+        load = [(f"load it onto the base in 4 bits, as it was trained ({held}, double quantisation: docs/full-scale.md); on the "
+                "base in full precision it is another model")]
+    return [f"weights: {folder}", *load,
             f"as one model: finetrial export {trial.folder} {found.arm} --merge --output DIR"]
 
 
 def _code(folder: Path, base: ResolvedBase) -> str:
-    model = "AutoModelForSeq2SeqLM" if base.is_encoder_decoder else "AutoModelForCausalLM"
-    if (folder / ADAPTER).is_file():
-        return f'PeftModel.from_pretrained({model}.from_pretrained("{base.folder}"), "{folder}")'
-    if (folder / FULL_MODEL).is_file():
-        return f'{model}.from_pretrained("{folder}")'
-    return "merge it first, see the next line"
+    from finetrial.run.loading import code, places
+
+    written = [code(place, base, source=str(base.folder), shown=str(folder)) for place in places(folder) if place.folder == folder]
+    return "".join(written) or "merge it first, see the line below"

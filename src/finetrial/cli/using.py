@@ -31,13 +31,12 @@ def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping
         say_line(f"merged; largest difference of a logit from the unmerged model: {done.largest_difference:.2g}")
         if done.to_full_precision is not None:
             say_line(f"the adapters merged into the base in full precision would differ by {done.to_full_precision:.2g}")
-        say_line(f'load it: AutoModelForCausalLM.from_pretrained("{output}")  (AutoModelForSeq2SeqLM for T5)')
-    else:
-        adapters = sorted(path.parent for path in output.rglob("adapter_config.json"))
-        for folder in adapters:
-            say_line(f'load it: PeftModel.from_pretrained(base, "{folder}")')
-        if done.quantization is not None:
-            say_line(f"the base as it was in training: from_pretrained(..., quantization_config={loading_of(done.quantization)})")
+    elif done.quantization is not None:
+        say_line(f"the base as it was in training: from_pretrained(..., quantization_config={loading_of(done.quantization)})")
+    for line in done.loading:
+        say_line(f"load it: {line}")
+    if not done.loading:
+        say_line("these weights are a part of a model, which plain transformers loads in one piece: add --merge")
     say_line(f"written: {output}")
 
 

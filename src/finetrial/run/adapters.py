@@ -11,11 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetrial.analysis import numbers
 from finetrial.errors import UserError, unknown
 from finetrial.models.shapes import Quantization
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import Resolved
 from finetrial.plan.specs import attention
+from finetrial.run.loading import ADAPTER, FULL_MODEL, code, complete, places, rate_of, source_of
 from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
 from finetrial.spec.io import read_study
 from finetrial.spec.slots import Routing
@@ -52,6 +54,7 @@ class Exported:
 
     folder: Path
     largest_difference: float | None  # None where nothing was merged
+    loading: tuple[str, ...] = ()  # Python, a line a set of weights
     to_full_precision: float | None = None
     quantization: Quantization | None = None  # how the base was held while they were trained
 
@@ -150,8 +153,8 @@ def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **w
 
     Merged: one model folder with tokenizer and card; the logits of the merged model are compared with those of the
     unmerged one and the difference is returned and written. What was trained on a quantised base is merged into the
-    values that this base has, in fp32. Otherwise the instances' folders as they were trained. Raises UserError for an
-    `output` that is there, unless it is an empty folder.
+    values that this base has, in fp32. Otherwise the instances' folders as they were trained, whole models with their
+    tokenizer, an adapter with the name of its base. Raises UserError for an `output` that is there, unless it is an empty folder.
     """
     if output.exists() and not output.is_dir():
         raise UserError(f"{output} is a file", "name a folder that does not exist yet")
@@ -160,19 +163,42 @@ def export(run: Path, arm: str, output: Path, *, merged: bool, command: str, **w
     found = find_trained(run, arm, **which)
     if not merged:
         shutil.copytree(found.folder, output, copy_function=shutil.copyfile, dirs_exist_ok=True)  # its files are the store's
-        exported = Exported(output, None, quantization=found.quantization)
-        _write_card(found, exported, command)
+        complete(output, found.base, _source(found))
+        exported = Exported(output, None, loading=_loading(found, output, str(output)), quantization=found.quantization)
+        _write_card(run, found, exported, command)
         return exported
     adapted = open_arm(run, arm, **which)
     before, other = _logits(adapted), None
     if found.quantization is not None:
         other = float((_logits(_merged(_opened(found, None))) - before).abs().max())
         adapted = _opened(found, found.quantization, dequantized=True)
-    exported = Exported(output, float((_logits(_merged(adapted)) - before).abs().max()), other, found.quantization)
+    difference = float((_logits(_merged(adapted)) - before).abs().max())
     adapted.base.model.save_pretrained(output)
     adapted.base.tokenizer.save_pretrained(output)
-    _write_card(found, exported, command)
+    exported = Exported(output, difference, _loading(found, output, str(output)), other, found.quantization)
+    _write_card(run, found, exported, command)
     return exported
+
+
+def _source(found: Trained) -> str:
+    return source_of(found.base, next(base for base in found.study.bases if base.name == found.base.name))
+
+
+def _loading(found: Trained, folder: Path, shown: str) -> tuple[str, ...]:
+    """How each set of weights in an export is loaded, its folder written as `shown`; where an adapter needs more than the plain
+    base, that is called `base`."""
+    there = places(folder)
+    plain = found.quantization is None and len(there) == 1
+    lines = []
+    for place in there:
+        name = "/".join((shown, *place.folder.relative_to(folder).parts))
+        line = code(place, found.base, source=_source(found), shown=name)
+        if place.kind == ADAPTER:
+            line = line if plain else f'PeftModel.from_pretrained(base, "{name}")'
+            lines += [line, f'AutoTokenizer.from_pretrained("{_source(found)}")']
+        elif place.kind == FULL_MODEL:
+            lines += [line, f'AutoTokenizer.from_pretrained("{name}")']
+    return tuple(dict.fromkeys(lines))
 
 
 def loading_of(quantization: Quantization) -> str:
@@ -230,12 +256,19 @@ def _logits(adapted: Adapted) -> Any:
         return model(input_ids=ids, use_cache=False, **more).logits.clone()
 
 
-def _write_card(found: Trained, exported: Exported, command: str) -> None:
+def _write_card(run: Path, found: Trained, exported: Exported, command: str) -> None:
     merged, held = exported.largest_difference is not None, found.quantization
     how = "Merged into one model" if merged else "Weights as they were trained, a folder an instance"
     lines = [f"# {found.arm} on {found.base.name}", "",
              f"{how}; from the finetrial study `{found.study.name}`, seed {found.seed}, {found.folder.name}.", "",
-             f"Question of the study: {found.study.question}", ""]
+             f"Question of the study: {found.study.question}", "",
+             f"Base: {found.base.provenance or found.base.folder}", ""]
+    rate = rate_of(run, base=found.base.name, arm=found.arm, sequence=found.folder.parent.parent.name,
+                   phase=int(found.folder.name.split("-")[1]), seed=found.seed)
+    lines += [f"Learning rate: {numbers.rate(rate)}, which validation chose.", ""] if rate is not None else []
+    code_lines = _loading(found, exported.folder, "DIR")
+    lines += (["Load it, DIR being this folder:", "", *(f"    {line}" for line in code_lines), ""] if code_lines else
+              ["What is here is a part of a model, which plain transformers loads in one piece: export it with --merge.", ""])
     if held is not None:
         lines += [f"Trained on the base with its matrices in 4 bits ({held})"
                   + ("; the weights here are the values that these stand for, with the adapters merged into them."

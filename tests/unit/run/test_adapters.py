@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -51,12 +53,53 @@ def test_an_export_is_a_copy_that_may_be_edited(tmp_path: Path) -> None:
     trained = folder / "artifacts" / "mine" / "lora-r2" / sequence / "seed-0" / "phase-0-new"
     (trained / "instance").mkdir(parents=True)
     stored = tmp_path / "stored"
-    stored.write_text("as it was trained")
+    trained_text = '{"peft_type": "LORA", "base_model_name_or_path": null}'
+    stored.write_text(trained_text)
     os.link(stored, trained / "instance" / "adapter_config.json")
     assert find_trained(folder, "lora-r2").folder == trained
-    export(folder, "lora-r2", tmp_path / "out", merged=False, command="finetrial export")
+    results = {"tuning": [{"base": "mine", "arm": "lora-r2", "sequence": sequence, "phase": 0, "seed": 0, "chosen": 0.01}]}
+    (folder / "results.json").write_text(json.dumps(results))
+    done = export(folder, "lora-r2", tmp_path / "out", merged=False, command="finetrial export")
+    model = tmp_path / "project" / "model"
+    assert done.loading == (f'PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained("{model}"), "{tmp_path}/out/instance")',
+                            f'AutoTokenizer.from_pretrained("{model}")')
+    written = json.loads((tmp_path / "out" / "instance" / "adapter_config.json").read_text())
+    assert written == {"peft_type": "LORA", "base_model_name_or_path": str(model)}
+    card = (tmp_path / "out" / "README.md").read_text()
+    for words in (f"Base: {model}", "Learning rate: 1e-2, which validation chose.", '"DIR/instance")'):
+        assert words in card
     (tmp_path / "out" / "instance" / "adapter_config.json").write_text("edited")
-    assert stored.read_text() == "as it was trained" and (tmp_path / "out" / "README.md").is_file()
+    assert stored.read_text() == trained_text and (tmp_path / "out" / "README.md").is_file()
+
+
+def test_a_whole_model_is_exported_with_its_tokenizer(tmp_path: Path) -> None:
+    from transformers import AutoTokenizer
+
+    folder = make_run(tmp_path / "project")
+    trained = folder / "artifacts" / "mine" / "full" / read_study(folder / "study.yaml").paths[0].name / "seed-0" / "phase-0-new"
+    shutil.copytree(tmp_path / "project" / "model", trained / "main", ignore=shutil.ignore_patterns("tokenizer*", "special*"))
+    held = {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+    done = export(folder, "full", tmp_path / "out", merged=False, command="finetrial export")
+    main = tmp_path / "out" / "main"
+    assert done.loading == (f'AutoModelForCausalLM.from_pretrained("{main}")', f'AutoTokenizer.from_pretrained("{main}")')
+    assert len(AutoTokenizer.from_pretrained(main)("w1 w2")["input_ids"]) == 2
+    assert held == {path: path.read_bytes() for path in trained.rglob("*") if path.is_file()}
+
+
+def test_weights_beside_others_and_parts_are_not_loaded_by_themselves(tmp_path: Path) -> None:
+    folder = make_run(tmp_path / "project")
+    trained = folder / "artifacts" / "mine" / "lora-r2" / read_study(folder / "study.yaml").paths[0].name / "seed-0" / "phase-0-new"
+    for name in ("first", "second"):
+        (trained / name).mkdir(parents=True)
+        (trained / name / "adapter_config.json").write_text('{"base_model_name_or_path": null}')
+    done = export(folder, "lora-r2", tmp_path / "out", merged=False, command="finetrial export")
+    assert f'PeftModel.from_pretrained(base, "{tmp_path}/out/second")' in done.loading
+    assert "null" in (tmp_path / "out" / "first" / "adapter_config.json").read_text()
+    shutil.rmtree(trained)
+    (trained / "blocks").mkdir(parents=True)
+    (trained / "blocks" / "recipe.json").write_text("{}")
+    done = export(folder, "lora-r2", tmp_path / "parts", merged=False, command="finetrial export")
+    assert done.loading == () and "export it with --merge" in (tmp_path / "parts" / "README.md").read_text()
 
 
 def test_a_seed_that_the_study_has_not_is_refused_even_where_weights_of_it_lie(tmp_path: Path) -> None:
