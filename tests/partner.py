@@ -32,8 +32,7 @@ class Partner:
         meeting_place = self._folder / f"meeting-{self._meetings}"
         self._pipe.send((part, meeting_place, sharded))
         try:
-            with process_group(meeting_place, 0, 2, "cpu", sharded=sharded) as parallel:
-                mine = part(parallel)
+            mine = _done(part, meeting_place, 0, sharded)
         finally:  # also after a failure here, which the partner's answers with its own
             assert self._pipe.poll(ANSWER_SECONDS), "the partner does not answer"
             theirs, trouble = self._pipe.recv()
@@ -46,6 +45,18 @@ class Partner:
         self._pipe.close()
 
 
+def _done(part: Part, meeting_place: Path, rank: int, sharded: bool) -> Any:
+    """What `part` returns; after an error the group is left, so that there can be another in this process."""
+    from torch import distributed
+
+    try:
+        with process_group(meeting_place, rank, 2, "cpu", sharded=sharded) as parallel:
+            return part(parallel)
+    finally:
+        if distributed.is_initialized():
+            distributed.destroy_process_group()
+
+
 def _serve(pipe: Connection) -> None:
     import torch
 
@@ -53,7 +64,6 @@ def _serve(pipe: Connection) -> None:
     while True:
         part, meeting_place, sharded = pipe.recv()
         try:
-            with process_group(meeting_place, 1, 2, "cpu", sharded=sharded) as parallel:
-                pipe.send((part(parallel), ""))
+            pipe.send((_done(part, meeting_place, 1, sharded), ""))
         except Exception:  # noqa: BLE001 (whatever went wrong is what the test has to show)
             pipe.send((None, traceback.format_exc()))

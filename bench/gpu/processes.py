@@ -1,8 +1,11 @@
-"""A phase in two processes, with a GPU each, that hold whole models or parts of one: is it the phase in one?"""
+"""A phase in two processes, with a GPU each, that hold whole models or parts of one: is it the phase in one, and does it
+end where one of the two fails?
+"""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +13,24 @@ from gpu.setting import Finding, Setting
 from gpu.trial import study_of
 
 TOLERANCE = 1e-3  # nats per token, after 8 steps in fp32
+FAILURE_SECONDS = 180.0  # for a phase of which one process fails; that one waits in vain on a GPU is noticed after 60
+STUMBLES = """from finetrial.methods.base import Method
+from finetrial.methods.full import Full
+
+
+class Stumbles(Method):
+    def attach(self, model, streams, slot, instance=""):
+        component = Full().attach(model, streams, slot, instance)
+        component.after_step = stumble
+        return component
+
+
+def stumble(step):
+    import torch
+
+    if torch.distributed.is_initialized() and torch.distributed.get_rank() == 1:
+        raise ValueError("stumbled after step 1")
+"""
 
 
 def same_result(setting: Setting) -> Iterator[Finding]:
@@ -27,6 +48,25 @@ def same_result(setting: Setting) -> Iterator[Finding]:
         fine = bool(alone) and set(found) == set(alone) and apart <= TOLERANCE
         yield Finding(name, fine, f"{len(found)} of {len(alone)} scores, largest difference {apart:.1e} (at most "
                       f"{TOLERANCE:g}); {seconds:.0f} s, one process {alone_seconds:.0f} s")
+    yield _one_fails(setting)
+
+
+def _one_fails(setting: Setting) -> Finding:
+    """A phase whose second process raises after the first step, when the first has gone on to the next."""
+    from finetrial.run.trial import RunOptions, run_study
+
+    plugin = setting.folder / "stumbles.py"
+    plugin.write_text(STUMBLES, encoding="utf-8")
+    started = time.monotonic()
+    trial = run_study(study_of(setting, ("stumbles",), plugin), RunOptions(
+        runs=setting.folder / "runs-of-2-one-fails", device=setting.device, processes=2, jobs=1, view=False, figures=False,
+        timeout_seconds=FAILURE_SECONDS))
+    seconds = time.monotonic() - started
+    outcomes = Counter(row.outcome for row in trial.results.scores if row.arm == "stumbles")
+    logs = "".join(path.read_text(encoding="utf-8") for path in (trial.folder / "logs").glob("*.log"))
+    told = "ProcessLost: process 2 of 2 failed" in logs and "stumbled after step 1" in logs
+    return Finding("two processes, one fails", set(outcomes) == {"FAILED"} and told,
+                   f"scores {dict(outcomes)}, {'told' if told else 'not told'} in the log, {seconds:.0f} s")
 
 
 def _scores(setting: Setting, processes: int, shard: bool = False) -> tuple[dict[Any, float], float]:

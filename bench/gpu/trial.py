@@ -51,19 +51,19 @@ def _again(setting: Setting, study: Any) -> Finding:
     return Finding("trial: again, all recorded", seconds < 20, f"{seconds:.1f} s")
 
 
-def study_of(setting: Setting, methods: tuple[str, ...]) -> Any:
-    """A study of finetrial's own source text, of one seed."""
+def study_of(setting: Setting, methods: tuple[str, ...], *plugins: Path) -> Any:
+    """A study of finetrial's own source text, of one seed; methods may be those of `plugins`."""
     from finetrial.spec.io import parse_study
 
     text = setting.folder / "text.txt"
     text.write_text("<|endoftext|>".join(path.read_text(encoding="utf-8") for path in _sources()), encoding="utf-8")
     return parse_study({
-        "name": "gpu-check", "question": "Does a trial run on this device?",
+        "name": "gpu-check", "plugins": [str(path) for path in plugins], "question": "Does a trial run on this device?",
         "bases": [{"name": "random", "source": str(setting.model("tiny"))}],
         "tasks": [{"name": "source-text", "task": {"kind": "text", "path": str(text)}, "num_val": 8, "num_test": 8}],
-        "arms": [{"name": name, "components": name, "learning_rates": [RATES[name]]} for name in methods],
+        "arms": [{"name": name, "components": name, "learning_rates": [RATES.get(name, RATES["full"])]} for name in methods],
         "training": {"budget": "8 steps", "sequence_length": 128, "batch_sequences": 8, "evaluations": 2},
-        "seeds": 1, "accept_threats": ["few-seeds", "unequal-tuning"]}, "gpu-check")
+        "seeds": 1, "accept_threats": ["few-seeds", "unequal-tuning"]}, "gpu-check", plugins_in=setting.folder)
 
 
 def _sources() -> list[Path]:

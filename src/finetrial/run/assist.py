@@ -1,16 +1,18 @@
 """One of the processes that compute a stage with a worker (`ranks.py`): `assist.py WORKER`, its part on standard input.
 
 It says that it is ready with one byte on standard output, writes nothing but to the stage's log, and ends: with 0 if
-the stage has come to any end that the worker knows of by itself, too.
+the stage has come to any end that the worker knows of by itself, too. It ends at once, by `os._exit`: what torch takes
+down as an interpreter ends may wait for the others, who wait for this process or its end.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 from finetrial import catalog
 from finetrial.errors import is_out_of_memory
@@ -23,8 +25,22 @@ from finetrial.stages.base import Diverged, StageKind, StageTimeout
 from finetrial.train.data_parallel import DataParallel, process_group
 
 
-def main(arguments: list[str]) -> int:
-    """Returns the exit code."""
+def main(arguments: list[str]) -> NoReturn:
+    """Do the part and end the process."""
+    status = 1
+    try:
+        status = _ended(arguments)
+    except BaseException:  # noqa: BLE001 (the process ends here: the worker sees the code, the log the reason)
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _ended(arguments: list[str]) -> int:
+    """The exit code."""
     die_with(int(arguments[0]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     part = Part.model_validate_json(sys.stdin.buffer.read())
@@ -34,7 +50,7 @@ def main(arguments: list[str]) -> int:
         _assist(part, ready)
     except (Diverged, StageTimeout):
         return 0  # the worker has come to the same
-    except Exception as error:  # noqa: BLE001 (the process ends here: the worker sees the code, the log the reason)
+    except Exception as error:  # noqa: BLE001 (as in `main`)
         traceback.print_exc()
         return OUT_OF_MEMORY if is_out_of_memory(error) else 1
     return 0
@@ -65,4 +81,4 @@ def _unheard(message: Any) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main(sys.argv[1:])

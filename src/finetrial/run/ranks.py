@@ -2,7 +2,8 @@
 
 Rank 0 holds the claim, writes files and record. The others are fresh interpreters (`assist.py`): by then the worker may
 have computed something or hold a GPU, and a fork of it would not be sound. They meet at a file in the stage's temporary
-folder, belong to the worker's process group and die with it. One that ends badly ends the stage.
+folder, belong to the worker's process group and die with it. One that ends badly ends the stage. Whoever has an error
+ends, or ends the others, at once: nobody leaves a group of which another still waits for a step.
 """
 
 from __future__ import annotations
@@ -140,12 +141,14 @@ class _Others:
                 raise ProcessLost(self.lost(NOTICE_SECONDS) or "a process ended before it began")
 
     def lost(self, seconds: float) -> str | None:
-        """What befell the first that has ended badly, or does within `seconds`; None if all are well."""
+        """What befell one that has ended badly, or does within `seconds`; None if all are well. One that ran out of memory
+        comes first: others may have ended because it had."""
         deadline = time.monotonic() + seconds
         while True:
-            for rank, process in enumerate(self._processes, start=1):
-                if process.poll():
-                    return f"process {rank + 1} of {len(self._processes) + 1} {self._fate(process.returncode)}"
+            fates = {rank: self._fate(process.returncode) for rank, process in enumerate(self._processes, start=2)
+                     if process.poll()}
+            for rank in sorted(fates, key=lambda rank: fates[rank] != _NO_MEMORY):
+                return f"process {rank} of {len(self._processes) + 1} {fates[rank]}"
             if time.monotonic() >= deadline:
                 return None
             time.sleep(0.05)

@@ -105,7 +105,9 @@ def largest_micro_batch(rows: int, count: int) -> int:
 def process_group(meeting_place: Path, rank: int, count: int, device: str, *, sharded: bool = False) -> Iterator[DataParallel]:
     """The group of `count` processes of this machine that name one `meeting_place`, a file that is not there yet.
 
-    Numbers in host memory go through gloo, on the loopback interface alone; those of CUDA devices through NCCL.
+    Numbers in host memory go through gloo, on the loopback interface alone; those of CUDA devices through NCCL. The group
+    is left together, at the end. After an error it is left as it is, since NCCL waits for all processes to leave, and the
+    others wait for a step: this process has to end.
     """
     from torch import distributed
 
@@ -113,10 +115,8 @@ def process_group(meeting_place: Path, rank: int, count: int, device: str, *, sh
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
     store = distributed.FileStore(str(meeting_place), count)  # type: ignore[attr-defined]
     distributed.init_process_group(backend_of(device), store=store, rank=rank, world_size=count, timeout=TIMEOUT)
-    try:
-        yield DataParallel(rank, count, sharded)
-    finally:
-        distributed.destroy_process_group()
+    yield DataParallel(rank, count, sharded)
+    distributed.destroy_process_group()
 
 
 def backend_of(device: str) -> str:

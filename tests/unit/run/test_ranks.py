@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import sys
-from dataclasses import replace
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
 
+import psutil
 import pytest
 
+from finetrial import catalog
 from finetrial.errors import UserError, is_out_of_memory
 from finetrial.run.job import Job, Order
 from finetrial.run.ranks import ProcessLost, check_processes, device_of, how, ranks
-from finetrial.run.worker import rows_at_once
+from finetrial.run.remote_store import open_store
+from finetrial.run.worker import rows_at_once, stage_context
 from finetrial.stages.base import Stage
 from finetrial.train.data_parallel import DataParallel
 
+SHARED = Path(__file__).parent / "toys" / "toy_shared.py"
 TRAIN = Stage("train/a", "train", 2, {"training": {"batch_sequences": 4}}, label="full, 3e-4, seed 1")
 PREDICT = Stage("predict/a", "predict", 1, {})
 
@@ -85,3 +92,77 @@ def test_no_process_is_without_a_micro_batch(job):
     assert rows_at_once(job, order) == 2 and rows_at_once(job, order.model_copy(update={"micro_batch": 1})) == 1
     assert rows_at_once(job.model_copy(update={"processes": 1}), order) == 4
     assert rows_at_once(job, order.model_copy(update={"kind": "predict"})) is None
+
+
+@pytest.fixture
+def compute(tmp_path, job, monkeypatch):
+    """Compute the toy in two processes; a wait that nothing ends fails the test, and none is left afterwards."""
+    from torch import distributed
+
+    catalog.add_file(SHARED)
+    destroy = distributed.destroy_process_group
+    monkeypatch.setattr(distributed, "destroy_process_group", destroy)  # the toy's own is undone
+
+    def computed(spec):
+        order = job.orders[0].model_copy(update={"kind": "toy-shared", "spec": spec})
+        shared_job = job.model_copy(update={"orders": (order,), "plugins": (SHARED,)})
+        with ranks(shared_job, order, tmp_path, tmp_path) as parallel:
+            return catalog.find("stage", "toy-shared")().run(
+                stage_context(job, order, open_store(job.store), Place(tmp_path, tmp_path), {}, print, parallel=parallel))
+
+    def end_the_wait():
+        for process in assistants():
+            process.kill()
+
+    timer = threading.Timer(90, end_the_wait)
+    timer.start()
+    yield computed
+    timer.cancel()
+    if distributed.is_initialized():
+        destroy()
+    assert not assistants()
+
+
+def assistants():
+    return [each for each in psutil.Process().children() if "finetrial.run.assist" in each.cmdline()]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the toy would write."""
+
+    folder: Path
+    checkpoint: Path
+
+
+def test_two_processes_compute_and_leave_together(compute):
+    assert compute({}) == {"sum": 9.0}
+
+
+@pytest.mark.parametrize(("raises", "error", "message"), [
+    ((1, "a mistake"), ProcessLost, "process 2 of 2 failed (exit code 1)"),
+    ((0, "a mistake"), ValueError, "a mistake")])
+def test_one_that_fails_between_two_steps_leaves_none_waiting(compute, job, raises, error, message):
+    with pytest.raises(error) as raised:
+        compute({"raises": raises})
+    assert str(raised.value) == message
+    if raises[0] == 1:
+        assert "ValueError: a mistake" in job.log_file("train/a").read_text()
+
+
+def test_the_one_that_ran_out_of_memory_is_named_before_those_that_ended_for_it(tmp_path, monkeypatch, job):
+    """The third process; by then the second has ended, too."""
+    does = ("import json, os, sys\nrank = json.load(sys.stdin)['rank']\nos.write(1, b'.')\n"
+            "raise SystemExit(1 if rank == 1 else 3)")
+    monkeypatch.setattr("finetrial.run.ranks.COMMAND", (sys.executable, "-S", "-c", does))
+    earlier = psutil.Process().children()
+
+    def all_have_ended(*_, **__):
+        for process in set(psutil.Process().children()) - set(earlier):
+            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        raise RuntimeError("a connection broke")
+
+    monkeypatch.setattr("finetrial.run.ranks.process_group", all_have_ended)
+    with pytest.raises(ProcessLost) as lost, ranks(job.model_copy(update={"processes": 3}), job.orders[0], tmp_path, tmp_path):
+        pass
+    assert str(lost.value) == "process 3 of 3 ran out of memory"
