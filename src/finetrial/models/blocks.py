@@ -103,11 +103,15 @@ def recompute(model: Any, switched_on: bool) -> None:
     Transformers would make the embeddings' output need a gradient as well, for a kind of checkpointing that it does not
     use here; blocks below everything that is trained would then be computed again for nothing.
     """
-    if switched_on:
-        model.activation_checkpointing_enable()
-        model.disable_input_require_grads()
+    named_anew = hasattr(model, "activation_checkpointing_enable")  # transformers 5.23 and later
+    if not switched_on:
+        (model.activation_checkpointing_disable if named_anew else model.gradient_checkpointing_disable)()
+        return
+    if named_anew:
+        model.activation_checkpointing_enable({"use_reentrant": False})
     else:
-        model.activation_checkpointing_disable()
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    model.disable_input_require_grads()
 
 
 def max_positions(config: Any) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from transformers import PreTrainedModel
 
 from finetrial.methods.full import Full
 from finetrial.methods.layer import Layer
@@ -37,6 +38,23 @@ def test_it_changes_no_bit(family: str, method: Any, changes: dict[str, Any], ti
     assert seen[0] == seen[1]
 
 
+@pytest.fixture(params=["today's names", "names before transformers 5.23"])
+def _names(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the model's methods that switch checkpointing on and off."""
+    if request.param == "today's names":
+        return
+
+    def enable(model: Any, gradient_checkpointing_kwargs: Any = None) -> None:
+        assert gradient_checkpointing_kwargs == {"use_reentrant": False}
+        model._activation_checkpointing_enable(gradient_checkpointing_kwargs)
+
+    monkeypatch.delattr(PreTrainedModel, "activation_checkpointing_enable")
+    monkeypatch.delattr(PreTrainedModel, "activation_checkpointing_disable")
+    monkeypatch.setattr(PreTrainedModel, "gradient_checkpointing_enable", enable)
+    monkeypatch.setattr(PreTrainedModel, "gradient_checkpointing_disable", PreTrainedModel._activation_checkpointing_disable)
+
+
+@pytest.mark.usefixtures("_names")
 @pytest.mark.parametrize("method", [Full(), Layer(init="random")], ids=lambda method: method.kind)
 def test_every_block_that_gradients_pass_is_computed_twice(method: Any, architecture: str, tiny_model: Any,
                                                            tiny_documents: Any) -> None:
