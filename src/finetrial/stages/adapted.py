@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 STATE = "state.json"
 WEIGHTS = "weights"  # one folder an instance
 LIVE = "adapted"  # in StageContext.shared: (what it is, the model in memory)
+_LIVE_DIGEST = "adapted_digest"  # and its weights' digest, once it was asked for
 
 
 @dataclass(frozen=True)
@@ -108,8 +109,23 @@ def answering_model(context: StageContext) -> Adapted:
         adapted = Adapted(loaded(spec, context.locations["base"], context.device), [])
     else:
         adapted = reopen(context)
-    context.shared[LIVE] = (what, adapted)
+    _keep_live(context, what, adapted)
     return adapted
+
+
+def answer_with(context: StageContext, adapted: Adapted) -> None:
+    """Let later stages of this process ask the model that this one has trained, as it is now."""
+    _keep_live(context, (context.stage_id, "latest", ""), adapted)
+
+
+def answer_digest(context: StageContext, adapted: Adapted) -> str:
+    """`adapted.digest`, taken once for the model that this process holds for later stages: nothing changes its weights."""
+    if context.shared.get(LIVE, (None, None))[1] is not adapted:
+        return adapted.digest
+    if _LIVE_DIGEST not in context.shared:
+        context.shared[_LIVE_DIGEST] = adapted.digest
+    found: str = context.shared[_LIVE_DIGEST]
+    return found
 
 
 def untouched_base(context: StageContext) -> LoadedBase:
@@ -120,6 +136,12 @@ def untouched_base(context: StageContext) -> LoadedBase:
 def forget_live(context: StageContext) -> None:
     """Let later stages of this process make their model from files: the one in memory is about to be changed."""
     context.shared.pop(LIVE, None)
+    context.shared.pop(_LIVE_DIGEST, None)
+
+
+def _keep_live(context: StageContext, what: tuple[str, str, str], adapted: Adapted) -> None:
+    forget_live(context)
+    context.shared[LIVE] = (what, adapted)
 
 
 def keep(adapted: Adapted, folder: Path, parent: StageInput | None) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetrial.errors import UserError
-from finetrial.stages.adapted import answering_model
+from finetrial.stages.adapted import answer_digest, answering_model
 from finetrial.stages.base import StageContext, StageKind, StageTimeout
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Generate(StageKind):
         _write(context, answers.base.tokenizer, prompts, rows, found)
         return {"num_items": len(prompts), "num_samples": num_samples, "seconds": seconds,
                 "num_new_tokens": sum(len(answer.ids) for answer in found),
-                "num_finished": sum(answer.finished for answer in found), "answer_digest": answers.digest}
+                "num_finished": sum(answer.finished for answer in found), "answer_digest": answer_digest(context, answers)}
 
 
 def _is_chat(context: StageContext) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetrial.stages.adapted import answering_model
+from finetrial.stages.adapted import answer_digest, answering_model
 from finetrial.stages.base import StageContext, StageKind
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Predict(StageKind):
                           "num_tokens": num_tokens, "num_bytes": dataset.num_bytes})
         pq.write_table(table, context.folder / PREDICTIONS)
         return {"num_items": len(dataset), "nll": float(nll.sum()), "num_tokens": int(num_tokens.sum()),
-                "answer_digest": answers.digest}
+                "answer_digest": answer_digest(context, answers)}
 
 
 def checked_part(dataset: TokenDataset) -> TokenDataset | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from finetrial.stages.adapted import answering_model, forget_live, reopen, untouched_base
+from finetrial.stages.adapted import answer_digest, answering_model, forget_live, reopen, untouched_base
 from finetrial.stages.base import StageContext, StageKind
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Probe(StageKind):
         pq.write_table(pa.table({"item": list(dataset.items), "cluster": list(dataset.clusters), "kl": kl,
                                  "num_tokens": num_tokens}), context.folder / PROBE)
         values = {"num_items": len(dataset), "kl": float(kl.sum()), "num_tokens": int(num_tokens.sum()),
-                  "answer_digest": adapted.digest}
+                  "answer_digest": answer_digest(context, adapted)}
         if not spec.get("weights"):
             return values
         forget_live(context)  # what follows changes the model

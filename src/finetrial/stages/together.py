@@ -58,6 +58,8 @@ def train_together(contexts: Sequence[StageContext]) -> list[Mapping[str, Any] |
     base = loaded(first.spec, first.locations["base"], first.device)
     carrier = base.model.to(first.device)
     phases = [Phase(context, LoadedBase(shell(carrier), base.tokenizer, base.config)) for context in contexts]
+    for phase in phases:
+        phase.to_device()
     adapters = StackedAdapters(carrier, _alike(phases))
     frozen = frozen_digest(phases[0].model)  # the others share every frozen weight, under the same names
     with contextlib.ExitStack() as files:

@@ -15,7 +15,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from finetrial.spec.arm import read_method
-from finetrial.stages.adapted import LIVE, WEIGHTS, Adapted, begin, instance_folder, keep, streams_of
+from finetrial.stages.adapted import (
+    WEIGHTS,
+    Adapted,
+    answer_digest,
+    answer_with,
+    begin,
+    instance_folder,
+    keep,
+    streams_of,
+)
 from finetrial.stages.base import Diverged, StageContext, StageKind, StageTimeout
 from finetrial.stages.together import shared_by_stack, train_together
 from finetrial.train.config import EIGHT_BIT, Training
@@ -67,7 +76,8 @@ class Train(StageKind):
         from finetrial.models.params import frozen_digest
 
         phase = Phase(context)
-        frozen = frozen_digest(phase.model)
+        frozen = frozen_digest(phase.model)  # before it moves, so that nothing is copied back for it
+        phase.to_device()
         reuse = phase.reuse()
         with phase.recording() as recorder:
             result = phase.train(reuse, recorder)
@@ -79,6 +89,7 @@ class Train(StageKind):
     def assist(self, context: StageContext) -> None:
         """Take the steps with the process that runs the stage."""
         phase = Phase(context)
+        phase.to_device()
         phase.train(phase.reuse())
 
     def run_together(self, contexts: Sequence[StageContext]) -> list[Mapping[str, Any] | Diverged | StageTimeout]:
@@ -97,9 +108,12 @@ class Phase:
         self.adapted = begin(spec, context.locations["base"], parent=self._parent.folder if self._parent else None,
                              device=context.device, base=base)
         self.model = self.adapted.base.model
-        if not context.parallel.sharded:  # else whole models stay on the host
-            self.model.to(context.device)
         self.dataset = training_rows(spec, context)
+
+    def to_device(self) -> None:
+        """Move the model to where it is trained; of one that is split, only the parts go there, in training."""
+        if not self.context.parallel.sharded:
+            self.model.to(self.context.device)
 
     @contextlib.contextmanager
     def recording(self) -> Iterator[_Recorder]:
@@ -141,14 +155,14 @@ class Phase:
         from finetrial.models.params import count
 
         keep(self.adapted, self.context.folder, self._parent)
-        self.context.shared[LIVE] = ((self.context.stage_id, "latest", ""), self.adapted)
+        answer_with(self.context, self.adapted)
         counts = count(self.model)
         curve = [{**point, "n": len(self.validation_rows)} for point in recorder.curve(result.curve)]
         return {"curve": curve, "steps": result.steps, "tokens": result.tokens,
                 "target_tokens": result.target_tokens, "epochs": result.epochs, "final_loss": result.final_loss,
                 "skipped_steps": result.skipped_steps, "seconds": result.seconds,
                 "params_total": counts.total, "params_trainable": counts.trainable, "frozen_digest": frozen,
-                "stored_bytes": _stored_bytes(self.context, self.adapted), "answer_digest": self.adapted.digest}
+                "stored_bytes": _stored_bytes(self.context, self.adapted), "answer_digest": answer_digest(self.context, self.adapted)}
 
 
 def training_rows(spec: Mapping[str, Any], context: StageContext) -> TokenDataset:

@@ -16,9 +16,10 @@ from finetrial.plan.build import build
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Environment, Outcome, Record
 from finetrial.spec.io import parse_study
+from finetrial.stages.adapted import LIVE, Adapted, answer_digest, forget_live
 from finetrial.stages.base import Stage, StageContext, StageInput
 from finetrial.stages.predict import PREDICTIONS
-from finetrial.stages.train import LIVE, WEIGHTS
+from finetrial.stages.train import WEIGHTS
 from finetrial.tasks.encoded import TokenDataset
 from finetrial.train import loop
 
@@ -129,6 +130,22 @@ def test_a_prediction_from_files_equals_the_live_one(bench: Bench, arm: str, rat
     live = losses(bench.run(name).folder)
     bench.shared.pop(LIVE)
     np.testing.assert_array_equal(losses(bench.run(name, fresh=True).folder), live)
+
+
+def test_the_digest_of_a_model_in_memory_is_taken_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[Adapted] = []
+    digest = Adapted.digest.fget
+    monkeypatch.setattr(Adapted, "digest", property(lambda adapted: taken.append(adapted) or digest(adapted)))
+    trained, asked = (f"{kind}/{phase('lora-r2', '0.1')}{of}" for kind, of in (("train", ""), ("predict", "/new-test")))
+    first = bench.run(trained).record.values["answer_digest"]
+    assert bench.run(asked).record.values["answer_digest"] == first and len(taken) == 1
+    _, context = bench.opened(asked)
+    [adapted] = taken
+    forget_live(context)
+    with torch.no_grad():
+        next(adapted.base.model.parameters()).add_(1.0)
+    assert answer_digest(context, adapted) != first and len(taken) == 2
+    assert bench.run(asked, fresh=True).record.values["answer_digest"] == first and len(taken) == 3
 
 
 def test_training_teaches_repeats_and_depends_on_the_seed(bench: Bench) -> None:
