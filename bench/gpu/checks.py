@@ -74,7 +74,7 @@ def same_losses(setting: Setting) -> Iterator[Finding]:
 def resumes(setting: Setting) -> Iterator[Finding]:
     """Two runs are alike, and so is a run that was stopped and resumed from its checkpoint: bit-equal on a CPU; on CUDA, whose
     backward pass of attention adds up in any order, with losses that are as near as those of two devices."""
-    from finetrial.train.loop import Checkpoints
+    from finetrial.train.checkpoint import Checkpoints
 
     class Stopped(Exception):
         pass

@@ -14,7 +14,7 @@ class TrainOften(Train):
     """For tests that kill it."""
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
-        from finetrial.train import loop
+        from finetrial.train import checkpoint
 
-        with patch.object(loop.Checkpoints.__init__, "__defaults__", (0.0,)):
+        with patch.object(checkpoint.Checkpoints.__init__, "__defaults__", (0.0,)):
             return super().run(context)

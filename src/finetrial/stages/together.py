@@ -51,7 +51,7 @@ def train_together(contexts: Sequence[StageContext]) -> list[Mapping[str, Any] |
     from finetrial.models.params import frozen_digest
     from finetrial.models.stacked import StackedAdapters, shell
     from finetrial.stages.train import Phase
-    from finetrial.train.loop import Checkpoints
+    from finetrial.train.checkpoint import Checkpoints
     from finetrial.train.stack import Cell, train_stacked
 
     first = contexts[0]

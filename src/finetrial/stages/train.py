@@ -132,7 +132,8 @@ class Phase:
 
     def train(self, reuse: Reuse | None, on_metrics: OnMetrics | None = None) -> TrainResult:
         """Train, alone or with other processes. Raises Diverged, StageTimeout, or the library's out-of-memory error."""
-        from finetrial.train.loop import Checkpoints, train
+        from finetrial.train.checkpoint import Checkpoints
+        from finetrial.train.loop import train
 
         context = self.context
         return train(self.model, self.adapted.components, self.dataset, self.training, context.spec["learning_rate"],

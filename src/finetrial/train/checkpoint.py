@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,14 @@ import torch
 from finetrial.fingerprint import file_digest
 
 POINTER = "checkpoint.json"
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """Where and how often a run saves its state."""
+
+    folder: Path
+    every_seconds: float = 60.0
 
 
 def save(folder: Path, step: int, run: str, state: dict[str, Any]) -> None:

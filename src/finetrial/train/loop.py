@@ -12,7 +12,6 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from finetrial.models import blocks, params
 from finetrial.streams import Streams
 from finetrial.train import checkpoint, optim, precision, sharding
 from finetrial.train.batch import Batch, Batches, BatchSource, DocumentBatches, Documents
+from finetrial.train.checkpoint import Checkpoints
 from finetrial.train.config import Training
 from finetrial.train.data_parallel import DataParallel
 from finetrial.train.loss import check_positions, summed_loss
@@ -38,14 +38,6 @@ DIVERGED_MULTIPLE = 3.0  # of the first loss, and above twice a uniform guess's,
 DIVERGED_STEPS = 10  # ... this many steps in a row
 
 Validate = Callable[[int], float]
-
-
-@dataclass(frozen=True)
-class Checkpoints:
-    """Where and how often a run saves its state."""
-
-    folder: Path
-    every_seconds: float = 60.0
 
 
 def train(model: Any, components: Sequence[Component], dataset: Documents | BatchSource, config: Training,
@@ -193,10 +185,7 @@ class Run:
         """Take the step whose gradients are there."""
         rate = self.config.learning_rate_at(self.step, self.num_steps, self.learning_rate)
         optim.set_learning_rate(self.optimizers, rate)
-        norm = self._clip()
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.totals.skipped_steps += any(optimizer.step_was_skipped for optimizer in self.optimizers)
+        norm = self._step() if any(part.num_targets for part in parts) else torch.zeros((), device=self.device)
         for component in self.components:
             component.after_step(self.step)  # may read the step's gradients
         for parameter in self.parameters.values():
@@ -215,6 +204,14 @@ class Run:
             loss = self.holding.run(lambda: summed_loss(self.model, batch, self.reuse) / max(1, num_targets))
         self.accelerator.backward(loss)
         return loss.detach()
+
+    def _step(self) -> torch.Tensor:
+        """Clip and step. Only where the whole step has a target: else nothing has a gradient, which a scaler refuses."""
+        norm = self._clip()
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.totals.skipped_steps += any(optimizer.step_was_skipped for optimizer in self.optimizers)
+        return norm
 
     def _clip(self) -> torch.Tensor:
         limit = math.inf if self.config.clip_norm is None else self.config.clip_norm

@@ -51,7 +51,14 @@ def accelerator(device: str, precision: Precision, *, keeps_casts: bool = True) 
     if accelerator.device.type != kind:
         raise UserError(f"the device {device} is not available; found {accelerator.device}",
                         f"use the device {accelerator.device.type}, or install a torch build for {kind}")
+    start_scaling(accelerator)
     return accelerator
+
+
+def start_scaling(accelerator: Any) -> None:
+    """Give a scaler its scale, which else its first loss does: one of several processes may have none in the first step."""
+    if accelerator.scaler is not None:
+        accelerator.scaler.scale(torch.zeros((), device=accelerator.device))
 
 
 class FrozenMatrices:

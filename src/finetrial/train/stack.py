@@ -21,8 +21,9 @@ from finetrial.methods.base import Component
 from finetrial.models.stacked import Dropouts, Places, StackedAdapters
 from finetrial.streams import Streams
 from finetrial.train.batch import Batch, BatchSource, Documents
+from finetrial.train.checkpoint import Checkpoints
 from finetrial.train.config import Precision, Training
-from finetrial.train.loop import Checkpoints, Run, Validate, dropout_purpose
+from finetrial.train.loop import Run, Validate, dropout_purpose
 from finetrial.train.loss import summed_cross_entropy, target_states
 from finetrial.train.meter import OnMetrics, TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime

@@ -103,9 +103,9 @@ def test_an_interrupted_pretraining_goes_on(data: Path, tmp_path: Path, small: N
             return 1.0
         return note
 
-    from finetrial.train.loop import Checkpoints
+    from finetrial.train.checkpoint import Checkpoints
 
-    monkeypatch.setattr("finetrial.train.loop.Checkpoints", lambda folder, every_seconds: Checkpoints(folder, 0))
+    monkeypatch.setattr("finetrial.train.checkpoint.Checkpoints", lambda folder, every_seconds: Checkpoints(folder, 0))
     whole, broken = _output(tmp_path / "whole", data), _output(tmp_path / "broken", data)
     monkeypatch.setattr(pretraining, "_validated", kill(-1))
     pretrain("tiny-t5", whole, threads=1, say=lambda line: None)

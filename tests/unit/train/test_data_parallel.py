@@ -74,6 +74,18 @@ def test_a_resumed_run_is_the_undisturbed_one(partner: Partner, tmp_path: Path) 
     assert params.digest(resumed.weights) == params.digest(undisturbed.weights)
 
 
+@pytest.mark.parametrize("training", [{"packing": False}, {"packing": False, "micro_batch": 1}], ids=str)
+def test_a_step_without_targets_is_none(partner: Partner, training: dict[str, Any]) -> None:
+    """With a loss scaler, which refuses it, and where one process alone has targets in its first step."""
+    silent = Setting(training={"packing": False, "budget": "8 steps"}, silent=28, micro_batch=training.get("micro_batch"))
+    scaled = replace(silent, scaled=True)
+    plain, alone = run(silent), run(scaled)
+    assert 0.0 in plain.losses[:-1] and [norm == 0.0 for norm in plain.norms] == [loss == 0.0 for loss in plain.losses]
+    assert alone.result.skipped_steps == 0
+    assert_equal(alone, plain)
+    assert_equal(in_two(partner, scaled), alone)
+
+
 def test_weights_that_differ_are_found(partner: Partner) -> None:
     with pytest.raises(AssertionError, match="different weights"):
         partner.both(tell_rank)

@@ -17,8 +17,9 @@ from finetrial.methods.peft import Peft
 from finetrial.models import params
 from finetrial.streams import Streams
 from finetrial.train.batch import DocumentBatches
+from finetrial.train.checkpoint import Checkpoints
 from finetrial.train.config import Training
-from finetrial.train.loop import Checkpoints, evaluation_steps, train
+from finetrial.train.loop import evaluation_steps, train
 from finetrial.train.outcome import Diverged, OutOfTime
 
 CONFIG = Training.model_validate({"budget": "8 steps", "sequence_length": 40, "batch_sequences": 4})

@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from finetrial.errors import DataError
 from finetrial.methods.full import Full
 from finetrial.streams import Streams
+from finetrial.train.checkpoint import Checkpoints
 from finetrial.train.config import Budget, Training
-from finetrial.train.loop import Checkpoints, train
+from finetrial.train.loop import train
 from finetrial.train.prefix_spans import (
     Marks,
     Objective,

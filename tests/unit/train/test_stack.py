@@ -15,8 +15,9 @@ from finetrial.models import params
 from finetrial.models.stacked import StackedAdapters, can_stack, shell
 from finetrial.streams import Streams
 from finetrial.train.batch import make_batch
+from finetrial.train.checkpoint import Checkpoints
 from finetrial.train.config import Training
-from finetrial.train.loop import Checkpoints, train
+from finetrial.train.loop import train
 from finetrial.train.loss import item_losses
 from finetrial.train.meter import TrainResult
 from finetrial.train.outcome import Diverged, OutOfTime

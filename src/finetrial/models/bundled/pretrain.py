@@ -84,7 +84,8 @@ def _train(recipe: Recipe, output: Path, work: Path, device: str, say: Callable[
     from finetrial.methods.full import Full
     from finetrial.models.bundled.pretrain_data import TOKENIZER_FOLDER
     from finetrial.streams import Streams
-    from finetrial.train.loop import Checkpoints, train
+    from finetrial.train.checkpoint import Checkpoints
+    from finetrial.train.loop import train
 
     tokenizer = recipe.tokenizer()
     streams = Streams(recipe.seed)
