@@ -6,8 +6,11 @@ Whatever is interrupted before that leaves the previous checkpoint; a file that 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import time
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +20,37 @@ import torch
 from finetrial.fingerprint import file_digest
 
 POINTER = "checkpoint.json"
+WAIT = 20.0  # times what the last save took: at most a twentieth of a run is spent on them
 
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """Where and how often a run saves its state."""
+    """Where and how often a run saves its state: after `every_seconds`, or later where a save takes long; 0 = after every
+    step."""
 
     folder: Path
     every_seconds: float = 60.0
+
+
+class Pace:
+    """When a run saves its state next, by this process's clock."""
+
+    def __init__(self, every_seconds: float) -> None:
+        self._every_seconds = self._wait_seconds = every_seconds
+        self._since = time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether enough time has passed since the run began, or since its last save."""
+        return time.monotonic() - self._since > self._wait_seconds
+
+    @contextlib.contextmanager
+    def saving(self) -> Generator[None]:
+        """Around a save."""
+        started = time.monotonic()
+        yield
+        self._since = time.monotonic()
+        if self._every_seconds:
+            self._wait_seconds = max(self._every_seconds, WAIT * (self._since - started))
 
 
 def save(folder: Path, step: int, run: str, state: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from finetrial.models import blocks, params
 from finetrial.streams import Streams
 from finetrial.train import checkpoint, optim, precision, sharding
 from finetrial.train.batch import Batch, Batches, BatchSource, DocumentBatches, Documents
-from finetrial.train.checkpoint import Checkpoints
+from finetrial.train.checkpoint import Checkpoints, Pace
 from finetrial.train.config import Training
 from finetrial.train.data_parallel import DataParallel
 from finetrial.train.loss import check_positions, summed_loss
@@ -130,7 +130,7 @@ class Run:
             self._restore(checkpoints.folder)
         meter = Meter(on_metrics, self.num_steps, self.flush_steps, self._judge)
         evaluate_at = evaluation_steps(self.num_steps, self.config.evaluations) if validate is not None else set()
-        saved = time.monotonic()
+        pace = Pace(checkpoints.every_seconds if checkpoints is not None else math.inf)
         self.model.train()
         while self.step < self.num_steps and not self._stops_early():
             if deadline is not None and self.parallel.first(time.monotonic() > deadline):
@@ -145,10 +145,10 @@ class Run:
             if self.step in evaluate_at and validate is not None:
                 self._flush(meter)
                 self._evaluate(validate)
-            if checkpoints is not None and self._agreed(time.monotonic() - saved > checkpoints.every_seconds):
+            if checkpoints is not None and self._agreed(pace.is_due()):
                 self._flush(meter)
-                self._save(checkpoints)
-                saved = time.monotonic()
+                with pace.saving():
+                    self._save(checkpoints)
         self._flush(meter)
         if not self.parallel.sharded and self.parallel.count > 1:
             self.parallel.check_equal(params.digest(self.parameters))

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import pytest
 import torch
 
 from finetrial.train import checkpoint
@@ -27,3 +28,26 @@ def test_absent_partial_damaged_or_foreign_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "step-00000003.pt"
     path.write_bytes(path.read_bytes()[:-10])
     assert checkpoint.load(tmp_path, "run", CPU) is None
+
+
+def test_a_save_that_takes_long_is_repeated_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    pace = checkpoint.Pace(60.0)
+    for wait_seconds, save_seconds in ((60.0, 1.0), (60.0, 30.0), (600.0, 2.0), (60.0, 0.0)):
+        clock[0] += wait_seconds - 0.5
+        assert not pace.is_due()
+        clock[0] += 1.0
+        assert pace.is_due()
+        with pace.saving():
+            clock[0] += save_seconds
+
+
+def test_every_step_may_be_saved_whatever_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [100.0]
+    monkeypatch.setattr(checkpoint.time, "monotonic", lambda: clock[0])
+    pace = checkpoint.Pace(0.0)
+    with pace.saving():
+        clock[0] += 30.0
+    clock[0] += 0.01
+    assert pace.is_due()
