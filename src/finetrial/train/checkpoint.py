@@ -72,8 +72,8 @@ def save(folder: Path, step: int, run: str, state: dict[str, Any]) -> None:
             old.unlink()
 
 
-def load(folder: Path, run: str, device: torch.device) -> dict[str, Any] | None:
-    """The last complete state of `run`; None if there is none, it is damaged, or it belongs to another run."""
+def load(folder: Path, run: str) -> dict[str, Any] | None:
+    """The last complete state of `run`, on the host; None if there is none, it is damaged, or it belongs to another run."""
     pointer = folder / POINTER
     if not pointer.is_file():
         return None
@@ -81,5 +81,5 @@ def load(folder: Path, run: str, device: torch.device) -> dict[str, Any] | None:
     path = folder / entry["file"]
     if entry["run"] != run or not path.is_file() or file_digest(path) != entry["sha256"]:
         return None
-    state: dict[str, Any] = torch.load(path, map_location=device, weights_only=True)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     return state

@@ -272,7 +272,9 @@ class Run:
         return bool(self.parallel.first(saves)) if self.parallel.sharded else saves and self.parallel.is_first
 
     def _restore(self, folder: Path) -> None:
-        state = checkpoint.load(folder, self.identity, self.holding.load_device)
+        from accelerate.utils import send_to_device
+
+        state = checkpoint.load(folder, self.identity)
         step = state["step"] if state is not None else 0
         assert step == self.parallel.first(step), "processes that train together read different checkpoints"
         if state is None:
@@ -285,7 +287,7 @@ class Run:
         if self.accelerator.scaler is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         for component in self.components:
-            component.resume(state["components"][component.name])
+            component.resume(send_to_device(state["components"][component.name], self.device))
         self.step, self.totals = state["step"], Totals.of(state["totals"])
 
     def _result(self) -> TrainResult:

@@ -46,7 +46,9 @@ def optimizers(model: nn.Module, parameters: Mapping[str, nn.Parameter], config:
 def _adamw(config: Training, device: torch.device) -> tuple[Any, dict[str, Any]]:
     """The class of AdamW that is asked for, with the options that it alone has."""
     if config.optimizer != EIGHT_BIT:
-        return torch.optim.AdamW, {"fused": config.precision != "fp16"}  # fused, it would skip steps without a word
+        if config.precision != "fp16":
+            return torch.optim.AdamW, {"fused": True}
+        return torch.optim.AdamW, {"fused": False, "foreach": device.type == "cuda"}  # fused, it would skip without a word
     if device.type != "cuda":
         raise UserError(f"optimizer {EIGHT_BIT} is not possible on the device {device.type}",
                         "use the optimizer adamw, or a CUDA device")

@@ -32,7 +32,6 @@ class Whole:
     """All parameters are in this process."""
 
     def __init__(self, model: nn.Module, device: torch.device) -> None:
-        self.load_device = device  # where a checkpoint's tensors are read to
         model.to(device)
 
     def run(self, function: Callable[[], T]) -> T:
@@ -72,7 +71,6 @@ class Shards(Whole):
         from torch.distributed.device_mesh import init_device_mesh
         from torch.distributed.fsdp import FSDPModule, fully_shard
 
-        self.load_device = torch.device("cpu")
         self._model, self._is_first = model, parallel.is_first
         self._originals, self._children = dict(model.named_parameters()), dict(model.named_children())
         _set_children(model, _copies(model))

@@ -5,29 +5,27 @@ import torch
 
 from finetrial.train import checkpoint
 
-CPU = torch.device("cpu")
-
 
 def test_round_trip_keeps_the_newest_only(tmp_path: Path) -> None:
     for step in (3, 6):
         checkpoint.save(tmp_path, step, "run", {"step": step, "tensor": torch.full((2,), float(step))})
-    state = checkpoint.load(tmp_path, "run", CPU)
+    state = checkpoint.load(tmp_path, "run")
     assert state is not None and state["step"] == 6 and state["tensor"].tolist() == [6.0, 6.0]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["checkpoint.json", "step-00000006.pt"]
 
 
 def test_absent_partial_damaged_or_foreign_is_not_used(tmp_path: Path) -> None:
-    assert checkpoint.load(tmp_path, "run", CPU) is None
+    assert checkpoint.load(tmp_path, "run") is None
     (tmp_path / "step-00000009.pt").write_bytes(b"half")
-    assert checkpoint.load(tmp_path, "run", CPU) is None
+    assert checkpoint.load(tmp_path, "run") is None
     checkpoint.save(tmp_path, 3, "run", {"step": 3})
-    assert checkpoint.load(tmp_path, "another", CPU) is None
+    assert checkpoint.load(tmp_path, "another") is None
     (tmp_path / "step-00000006.pt").write_bytes(b"half")  # killed before the pointer was replaced
-    state = checkpoint.load(tmp_path, "run", CPU)
+    state = checkpoint.load(tmp_path, "run")
     assert state is not None and state["step"] == 3
     path = tmp_path / "step-00000003.pt"
     path.write_bytes(path.read_bytes()[:-10])
-    assert checkpoint.load(tmp_path, "run", CPU) is None
+    assert checkpoint.load(tmp_path, "run") is None
 
 
 def test_a_save_that_takes_long_is_repeated_later(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,3 +69,11 @@ def test_a_step_that_the_loss_scaler_skips_is_seen(tiny_model: Any) -> None:
         (made,) = optim.optimizers(model, dict(model.named_parameters()), Training.model_validate(
             {"budget": "1 step", "sequence_length": 8, "batch_sequences": 1, "precision": precision}))
         assert bool(made.defaults["fused"]) is fused
+
+
+def test_on_a_gpu_every_adamw_takes_all_parameters_at_once() -> None:
+    """Without `fused` torch would otherwise take one after the other, and in a run that is resumed wait for each."""
+    for precision, expected in (("fp16", {"fused": False, "foreach": True}), ("bf16", {"fused": True})):
+        config = Training.model_validate({"budget": "1 step", "sequence_length": 8, "batch_sequences": 1, "precision": precision})
+        assert optim._adamw(config, torch.device("cuda")) == (torch.optim.AdamW, expected)
+    assert optim._adamw(config.model_copy(update={"precision": "fp16"}), torch.device("cpu"))[1]["foreach"] is False
