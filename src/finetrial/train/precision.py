@@ -8,6 +8,8 @@ weights an adapter computes itself (DoRA's norm).
 from __future__ import annotations
 
 import contextlib
+import os
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
@@ -36,8 +38,6 @@ def accelerator(device: str, precision: Precision, *, keeps_casts: bool = True) 
 
     Raises UserError for a device or a precision that cannot be had.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
     from accelerate.utils import AutocastKwargs
 
     kind = torch.device(device).type
@@ -45,14 +45,29 @@ def accelerator(device: str, precision: Precision, *, keeps_casts: bool = True) 
         raise UserError("precision fp16 is not possible on the device cpu", "use fp32 or bf16, or a GPU")
     if kind == "cuda" and torch.cuda.is_available() and torch.device(device).index is not None:
         torch.cuda.set_device(torch.device(device))
-    AcceleratorState._reset_state(reset_partial_state=True)  # one process may train with several precisions
-    accelerator = Accelerator(cpu=kind == "cpu", mixed_precision="no" if precision == "fp32" else precision,
-                              kwargs_handlers=[AutocastKwargs(cache_enabled=keeps_casts)])
+    options = {"cpu": kind == "cpu", "mixed_precision": "no" if precision == "fp32" else precision,
+               "kwargs_handlers": [AutocastKwargs(cache_enabled=keeps_casts)]}
+    try:
+        accelerator = _fresh_accelerator(kind, options)
+    except NotImplementedError:  # RTX 40: cards that cannot reach each other; what accelerate's launcher tells NCCL then
+        os.environ.update({"NCCL_P2P_DISABLE": "1", "NCCL_IB_DISABLE": "1"})
+        accelerator = _fresh_accelerator("", options)
     if accelerator.device.type != kind:
         raise UserError(f"the device {device} is not available; found {accelerator.device}",
                         f"use the device {accelerator.device.type}, or install a torch build for {kind}")
     start_scaling(accelerator)
     return accelerator
+
+
+def _fresh_accelerator(kind: str, options: Mapping[str, Any]) -> Any:
+    """One process may train with several precisions, so accelerate's state is made anew; what it knows of the machine,
+    for which it may start a program of the driver's, is kept while that is of a device of this kind."""
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState, PartialState
+
+    known = PartialState._shared_state.get("device")
+    AcceleratorState._reset_state(reset_partial_state=known is None or known.type != kind)
+    return Accelerator(**options)
 
 
 def start_scaling(accelerator: Any) -> None:

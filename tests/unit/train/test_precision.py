@@ -1,8 +1,10 @@
 import contextlib
+import os
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import PartialState
 
 from finetrial.methods.lora import Lora
 from finetrial.methods.peft import Peft
@@ -11,7 +13,7 @@ from finetrial.streams import Streams
 from finetrial.train import precision
 from finetrial.train.batch import make_batch
 from finetrial.train.loss import summed_loss
-from finetrial.train.precision import FrozenMatrices, autocast
+from finetrial.train.precision import FrozenMatrices, accelerator, autocast
 
 
 def test_frozen_matrices_in_bf16_change_no_bit(tiny_model: Any, tiny_documents: Any, architecture: str) -> None:
@@ -92,3 +94,36 @@ def test_copies_for_inference_lie_on_a_gpu_only_where_there_is_room(tiny_model: 
     assert asked == [{"offload": offload, "inference": True}]
     precision.held_for_inference(model, "bf16")
     assert asked[1:] == [{"inference": True}]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry for each time that accelerate looks at the machine, which on CUDA starts a program of the driver's."""
+    found: list[str] = []
+    look = PartialState.set_device
+    monkeypatch.setattr(PartialState, "set_device", lambda state: (found.append("look"), look(state)))
+    PartialState._reset_state()
+    return found
+
+
+def test_the_machine_is_looked_at_once_for_all_precisions(looks: list[str]) -> None:
+    made = [accelerator("cpu", kind) for kind in ("fp32", "bf16", "fp32")]
+    assert [each.mixed_precision for each in (made[0], made[-1])] == ["no", "no"] and len(looks) == 1
+    assert accelerator("cpu", "bf16").mixed_precision == "bf16"
+    PartialState._shared_state["device"] = torch.device("meta")  # as after training on a device of another kind
+    assert accelerator("cpu", "fp32").device.type == "cpu" and len(looks) == 2
+
+
+def test_cards_that_cannot_reach_each_other_are_used_alone(looks: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("NCCL_P2P_DISABLE", "NCCL_IB_DISABLE")
+    for name in names:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+
+    def look(state: PartialState) -> None:
+        state.device = torch.device("cpu")
+        if not all(name in os.environ for name in names):
+            raise NotImplementedError("RTX 4000")
+
+    monkeypatch.setattr(PartialState, "set_device", look)
+    assert accelerator("cpu", "bf16").device.type == "cpu" and os.environ["NCCL_P2P_DISABLE"] == "1"
