@@ -159,6 +159,7 @@ class Run:
     def close(self) -> None:
         """The model as it is evaluated: in eval mode and fp32, without checkpointing."""
         self.holding.close()
+        optim.release(self.optimizers)
         self.model.eval()
         self.frozen.restore()
         if self.config.activation_checkpointing:

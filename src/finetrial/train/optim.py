@@ -66,6 +66,14 @@ def set_learning_rate(made: Iterable[torch.optim.Optimizer], rate: float) -> Non
             group["lr"] = rate
 
 
+def release(made: Iterable[Any]) -> None:
+    """Let go of what optimizers hold, which can take no step after it. With a loss scaler accelerate makes them refer to
+    themselves, so that moments and parameters would stay in a GPU's memory until garbage is collected."""
+    for optimizer in made:
+        optimizer.state.clear()
+        optimizer.param_groups.clear()
+
+
 class Muon(torch.optim.Optimizer):
     """Muon (Jordan et al. 2024): the update is the nearest orthogonal matrix to the Nesterov momentum.
 

@@ -1,11 +1,17 @@
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
+from parallel_runs import scaled
 
 from finetrial.errors import UserError
+from finetrial.methods.full import Full
+from finetrial.streams import Streams
 from finetrial.train import optim
 from finetrial.train.config import Training
+from finetrial.train.loop import Run
 
 
 @pytest.mark.parametrize("products", [torch.float32, torch.bfloat16])
@@ -77,3 +83,26 @@ def test_on_a_gpu_every_adamw_takes_all_parameters_at_once() -> None:
         config = Training.model_validate({"budget": "1 step", "sequence_length": 8, "batch_sequences": 1, "precision": precision})
         assert optim._adamw(config, torch.device("cuda")) == (torch.optim.AdamW, expected)
     assert optim._adamw(config.model_copy(update={"precision": "fp16"}), torch.device("cpu"))[1]["foreach"] is False
+
+
+def test_moments_and_parameters_go_when_training_ends(tiny_model: Any, tiny_documents: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a collection of garbage, though a wrapped optimizer with a loss scaler refers to itself."""
+    monkeypatch.setattr("finetrial.train.precision.accelerator", scaled)
+    model = tiny_model("gpt2")
+    component = Full().attach(model, Streams(0), "main")
+    run = Run(model, [component], tiny_documents(8), Training.model_validate(
+        {"budget": "2 steps", "sequence_length": 32, "batch_sequences": 4, "evaluations": 0}), 1e-3, Streams(0), "cpu", None)
+    steps = run.steps(None, None, None, None)
+    steps.send(run.gradients(next(steps)))
+    gc.collect()
+    gc.disable()
+    try:
+        held = [weakref.ref(value) for optimizer in run.optimizers for state in optimizer.state.values()
+                for value in state.values()] + [weakref.ref(parameter) for parameter in model.parameters()]
+        assert held and all(each() is not None for each in held)
+        steps.close()
+        run.close()
+        del run, steps, component, model
+        assert not any(each() is not None for each in held)
+    finally:
+        gc.enable()
