@@ -7,9 +7,12 @@ traceback; the Python API lets it through unchanged. `assert` is for our own inv
 from __future__ import annotations
 
 import difflib
+import sys
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
+
+LIBRARY_BYTES = 1 << 30  # free on a GPU: less is too little to be sure that cuBLAS can start
 
 
 class UserError(Exception):
@@ -82,9 +85,22 @@ def is_out_of_memory(error: BaseException) -> bool:
     """True for the ways in which Python and torch say that memory, of host or device, did not suffice."""
     if isinstance(error, MemoryError):
         return True
+    if not isinstance(error, (RuntimeError, OSError)):
+        return False
     text = str(error).lower()
-    return isinstance(error, (RuntimeError, OSError)) and any(
-        words in text for words in ("out of memory", "allocate memory", "cublas_status_alloc_failed"))
+    if "cublas_status_not_initialized when calling `cublascreate" in text:
+        return _gpu_is_full()
+    return any(words in text for words in ("out of memory", "allocate memory", "cublas_status_alloc_failed"))
+
+
+def _gpu_is_full() -> bool:
+    """Whether a library of matrix products finds too little memory on the GPU to start. Where a kernel has failed before it
+    says the same for that, and nothing can be asked any more."""
+    torch = sys.modules.get("torch")
+    try:
+        return torch is not None and bool(torch.cuda.is_available()) and int(torch.cuda.mem_get_info()[0]) < LIBRARY_BYTES
+    except RuntimeError:
+        return False
 
 
 def mistake_in(path: Path, error: Exception, mend: str) -> UserError:
