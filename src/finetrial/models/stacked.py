@@ -82,7 +82,7 @@ class StackedAdapters:
     def routed(self, places: Places, dropouts: Dropouts | None = None) -> Iterator[None]:
         """Within, the carrier takes the rows of `places`: equally many of each cell. Without `dropouts` nothing drops."""
         for path, layer in self._layers:
-            layer.places, layer.dropouts = places, dropouts
+            layer.route(places, dropouts)
             _put(self._carrier, path, layer)
         try:
             yield
@@ -102,7 +102,8 @@ class _StackedLinear(nn.Module):
         self.base, self._reads_source = base, reads_source
         self._down = [layer.lora_A[name].weight for layer, name in layers]  # in lists: parameters of the cells
         self._up = [layer.lora_B[name].weight for layer, name in layers]
-        self._scales = torch.tensor([layer.scaling[name] for layer, name in layers])
+        self._scaling = [float(layer.scaling[name]) for layer, name in layers]
+        self._scales, self._scaled = torch.empty(0), tuple[int, ...]()  # (K, 1, 1) for these cells
         self._rates = [float(getattr(layer.lora_dropout[name], "p", 0.0)) for layer, name in layers]
 
     @property
@@ -110,6 +111,14 @@ class _StackedLinear(nn.Module):
         """The base's: T5 looks at its type."""
         weight: Tensor = self.base.weight  # type: ignore[assignment]
         return weight
+
+    def route(self, places: Places, dropouts: Dropouts | None) -> None:
+        """What the next rows are. Scales go to the device where the cells change: each copy waits for a GPU's work."""
+        self.places, self.dropouts = places, dropouts
+        device = self._down[0].device
+        if self._scaled != places.cells or self._scales.device != device:
+            self._scales = torch.tensor([self._scaling[cell] for cell in places.cells], device=device)[:, None, None]
+            self._scaled = places.cells
 
     def forward(self, states: Tensor, *arguments: Any, **named: Any) -> Tensor:
         """(K * R, L, inputs) to (K * R, L, outputs)."""
@@ -120,8 +129,7 @@ class _StackedLinear(nn.Module):
         up = torch.stack([_padded(self._up[cell].T, rank) for cell in cells])  # (K, r, outputs)
         own = states.view(len(cells), -1, *states.shape[1:])  # (K, R, L, inputs)
         given = self._dropped(own).flatten(1, 2).to(down.dtype)  # (K, R * L, inputs)
-        self._scales = self._scales.to(states.device)
-        added = given @ down.mT @ up * self._scales[cells, None, None]  # (K, R * L, outputs)
+        added = given @ down.mT @ up * self._scales  # (K, R * L, outputs)
         return (result + added.view_as(result)).to(result.dtype)
 
     def _dropped(self, states: Tensor) -> Tensor:

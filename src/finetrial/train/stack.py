@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -95,23 +95,39 @@ def joined(batches: Mapping[int, Batch]) -> tuple[Batch, Places]:
 
 def _in_step(carrier: Any, adapters: StackedAdapters, runs: Sequence[Run],
              steps: Mapping[int, Generator[list[Batch], Tensor, TrainResult]], precision: Precision) -> list[Ended]:
-    """Let all cells ask for a step, take it for those that do, and tell each its loss, until none asks."""
+    """Let all cells ask for a step, take it for those that do, and tell each its loss, until none asks.
+
+    What a step takes is shared out evenly: on a GPU the first cell that reads a loss waits for the work of all.
+    """
     ended: dict[int, Ended] = {}
-    answers: dict[int, Tensor | None] = dict.fromkeys(steps)
-    while answers:
-        asked: dict[int, list[Batch]] = {}
-        for number, answer in answers.items():
-            try:
-                asked[number] = next(steps[number]) if answer is None else steps[number].send(answer)
-            except StopIteration as end:
-                ended[number] = end.value
-            except (Diverged, OutOfTime) as error:
-                ended[number] = error
+    asked = _asked(steps, dict.fromkeys(steps), ended)
+    while asked:
+        before = {number: runs[number].totals.seconds for number in asked}
         started = time.monotonic()
-        answers = dict(_gradients(carrier, adapters, runs, asked, precision)) if asked else {}
-        for number in asked:
-            runs[number].totals.seconds += (time.monotonic() - started) / len(asked)  # each one's share
+        losses = _gradients(carrier, adapters, runs, asked, precision)
+        seconds = time.monotonic() - started
+        asked = _asked(steps, losses, ended)
+        seconds += sum(runs[number].totals.seconds - then for number, then in before.items())
+        for number, then in before.items():
+            runs[number].totals.seconds = then + seconds / len(before)
+            result = ended.get(number)
+            if isinstance(result, TrainResult):
+                ended[number] = replace(result, seconds=runs[number].totals.seconds)
     return [ended[number] for number in range(len(runs))]
+
+
+def _asked(steps: Mapping[int, Generator[list[Batch], Tensor, TrainResult]], losses: Mapping[int, Tensor | None],
+           ended: dict[int, Ended]) -> dict[int, list[Batch]]:
+    """Tell cells their losses (None = it begins); the next step of those that go on. How the others end goes to `ended`."""
+    asked: dict[int, list[Batch]] = {}
+    for number, loss in losses.items():
+        try:
+            asked[number] = next(steps[number]) if loss is None else steps[number].send(loss)
+        except StopIteration as end:
+            ended[number] = end.value
+        except (Diverged, OutOfTime) as error:
+            ended[number] = error
+    return asked
 
 
 def _gradients(carrier: Any, adapters: StackedAdapters, runs: Sequence[Run], asked: Mapping[int, list[Batch]],

@@ -1,5 +1,6 @@
 """Cells trained together are the cells that they are alone, up to rounding."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +17,7 @@ from finetrial.models.stacked import StackedAdapters, can_stack, shell
 from finetrial.streams import Streams
 from finetrial.train.batch import make_batch
 from finetrial.train.checkpoint import Checkpoints
-from finetrial.train.config import Training
+from finetrial.train.config import Budget, Training
 from finetrial.train.loop import train
 from finetrial.train.loss import item_losses
 from finetrial.train.meter import TrainResult
@@ -176,3 +177,30 @@ def test_shells_share_weights_and_nothing_else(tiny_model: Any) -> None:
     assert len(model.transformer.h) == 2 and model.config.num_hidden_layers == 2
     assert other.transformer.h[0].attn.c_attn.weight is model.transformer.h[0].attn.c_attn.weight
     assert other.lm_head.weight is other.transformer.wte.weight
+
+
+def test_the_time_of_a_step_is_shared_out(trial: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though one cell waits for all: here the clock goes while the first reads its losses."""
+    clock = [0.0]
+
+    def wait(metrics: Any) -> None:
+        clock[0] += 10.0
+
+    made = trial()
+    made.cells[0] = replace(made.cells[0], on_metrics=wait)
+    made.cells[2] = replace(made.cells[2], config=CONFIG.model_copy(update={"budget": Budget(amount=3, unit="steps")}))
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    ended = made.together()
+    assert [result.steps for result in ended] == [5, 5, 3]
+    assert [result.seconds for result in ended] == pytest.approx([20.0, 20.0, 10.0])
+
+
+def test_scales_are_picked_where_the_cells_change(trial: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, picked = trial(), []
+    tensor = torch.tensor
+    monkeypatch.setattr("finetrial.models.stacked.torch.tensor", lambda *args, **named: picked.append(args) or tensor(*args, **named))
+    made.cells[2] = replace(made.cells[2], config=CONFIG.model_copy(update={"budget": Budget(amount=3, unit="steps")}))
+    made.together()
+    layers = len(made.adapters[0].base_layers())
+    scales = [args[0] for args in picked if isinstance(args[0], list) and isinstance(args[0][0], float)]
+    assert [len(each) for each in scales] == [3] * layers + [2] * layers
