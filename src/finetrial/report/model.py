@@ -254,7 +254,7 @@ def _checks(facts: Facts) -> Iterable[Check]:
     words = [numbers.counted(counts[name], name) for name in ("threat", "warning", "note") if counts[name]]
     yield Check(f"Audit: {numbers.listed(words) or 'nothing found'}",
                 "bad" if open_threats else "unknown" if counts["threat"] or counts["warning"] else "good",
-                "Listed under threats to validity (report, finetrial show)." if words else "No rule found a fault in the plan.")
+                "Listed under threats to validity in the report." if words else "No rule found a fault in the plan.")
 
 
 def _covered(facts: Facts) -> str:
