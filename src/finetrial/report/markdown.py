@@ -81,7 +81,7 @@ def _advice(view: View) -> Iterable[str]:
     if view.not_chosen:
         yield from (*(f"- {escaped(reason)}" for reason in view.not_chosen), "")
     if view.runners_up:
-        yield from (f"Next: {escaped(', '.join(view.runners_up))}.", "")
+        yield from (f"Next: {escaped('; '.join(view.runners_up))}.", "")
     yield from ("## How far to trust this", "",
                 *(f"- {escaped(check.title)}. {escaped(check.text)}" for check in view.checks),
                 f"- {escaped(view.scope)}", "")

@@ -133,7 +133,7 @@ def _cards(facts: Facts) -> Iterable[Card]:
     ordered = sorted(facts.study.hypotheses, key=lambda hypothesis: not hypothesis.primary)
     for hypothesis in ordered:
         rows = [row for row in facts.results.findings if row.hypothesis == hypothesis.name]
-        parts = facts.answers(hypothesis)
+        parts = list({contrast or row.contrast: (row, contrast) for row, contrast in facts.answers(hypothesis)}.values())
         if not parts:
             absent = Finding(hypothesis=hypothesis.name, verdict="NOT MEASURED",
                              reason="the results hold no finding on it yet")

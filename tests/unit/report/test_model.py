@@ -216,3 +216,11 @@ def test_provenance_tells_each_known_fact_once_and_the_command_is_exact(study, n
     assert found.command == "finetrial run perplexity --size standard"
     unrecorded = view(study, new_results(provenance={}))
     assert unrecorded.command == "finetrial run perplexity --scale embedded --size standard"
+
+
+def test_a_comparison_that_several_groups_ask_for_is_told_once():
+    first, second, third = (Contrast(left=left, right="full", task="new") for left in ("lora-r8", "lora-r32", "oom-arm"))
+    study, table = make_table("supported")
+    study = study.model_copy(update={"hypotheses": (Hypothesis(name="H", statement="?", any_of=((first, second), (first, third))),)})
+    found = view(study, analyse(study, table)).cards[0]
+    assert len(found.parts) == 3 and found.answer.sentence.startswith("Of 3 comparisons (all of one of 2 groups must hold)")
