@@ -254,7 +254,7 @@ def test_findings_in_words() -> None:
     assert cards["H5"].answer.sentence.startswith("On code, full fine-tuning (docs-code) does 0.103 nats/token better "
                                                   "than full fine-tuning (only-code)")
     assert cards["H6"].answer.sentence == "Of 3 comparisons (all of one of 2 groups must hold): 3 supported."
-    time = cards["H6"].parts[3]
+    time = cards["H6"].parts[2]
     assert time.sentence.startswith("The training time on code of full fine-tuning is 1.4") and "times that of" in time.sentence
     assert "5 repeats of the profile" in time.facts
     assert "what was learned before helps full fine-tuning between" in cards["H7"].answer.sentence
