@@ -31,7 +31,9 @@ def workers(nodes):
     found = []
     for node in nodes.alive:
         raylet = psutil.Process(node.all_processes["raylet"][0].process.pid)
-        found += [process for process in raylet.children(recursive=True) if "finetrial.run.server" in process.cmdline()]
+        for process in raylet.children(recursive=True):
+            with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+                found += [process] if "finetrial.run.server" in process.cmdline() else []
     return found
 
 
