@@ -7,7 +7,6 @@ down as an interpreter ends may wait for the others, who wait for this process o
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
@@ -19,7 +18,7 @@ from finetrial.errors import is_out_of_memory
 from finetrial.run.machine import compute_with, keep_freed_memory
 from finetrial.run.ranks import OUT_OF_MEMORY, Part, device_of, num_processes
 from finetrial.run.remote_store import open_store
-from finetrial.run.server import die_with
+from finetrial.run.server import die_with, end_with
 from finetrial.run.worker import redirect_output, stage_context
 from finetrial.stages.base import Diverged, StageKind, StageTimeout
 from finetrial.train.data_parallel import DataParallel, process_group
@@ -27,16 +26,7 @@ from finetrial.train.data_parallel import DataParallel, process_group
 
 def main(arguments: list[str]) -> NoReturn:
     """Do the part and end the process."""
-    status = 1
-    try:
-        status = _ended(arguments)
-    except BaseException:  # noqa: BLE001 (the process ends here: the worker sees the code, the log the reason)
-        traceback.print_exc()
-    finally:
-        with contextlib.suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+    end_with(lambda: _ended(arguments))
 
 
 def _ended(arguments: list[str]) -> int:
@@ -50,7 +40,7 @@ def _ended(arguments: list[str]) -> int:
         _assist(part, ready)
     except (Diverged, StageTimeout):
         return 0  # the worker has come to the same
-    except Exception as error:  # noqa: BLE001 (as in `main`)
+    except Exception as error:  # noqa: BLE001 (the process ends here: the worker sees the code, the log the reason)
         traceback.print_exc()
         return OUT_OF_MEMORY if is_out_of_memory(error) else 1
     return 0

@@ -22,7 +22,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from finetrial.run import messages
@@ -111,8 +111,7 @@ class Server:
 
 def become_worker(line: bytes, events: int, server: int) -> NoReturn:
     """Turn this process into the worker of one job and end with it."""
-    status = 1
-    try:
+    def work() -> int:
         os.setsid()
         die_with(server)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -122,8 +121,17 @@ def become_worker(line: bytes, events: int, server: int) -> NoReturn:
         from finetrial.run.worker import run_job
 
         run_job(Job.model_validate_json(line), lambda message: messages.send(events, message))
-        status = 0
-    except BaseException:  # noqa: BLE001 (the process ends here: the runner sees the status, the log the reason)
+        return 0
+
+    end_with(work)
+
+
+def end_with(work: Callable[[], int]) -> NoReturn:
+    """Do the work, and end the process at once with the status that it returns; 1, with a traceback, after an error."""
+    status = 1
+    try:
+        status = work()
+    except BaseException:  # noqa: BLE001 (the process ends here: who started it sees the status, the log the reason)
         traceback.print_exc()
     finally:
         with contextlib.suppress(OSError, ValueError):
