@@ -44,11 +44,7 @@ def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
 
     Raises StoreError where what a run needs cannot be known, UserError where none uses the store: nothing is waste then.
     """
-    selections, unread = _selections(store)
-    needed, named = needed_keys(runs, str(store.resolve()), choices(selections))
-    if lost := sorted(str(path) for path in unread if _key(path.parent) in needed):
-        raise StoreError(f"{lost[0]} cannot be read, so what was selected is unknown",
-                         "run its study again, which computes it anew, and then free what no run needs")
+    needed, named = _needed_of(store, runs)
     waste = [Waste(path.parent, path.parent.parent.parent.name, size_of(path.parent))
              for path in sorted(store.glob(f"*/??/*/{RECORD}")) if _key(path.parent) not in needed]
     waste += [Waste(folder, CHECKPOINTS, size_of(folder)) for folder in sorted((store / CHECKPOINTS).glob("*"))
@@ -59,17 +55,18 @@ def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
     return waste, named
 
 
-def remove(waste: Iterable[Waste], store: Path, runs: Path) -> int:
+def remove(waste: Sequence[Waste], store: Path, runs: Path) -> int:
     """Delete entries that no process holds and that no run below `runs` needs now either; the bytes that became free (hard
     links elsewhere keep their content).
 
-    Raises StoreError while a cluster computes, whose nodes hold no locks.
+    Raises StoreError while a cluster computes, whose nodes hold no locks, and what `unused` raises.
     """
     require_free(store)
-    still = {entry.folder for entry in unused(store, runs)[0]}
+    needed, named = _needed_of(store, runs)
+    refuse_unnamed(str(store), runs, named, (entry.kind for entry in waste))
     freed = 0
     for entry in waste:
-        if entry.folder not in still:
+        if entry.kind not in OWN_FOLDERS and _key(entry.folder) in needed:
             continue  # a run has come to need it
         lock = try_lock(store / "locks" / entry.folder.name.partition(".")[0])
         if lock is None:
@@ -78,6 +75,16 @@ def remove(waste: Iterable[Waste], store: Path, runs: Path) -> int:
             shutil.rmtree(entry.folder, ignore_errors=entry.kind in OWN_FOLDERS)  # a run may write there just now
             freed += entry.num_bytes
     return freed
+
+
+def _needed_of(store: Path, runs: Path) -> tuple[set[str], list[str]]:
+    """`needed_keys` of a store in a folder. Raises StoreError, too, where a selection that is needed cannot be read."""
+    selections, unread = _selections(store)
+    needed, named = needed_keys(runs, str(store.resolve()), choices(selections))
+    if lost := sorted(str(path) for path in unread if _key(path.parent) in needed):
+        raise StoreError(f"{lost[0]} cannot be read, so what was selected is unknown",
+                         "run its study again, which computes it anew, and then free what no run needs")
+    return needed, named
 
 
 def needed_keys(runs: Path, location: str, chosen: Choices) -> tuple[set[str], list[str]]:
