@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from pathlib import Path
@@ -20,6 +19,7 @@ from finetrial.run.run_file import (
     STUDY_FILE,
     read_how,
     read_run_file,
+    write_run_file,
 )
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
@@ -46,12 +46,12 @@ def set_aside(folder: Path, study: Study) -> Path | None:
     place.mkdir(parents=True, exist_ok=True)
     kept = read_run_file(folder)
     kept.pop(EXTENDED, None)
-    replace_text(place / RUN_FILE, json.dumps({**kept, **how.as_json(place, folder.parent)}, indent=1) + "\n")
+    write_run_file(place, {**kept, **how.as_json(place, folder.parent)})
     replace_text(place / STUDY_FILE, text)
     for source in (folder / name for name in MADE):
         if source.exists():
             _replace(source, place / source.name)
-    replace_text(folder / RUN_FILE, json.dumps(kept, indent=1) + "\n")
+    write_run_file(folder, kept)
     return place
 
 

@@ -8,14 +8,12 @@ question, and its first look is a first look.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from finetrial.fingerprint import key_of
-from finetrial.run.disk import replace_text
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_run_file, study_of_run
+from finetrial.run.run_file import STUDY_FILE, read_run_file, study_of_run, write_run_file
 from finetrial.run.seen import SEEN
 from finetrial.spec.study import Study
 
@@ -62,15 +60,15 @@ class Looks:
         """More seeds are added to all that there are from now on."""
         content = read_run_file(self._folder)
         if content.pop(EXTENDED, None) is not None:
-            replace_text(self._folder / RUN_FILE, json.dumps(content, indent=1) + "\n")
+            write_run_file(self._folder, content)
 
     def _keep(self, field: str, values: Any) -> None:
         content = read_run_file(self._folder)
         content[field] = {**self._read(field), self._question: values}
-        replace_text(self._folder / RUN_FILE, json.dumps(content, indent=1) + "\n")
+        write_run_file(self._folder, content)
 
     def _read(self, field: str = FIELD) -> Mapping[str, Any]:
-        found: Mapping[str, Any] = read_run_file(self._folder).get(field, {}) if (self._folder / RUN_FILE).is_file() else {}
+        found: Mapping[str, Any] = read_run_file(self._folder).get(field, {})
         return found
 
 
@@ -91,5 +89,5 @@ def seeds_to_extend(folder: Path, study: Study) -> tuple[int, ...]:
 
 
 def _extended(folder: Path) -> tuple[int, ...] | None:
-    asked = read_run_file(folder).get(EXTENDED) if (folder / RUN_FILE).is_file() else None
+    asked = read_run_file(folder).get(EXTENDED)
     return None if asked is None else tuple(asked)

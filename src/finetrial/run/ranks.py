@@ -147,7 +147,8 @@ class _Others:
         while True:
             fates = {rank: self._fate(process.returncode) for rank, process in enumerate(self._processes, start=2)
                      if process.poll()}
-            for rank in sorted(fates, key=lambda rank: fates[rank] != _NO_MEMORY):
+            if fates:
+                rank = min(fates, key=lambda rank: fates[rank] != _NO_MEMORY)
                 return f"process {rank} of {len(self._processes) + 1} {fates[rank]}"
             if time.monotonic() >= deadline:
                 return None

@@ -48,16 +48,20 @@ class HowRun:
 
 
 def read_run_file(folder: Path) -> dict[str, Any]:
-    """What `run.json` says. Raises StoreError where it cannot be read: people write places into it."""
-    return _read_object(folder / RUN_FILE)
+    """What `run.json` says; nothing where there is none. Raises StoreError where it cannot be read: people write places into it."""
+    return _read_object(folder / RUN_FILE) if (folder / RUN_FILE).is_file() else {}
+
+
+def write_run_file(folder: Path, content: Mapping[str, Any]) -> None:
+    """Replace what `run.json` says. Raises StoreError."""
+    _write_object(folder / RUN_FILE, content)
 
 
 def read_how(folder: Path) -> HowRun:
     """How the run in a folder was made. Raises StoreError where its `run.json` cannot be read, or does not say it."""
     how = read_run_file(folder)
     if missing := [name for name in ("device", "store", "command", "relative_to") if name not in how]:
-        raise StoreError(f"{folder / RUN_FILE} says nothing of `{missing[0]}`",
-                         _MEND)
+        raise StoreError(f"{folder / RUN_FILE} says nothing of `{missing[0]}`", _MEND)
     store, here = how["store"], how.get("environment")
     return HowRun(how["device"], Environment(**here) if here else None,
                   store if is_url(store) else str((folder / store).resolve()), how["command"],
@@ -70,7 +74,7 @@ def write_run_files(folder: Path, study: Study, plan: Plan, how: HowRun, looks: 
     `looks`: what else `run.json` remembers. Raises StoreError, OSError.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    _write_object(folder / RUN_FILE, {**how.as_json(folder), **(looks or {})})
+    write_run_file(folder, {**how.as_json(folder), **(looks or {})})
     replace_text(folder / STUDY_FILE, study_yaml(study))
     _write_object(folder / PLAN_FILE, plan.describe())
 

@@ -9,15 +9,13 @@ in the runs beside it. Studies that ship with finetrial brought their hypotheses
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from finetrial.errors import StoreError
 from finetrial.fingerprint import key_of
-from finetrial.run.disk import replace_text
-from finetrial.run.run_file import EARLIER, RUN_FILE, read_run_file
+from finetrial.run.run_file import EARLIER, RUN_FILE, read_run_file, write_run_file
 from finetrial.spec.hypothesis import FLOOR, Hypothesis, Side
 from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import BASE_ARM, Study
@@ -56,10 +54,10 @@ def remember_showing(folder: Path, study: Study, at: str) -> None:
     """Complete results of a study are seen from now on. `at`: the time, as `job.utc_now` tells it. Raises StoreError."""
     new = Showing(at, list(study.seeds), sorted({*_lines(study).values()}),
                   sorted({_task(study, use.name) for use in study.tasks}), sorted(asked.digest for asked in _asked(study).values()))
-    content = read_run_file(folder) if (folder / RUN_FILE).is_file() else {}
+    content = read_run_file(folder)
     rows = content.get(SEEN, [])
     if not any({**row, "at": at} == asdict(new) for row in rows):
-        replace_text(folder / RUN_FILE, json.dumps({**content, SEEN: [*rows, asdict(new)]}, indent=1) + "\n")
+        write_run_file(folder, {**content, SEEN: [*rows, asdict(new)]})
 
 
 def stated_after(folder: Path, study: Study) -> dict[str, str]:

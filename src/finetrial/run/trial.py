@@ -171,7 +171,7 @@ def _run_at(place: Place, study: Study, options: RunOptions, relative_to: Path |
         store.drop_cache()
     trial = finish(study, plan, result.found, folder, here, command, figures=options.figures, of_data=of_data)
     if trial.results.status == "complete":
-        Looks(folder, study).extension_is_complete()
+        looks.extension_is_complete()
     shared = {(cell.key.seed, phase.train) for cell in plan.cells for phase in cell.phases}  # cells may share a phase
     trained = Counter(seed for seed, stage in shared if stage in result.computed)
     return replace(trial, corrupt=result.corrupt, trained=trained, failure=nothing_finished(plan, result.found, folder))
