@@ -36,12 +36,17 @@ def cpu_model() -> str | None:
         with CPU_INFO.open(encoding="utf-8") as lines:
             return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), None)
     if sys.platform == "darwin":
-        asked = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            return subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
+        return output_of("sysctl", "-n", "machdep.cpu.brand_string")
     return platform.processor() or None
+
+
+def output_of(*command: str) -> str | None:
+    """What a command prints; None if it is absent or fails."""
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return found.stdout.strip()
 
 
 def accelerators() -> list[str]:

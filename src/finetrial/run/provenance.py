@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import platform
-import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from finetrial.errors import StoreError
 from finetrial.fingerprint import key_of
 from finetrial.records.record import Environment
 from finetrial.run.disk import replace_text
-from finetrial.run.machine import CPU_INFO, cpu_model, memory_bytes
+from finetrial.run.machine import CPU_INFO, cpu_model, memory_bytes, output_of
 
 PACKAGES = ("finetrial", "torch", "transformers", "peft", "accelerate", "tokenizers", "safetensors", "numpy", "scipy",
             "pyarrow", "pydantic", "bitsandbytes")
@@ -99,16 +98,7 @@ def _cpu_flags() -> str:
 
 def _git_commit(folder: Path) -> str | None:
     """The commit that is checked out, with `+changes` where files differ from it; None outside of git."""
-    commit = _output("git", "-C", str(folder), "rev-parse", "HEAD")
+    commit = output_of("git", "-C", str(folder), "rev-parse", "HEAD")
     if commit is None:
         return None
-    return f"{commit}+changes" if _output("git", "-C", str(folder), "status", "--porcelain") else commit
-
-
-def _output(*command: str) -> str | None:
-    """What a command prints; None if it is absent or fails."""
-    try:
-        found = subprocess.run(command, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return found.stdout.strip()
+    return f"{commit}+changes" if output_of("git", "-C", str(folder), "status", "--porcelain") else commit
