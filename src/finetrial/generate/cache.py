@@ -71,6 +71,17 @@ class SlotCache(Cache):  # type: ignore[misc]
             layer.keys[row, :, :length] = layer.keys[last, :, :length]
             layer.values[row, :, :length] = layer.values[last, :, :length]
 
+    def reorder(self, sources: Sequence[int]) -> None:
+        """Row i goes on from what row `sources[i]` holds, as many tokens as its own; nothing is done for none."""
+        moved = [(row, source) for row, source in enumerate(sources) if row != source]
+        if not moved:
+            return
+        rows, origins = (torch.tensor(column, device=self.lengths.device) for column in zip(*moved, strict=True))
+        longest = max(self.held[row] for row, _ in moved)
+        for layer in self.layers:
+            layer.keys[rows, :, :longest] = layer.keys[origins, :, :longest]
+            layer.values[rows, :, :longest] = layer.values[origins, :, :longest]
+
     def mask(self) -> Tensor:
         """The additive mask (R, 1, 1, seen + 1) under which the next token of a row sees itself and all before it."""
         hidden = torch.arange(self.seen + 1, device=self.lengths.device) > self.lengths[:self.num_rows, None]

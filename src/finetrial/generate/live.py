@@ -35,8 +35,8 @@ class Live(ABC):
         self.cache = SlotCache(len(blocks.stacks(model)[-1]), num_slots, width, self.device)
 
     @abstractmethod
-    def admit(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        """Read new prompts, longest first; they become the last rows. Logits (N, V) of their first tokens."""
+    def admit(self, prompts: Sequence[Sequence[int]], each: int = 1) -> Tensor:
+        """Read new prompts, longest first; they become the last rows, `each` rows a prompt. Logits (N, V) of their first tokens."""
 
     @abstractmethod
     def step(self, tokens: Sequence[int]) -> Tensor:
@@ -45,6 +45,10 @@ class Live(ABC):
     def drop(self, row: int) -> None:
         """Row `row` is finished; the last row takes its place."""
         self.cache.drop(row)
+
+    def reorder(self, sources: Sequence[int]) -> None:
+        """Row i goes on from what row `sources[i]` holds, a row of the same prompt; nothing is done for none."""
+        self.cache.reorder(sources)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """The head on states (R, D), in fp32 under autocast too, as losses are computed."""
@@ -64,11 +68,11 @@ class LiveDecoder(Live):
 
     refills = True
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        return torch.cat([self._read(part) for part in _parts(prompts, self.device)])
+    def admit(self, prompts: Sequence[Sequence[int]], each: int = 1) -> Tensor:
+        return torch.cat([self._read(part, each) for part in _parts(prompts, self.device)])
 
-    def _read(self, prompts: Sequence[Sequence[int]]) -> Tensor:
-        texts, copies = _distinct(prompts, self.device)
+    def _read(self, prompts: Sequence[Sequence[int]], each: int) -> Tensor:
+        texts, copies = _distinct(prompts, each, self.device)
         ids, mask = _padded(texts, self.device)
         self.cache.admit(copies)
         # causal order hides the padding, which is behind the text, and what is written of it is overwritten in time
@@ -76,7 +80,7 @@ class LiveDecoder(Live):
             inputs_embeds=blocks.embedding(self.model)(ids), past_key_values=self.cache, use_cache=True,
             position_ids=torch.arange(ids.shape[1], device=self.device).expand_as(ids))
         last = output.last_hidden_state[torch.arange(len(ids), device=self.device), mask.sum(1) - 1]
-        self.cache.admitted([len(prompt) for prompt in prompts])
+        self.cache.admitted([len(prompt) for prompt in prompts for _ in range(each)])
         return self._logits(last)[copies]
 
     def step(self, tokens: Sequence[int]) -> Tensor:
@@ -93,9 +97,9 @@ class LiveEncoderDecoder(Live):
 
     refills = False
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> Tensor:
+    def admit(self, prompts: Sequence[Sequence[int]], each: int = 1) -> Tensor:
         assert self.cache.num_rows == 0, "rows of an encoder-decoder begin together"
-        texts, copies = _distinct(prompts, self.device)
+        texts, copies = _distinct(prompts, each, self.device)
         ids, mask = _padded(texts, self.device)
         states = torch.zeros(*ids.shape, blocks.embedding(self.model).embedding_dim, device=self.device)
         at = 0
@@ -107,8 +111,8 @@ class LiveEncoderDecoder(Live):
         self._mask = torch.zeros(hidden.shape, device=self.device).masked_fill_(hidden, float("-inf"))[:, None, None]
         self._cross = DynamicCache()
         self._both = EncoderDecoderCache(self.cache, self._cross)
-        self.cache.admitted([0] * len(prompts))
-        return self.step([blocks.start_id(self.model)] * len(prompts))
+        self.cache.admitted([0] * len(copies))
+        return self.step([blocks.start_id(self.model)] * len(copies))
 
     def step(self, tokens: Sequence[int]) -> Tensor:
         rows = self.cache.num_rows
@@ -148,11 +152,12 @@ def _parts(prompts: Sequence[Sequence[int]], device: torch.device) -> list[Seque
     return parts
 
 
-def _distinct(prompts: Sequence[Sequence[int]], device: torch.device) -> tuple[list[tuple[int, ...]], Tensor]:
-    """The different prompts, and which of them each is: several samples of one prompt are read once."""
+def _distinct(prompts: Sequence[Sequence[int]], each: int, device: torch.device) -> tuple[list[tuple[int, ...]], Tensor]:
+    """The different prompts, and which of them each row is: several samples of one prompt, or `each` beams, are read once."""
     texts = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
     number = {text: index for index, text in enumerate(texts)}
-    return texts, torch.tensor([number[tuple(prompt)] for prompt in prompts], device=device)
+    return texts, torch.tensor([number[tuple(prompt)] for prompt in prompts for _ in range(each)],
+                               device=device)
 
 
 def _padded(texts: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -23,6 +23,7 @@ from finetrial.plan.forecast.show import render_resources
 from finetrial.plan.forecast.study import Resources
 from finetrial.plan.plan import Plan
 from finetrial.plan.power import Forecast, render_power
+from finetrial.plan.specs import output_metrics
 from finetrial.records.results import AuditFinding
 from finetrial.spec.slots import Carry
 from finetrial.spec.study import Study
@@ -64,6 +65,7 @@ class PlanSummary:
     outside: tuple[str, ...]
     seeds: tuple[int, ...]
     training: str
+    outputs: Mapping[str, str]  # how each task's are made
     arms: tuple[ArmSummary, ...]
     kinds: tuple[KindSummary, ...]
     hypotheses: Mapping[str, str]
@@ -92,6 +94,7 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         sequences={path.name: path.tasks for path in study.paths},
         outside=tuple(use.name for use in study.tasks if use.role == "outside"),
         seeds=study.seeds, training=_training(study),
+        outputs={use.name: use.decoded for use in study.tasks if use.evaluate and output_metrics(use)},
         arms=tuple(_arm(study, plan, run, bases) for run in arm_runs(study)),
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
@@ -167,6 +170,8 @@ def _setting(summary: PlanSummary) -> Table:
         table.add_row("only scored", ", ".join(summary.outside))
     table.add_row("seeds", " ".join(str(seed) for seed in summary.seeds))
     table.add_row("training", summary.training)
+    for task, words in summary.outputs.items():
+        table.add_row("outputs", f"{task}: {words}")
     return table
 
 

@@ -140,13 +140,14 @@ def execution(use: TaskUse) -> dict[str, Any]:
 
 
 def decoding(study: Study, use: TaskUse, seed: int, replicate: str = "") -> dict[str, Any]:
-    """How the outputs of one task are made. Greedy decoding draws nothing: no seed is in it."""
+    """How the outputs of one task are made. What draws nothing has no seed in it."""
     spec = {"split": "test", "precision": study.evaluation.precision, "max_new_tokens": use.max_new_tokens}
+    searched = use.decoding.identity() if use.decoding is not None else {}
     if use.sampling is None:
-        return spec
+        return {**spec, "decoding": {"do_sample": False, **searched}} if searched else spec
     drawn = {name: value for name, value in use.sampling.identity().items() if name != "pass_at"}
     stream = {"seed": seed, "replicate": replicate} if replicate else {"seed": seed}
-    return {**spec, "decoding": {"do_sample": True, **drawn, **stream}}
+    return {**spec, "decoding": {"do_sample": True, **drawn, **stream, **searched}}
 
 
 def ends(base: ResolvedBase) -> dict[str, Any]:

@@ -95,6 +95,7 @@ def _page(facts: Facts, path: Path, task: str, rows: list[Example]) -> Page:
     rule = (f"Items ranked by {metric_name(rows[0].metric)} of {left} minus {right}, mean over seeds: the first, the "
             f"middle and the last ones, and some that no result could sway. Every arm at its first seed.")
     use = facts.study.task(task)
+    rule = f"{rule} Outputs are made thus: {use.decoded}."
     if use.sampling is not None and use.sampling.num_samples > 1:
         rule = f"{rule} Of {use.sampling.num_samples} samples the first is shown; scores are over all of them."
     if path.last_phase > 1:

@@ -19,7 +19,8 @@ NAMES = {"python": "Python", "cpu": "processor", "cores": "processor cores", "co
 def provenance_rows(study: Study, results: Results) -> tuple[tuple[str, str], ...]:
     """Names and values for people, each known fact once, in the order recorded; the study's own facts first."""
     own = [("study", study.name), ("scale", results.scale), ("size", results.size),
-           ("seeds", ", ".join(str(seed) for seed in study.seeds)), ("training", _training(study))]
+           ("seeds", ", ".join(str(seed) for seed in study.seeds)), ("training", _training(study)),
+           *((f"outputs of {use.name}", use.decoded) for use in study.tasks if use.decoded and use.evaluate)]
     packages = results.provenance.get("packages") or {}
     versions = [("packages", ", ".join(f"{name} {version}" for name, version in packages.items()))] if packages else []
     recorded = {name: value for name, value in results.provenance.items() if name not in (COMMAND, "packages")}

@@ -6,7 +6,7 @@ from finetrial.spec.hypothesis import Contrast, Hypothesis
 from finetrial.spec.match import Match
 from finetrial.spec.slots import Carry
 from finetrial.spec.study import Evaluation, Limits, Sequence, Study
-from finetrial.spec.uses import Base, TaskUse
+from finetrial.spec.uses import Base, Decoding, Sampling, TaskUse
 
-__all__ = ["Arm", "Base", "Carry", "Component", "Contrast", "Controls", "Evaluation", "Hypothesis", "Limits",
-           "Match", "PositiveControl", "PublishedClaim", "Sequence", "Study", "TaskUse"]
+__all__ = ["Arm", "Base", "Carry", "Component", "Contrast", "Controls", "Decoding", "Evaluation", "Hypothesis", "Limits",
+           "Match", "PositiveControl", "PublishedClaim", "Sampling", "Sequence", "Study", "TaskUse"]

@@ -49,6 +49,36 @@ class Sampling(Frozen):
         return self
 
 
+class Decoding(Frozen):
+    """How outputs are searched for, in the words of transformers' generation configurations.
+
+    `num_beams` answers are followed side by side, ranked by log-probability over length ** `length_penalty`, until none can
+    become better or, with `early_stopping`, as many have ended. No n-gram of `no_repeat_ngram_size` tokens stands twice in an
+    output (0: any may), and none ends before `min_new_tokens`; these two hold for sampled outputs as well.
+    """
+
+    num_beams: int = Field(default=1, ge=1)
+    length_penalty: float = Field(default=1.0, allow_inf_nan=False)
+    early_stopping: bool = False
+    no_repeat_ngram_size: int = Field(default=0, ge=0)
+    min_new_tokens: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _of_beams(self) -> Decoding:
+        named = [name for name in ("length_penalty", "early_stopping") if name in self.identity()]
+        if named and self.num_beams == 1:
+            raise ValueError(f"{' and '.join(named)} rank{'s' * (len(named) == 1)} answers of several beams, and num_beams is 1; "
+                             "set num_beams, or leave out what ranks them")
+        return self
+
+
+    @property
+    def constraints(self) -> str:
+        """What outputs may not do, in words; empty if anything."""
+        size, least = self.no_repeat_ngram_size, self.min_new_tokens
+        return ", ".join(filter(None, (f"no {size}-gram of tokens twice" if size else "", f"at least {least} tokens" if least else "")))
+
+
 class TaskUse(Frozen):
     """A task as this study uses it: what it is, whether it is learned, and how many rows are used."""
 
@@ -60,7 +90,8 @@ class TaskUse(Frozen):
     num_test: int = Field(default=200, ge=2)
     max_tokens: int | None = Field(default=None, ge=8)  # None = the training's sequence length
     max_new_tokens: int = Field(default=96, ge=1)  # the longest output of a task that generates
-    sampling: Sampling | None = None  # how outputs are chosen; None = the most likely token each time
+    sampling: Sampling | None = None  # outputs that are drawn; None = the most likely token each time
+    decoding: Decoding | None = None  # beams, and what outputs may not do
     evaluate: bool = True  # False: a step on the way that no score is wanted for
     metrics: tuple[str, ...] = ()  # and no others but nats per token; empty = the task's primary one and what belongs to it
     flaws: DataFlaws = NO_FLAWS  # of a published design, repeated on purpose
@@ -75,6 +106,34 @@ class TaskUse(Frozen):
         """How many rows of a split are scored, at most; None for one that is trained on."""
         return {"val": self.num_val, "test": self.num_test}.get(split)
 
+    @model_validator(mode="after")
+    def _can_be_decoded(self) -> TaskUse:
+        decoding = self.decoding or Decoding()
+        named = [name for name in ("sampling", "decoding") if getattr(self, name) is not None]
+        if named and not type(self.task).generates:
+            raise ValueError(f"{' and '.join(named)}: {self.name} is scored by its losses, it generates no outputs; leave "
+                             f"{'them' if len(named) > 1 else 'it'} out")
+        if self.sampling is not None and decoding.num_beams > 1:
+            raise ValueError(f"outputs of {self.name} are sampled, and searched for with {decoding.num_beams} beams; leave out "
+                             "sampling, or num_beams")
+        if decoding.min_new_tokens > self.max_new_tokens:
+            raise ValueError(f"min_new_tokens of {self.name} is {decoding.min_new_tokens}, its max_new_tokens "
+                             f"{self.max_new_tokens}; the least an output must have is at most the most it may have")
+        return self
+
+    @property
+    def answers_at_once(self) -> int:
+        """How many outputs of an item are in flight: its samples, or its beams."""
+        return max(self.sampling.num_samples if self.sampling else 1, self.decoding.num_beams if self.decoding else 1)
+
+    @property
+    def decoded(self) -> str:
+        """How its outputs are made, in words; empty for a task that does not generate."""
+        if not type(self.task).generates:
+            return ""
+        search = self.decoding or Decoding()
+        return ", ".join(filter(None, (_chosen(self.sampling, search), search.constraints, f"at most {self.max_new_tokens} tokens")))
+
     @field_validator("task", mode="before")
     @classmethod
     def _find_task(cls, value: Any) -> Any:
@@ -83,3 +142,15 @@ class TaskUse(Frozen):
     @field_serializer("task")
     def _write_task(self, task: Task) -> dict[str, Any]:
         return plugin_identity(task)
+
+
+def _chosen(sampling: Sampling | None, search: Decoding) -> str:
+    """How tokens are chosen, in words."""
+    if sampling is not None:
+        kept = [f"temperature {sampling.temperature:g}", "" if sampling.top_k is None else f"top {sampling.top_k}",
+                "" if sampling.top_p is None else f"top-p {sampling.top_p:g}"]
+        return f"{sampling.num_samples} sampled an item ({', '.join(filter(None, kept))})"
+    if search.num_beams > 1:
+        ranked = [f"length penalty {search.length_penalty:g}", "early stopping" if search.early_stopping else ""]
+        return f"{search.num_beams} beams ({', '.join(filter(None, ranked))})"
+    return "greedy"

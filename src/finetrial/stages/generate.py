@@ -15,7 +15,7 @@ from finetrial.stages.adapted import answer_digest, answering_model
 from finetrial.stages.base import StageContext, StageKind, StageTimeout
 
 if TYPE_CHECKING:
-    from finetrial.generate import Generation, Sampling
+    from finetrial.generate import Beams, Constraints, Generation, Sampling
 
 OUTPUTS = "outputs.parquet"
 GREEDY: Mapping[str, Any] = {"do_sample": False}
@@ -39,14 +39,17 @@ class Generate(StageKind):
 
         spec = context.spec
         prompts = TokenDataset.load(context.inputs["data"].folder / f"{spec['split']}-prompts.npz")
-        sampling, num_samples = _decoding(spec.get("decoding", GREEDY))
+        written = spec.get("decoding", GREEDY)
+        sampling, num_samples = _sampling(written)
+        beams, constraints = _search(written)
         answers = answering_model(context)
         ends = [*spec.get("end_tokens", ()), *(reply_ends(answers.base.tokenizer) if _is_chat(context) else ())]
         rows = [(row, sample) for row in range(len(prompts)) for sample in range(num_samples)]
         read = [prompts.row(row) for row in range(len(prompts))]
         started = time.monotonic()
         found = decode(answers.base.model.to(context.device), answers.base.tokenizer, [read[row] for row, _ in rows],
-                       max_new_tokens=spec["max_new_tokens"], end_tokens=ends, sampling=sampling, precision=spec["precision"],
+                       max_new_tokens=spec["max_new_tokens"], end_tokens=ends, sampling=sampling, beams=beams,
+                       constraints=constraints, precision=spec["precision"],
                        names=[f"{prompts.items[row]}/{sample}" for row, sample in rows],
                        on_done=lambda count: _report(context, count, len(rows)))
         seconds = time.monotonic() - started
@@ -61,8 +64,8 @@ def _is_chat(context: StageContext) -> bool:
     return "chat_template" in context.inputs["data"].record.identity["spec"]
 
 
-def _decoding(written: Mapping[str, Any]) -> tuple[Sampling | None, int]:
-    """How tokens are chosen, and the number of samples of each item: one where they are greedy."""
+def _sampling(written: Mapping[str, Any]) -> tuple[Sampling | None, int]:
+    """How tokens are drawn, and the number of samples of each item: one where none are."""
     from finetrial.generate import Sampling
     from finetrial.streams import Streams
 
@@ -73,6 +76,16 @@ def _decoding(written: Mapping[str, Any]) -> tuple[Sampling | None, int]:
         raise UserError(f"num_samples is {num_samples}; expected at least 1")
     streams = Streams(written["seed"], written.get("replicate", ""))
     return Sampling(streams, written.get("temperature", 1.0), written.get("top_k"), written.get("top_p")), num_samples
+
+
+def _search(written: Mapping[str, Any]) -> tuple[Beams | None, Constraints]:
+    """The beams, and what outputs may not do."""
+    from finetrial.generate import Beams, Constraints
+
+    constraints = Constraints(written.get("no_repeat_ngram_size", 0), written.get("min_new_tokens", 0))
+    if "num_beams" not in written:
+        return None, constraints
+    return Beams(written["num_beams"], written.get("length_penalty", 1.0), written.get("early_stopping", False)), constraints
 
 
 def _report(context: StageContext, count: int, total: int) -> None:

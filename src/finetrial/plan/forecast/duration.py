@@ -139,7 +139,7 @@ class _Works:
         shapes, use = self.sizes.shapes[row.base], self.sizes.study.task(row.of.task)
         if shapes is None:
             return Work("generate", None, None)
-        rows = use.num_test * (use.sampling.num_samples if use.sampling else 1)
+        rows = use.num_test * use.answers_at_once
         prompt = prompt_tokens(self.sizes.study, use, shapes)
         operations = generation_operations(shapes, rows, prompt, use.max_new_tokens)
         return Work("generate", operations, self._seconds(operations, 0, None))

@@ -139,10 +139,10 @@ def _generation(sizes: Sizes, on_gpu: bool) -> Need | None:
             return None
         for use in sizes.study.tasks:
             if specs.output_metrics(use) and use.evaluate:
-                rows = use.num_test * (use.sampling.num_samples if use.sampling else 1)
                 prompt = prompt_tokens(sizes.study, use, shapes)
-                found.append(memory.generation(shapes, rows, prompt, use.max_new_tokens, sampled=use.sampling is not None,
-                                               copies=copies))
+                beams = use.decoding.num_beams if use.decoding else 1
+                found.append(memory.generation(shapes, use.num_test * use.answers_at_once, prompt, use.max_new_tokens,
+                                               sampled=use.sampling is not None, beams=beams, copies=copies))
     return max(found, key=lambda need: need.peak, default=None)
 
 

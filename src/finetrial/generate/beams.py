@@ -1,0 +1,100 @@
+"""Beam search: the answer with the highest probability among those that are followed side by side.
+
+Of one prompt `num_beams` answers are in flight. Every step their continuations are ranked together, by the sum of log-probabilities;
+those that end are kept, ranked by that sum over length ** `length_penalty`, and the best others go on. So `transformers` does it,
+whose names these are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, field
+
+from finetrial.errors import UserError
+
+
+@dataclass(frozen=True)
+class Beams:
+    """How many answers are followed, and which of those that ended is the best.
+
+    `length_penalty` above 0 favours long answers, below 0 short ones. The search is over when no answer in flight has a higher
+    score, at its length of now, than the worst of the `num_beams` best; with `early_stopping` as soon as so many have ended.
+    """
+
+    num_beams: int
+    length_penalty: float = 1.0
+    early_stopping: bool = False
+
+    def __post_init__(self) -> None:
+        if self.num_beams < 1:
+            raise UserError(f"num_beams is {self.num_beams}; expected at least 1", "1 follows the most likely token each time")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A continuation: the beam it goes on from, its token, and the log-probability of all of it."""
+
+    score: float
+    beam: int
+    token: int
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """An answer that has ended, or is full."""
+
+    score: float
+    ids: tuple[int, ...]
+    finished: bool  # by an end token
+
+
+@dataclass
+class BeamSearch:
+    """The search for one answer of at most `room` tokens."""
+
+    beams: Beams
+    end_tokens: Collection[int]
+    room: int
+    ids: list[list[int]] = field(init=False)  # of every beam
+    scores: list[float] = field(init=False)  # log-probability of every beam
+    sources: list[int] = field(init=False)  # the beam that each of them went on from in the last step
+    ended: list[Hypothesis] = field(default_factory=list)  # the best, at most `num_beams`, best first
+    is_over: bool = False
+
+    def __post_init__(self) -> None:
+        count = self.beams.num_beams
+        self.ids = [[] for _ in range(count)]
+        self.scores = [0.0] + [float("-inf")] * (count - 1)  # all are the prompt: one of them goes on
+        self.sources = list(range(count))
+
+    @property
+    def num_candidates(self) -> int:
+        """How many continuations have to be ranked: enough for every beam to go on, however many of them end."""
+        return max(2, 1 + len(self.end_tokens)) * self.beams.num_beams
+
+    @property
+    def best(self) -> Hypothesis:
+        """The answer, once the search is over."""
+        return self.ended[0]
+
+    def advance(self, candidates: Iterable[Candidate]) -> None:
+        """Every beam by a token: candidates come best first."""
+        count, length, going = self.beams.num_beams, len(self.ids[0]) + 1, []
+        weight = length ** self.beams.length_penalty
+        for rank, candidate in enumerate(candidates):
+            finished = candidate.token in self.end_tokens
+            if not finished and length < self.room:
+                going.append(candidate)
+            elif rank < count:
+                ids = (*self.ids[candidate.beam], candidate.token)
+                self.ended.append(Hypothesis(candidate.score / weight, ids, finished))
+        self.ended = sorted(self.ended, key=lambda hypothesis: -hypothesis.score)[:count]
+        self._go_on(going[:count])
+        full = len(self.ended) == count
+        self.is_over = length == self.room or (full and (
+            self.beams.early_stopping or self.scores[0] / weight <= self.ended[-1].score))
+
+    def _go_on(self, going: list[Candidate]) -> None:
+        self.ids, self.scores, self.sources = (
+            [[*self.ids[candidate.beam], candidate.token] for candidate in going],
+            [candidate.score for candidate in going], [candidate.beam for candidate in going])
