@@ -31,6 +31,8 @@ from finetrial.cli.options import (
     MaxTrainable,
     MoreSeeds,
     Name,
+    NoRepeatNgramSize,
+    NumBeams,
     OfSeed,
     On,
     OnBase,
@@ -52,6 +54,7 @@ from finetrial.cli.options import (
     Stack,
     Store,
     Timeout,
+    Tokens,
     Track,
     Version,
     Within,
@@ -72,9 +75,9 @@ def options(version: Version = False) -> None:
 @app.command()
 def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = None, base: OtherBase = None, set_: Set = None,
         seeds: Seeds = None, arms: Arms = None, jobs: Jobs = None, device: DeviceOption = Device.AUTO, precision: PrecisionOption = None,
-        runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None,
-        as_published: AsPublished = False, more_seeds: MoreSeeds = None, within: Within = None, timeout: Timeout = None,
-        allow_unsandboxed: AllowUnsandboxed = False, stack: Stack = "auto", processes: Processes = 1, shard: Shard = False,
+        runs: Runs = Path("runs"), store: Store = None, accept_threat: AcceptThreat = None, as_published: AsPublished = False,
+        more_seeds: MoreSeeds = None, within: Within = None, timeout: Timeout = None, allow_unsandboxed: AllowUnsandboxed = False,
+        stack: Stack = "auto", processes: Processes = 1, shard: Shard = False,
         log_level: Annotated[LogLevel, typer.Option(help="How much goes into the stages' logs.")] = LogLevel.INFO,
         track: Track = None, on: OnOption = On.LOCAL, address: Address = None, memory: PhaseMemory = None) -> None:
     """Run a study, analyse it, report.
@@ -83,12 +86,11 @@ def run(context: typer.Context, name: Name, size: Size = None, scale: Scale = No
     from finetrial.cli.running import run_command
     from finetrial.cli.study import Changes
 
-    changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
-                      tuple(accept_threat or ()), as_published, base)
+    changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value, tuple(accept_threat or ()),
+                      as_published, base)
     run_command(name, changes, runs=runs, store=store, device=device.value, jobs=jobs, log_level=log_level.value,
-                timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds,
-                allow_unsandboxed=allow_unsandboxed, within=within, track=track, stack=stack, processes=processes,
-                shard=shard, on=on.value, address=address, memory=memory)
+                timeout_minutes=timeout, command=context.obj["command"], more_seeds=more_seeds, allow_unsandboxed=allow_unsandboxed,
+                within=within, track=track, stack=stack, processes=processes, shard=shard, on=on.value, address=address, memory=memory)
 
 
 @app.command()
@@ -104,10 +106,10 @@ def plan(name: Name, size: Size = None, scale: Scale = None, base: OtherBase = N
     from finetrial.cli.study import Changes
     from finetrial.run.remote import located
 
-    changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value,
-                      tuple(accept_threat or ()), as_published, base)
-    plan_command(name, changes, store=located(store, runs), device=device, as_json=json,
-                 expect_sd=expect_sd, rate=rate, processes=processes, shard=shard)
+    changes = Changes(scale, size, tuple(set_ or ()), seeds, arms, precision and precision.value, tuple(accept_threat or ()),
+                      as_published, base)
+    plan_command(name, changes, store=located(store, runs), device=device, as_json=json, expect_sd=expect_sd, rate=rate,
+                 processes=processes, shard=shard)
 
 
 @app.command()
@@ -127,9 +129,8 @@ def compare(
     on one page. The study that it ran is written as study.yaml."""
     from finetrial.cli.comparing import Asked, compare_command
 
-    compare_command(Asked(model, learn, keep, within, arms, max_memory, max_forgetting, max_trainable, revision,
-                          columns, keep_columns),
-                    runs=runs, store=store, device=device.value, jobs=jobs, accept=tuple(accept_threat or ()),
+    asked = Asked(model, learn, keep, within, arms, max_memory, max_forgetting, max_trainable, revision, columns, keep_columns)
+    compare_command(asked, runs=runs, store=store, device=device.value, jobs=jobs, accept=tuple(accept_threat or ()),
                     command=context.obj["command"])
 
 
@@ -173,8 +174,7 @@ def profile(name: Name, size: Size = None, scale: Scale = None, base: OtherBase 
     from finetrial.cli.running import profile_command
     from finetrial.cli.study import Changes
 
-    changes = Changes(scale, size, tuple(set_ or ()), None, arms, precision and precision.value,
-                      tuple(accept_threat or ()), base=base)
+    changes = Changes(scale, size, tuple(set_ or ()), None, arms, precision and precision.value, tuple(accept_threat or ()), base=base)
     profile_command(name, changes, runs=runs, store=store, device=device.value)
 
 
@@ -208,12 +208,13 @@ def export(context: typer.Context,
 @app.command()
 def generate(run: RunName,
              prompt: Annotated[str, typer.Option(metavar="TEXT", help="What the models are to go on from.")], arms: Arms = None,
-             tokens: Annotated[int, typer.Option(min=1, metavar="N", help="At most so many new tokens.")] = 64,
-             base: OnBase = None, sequence: AlongSequence = None, runs: Runs = Path("runs")) -> None:
+             tokens: Tokens = 64, num_beams: NumBeams = 1, no_repeat_ngram_size: NoRepeatNgramSize = 0, base: OnBase = None,
+             sequence: AlongSequence = None, runs: Runs = Path("runs")) -> None:
     """Let the base and every arm of a run answer a prompt, one below the other."""
     from finetrial.cli.using import generate_command
 
-    generate_command(run, prompt, arms, tokens, runs, base, sequence)
+    how = {"base": base, "sequence": sequence, "num_beams": num_beams, "no_repeat_ngram_size": no_repeat_ngram_size}
+    generate_command(run, prompt, arms, tokens, runs, how)
 
 
 @app.command("open")

@@ -96,6 +96,10 @@ Shard = Annotated[bool, typer.Option("--shard", help="With --processes: split pa
                                      "processes while a phase trains, for models that do not fit on one GPU.")]
 AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers of the "
                                                 "sandbox are missing (finetrial doctor): only where nothing can be lost.")]
+Tokens = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many new tokens.")]
+NumBeams = Annotated[int, typer.Option(min=1, metavar="N", help="Answers that are followed side by side; 1: the most likely token "
+                                       "each time.")]
+NoRepeatNgramSize = Annotated[int, typer.Option(min=0, metavar="N", help="No N tokens in a row twice in an answer; 0: any may be.")]
 MaxMemory = Annotated[str | None, typer.Option(metavar="SIZE", help="Recommend nothing that needs more: 16GB.")]
 MaxForgetting = Annotated[str | None, typer.Option(metavar="NATS|%", help="Recommend nothing that raises the loss on the "
                                                    "old text by more: 0.05, or 5% of the base's.")]

@@ -40,16 +40,15 @@ def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping
     say_line(f"written: {output}")
 
 
-def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path, base: str | None,
-                     sequence: str | None) -> None:
+def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path, how: Mapping[str, Any]) -> None:
     """The prompt, then each answer below the arm's label as soon as it is there. Of all arms, those without weights are named."""
     from finetrial.run.adapters import NoWeights, ask, check_room, check_which
     from finetrial.run.run_file import study_of_run
     from finetrial.spec.study import BASE_ARM
 
     folder = find_run(run, runs)
-    study = study_of_run(folder)
-    check_which(study, base=base, sequence=sequence)
+    study, base = study_of_run(folder), how["base"]
+    check_which(study, base=base, sequence=how["sequence"])
     labels = {BASE_ARM: f"base ({base or study.bases[0].name})", **{arm.name: arm.title for arm in study.arms}}
     chosen = [name.strip() for name in arms.split(",")] if arms else list(labels)
     for name in chosen:
@@ -60,7 +59,7 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
     say(heading("Prompt"), indented(Text(printable(prompt))))
     for name in chosen:
         try:
-            answer = ask(folder, name, prompt, tokens, base=base, sequence=sequence)
+            answer = ask(folder, name, prompt, tokens, **how)
         except NoWeights as error:
             if arms:
                 raise

@@ -215,10 +215,11 @@ def _merged(adapted: Adapted) -> Adapted:
     return adapted
 
 
-def ask(run: Path, arm: str, prompt: str, max_new_tokens: int, **which: Any) -> str:
-    """What an arm (or `base`) writes after the prompt, greedily, up to an end token or, where the tokenizer has a chat
-    template, to the end of a reply. `which`: as `find_trained` takes it."""
-    from finetrial.generate import decode
+def ask(run: Path, arm: str, prompt: str, max_new_tokens: int, *, num_beams: int = 1, no_repeat_ngram_size: int = 0,
+        **which: Any) -> str:
+    """What an arm (or `base`) writes after the prompt, the most likely token each time unless there are several beams, up to
+    an end token or, where the tokenizer has a chat template, to the end of a reply. `which`: as `find_trained` takes it."""
+    from finetrial.generate import Beams, Constraints, decode
     from finetrial.tasks.chat import reply_ends
     from finetrial.tasks.space_mark import written
 
@@ -226,7 +227,8 @@ def ask(run: Path, arm: str, prompt: str, max_new_tokens: int, **which: Any) -> 
     tokenizer = adapted.base.tokenizer
     ids = tokenizer(prompt)["input_ids"]
     [answer] = decode(adapted.base.model, tokenizer, [ids], max_new_tokens=max_new_tokens,
-                      end_tokens=[*base.end_tokens, *reply_ends(tokenizer)])
+                      end_tokens=[*base.end_tokens, *reply_ends(tokenizer)], beams=Beams(num_beams),
+                      constraints=Constraints(no_repeat_ngram_size))
     return written(tokenizer, ids, answer.without_end, form=base.form)
 
 
