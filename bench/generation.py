@@ -4,10 +4,11 @@
     .venv/bin/python bench/generation.py --rounds 1           a first look
     .venv/bin/python bench/generation.py --model ./folder
     .venv/bin/python bench/generation.py --shape gpt2         GPT-2 of 124M parameters, drawn at random
+    .venv/bin/python bench/generation.py --beams 4            beam search
 
 64 prompts of mixed length, cut from this package's own source. `mixed answers` end with the token that makes their
-lengths differ most, as those of an adapted model do; `full answers` never end. Greedy, so that outputs can be compared
-token by token. Rounds are interleaved, times are processor time of this process, medians of the rounds; ratios are
+lengths differ most, as those of an adapted model do; `full answers` never end. Nothing is drawn, so that outputs can be
+compared token by token. Rounds are interleaved, times are processor time of this process, medians of the rounds; ratios are
 what to read.
 
 Aims: at least 8x one by one and 1.3x transformers' batch, outputs identical.
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     prompts = _prompts(base, options.rows, options.max_new_tokens)
     print(f"{options.shape or options.model.name}, {len(prompts)} prompts of {min(map(len, prompts))} to {max(map(len, prompts))} tokens "
           f"(mean {np.mean([len(prompt) for prompt in prompts]):.0f}), at most {options.max_new_tokens} new tokens")
-    mixed = _spreading_token(_ours(base, prompts, options.max_new_tokens, None), options.max_new_tokens)
+    mixed = _spreading_token(_ours(base, prompts, options, None), options.max_new_tokens)
     same = [_compare(base, prompts, options, end, title)
             for title, end in (("mixed answers", mixed), ("full answers", None))]
     return 0 if all(same) else 1
@@ -58,6 +59,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=64)
     parser.add_argument("--max-new-tokens", type=int, default=96)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--beams", type=int, default=1)
     return parser.parse_args(arguments)
 
 
@@ -96,10 +98,10 @@ def _spreading_token(answers: Answers, room: int) -> int:
 def _compare(base: Any, prompts: Answers, options: argparse.Namespace, end: int | None, title: str) -> bool:
     """All sides in turn, round after round. Whether their outputs are identical."""
     sides: dict[str, Callable[[], Answers]] = {
-        OURS: lambda: _ours(base, prompts, options.max_new_tokens, end),
-        BATCHED: lambda: _transformers(base, prompts, options.max_new_tokens, end),
+        OURS: lambda: _ours(base, prompts, options, end),
+        BATCHED: lambda: _transformers(base, prompts, options, end),
         SINGLE: lambda: [answer for prompt in prompts
-                         for answer in _transformers(base, [prompt], options.max_new_tokens, end)]}
+                         for answer in _transformers(base, [prompt], options, end)]}
     seconds: dict[str, list[float]] = {name: [] for name in sides}
     answers: dict[str, Answers] = {}
     for number in range(options.rounds):
@@ -119,16 +121,17 @@ def _compare(base: Any, prompts: Answers, options: argparse.Namespace, end: int 
     return all(found == answers[OURS] for found in answers.values())
 
 
-def _ours(base: Any, prompts: Answers, room: int, end: int | None) -> Answers:
-    from finetrial.generate import decode
+def _ours(base: Any, prompts: Answers, options: argparse.Namespace, end: int | None) -> Answers:
+    from finetrial.generate import Beams, decode
 
     class Ending:
         eos_token_id = end
 
-    return [list(answer.ids) for answer in decode(base.model, Ending(), prompts, max_new_tokens=room)]
+    return [list(answer.ids) for answer in decode(base.model, Ending(), prompts, max_new_tokens=options.max_new_tokens,
+                                                  beams=Beams(options.beams))]
 
 
-def _transformers(base: Any, prompts: Answers, room: int, end: int | None) -> Answers:
+def _transformers(base: Any, prompts: Answers, options: argparse.Namespace, end: int | None) -> Answers:
     """`generate` on a batch, padded on the left as it wants; new tokens only, without the padding behind the end."""
     import torch
 
@@ -136,7 +139,8 @@ def _transformers(base: Any, prompts: Answers, room: int, end: int | None) -> An
     ids = torch.tensor([[0] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     base.model.generation_config.eos_token_id = end
-    output = base.model.generate(ids, attention_mask=mask, do_sample=False, max_new_tokens=room, pad_token_id=0)
+    output = base.model.generate(ids, attention_mask=mask, do_sample=False, num_beams=options.beams, pad_token_id=0,
+                                 max_new_tokens=options.max_new_tokens)
     start = 1 if base.config.is_encoder_decoder else width
     return [row[:row.index(end) + 1] if end in row else row for row in output[:, start:].tolist()]
 

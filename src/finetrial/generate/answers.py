@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from finetrial.errors import UserError
-from finetrial.generate.beams import Beams, BeamSearch, Candidate
+from finetrial.generate.beams import Beams, BeamSearch, Candidate, Move
 from finetrial.generate.constraints import Constraints
 from finetrial.generate.sampling import Sampling
 
@@ -73,8 +73,8 @@ class Chooser(ABC, Generic[AnswerT]):
     def choose(self, logits: Tensor, answers: Sequence[AnswerT]) -> None:
         """Give each slot its next token, from logits (R, V), which may be changed."""
 
-    def sources(self, answers: Sequence[AnswerT]) -> Sequence[int]:
-        """Which slot each slot goes on from, where that may be another one; else none."""
+    def moves(self, answers: Sequence[AnswerT]) -> Sequence[Move]:
+        """The slots that go on from another one."""
         return ()
 
 
@@ -160,9 +160,9 @@ class _Searching(Chooser[_Searched]):
             search.advance([Candidate(value, place // vocabulary, place % vocabulary)
                             for value, place in zip(values, places, strict=True)])
 
-    def sources(self, answers: Sequence[_Searched]) -> Sequence[int]:
-        return [place * self.slots + (beam if answer.search.is_over else answer.search.sources[beam])
-                for place, answer in enumerate(answers) for beam in range(self.slots)]
+    def moves(self, answers: Sequence[_Searched]) -> Sequence[Move]:
+        return [Move(place * self.slots + move.slot, place * self.slots + move.source, move.num_tokens)
+                for place, answer in enumerate(answers) if not answer.search.is_over for move in answer.search.moves]
 
 
 def chooser(end_tokens: Collection[int], room: int, names: Sequence[str], sampling: Sampling | None, beams: Beams | None,

@@ -7,7 +7,7 @@ whose names these are.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from finetrial.errors import UserError
@@ -48,6 +48,15 @@ class Hypothesis:
     finished: bool  # by an end token
 
 
+@dataclass(frozen=True)
+class Move:
+    """Slot `slot` goes on from what `source` holds, from which it differs in the last `num_tokens` tokens."""
+
+    slot: int
+    source: int
+    num_tokens: int
+
+
 @dataclass
 class BeamSearch:
     """The search for one answer of at most `room` tokens."""
@@ -57,7 +66,7 @@ class BeamSearch:
     room: int
     ids: list[list[int]] = field(init=False)  # of every beam
     scores: list[float] = field(init=False)  # log-probability of every beam
-    sources: list[int] = field(init=False)  # the beam that each of them went on from in the last step
+    moves: list[Move] = field(default_factory=list)  # the beams that went on from another one in the last step
     ended: list[Hypothesis] = field(default_factory=list)  # the best, at most `num_beams`, best first
     is_over: bool = False
 
@@ -65,7 +74,6 @@ class BeamSearch:
         count = self.beams.num_beams
         self.ids = [[] for _ in range(count)]
         self.scores = [0.0] + [float("-inf")] * (count - 1)  # all are the prompt: one of them goes on
-        self.sources = list(range(count))
 
     @property
     def num_candidates(self) -> int:
@@ -95,6 +103,13 @@ class BeamSearch:
             self.beams.early_stopping or self.scores[0] / weight <= self.ended[-1].score))
 
     def _go_on(self, going: list[Candidate]) -> None:
-        self.ids, self.scores, self.sources = (
-            [[*self.ids[candidate.beam], candidate.token] for candidate in going],
-            [candidate.score for candidate in going], [candidate.beam for candidate in going])
+        before = self.ids
+        self.ids = [[*before[candidate.beam], candidate.token] for candidate in going]
+        self.scores = [candidate.score for candidate in going]
+        self.moves = [Move(beam, candidate.beam, _differing(before[beam], before[candidate.beam]))
+                      for beam, candidate in enumerate(going) if beam != candidate.beam]
+
+
+def _differing(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many tokens two texts of one length have from where they part."""
+    return next((len(first) - place for place in range(len(first)) if first[place] != second[place]), 0)

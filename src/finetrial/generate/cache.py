@@ -19,6 +19,8 @@ from torch import Tensor
 from transformers import Cache
 from transformers.cache_utils import CacheLayerMixin
 
+from finetrial.generate.beams import Move
+
 
 class SlotCache(Cache):  # type: ignore[misc]
     """A cache for models of transformers, which call `update` in every layer. Layers are allocated at the first call.
@@ -71,16 +73,16 @@ class SlotCache(Cache):  # type: ignore[misc]
             layer.keys[row, :, :length] = layer.keys[last, :, :length]
             layer.values[row, :, :length] = layer.values[last, :, :length]
 
-    def reorder(self, sources: Sequence[int]) -> None:
-        """Row i goes on from what row `sources[i]` holds, as many tokens as its own; nothing is done for none."""
-        moved = [(row, source) for row, source in enumerate(sources) if row != source]
-        if not moved:
+    def move(self, moves: Sequence[Move]) -> None:
+        """Rows go on from what other rows of as many tokens hold; only where they differ is anything copied."""
+        places = [(move.slot, move.source, place) for move in moves
+                  for place in range(self.held[move.slot] - move.num_tokens, self.held[move.slot])]
+        if not places:
             return
-        rows, origins = (torch.tensor(column, device=self.lengths.device) for column in zip(*moved, strict=True))
-        longest = max(self.held[row] for row, _ in moved)
+        rows, sources, tokens = torch.tensor(places, device=self.lengths.device).T
         for layer in self.layers:
-            layer.keys[rows, :, :longest] = layer.keys[origins, :, :longest]
-            layer.values[rows, :, :longest] = layer.values[origins, :, :longest]
+            layer.keys[rows, :, tokens] = layer.keys[sources, :, tokens]
+            layer.values[rows, :, tokens] = layer.values[sources, :, tokens]
 
     def mask(self) -> Tensor:
         """The additive mask (R, 1, 1, seen + 1) under which the next token of a row sees itself and all before it."""

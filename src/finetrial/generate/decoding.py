@@ -120,7 +120,7 @@ def _go_through(task: _Task, waiting: deque[int], live: Live) -> None:
             answers += new
         else:
             chooser.choose(live.step([token for answer in answers for token in answer.tokens]), answers)
-            live.reorder(chooser.sources(answers))
+            live.move(chooser.moves(answers))
         _drop_finished(task, answers, live)
 
 

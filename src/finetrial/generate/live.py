@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, EncoderDecoderCache
 
+from finetrial.generate.beams import Move
 from finetrial.generate.by_length import attention_by_length
 from finetrial.generate.cache import SlotCache
 from finetrial.models import blocks
@@ -46,9 +47,9 @@ class Live(ABC):
         """Row `row` is finished; the last row takes its place."""
         self.cache.drop(row)
 
-    def reorder(self, sources: Sequence[int]) -> None:
-        """Row i goes on from what row `sources[i]` holds, a row of the same prompt; nothing is done for none."""
-        self.cache.reorder(sources)
+    def move(self, moves: Sequence[Move]) -> None:
+        """Rows go on from what other rows of the same prompt hold."""
+        self.cache.move(moves)
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """The head on states (R, D), in fp32 under autocast too, as losses are computed."""

@@ -12,7 +12,7 @@ from transformers import LogitsProcessor, LogitsProcessorList, NoRepeatNGramLogi
 from finetrial.errors import UserError
 from finetrial.generate import Beams, Constraints, Generation, decode
 from finetrial.generate import live as live_file
-from finetrial.generate.beams import BeamSearch, Candidate
+from finetrial.generate.beams import BeamSearch, Candidate, Move
 from finetrial.models import blocks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -189,7 +189,8 @@ def test_a_search_worked_by_hand() -> None:
     # the third candidate ends, but ranks behind the two best: it is no answer
     second = [(-1.6, 1, 6), (-1.8, 0, 7), (-1.9, 0, 9), (-2.4, 1, 7)]
     search = advanced(Beams(2), 5, first, second)
-    assert (search.ids, search.sources, len(search.ended), search.is_over) == ([[5, 6], [4, 7]], [1, 0], 1, False)
+    assert (search.ids, len(search.ended), search.is_over) == ([[5, 6], [4, 7]], 1, False)
+    assert search.moves == [Move(0, 1, 1), Move(1, 0, 1)]  # what they differ in is their first token
     # now it ends first: -2.1 over 3 tokens is better than -1.2 over one
     third = [(-2.1, 0, 9), (-2.2, 1, 4), (-2.3, 1, 5), (-3.0, 0, 5)]
     search = advanced(Beams(2), 5, first, second, third)

@@ -130,12 +130,11 @@ def probe(shapes: ModelShapes, length: int, *, eager: bool, on_gpu: bool = False
 def generation(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int, *, sampled: bool = False,
                beams: int = 1, copies: bool = False) -> Need:
     """What generating in fp32 needs: slots as wide as the longest prompt with its answer, as many as are filled; where tokens
-    are drawn also their probabilities, in several orders; with several beams log-probabilities, and one layer's keys while rows
-    change places. `copies`: of the matrices in bf16, beside them."""
+    are drawn also their probabilities, in several orders; with several beams log-probabilities. `copies`: of the matrices in bf16, beside them."""
     width = prompt_tokens + new_tokens
     slots = max(beams, min(num_rows, DECODE_TOKENS // width // beams * beams))
     decoder = shapes.stacks[-1]
-    cache = (2 * decoder.depth + (beams > 1)) * decoder.key_width * slots * width * FP32
+    cache = 2 * decoder.depth * decoder.key_width * slots * width * FP32
     if shapes.encoder_decoder:  # what the decoder sees of the prompt, and the encoder's states
         cache += slots * prompt_tokens * (2 * decoder.depth * decoder.attention_width + shapes.width) * FP32
     prefill = Pass(max(1, PREFILL_TOKENS // prompt_tokens), prompt_tokens, eager=shapes.encoder_decoder)
