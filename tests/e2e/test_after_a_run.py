@@ -143,6 +143,22 @@ def test_generate_shows_every_arm(run: Any, capsys: pytest.CaptureFixture[str]) 
     assert "but the model has 64 positions" in command(capsys, "generate", run.folder.name, "--prompt", "w3", code=2)
 
 
+def test_generate_searches_as_it_is_asked_to(run: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from finetrial import generate
+
+    plain, seen = generate.decode, []
+
+    def noted(*arguments: Any, **options: Any) -> Any:
+        seen.append((options["beams"].num_beams, options["constraints"].no_repeat_ngram_size))
+        return plain(*arguments, **options)
+
+    monkeypatch.setattr(generate, "decode", noted)
+    question = ("generate", run.folder.name, "--prompt", "w3 w10 w5", "--tokens", "6", "--arms", "base")
+    said = [command(capsys, *question, *options).split("base (mine)")[1].split()
+            for options in ((), ("--num-beams", "5", "--no-repeat-ngram-size", "1"))]
+    assert seen == [(1, 0), (5, 1)] and said[0] != said[1] and len(set(said[1])) == len(said[1])
+
+
 def test_an_arm_without_weights_does_not_silence_the_others(run: Any, capsys: pytest.CaptureFixture[str],
                                                             monkeypatch: pytest.MonkeyPatch) -> None:
     from finetrial.run import adapters

@@ -213,8 +213,8 @@ def generate(run: RunName,
     """Let the base and every arm of a run answer a prompt, one below the other."""
     from finetrial.cli.using import generate_command
 
-    how = {"base": base, "sequence": sequence, "num_beams": num_beams, "no_repeat_ngram_size": no_repeat_ngram_size}
-    generate_command(run, prompt, arms, tokens, runs, how)
+    generate_command(run, prompt, arms, runs, base=base, sequence=sequence, tokens=tokens, num_beams=num_beams,
+                     no_repeat_ngram_size=no_repeat_ngram_size)
 
 
 @app.command("open")

@@ -97,8 +97,8 @@ Shard = Annotated[bool, typer.Option("--shard", help="With --processes: split pa
 AllowUnsandboxed = Annotated[bool, typer.Option("--allow-unsandboxed", help="Run generated code even where layers of the "
                                                 "sandbox are missing (finetrial doctor): only where nothing can be lost.")]
 Tokens = Annotated[int, typer.Option(min=1, metavar="N", help="At most so many new tokens.")]
-NumBeams = Annotated[int, typer.Option(min=1, metavar="N", help="Answers that are followed side by side; 1: the most likely token "
-                                       "each time.")]
+NumBeams = Annotated[int, typer.Option(min=1, metavar="N", help="Beam search: so many answers are followed side by side; 1: the "
+                                       "most likely token each time.")]
 NoRepeatNgramSize = Annotated[int, typer.Option(min=0, metavar="N", help="No N tokens in a row twice in an answer; 0: any may be.")]
 MaxMemory = Annotated[str | None, typer.Option(metavar="SIZE", help="Recommend nothing that needs more: 16GB.")]
 MaxForgetting = Annotated[str | None, typer.Option(metavar="NATS|%", help="Recommend nothing that raises the loss on the "

@@ -40,15 +40,16 @@ def export_command(run: str, arm: str, output: Path, merge: bool, which: Mapping
     say_line(f"written: {output}")
 
 
-def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs: Path, how: Mapping[str, Any]) -> None:
+def generate_command(run: str, prompt: str, arms: str | None, runs: Path, *, base: str | None, sequence: str | None, tokens: int,
+                     num_beams: int, no_repeat_ngram_size: int) -> None:
     """The prompt, then each answer below the arm's label as soon as it is there. Of all arms, those without weights are named."""
     from finetrial.run.adapters import NoWeights, ask, check_room, check_which
     from finetrial.run.run_file import study_of_run
     from finetrial.spec.study import BASE_ARM
 
     folder = find_run(run, runs)
-    study, base = study_of_run(folder), how["base"]
-    check_which(study, base=base, sequence=how["sequence"])
+    study = study_of_run(folder)
+    check_which(study, base=base, sequence=sequence)
     labels = {BASE_ARM: f"base ({base or study.bases[0].name})", **{arm.name: arm.title for arm in study.arms}}
     chosen = [name.strip() for name in arms.split(",")] if arms else list(labels)
     for name in chosen:
@@ -59,7 +60,8 @@ def generate_command(run: str, prompt: str, arms: str | None, tokens: int, runs:
     say(heading("Prompt"), indented(Text(printable(prompt))))
     for name in chosen:
         try:
-            answer = ask(folder, name, prompt, tokens, **how)
+            answer = ask(folder, name, prompt, tokens, num_beams=num_beams, no_repeat_ngram_size=no_repeat_ngram_size, base=base,
+                         sequence=sequence)
         except NoWeights as error:
             if arms:
                 raise

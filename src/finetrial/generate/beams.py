@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 
 from finetrial.errors import UserError
 
+MOST_PENALTY = 10  # either way: published ones lie between 0 and 2
+
 
 @dataclass(frozen=True)
 class Beams:
     """How many answers are followed, and which of those that ended is the best.
 
-    `length_penalty` above 0 favours long answers, below 0 short ones. The search is over when no answer in flight has a higher
-    score, at its length of now, than the worst of the `num_beams` best; with `early_stopping` as soon as so many have ended.
+    `length_penalty` above 0 favours long answers, below 0 short ones. Once `num_beams` answers have ended, the search is over when
+    none in flight has a higher score, at its length of now, than the worst of them; with `early_stopping` at once.
     """
 
     num_beams: int
@@ -28,6 +30,9 @@ class Beams:
     def __post_init__(self) -> None:
         if self.num_beams < 1:
             raise UserError(f"num_beams is {self.num_beams}; expected at least 1", "1 follows the most likely token each time")
+        if not abs(self.length_penalty) <= MOST_PENALTY:
+            raise UserError(f"length_penalty is {self.length_penalty}; expected -{MOST_PENALTY} to {MOST_PENALTY}",
+                            "1 ranks answers by their mean log-probability, 0 by its sum")
 
 
 @dataclass(frozen=True)
@@ -99,7 +104,7 @@ class BeamSearch:
         self.ended = sorted(self.ended, key=lambda hypothesis: -hypothesis.score)[:count]
         self._go_on(going[:count])
         full = len(self.ended) == count
-        self.is_over = length == self.room or (full and (
+        self.is_over = not going or (full and (
             self.beams.early_stopping or self.scores[0] / weight <= self.ended[-1].score))
 
     def _go_on(self, going: list[Candidate]) -> None:

@@ -29,7 +29,8 @@ class Constraints:
 
     def forbid(self, scores: Tensor, answers: Sequence[Sequence[int]], end_tokens: Collection[int]) -> None:
         """Lower the scores (R, V) of what may not follow `answers`, R of them, to minus infinity, in place."""
-        places = [(row, token) for row, answer in enumerate(answers) for token in self._forbidden(answer, end_tokens)]
+        known = [token for token in end_tokens if 0 <= token < scores.shape[1]]  # a model may name ends that it cannot say
+        places = [(row, token) for row, answer in enumerate(answers) for token in self._forbidden(answer, known)]
         if places:
             rows, tokens = zip(*places, strict=True)
             scores[list(rows), list(tokens)] = float("-inf")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from finetrial.analysis import numbers
+from finetrial.plan.specs import output_metrics
 from finetrial.records.results import Results
 from finetrial.spec import Study
 from finetrial.spec.claims import AS_PUBLISHED
@@ -20,7 +21,7 @@ def provenance_rows(study: Study, results: Results) -> tuple[tuple[str, str], ..
     """Names and values for people, each known fact once, in the order recorded; the study's own facts first."""
     own = [("study", study.name), ("scale", results.scale), ("size", results.size),
            ("seeds", ", ".join(str(seed) for seed in study.seeds)), ("training", _training(study)),
-           *((f"outputs of {use.name}", use.decoded) for use in study.tasks if use.decoded and use.evaluate)]
+           *((f"outputs of {use.name}", use.decoded) for use in study.tasks if use.evaluate and output_metrics(use))]
     packages = results.provenance.get("packages") or {}
     versions = [("packages", ", ".join(f"{name} {version}" for name, version in packages.items()))] if packages else []
     recorded = {name: value for name, value in results.provenance.items() if name not in (COMMAND, "packages")}

@@ -52,13 +52,13 @@ class Sampling(Frozen):
 class Decoding(Frozen):
     """How outputs are searched for, in the words of transformers' generation configurations.
 
-    `num_beams` answers are followed side by side, ranked by log-probability over length ** `length_penalty`, until none can
-    become better or, with `early_stopping`, as many have ended. No n-gram of `no_repeat_ngram_size` tokens stands twice in an
+    `num_beams` answers are followed side by side, ranked by log-probability over length ** `length_penalty`, until as many have
+    ended and none in flight has, at its length of now, a higher rank; with `early_stopping` as soon as they have ended. No n-gram of `no_repeat_ngram_size` tokens stands twice in an
     output (0: any may), and none ends before `min_new_tokens`; these two hold for sampled outputs as well.
     """
 
     num_beams: int = Field(default=1, ge=1)
-    length_penalty: float = Field(default=1.0, allow_inf_nan=False)
+    length_penalty: float = Field(default=1.0, ge=-10, le=10)
     early_stopping: bool = False
     no_repeat_ngram_size: int = Field(default=0, ge=0)
     min_new_tokens: int = Field(default=0, ge=0)
@@ -122,9 +122,14 @@ class TaskUse(Frozen):
         return self
 
     @property
-    def answers_at_once(self) -> int:
-        """How many outputs of an item are in flight: its samples, or its beams."""
-        return max(self.sampling.num_samples if self.sampling else 1, self.decoding.num_beams if self.decoding else 1)
+    def num_samples(self) -> int:
+        """Outputs of an item."""
+        return self.sampling.num_samples if self.sampling is not None else 1
+
+    @property
+    def num_beams(self) -> int:
+        """Answers that are followed side by side for each of them."""
+        return self.decoding.num_beams if self.decoding is not None else 1
 
     @property
     def decoded(self) -> str:

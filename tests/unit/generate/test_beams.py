@@ -157,10 +157,29 @@ def test_no_ngram_twice_in_samples_either(tiny_model: Any, size: int) -> None:
         assert len(set(ngrams)) == len(ngrams) == 21 - size
 
 
-def test_the_prompt_may_be_repeated() -> None:
-    scores = torch.zeros(1, 10)
-    Constraints(no_repeat_ngram_size=2).forbid(scores, [[]], [9])
-    assert bool((scores == 0).all())
+def test_the_prompt_may_be_repeated(tiny_model: Any) -> None:
+    """A model that says what follows in the prompt may say it once more, and not twice."""
+    (model, _), prompt = lively(tiny_model("llama")), make_prompts(1)[0]
+    [first] = decode(model, Words(None), [prompt], max_new_tokens=6)
+    longer = [*prompt, *first.ids, *prompt]
+    free, bound = (decode(model, Words(None), [longer], max_new_tokens=6, constraints=Constraints(no_repeat_ngram_size=size))[0]
+                   for size in (0, 6))
+    assert bound == free  # six tokens hold one 6-gram: nothing of the prompt counts
+
+
+@pytest.mark.parametrize("end", [-1, 97, 50_000])
+@pytest.mark.parametrize("beams", [None, Beams(2)])
+def test_an_end_that_the_model_cannot_say_forbids_nothing(tiny_model: Any, end: int, beams: Beams | None) -> None:
+    """As generation_config.json may name it."""
+    how: dict[str, Any] = {"max_new_tokens": 4, "beams": beams}
+    model, prompts = tiny_model("gpt2"), make_prompts(4)
+    expected = decode(model, Words(None), prompts, **how)
+    assert decode(model, Words(end), prompts, constraints=Constraints(min_new_tokens=3), **how) == expected
+
+
+def test_every_token_may_be_an_end(tiny_model: Any) -> None:
+    found = decode(tiny_model("gpt2"), Words(None), make_prompts(3), max_new_tokens=4, end_tokens=range(97), beams=Beams(2))
+    assert [(len(answer.ids), answer.finished) for answer in found] == [(1, True)] * 3
 
 
 @pytest.mark.parametrize(("size", "least", "answer", "forbidden"), [
@@ -205,6 +224,9 @@ def test_refusals(tiny_model: Any) -> None:
     model = tiny_model("gpt2")
     with pytest.raises(UserError, match="num_beams is 0"):
         Beams(0)
+    for penalty in (11.0, -2000.0, float("nan")):
+        with pytest.raises(UserError, match="length_penalty is .*; expected -10 to 10"):
+            Beams(2, penalty)
     for option, value in product(("no_repeat_ngram_size", "min_new_tokens"), (-1,)):
         with pytest.raises(UserError, match=f"{option} is -1"):
             Constraints(**{option: value})

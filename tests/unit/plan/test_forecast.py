@@ -23,7 +23,12 @@ from finetrial.plan.forecast import memory
 from finetrial.plan.forecast.activations import Pass, kept_bytes
 from finetrial.plan.forecast.device import changes, device_bytes, verdict
 from finetrial.plan.forecast.memory import Step, training
-from finetrial.plan.forecast.operations import forward_operations, given_rate, training_operations
+from finetrial.plan.forecast.operations import (
+    forward_operations,
+    generation_operations,
+    given_rate,
+    training_operations,
+)
 from finetrial.plan.forecast.shapes import FAMILIES, ModelShapes, read_shapes
 from finetrial.plan.forecast.show import render_resources
 from finetrial.plan.forecast.study import Resources, forecast_study
@@ -332,6 +337,17 @@ def test_frozen_weights_in_half_precision_and_their_originals() -> None:
     assert weights() == rest + 2 * shapes.matrices
     assert weights(micro_batch=1, checkpointing=True) == rest + 4 * shapes.matrices
     assert weights(four_bit=True) < rest + 0.55 * shapes.matrices
+
+
+@pytest.mark.parametrize("published", [TINYLLAMA, T5_SMALL])
+def test_every_beam_writes_and_prompts_are_read_once(published: Any) -> None:
+    shapes = shapes_of(published)
+    one, two, four = (generation_operations(shapes, 10, 200, 50, beams=count) for count in (1, 2, 4))
+    assert four - two == pytest.approx(2 * (two - one)) and two - one < one / 2
+    whole = memory.generation(shapes, 4 * 8, 100, 28, beams=4)
+    assert whole.parts["logits"] == 32 * shapes.vocabulary * 12
+    narrow = memory.generation(shapes, 4 * 8, 30_000, 2_000, beams=4)
+    assert narrow.parts["logits"] == 4 * shapes.vocabulary * 12  # an answer takes all its slots, however wide they are
 
 
 def test_drawn_tokens_need_their_probabilities() -> None:

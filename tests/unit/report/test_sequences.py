@@ -17,10 +17,11 @@ from finetrial.report.examples import CUT, example_pages, pieces
 from finetrial.report.facts import Facts, Path
 from finetrial.report.figures import all_figures, efficiency, factors, interaction, matrix, plane, transfer
 from finetrial.report.model import view
+from finetrial.report.provenance import provenance_rows
 from finetrial.report.render import page_specs
 from finetrial.report.score_tables import _score_column, _Shown, score_tables
 from finetrial.report.tables import claims_table, cost_table, sequence_table, storage_table
-from finetrial.spec.uses import Sampling
+from finetrial.spec.uses import Decoding, Sampling
 
 CLAIMS = (Claim(claim="LoRA writes better JavaScript.", published=".2489 against .2147", flaw="inputs equal labels",
                 as_published=Quote(value=0.031, low=0.011, high=0.051, unit="chrF", n_seeds=5),
@@ -217,6 +218,17 @@ def test_of_several_samples_it_is_said_which_one_is_shown() -> None:
                   for use in given.tasks)
     pages = example_pages(Facts(given.model_copy(update={"tasks": tasks}), results))
     assert "Of 4 samples the first is shown; scores are over all of them." in pages[0].rule
+
+
+def test_how_outputs_were_made_is_told_of_tasks_that_have_some() -> None:
+    given, results = facts().study, facts().results
+    assert "Outputs are made thus: greedy, at most 96 tokens." in example_pages(facts())[0].rule
+    name = results.examples[0].task
+    tasks = tuple(use.model_copy(update={"decoding": Decoding(num_beams=4)}) if use.name == name else
+                  use.model_copy(update={"metrics": ("nats-per-token",)}) for use in given.tasks)
+    told = dict(provenance_rows(given.model_copy(update={"tasks": tasks}), results))
+    assert {row: words for row, words in told.items() if row.startswith("outputs")} == {
+        f"outputs of {name}": "4 beams (length penalty 1), at most 96 tokens"}
 
 
 def test_the_page_shows_outputs_and_can_be_searched(parse_page) -> None:

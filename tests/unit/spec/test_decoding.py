@@ -1,10 +1,17 @@
 """How a task's outputs are made, as a study says it: what is refused, what is in a key, what is told."""
 
+import io
+from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
+from finetrial.errors import SpecError
 from finetrial.plan import specs
+from finetrial.plan.build import build
+from finetrial.plan.check import check_tasks
+from finetrial.plan.show import render, summarise
 from finetrial.spec import Decoding, Sampling, Study, TaskUse
 from finetrial.spec.io import parse_study
 from finetrial.stages.generate import _sampling, _search
@@ -74,5 +81,21 @@ def test_what_a_stage_reads_is_what_was_written(search: Decoding) -> None:
     assert sampling is not None and (num_samples, sampling.top_p) == (3, 0.5)
 
 
-def test_what_is_in_flight_at_once() -> None:
-    assert [use(**options).answers_at_once for options in ({}, {"sampling": {"num_samples": 5}}, {"decoding": {"num_beams": 4}})] == [1, 5, 4]
+@pytest.mark.parametrize("options", [{"decoding": {"num_beams": 4}}, {"sampling": {"num_samples": 4}}])
+def test_outputs_that_no_metric_reads_are_not_searched_for(options: dict[str, Any]) -> None:
+    with pytest.raises(SpecError, match=f"tasks.new: {next(iter(options))} is given, and none of its metrics .* reads outputs"):
+        check_tasks(study(use(metrics=("perplexity",), **options)))
+    check_tasks(study(use(metrics=("chrf",), **options)))
+
+
+def test_plan_tells_how_outputs_are_made(tmp_path: Path) -> None:
+    def outputs(**options: Any) -> tuple[Any, str]:
+        one = study(use(**options))
+        summary = summarise(one, build(one))
+        screen = Console(width=200, record=True, file=io.StringIO())
+        screen.print(render(summary))
+        return summary.outputs, screen.export_text()
+
+    made, shown = outputs(decoding={"num_beams": 4})
+    assert made == {"new": "4 beams (length penalty 1), at most 96 tokens"} and "new: 4 beams" in shown
+    assert outputs(metrics=("perplexity",))[0] == {}

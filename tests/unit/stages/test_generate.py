@@ -210,6 +210,24 @@ def test_samples_repeat_and_follow_the_seed(bench: Bench) -> None:
         bench.generate("none", data=data)
 
 
+def test_beams_and_constraints_of_the_spec_are_kept(bench: Bench) -> None:
+    """Equal to `decode`, and other outputs than the most likely token each time."""
+    from finetrial.generate import Beams, Constraints, decode
+    from finetrial.models.load import load_base
+
+    data, base = bench.data(), load_base(bench.base)
+    prompts = TokenDataset.load(data.folder / "test-prompts.npz")
+    how = {"num_beams": 3, "length_penalty": 0.5, "no_repeat_ngram_size": 1, "min_new_tokens": 6}
+    bench.options["decoding"] = {"do_sample": False, **how}
+    found = read(bench.generate("searched", data=data))
+    expected = decode(base.model, base.tokenizer, [prompts.row(row) for row in range(len(prompts))], max_new_tokens=MAX_NEW_TOKENS,
+                      beams=Beams(3, 0.5), constraints=Constraints(1, 6))
+    assert found["num_new_tokens"] == [len(answer.ids) for answer in expected] and min(found["num_new_tokens"]) > 6
+    assert [output.split() for output in found["output"]] == [
+        base.tokenizer.decode(answer.without_end, skip_special_tokens=True).split() for answer in expected]
+    assert found["output"] != read(bench.generate("greedy", data=data))["output"]
+
+
 def test_a_deadline_ends_it(bench: Bench) -> None:
     data = bench.data()
     bench.options["deadline"] = 0.0

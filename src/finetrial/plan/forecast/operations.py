@@ -58,11 +58,11 @@ def forward_operations(shapes: ModelShapes, tokens: int, length: int, *, predict
     return total + 2 * shapes.embedding * (seen if predicted is None else predicted)
 
 
-def generation_operations(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int) -> float:
-    """Of reading every prompt and writing `new_tokens` to each, every token read once."""
+def generation_operations(shapes: ModelShapes, num_rows: int, prompt_tokens: int, new_tokens: int, *, beams: int = 1) -> float:
+    """Of reading every prompt and writing `new_tokens` to each, every token read once, `beams` answers a prompt."""
     if not shapes.encoder_decoder:
-        width = prompt_tokens + new_tokens
-        return forward_operations(shapes, num_rows * width, width, predicted=num_rows * new_tokens)
+        width, tokens = prompt_tokens + new_tokens, prompt_tokens + beams * new_tokens
+        return forward_operations(shapes, num_rows * tokens, width, predicted=num_rows * beams * new_tokens)
     encoder, decoder = (stack.depth * (2 * stack.matrices(shapes.width) + 4 * length * stack.attention_width)
                         for stack, length in zip(shapes.stacks, (prompt_tokens, prompt_tokens + new_tokens), strict=True))
-    return num_rows * (prompt_tokens * encoder + new_tokens * (decoder + 2 * shapes.embedding))
+    return num_rows * (prompt_tokens * encoder + beams * new_tokens * (decoder + 2 * shapes.embedding))

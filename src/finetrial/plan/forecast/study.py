@@ -140,9 +140,8 @@ def _generation(sizes: Sizes, on_gpu: bool) -> Need | None:
         for use in sizes.study.tasks:
             if specs.output_metrics(use) and use.evaluate:
                 prompt = prompt_tokens(sizes.study, use, shapes)
-                beams = use.decoding.num_beams if use.decoding else 1
-                found.append(memory.generation(shapes, use.num_test * use.answers_at_once, prompt, use.max_new_tokens,
-                                               sampled=use.sampling is not None, beams=beams, copies=copies))
+                found.append(memory.generation(shapes, use.num_test * use.num_samples * use.num_beams, prompt, use.max_new_tokens,
+                                               sampled=use.sampling is not None, beams=use.num_beams, copies=copies))
     return max(found, key=lambda need: need.peak, default=None)
 
 
