@@ -31,7 +31,7 @@ class _Shown:
 
 
 def score_tables(facts: Facts) -> tuple[Table, ...]:
-    """For each base and sequence: every arm on every task by the primary metric and perplexity; then other metrics."""
+    """For each base and sequence: every arm on every task scored along it by the primary metric and perplexity; then other metrics."""
     pairs = [(use.name, metric) for use in facts.tested_tasks for metric in facts.metrics(use.name)]
     main = [(task, metric) for task, metric in pairs
             if metric == facts.primary_metric(task) or metric_name(metric) == "perplexity"]
@@ -39,8 +39,8 @@ def score_tables(facts: Facts) -> tuple[Table, ...]:
     made = [_score_table(facts, path, main, "Test scores", is_folded=path.is_control)
             for path in (*facts.paths, *facts.control_paths)]
     made += [_score_table(facts, path, further, "Further metrics, test", is_folded=len(facts.paths) > 1)
-             for path in facts.paths if further]
-    return tuple(made)
+             for path in facts.paths]
+    return tuple(table for table in made if table is not None)
 
 
 def perplexity(estimate: Estimate) -> Estimate:
@@ -50,18 +50,20 @@ def perplexity(estimate: Estimate) -> Estimate:
     return replace(estimate, value=value, low=low, high=high)
 
 
-def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: str, is_folded: bool) -> Table:
-    shown = [column for task, metric in pairs for column in _columns(facts, task, metric)]
+def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: str, is_folded: bool) -> Table | None:
+    scored = facts.scored_along(path)
+    shown = [column for task, metric in pairs if task in scored for column in _columns(facts, task, metric)]
+    if not shown:
+        return None
     estimates = {head: [_estimate(facts, path, head, column) for column in shown] for head in _heads(facts, path)}
     estimates = {head: row for head, row in estimates.items() if not _says_nothing(head, row, estimates)}
     decimals = [shared_decimals((row[place].low, row[place].high) for row in estimates.values())
                 for place in range(len(shown))]
-    scored = facts.scored_along(path)
     judged = {row.metric for row in facts.results.scores if facts.results.roles.get(row.arm) == FLOOR}  # floors are outputs
     judged |= {one.metric for one in facts.results.distributions}
     of_outputs = [column.metric in judged for column in shown]
     rows = tuple(TableRow((Cell(head.arm.label, _row_note(facts, path, head)),
-                           *(_cell(head, scored, *one) for one in zip(shown, row, decimals, of_outputs, strict=True))),
+                           *(_cell(head, *one) for one in zip(shown, row, decimals, of_outputs, strict=True))),
                           head.arm) for head, row in estimates.items())
     name = facts.path_label(path)
     kind = f"{title}, control" if path.is_control else title
@@ -96,11 +98,8 @@ def _says_nothing(head: _Head, row: list[Estimate], rows: dict[_Head, list[Estim
     return all(value is None or value == other for value, other in zip(values, latest, strict=True))
 
 
-def _cell(head: _Head, scored: tuple[str, ...], column: _Shown, estimate: Estimate, decimals: int | None,
-          is_of_outputs: bool) -> Cell:
+def _cell(head: _Head, column: _Shown, estimate: Estimate, decimals: int | None, is_of_outputs: bool) -> Cell:
     is_probe = column.metric == KL
-    if column.task not in scored:
-        return Cell("\N{EN DASH}", help="not scored along this sequence")
     if head.arm.role == BASE and is_probe:
         return Cell("\N{EN DASH}", help="this is how far the others are from it")
     if head.arm.role == FLOOR and estimate.value is None:
