@@ -7,7 +7,7 @@ lacks a run is.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial, seeds_text
@@ -32,10 +32,21 @@ def lasting_failure(trial: Trial, loading: Loading) -> str:
                 open_seeds.remove(seed)
                 for (of_seed, _), outcome in runs.items():
                     failed[outcome.value].add(of_seed)
+    if _ended(trial, branch, loading.entry.phase):
+        for seed, outcome in _unanswered(trial, loading, open_seeds).items():
+            open_seeds.remove(seed)
+            failed[outcome.value].add(seed)
     if open_seeds:
         return ""
     is_general = set.union(*failed.values()) == set(seeds)
     return ", ".join(word if is_general else f"{word} for {seeds_text(sorted(failed[word]))}" for word in sorted(failed))
+
+
+def _unanswered(trial: Trial, loading: Loading, seeds: Iterable[int]) -> Mapping[int, Outcome]:
+    """How answering or scoring ended for seeds whose training did not fail: outputs are made at the chosen rate only."""
+    grid, choices = trial.grid(loading.branch, loading.entry), trial.choices(loading.branch, loading.entry.phase)
+    rows = {seed: grid.get((seed, loading.rate or choices[seed].rate)) for seed in seeds if seed in choices}
+    return {seed: row.outcome for seed, row in rows.items() if row is not None and row.outcome is not Outcome.OK}
 
 
 def _ended(trial: Trial, branch: Branch, phase: int) -> Ended:

@@ -133,10 +133,10 @@ def _scored(cell: CellKey, phase: int, which: PredictionOf, outcome: Outcome, fo
 
 def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],
                    reader: _Reader) -> Iterator[ItemScores]:
-    """The scores of generated outputs: of the point that was chosen, or of every floor."""
+    """The scores of generated outputs: of the point that was chosen, or of every floor; the outcome of what failed on the way."""
     found = reader.lookup(row.score)
     if found is None or found.record.outcome is not Outcome.OK:
-        return
+        return (yield from _failed_outputs(plan, row, scorers[row.of.task], reader.lookup))
     point = _chosen_point(row, reader.lookup)
     items = reader.output_items(plan, row)
     generated = reader.lookup(row.generate) if row.generate else None
@@ -147,6 +147,16 @@ def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mappin
             if metric in scorers[row.of.task]:
                 yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, items, columns,
                                  row.of.routing, answer_digest=answered)
+
+
+def _failed_outputs(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Scorer], lookup: Lookup) -> Iterator[ItemScores]:
+    ran = [stage.id for stage in plan.stages if stage.kind == "execute" and row.generate in stage.inputs.values()]
+    found = [lookup(stage) for stage in (row.generate, *ran, row.score) if stage]
+    failed = [stage.record.outcome for stage in found if stage is not None and stage.record.outcome is not Outcome.OK]
+    if row.generate and failed:
+        cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, lookup))
+        for metric in (name for name, scorer in scorers.items() if scorer.needs == "outputs"):
+            yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, Items((), ()), None, row.of.routing, failed[0])
 
 
 def _written(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],

@@ -107,3 +107,20 @@ def test_along_a_sequence_outputs_that_were_never_made_are_explained_by_the_phas
 
     found = without(study, table, ended)
     assert found.arm == "full" and found.text.endswith("Not considered: LoRA and layer (DIVERGED for seed 1).")
+
+
+@pytest.mark.parametrize("outcome", [Outcome.OOM, Outcome.OK, None])
+def test_answers_that_could_not_be_made_are_not_waited_for(outcome: Outcome | None) -> None:
+    """Training went well: the outputs alone, by which the last task is decided, ended so, are there, or are not tried yet."""
+    study, table = sequences.make_table(num_seeds=3)
+
+    def ended(row: ItemScores) -> Outcome | None:
+        is_last = (row.cell.arm, row.cell.seed, row.phase, row.metric) == ("both", 1, 2, "chrf")
+        return outcome if is_last else Outcome.OK
+
+    found = without(study, table, ended)
+    if outcome is Outcome.OOM:
+        assert found.arm == "full" and found.text.endswith("Not considered: LoRA and layer (OOM for seed 1).")
+    else:
+        assert "Not considered" not in found.text
+        assert (found.arm is None) == (outcome is None)
