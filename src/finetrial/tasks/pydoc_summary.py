@@ -17,10 +17,12 @@ from finetrial.tasks.pieces import USED_SPLITS, content_id, counts, lead_floors
 
 INSTRUCTION = "Summarize this documentation in one line.\n\n"
 CUE = "\n\nSummary:\n"
+NAMED_CUE = "\n\nSummary of {name}:\n"
 
 
 class PydocSummary(Task):
-    """Long description -> one-line summary."""
+    """Long description -> one-line summary. `named`: the cue says what is documented, as whoever writes a docstring knows it;
+    without it a summary has often to name what the text nowhere says."""
 
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "documentation without its first paragraph -> that paragraph, one line"
@@ -30,6 +32,7 @@ class PydocSummary(Task):
                                           "length-ratio", "repetition")
 
     max_summary_characters: int = Field(default=200, ge=20)
+    named: bool = False
 
     def source_digest(self) -> str:
         """The corpus's identity: lock, miner, grammar."""
@@ -45,16 +48,19 @@ class PydocSummary(Task):
         rows = corpus.rows("documents", USED_SPLITS)
         kept = [row for row in rows if len(row["summary"]) <= self.max_summary_characters]
         examples = [Example(content_id(row["long_description"], row["summary"]), row["cluster"], row["split"],
-                            {"document": row["long_description"], "summary": row["summary"]},
+                            {"document": row["long_description"], "summary": row["summary"],
+                             **({"name": row["name"]} if self.named else {})},
                             f"{row['path']}:{row['line']} {row['name']}") for row in kept]
         dropped = {rule: number for rule, number in corpus.report.dropped.items() if rule.startswith(("file", "document"))}
         dropped["summary too long"] = len(rows) - len(kept)
-        return Examples(examples, key_of([corpus.digest, self.version, self.model_dump(mode="json")]),
+        options = self.model_dump(mode="json", exclude=set() if self.named else {"named"})
+        return Examples(examples, key_of([corpus.digest, self.version, options]),
                         counts(examples, dropped, corpus.report.notes))
 
     def render(self, example: Example) -> tuple[Segment, ...]:
         """The documentation is what may be cut."""
-        return (Segment(INSTRUCTION), Segment(example.fields["document"], cuttable=True), Segment(CUE),
+        cue = NAMED_CUE.format(name=example.fields["name"]) if self.named else CUE
+        return (Segment(INSTRUCTION), Segment(example.fields["document"], cuttable=True), Segment(cue),
                 Segment(example.fields["summary"], loss=True))
 
     def floors(self, example: Example) -> Mapping[str, str]:

@@ -9,6 +9,7 @@ import pytest
 
 from finetrial.cache import cache_root
 from finetrial.errors import MissingPackage
+from finetrial.spec.model import plugin_identity
 from finetrial.tasks import jscode, pycode, pydoc_summary
 from finetrial.tasks.base import Example, Segment, Task
 from finetrial.tasks.cnn_dailymail import CnnDailymail
@@ -83,6 +84,18 @@ class TestSmallCorpora:
         floors = task.floors(row)
         assert floors["lead-1"].endswith("is done in another way.") and floors["lead-3"] == floors["copy"]
         assert PydocSummary(max_summary_characters=20).load().rows == []
+
+    def test_pydoc_summary_of_what_is_named(self) -> None:
+        """The cue alone is another one, and what needs no model does not see the name."""
+        plain, named = PydocSummary(), PydocSummary(named=True)
+        for before, row in zip(plain.load().rows, named.load().rows, strict=True):
+            assert (row.id, row.cluster, row.split) == (before.id, before.cluster, before.split)
+            cue = named.render(row)[2].text
+            assert cue == f"\n\nSummary of {before.source.split(' ')[1]}:\n"
+            assert [part.text for part in named.render(row) if part.text != cue] == [
+                part.text for part in plain.render(before) if part.text != pydoc_summary.CUE]
+            assert named.floors(row) == plain.floors(before)
+        assert plugin_identity(plain) == {"kind": "pydoc-summary"} and plain.load().digest != named.load().digest
 
     def test_pycode(self) -> None:
         task = Pycode()
