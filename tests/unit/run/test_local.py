@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 
 import psutil
 import pytest
@@ -24,7 +25,15 @@ def make_job(tmp_path, environment, laboratory):
 
 def servers():
     """The servers of workers that this process has started and that live."""
-    return [child for child in psutil.Process().children() if "finetrial.run.server" in child.cmdline()]
+    return [child for child in psutil.Process().children() if "finetrial.run.server" in command_of(child)]
+
+
+def command_of(child, seconds=5.0):
+    """Of a process that has just begun it is empty for a moment, and of one that has ended for ever."""
+    end = time.monotonic() + seconds
+    while not (words := child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
+        time.sleep(0.01)
+    return words
 
 
 def events_of(pool):
