@@ -28,7 +28,7 @@ def servers():
     return [child for child in psutil.Process().children() if "finetrial.run.server" in command_of(child)]
 
 
-def command_of(child, seconds=5.0):
+def command_of(child, seconds=1.0):
     """Of a process that has just begun it is empty for a moment, and of one that has ended for ever."""
     end = time.monotonic() + seconds
     while not (words := child.cmdline()) and child.status() != psutil.STATUS_ZOMBIE and time.monotonic() < end:
