@@ -40,8 +40,9 @@ def decode(model: Any, tokenizer: Any, prompts: Sequence[Sequence[int]], *, max_
     Rows times width is kept below `batch_tokens`, halved when memory runs out. `on_done` is told how many prompts are
     done, whenever more are.
 
-    Raises UserError for sampling with beams, and for less room than `constraints` ask for; DataError for an empty prompt or one that, with its answer, is longer than the model's positions; ModelError
-    for a model without a head; the library's out-of-memory error where not even one row fits.
+    Raises UserError for sampling with beams, and for less room than `constraints` ask for; DataError for an empty prompt
+    or one that, with its answer, is longer than the model's positions; ModelError for a model without a head; the library's
+    out-of-memory error where not even one answer fits.
     """
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens is {max_new_tokens}; expected at least 1")

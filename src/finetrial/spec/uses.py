@@ -53,8 +53,9 @@ class Decoding(Frozen):
     """How outputs are searched for, in the words of transformers' generation configurations.
 
     `num_beams` answers are followed side by side, ranked by log-probability over length ** `length_penalty`, until as many have
-    ended and none in flight has, at its length of now, a higher rank; with `early_stopping` as soon as they have ended. No n-gram of `no_repeat_ngram_size` tokens stands twice in an
-    output (0: any may), and none ends before `min_new_tokens`; these two hold for sampled outputs as well.
+    ended and none in flight has, at its length of now, a higher rank; with `early_stopping` as soon as they have ended. No n-gram
+    of `no_repeat_ngram_size` tokens stands twice in an output (0: any may), and none ends before `min_new_tokens`; these two hold
+    for sampled outputs as well.
     """
 
     num_beams: int = Field(default=1, ge=1)
@@ -70,7 +71,6 @@ class Decoding(Frozen):
             raise ValueError(f"{' and '.join(named)} rank{'s' * (len(named) == 1)} answers of several beams, and num_beams is 1; "
                              "set num_beams, or leave out what ranks them")
         return self
-
 
     @property
     def constraints(self) -> str:
