@@ -32,7 +32,8 @@ class Answer:
         """The answer, with the reason where its estimate has no interval."""
         if self.estimate is None or self.has_interval:
             return self
-        return replace(self, reason=f"{self.estimate.reason}, no verdict: run at least {FEWEST_SEEDS}")
+        mend = f"run at least {FEWEST_SEEDS}" if self.estimate.num_seeds else "add test items"
+        return replace(self, reason=f"{self.estimate.reason}, no verdict: {mend}")
 
 
 def exactly(value: float, unit: str, confidence: float) -> Answer:

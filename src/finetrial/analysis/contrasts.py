@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -194,16 +195,26 @@ def _forgetting_loadings(trial: Trial, contrast: Contrast, branch: Branch, metri
 
 
 def _states(trial: Trial, contrast: Contrast, branch: Branch, forgetting: list[Loading]) -> States:
-    """Final states of an arm over seeds and rates: plasticity on `learned`, forgetting of `task`, on both splits."""
+    """Final states of an arm over seeds and rates: plasticity on `learned`, forgetting of `task`, on both splits; and both
+    before the phase, on test."""
     phase = last_phase(trial, contrast, branch)
     gain = term_loadings((Term(1.0, phase, contrast.learned), Term(-1.0, 0, contrast.learned)), branch,
                          Entry(phase, contrast.learned, VALIDATION_METRIC, routing=contrast.routing))
-    parts: list[Floats] = []
-    for split in ("val", "test"):
-        for loadings in (gain, forgetting):
-            here = [replace(loading, entry=replace(loading.entry, split=split)) for loading in loadings]
-            parts.append(_over_grid(trial, branch, phase, here))
-    return States(trial.label(branch.arm), *parts)
+    (gain_val, lost_val), (gain_test, lost_test) = (
+        [_over_grid(trial, branch, phase, [replace(loading, entry=replace(loading.entry, split=split)) for loading in loadings])
+         for loadings in (gain, forgetting)] for split in ("val", "test"))
+    return States(trial.label(branch.arm), gain_val, lost_val, gain_test, lost_test, _before(trial, phase, gain, forgetting))
+
+
+def _before(trial: Trial, phase: int, *sums: list[Loading]) -> tuple[Floats, Floats] | None:
+    """Two sums of loadings as they were before `phase`, at the rates chosen until then, each [S]; None where that is not scored."""
+    with suppress(NotMeasured):
+        gain, lost = ([sum(loading.coefficient * _signed_at(trial, loading, seed, None) for loading in earlier)
+                       for seed in trial.study.seeds]
+                      for earlier in (merged(loading.at_phase(phase - 1) if loading.entry.phase == phase else loading
+                                             for loading in loadings) for loadings in sums))
+        return np.array(gain, np.float64), np.array(lost, np.float64)
+    return None
 
 
 def _over_grid(trial: Trial, branch: Branch, phase: int, loadings: list[Loading]) -> Floats:

@@ -6,7 +6,7 @@ or rows as if they were independent, is too narrow. With the two-way mean square
 (Searle, Casella & McCulloch 1992, "Variance Components", ch. 4), E[MS_S] = Ve + I Va, E[MS_I] = Ve + S Vb,
 E[MS_E] = Ve, and the variance of the mean is (MS_S + MS_I - MS_E) / (S I). It is taken as the largest of that and of
 each single mean square, so that an estimate of a variance below zero never narrows an interval.
-Degrees of freedom: Satterthwaite (1946), Biometrics Bulletin 2(6), eq. 17, not below S - 1.
+Degrees of freedom: Satterthwaite (1946), Biometrics Bulletin 2(6), eq. 17, not below the smaller of S - 1 and I - 1.
 
 Shapes: S seeds, I clusters.
 """
@@ -114,23 +114,28 @@ def crossed(d: Floats, confidence: float = 0.95) -> Estimate:
     squares, freedoms = _mean_squares(d)
     # Below the rounding of the values themselves, the variance is zero.
     rounding = (8 * np.finfo(float).eps * float(np.abs(d).max(initial=0.0))) ** 2
-    spread = spread_of(squares, freedoms, d.size, fewest=freedoms[0], rounding=rounding)
+    spread = spread_of(squares, freedoms, d.size, fewest=fewest_freedom(num_seeds, num_clusters), rounding=rounding)
     return replace(_with_interval(mean, spread.standard_error, spread.degrees_of_freedom, confidence, num_seeds,
                                   num_clusters, _components(squares, num_seeds, num_clusters)), mean_squares=squares)
 
 
-def spread_of(squares: tuple[float, float, float], freedoms: tuple[float, float, float], number: int, *, fewest: int,
+def spread_of(squares: tuple[float, float, float], freedoms: tuple[float, float, float], number: int, *, fewest: float,
               rounding: float = 0.0) -> Spread:
     """The spread of a mean of `number` values from the mean squares of seeds, items and the rest.
 
     The variance is the largest of their sum (seeds + items - rest) and of each; up to `rounding` it is 0. Degrees of
-    freedom by Satterthwaite, at least `fewest`.
+    freedom by Satterthwaite, at least `fewest`: which of the two decides is not known.
     """
     total = max(squares[0] + squares[1] - squares[2], *squares)
     if total <= rounding:
         total = 0.0
     spread = sum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True) if freedom)
-    return Spread(math.sqrt(total / number), max(float(fewest), total**2 / spread) if spread > 0 else float(fewest))
+    return Spread(math.sqrt(total / number), max(fewest, total**2 / spread) if spread > 0 else fewest)
+
+
+def fewest_freedom(num_seeds: float, num_clusters: float) -> float:
+    """The degrees of freedom of whichever are fewer, seeds or clusters: either may be what varies. Of one cluster, the seeds'."""
+    return float(min(num_seeds, num_clusters) if num_clusters > 1 else num_seeds) - 1.0
 
 
 def items_only(z: Floats, confidence: float = 0.95) -> Estimate:

@@ -17,15 +17,24 @@ Pocock's at two looks, 5 % at three, 7 % at five. It combines with Holm by divid
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetrial.analysis.estimate import Components, Estimate
-from finetrial.analysis.power import POWER, detectable_with, seeds_for_equivalence, seeds_needed
+from finetrial.analysis.estimate import Estimate
+from finetrial.analysis.power import (
+    POWER,
+    clusters_needed,
+    detectable_with,
+    seeds_for_equivalence,
+    seeds_needed,
+    would_do_with_more_seeds,
+)
 from finetrial.errors import UserError
 from finetrial.spec.study import FEWEST_SEEDS
 
 MOST_SEEDS = 200  # beyond which more seeds are no answer
+MOST_TIMES_ITEMS = 100  # as many clusters as there are; beyond it more items are none
 
 
 @dataclass(frozen=True)
@@ -89,26 +98,26 @@ class Settling:
 
 
 def settle(estimate: Estimate, alpha: float, *, margin: float | None = None, equivalence: bool = False) -> Settling:
-    """How many more seeds would settle a comparison, with a power of 80 % and the variances seen so far.
+    """What would settle a comparison, with a power of 80 % and the variances seen so far: more seeds if they can, else items.
 
-    `margin` is the difference that matters: the seeds must find one of that size (with `equivalence`: must show that
-    there is none, if there is none). Without it they must find a difference of the size that was seen, which a first
-    look tends to overstate.
+    With `equivalence` they must show that there is no difference of `margin`, if there is none; else find one as large as
+    the one seen, which a first look tends to overstate, or as the margin, if that is larger.
     """
     if estimate.components is None:
+        if not estimate.num_seeds:
+            return Settling(None, "add test items: how noisy they are is not known from one cluster")
         return Settling(max(0, FEWEST_SEEDS - estimate.num_seeds),
                         f"run at least {FEWEST_SEEDS} seeds; how noisy they are is not known yet")
-    effect = abs(estimate.mean) if margin is None else margin
-    what = "a difference as large as the one seen" if margin is None else "a difference of the margin"
+    of_margin = margin is not None and (equivalence or margin >= abs(estimate.mean))
+    effect = margin if margin is not None and of_margin else abs(estimate.mean)
     if effect == 0:
         return Settling(None, "no difference was seen: state a margin, and seeds can show that there is none beyond it")
-    if equivalence:
-        what = "that there is no difference beyond the margin, if there is none,"
-        total = seeds_for_equivalence(effect, estimate.components, estimate.num_clusters, alpha, POWER, MOST_SEEDS)
-    else:
-        total = seeds_needed(effect, estimate.components, estimate.num_clusters, alpha, POWER, MOST_SEEDS)
+    what = ("that there is no difference beyond the margin, if there is none," if equivalence else
+            "a difference of the margin" if of_margin else "a difference as large as the one seen")
+    count = seeds_for_equivalence if equivalence else seeds_needed
+    total = count(effect, estimate.components, estimate.num_clusters, alpha, POWER, MOST_SEEDS) if estimate.num_seeds else None
     if total is None:
-        return Settling(None, _items_are_short(estimate.components, estimate.num_clusters, alpha))
+        return Settling(None, _beside_seeds(estimate, alpha, effect, what, equivalence))
     more = max(0, total - estimate.num_seeds)
     if more == 0:
         return Settling(0, f"{estimate.num_seeds} seeds had a power of 80 % to show {what}; more seeds narrow the "
@@ -116,7 +125,19 @@ def settle(estimate: Estimate, alpha: float, *, margin: float | None = None, equ
     return Settling(more, f"{more} more seeds ({total} in all) would show {what} with a power of 80 %")
 
 
-def _items_are_short(components: Components, num_clusters: int, alpha: float) -> str:
-    least = detectable_with(components, MOST_SEEDS, num_clusters, alpha)
-    return (f"more seeds would not settle it: {num_clusters} clusters of test items show differences from {least:.3g} on, "
-            "with however many seeds; add test items")
+def _beside_seeds(estimate: Estimate, alpha: float, effect: float, what: str, equivalence: bool) -> str:
+    """What is short where seeds are none, or too many would be needed."""
+    components, now = estimate.components, estimate.num_clusters
+    assert components is not None
+    clusters = clusters_needed(effect, components, estimate.num_seeds, alpha, equivalence=equivalence)
+    within_reach = clusters is not None and clusters <= MOST_TIMES_ITEMS * now
+    if not estimate.num_seeds:
+        about = f"about {clusters:,}" if within_reach else f"more than {MOST_TIMES_ITEMS * now:,}"
+        return f"{about} clusters of test items, in place of {now}, would show {what} with a power of 80 %"
+    enough = f" (about {clusters:,} clusters)" if within_reach else ""
+    if would_do_with_more_seeds(effect, components, now, alpha, equivalence=equivalence):
+        items = f", or more test items{enough}" if enough else ""
+        return f"more than {MOST_SEEDS} seeds{items} would be needed to show {what} with a power of 80 %"
+    least = detectable_with(components, math.inf, now, alpha)
+    return (f"more seeds would not settle it: with however many, {now} clusters of test items show differences from {least:.3g} "
+            f"on; add test items{enough}")

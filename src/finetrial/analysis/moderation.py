@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy  # its parts are imported where they are first used
 
-from finetrial.analysis.estimate import Estimate, spread_of
+from finetrial.analysis.estimate import Estimate, fewest_freedom, spread_of
 
 FEWEST = 3  # comparisons from which a distribution of variances can be told
 UNEQUAL = 0.05  # p-value of equal variances below which `moderated` becomes `cautious`
@@ -64,7 +64,7 @@ def moderated(estimate: Estimate, prior: Prior | None, *, cautious: bool) -> Est
         square = (prior.freedom * prior.mean_square + own * seeds) / (prior.freedom + own)
     freedom = min(prior.freedom + own, prior.most_freedom)
     spread = spread_of((square, items, residual), (freedom, estimate.num_clusters - 1, own * (estimate.num_clusters - 1)),
-                       estimate.num_seeds * estimate.num_clusters, fewest=own)
+                       estimate.num_seeds * estimate.num_clusters, fewest=fewest_freedom(estimate.num_seeds, estimate.num_clusters))
     components = estimate.components
     assert components is not None
     varies = max(0.0, (square - residual) / estimate.num_clusters)  # what a forecast of more seeds should count on

@@ -51,15 +51,14 @@ def inside_p_value(estimate: Estimate, low: float, high: float) -> float:
 
 
 def outside_p_value(estimate: Estimate, low: float, high: float) -> float:
-    """p-value of the claim that the mean lies below `low` or above `high`: the smaller of the two one-sided ones.
-
-    Not doubled: the mean can lie on one side only, so only one of the two claims can be wrong by far.
-    """
-    return min(estimate.p_below(low), estimate.p_above(high))
+    """p-value of the claim that the mean lies below `low` or above `high`: twice the smaller of the two one-sided ones, since
+    in a range that is narrow beside the noise a mean may seem to lie on either side."""
+    return min(1.0, 2 * min(estimate.p_below(low), estimate.p_above(high)))
 
 
 def range_p_value(estimate: Estimate, low: float, high: float) -> float:
-    """The smallest alpha at which the interval of confidence 1 - 2 alpha lies wholly inside or wholly outside."""
+    """The smallest alpha at which the interval of confidence 1 - 2 alpha lies wholly inside, or that of 1 - alpha wholly
+    outside. One of the two claims is true, so the other alone can be found wrongly."""
     return min(inside_p_value(estimate, low, high), outside_p_value(estimate, low, high))
 
 

@@ -1,4 +1,4 @@
-"""What a comparison could have seen: the effect it detects with 80 % power, and the seeds that an effect needs.
+"""What a comparison could have seen: the effect it detects with 80 % power, and the seeds or items that an effect needs.
 
 The t statistic of an effect of size delta is noncentral t with noncentrality delta / SE (Cohen 1988; the same
 computation as R's power.t.test with strict = TRUE).
@@ -6,11 +6,12 @@ computation as R's power.t.test with strict = TRUE).
 
 from __future__ import annotations
 
+import bisect
 import math
 
 import scipy  # its parts are imported where they are first used
 
-from finetrial.analysis.estimate import Components
+from finetrial.analysis.estimate import Components, fewest_freedom
 from finetrial.spec.study import FEWEST_SEEDS
 
 POWER = 0.8
@@ -38,18 +39,27 @@ def detectable_effect(standard_error: float, degrees_of_freedom: float, alpha: f
 
 def seeds_needed(effect: float, components: Components, num_clusters: int, alpha: float = 0.05, wanted: float = POWER,
                  most: int = 200) -> int | None:
-    """The fewest seeds (at least 3) that find `effect` with power `wanted` on as many clusters.
-
-    None where even `most` seeds do not: then the items are too few, not the seeds.
-    """
-    for num_seeds in range(FEWEST_SEEDS, most + 1):
-        standard_error, freedom = _expected(components, num_seeds, num_clusters)
-        if standard_error == 0 or power(abs(effect), standard_error, freedom, alpha) >= wanted:
-            return num_seeds
-    return None
+    """The fewest seeds (at least 3) that find `effect` with power `wanted` on as many clusters; None if not even `most` do."""
+    return next((number for number in range(FEWEST_SEEDS, most + 1)
+                 if _finds(effect, components, number, num_clusters, alpha, wanted)), None)
 
 
-def detectable_with(components: Components, num_seeds: int, num_clusters: int, alpha: float = 0.05,
+def clusters_needed(effect: float, components: Components, num_seeds: int, alpha: float = 0.05, wanted: float = POWER,
+                    most: int = 1_000_000, *, equivalence: bool = False) -> int | None:
+    """The fewest clusters of items (at least 2) that find `effect` with as many seeds (0: nothing is trained), or with
+    `equivalence` that there is none of that size; None if not even `most` do."""
+    def enough(number: int) -> bool:
+        return (_finds_none if equivalence else _finds)(effect, components, num_seeds, number, alpha, wanted)
+
+    low = high = 2
+    while not enough(high):
+        if high == most:
+            return None
+        low, high = high, min(2 * high, most)
+    return low + bisect.bisect_left(range(low, high), True, key=enough)
+
+
+def detectable_with(components: Components, num_seeds: float, num_clusters: int, alpha: float = 0.05,
                     wanted: float = POWER) -> float:
     """The smallest effect that so many seeds and clusters are expected to find with power `wanted`."""
     return detectable_effect(*_expected(components, num_seeds, num_clusters), alpha, wanted)
@@ -57,19 +67,33 @@ def detectable_with(components: Components, num_seeds: int, num_clusters: int, a
 
 def seeds_for_equivalence(margin: float, components: Components, num_clusters: int, alpha: float = 0.05,
                           wanted: float = POWER, most: int = 200) -> int | None:
-    """The fewest seeds (at least 3) at which two arms that do not differ are found equivalent with power `wanted`.
+    """The fewest seeds (at least 3) at which two arms that do not differ are found equivalent with power `wanted`; None where
+    even `most` are too few."""
+    return next((number for number in range(FEWEST_SEEDS, most + 1)
+                 if _finds_none(margin, components, number, num_clusters, alpha, wanted)), None)
 
-    Two one-sided tests at `alpha` (Phillips 1990, J. Pharmacokinet. Biopharm. 18(2), eq. 4 at a true difference of 0,
-    with the central t): 2 P(T < margin / SE - t) - 1. None where even `most` seeds are too few.
-    """
-    for num_seeds in range(FEWEST_SEEDS, most + 1):
-        standard_error, freedom = _expected(components, num_seeds, num_clusters)
-        if standard_error == 0:
-            return num_seeds
-        room = margin / standard_error - float(scipy.special.stdtrit(freedom, 1 - alpha))
-        if 2 * float(scipy.special.stdtr(freedom, room)) - 1 >= wanted:
-            return num_seeds
-    return None
+
+def would_do_with_more_seeds(effect: float, components: Components, num_clusters: int, alpha: float = 0.05,
+                             wanted: float = POWER, *, equivalence: bool = False) -> bool:
+    """Whether any number of seeds finds `effect` on as many clusters, or with `equivalence` that there is none of that size."""
+    enough = _finds_none if equivalence else _finds
+    return enough(effect, components, math.inf, num_clusters, alpha, wanted)
+
+
+def _finds(effect: float, components: Components, num_seeds: float, num_clusters: float, alpha: float, wanted: float) -> bool:
+    standard_error, freedom = _expected(components, num_seeds, num_clusters)
+    return standard_error == 0 or power(abs(effect), standard_error, freedom, alpha) >= wanted
+
+
+def _finds_none(margin: float, components: Components, num_seeds: float, num_clusters: float, alpha: float,
+                wanted: float) -> bool:
+    """Two one-sided tests at `alpha` (Phillips 1990, J. Pharmacokinet. Biopharm. 18(2), eq. 4 at a true difference of 0, with
+    the central t): 2 P(T < margin / SE - t) - 1."""
+    standard_error, freedom = _expected(components, num_seeds, num_clusters)
+    if standard_error == 0:
+        return True
+    room = margin / standard_error - float(scipy.special.stdtrit(freedom, 1 - alpha))
+    return 2 * float(scipy.special.stdtr(freedom, room)) - 1 >= wanted
 
 
 def _rejection(noncentrality: float, degrees_of_freedom: float, critical: float) -> float:
@@ -81,12 +105,15 @@ def _rejection(noncentrality: float, degrees_of_freedom: float, critical: float)
     return upper + float(scipy.special.nctdtr(degrees_of_freedom, noncentrality, -critical))
 
 
-def _expected(components: Components, num_seeds: int, num_clusters: int) -> tuple[float, float]:
-    """Standard error and degrees of freedom that the components lead to (see `estimate`)."""
-    residual = components.residual
-    squares = (residual + num_clusters * components.seeds, residual + num_seeds * components.items, residual)
-    freedoms = (num_seeds - 1, num_clusters - 1, (num_seeds - 1) * (num_clusters - 1))
-    total = squares[0] + squares[1] - squares[2]
-    spread = sum(square**2 / freedom for square, freedom in zip(squares, freedoms, strict=True) if freedom)
-    freedom = max(num_seeds - 1.0, total**2 / spread) if spread > 0 else num_seeds - 1.0
-    return math.sqrt(total / (num_seeds * num_clusters)), freedom
+def _expected(components: Components, num_seeds: float, num_clusters: float) -> tuple[float, float]:
+    """Standard error and degrees of freedom that the components lead to (see `estimate`). Seeds may be infinitely many, or 0
+    where nothing is trained: what varies with them is then not there."""
+    num_seeds = num_seeds or math.inf
+    rest = components.residual / num_seeds / num_clusters
+    of_seeds, of_items = components.seeds / num_seeds, components.items / num_clusters
+    shares = (of_seeds + rest, of_items + rest, rest)
+    freedoms = (num_seeds - 1, num_clusters - 1, (num_seeds - 1) * (num_clusters - 1) if num_clusters > 1 else 0)
+    variance = of_seeds + of_items + rest
+    spread = sum(share**2 / freedom for share, freedom in zip(shares, freedoms, strict=True) if freedom and share)
+    fewest = fewest_freedom(num_seeds, num_clusters)
+    return math.sqrt(variance), max(fewest, variance**2 / spread) if spread > 0 else fewest

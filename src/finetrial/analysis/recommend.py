@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from itertools import chain, combinations
 
 from finetrial.analysis import numbers
 from finetrial.analysis.contrasts import estimate_loadings
@@ -27,6 +28,8 @@ from finetrial.analysis.moderation import moderated_alike
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Assay, Recommendation
 from finetrial.spec.slots import joined_tasks
+
+MOST_OPEN = 6  # arms of which every selection is tried
 
 
 @dataclass(frozen=True)
@@ -82,9 +85,8 @@ def _recommend(trial: Trial) -> Recommendation:
         return Recommendation(arm=None, text="no arm stays within the limits", others=_fallen(trial, beyond))
     choice = _choose(trial, readings, within)
     if undecided:
-        with_open = _choose(trial, readings, [*within, *undecided])
-        assert with_open is not None
-        if choice is None or with_open.chosen.arm != choice.chosen.arm:
+        possible = (_choose(trial, readings, [*within, *some]) for some in _some_of(undecided))
+        if choice is None or any(other is not None and other.chosen.arm != choice.chosen.arm for other in possible):
             return _cannot(_open_text(trial, {name: judged[name] for name in undecided}))
         beyond |= {name: _open_text(trial, {name: judged[name]}, named=False) for name in undecided}
     assert choice is not None
@@ -94,6 +96,13 @@ def _recommend(trial: Trial) -> Recommendation:
         text += f" Not considered: {_listed(trial, failed)}."
     return Recommendation(arm=choice.chosen.arm, text=text, others=_others(trial, choice, beyond, entry),
                           runners_up=tuple(one.arm for one in choice.kept[1:]))
+
+
+def _some_of(names: list[str]) -> Iterator[tuple[str, ...]]:
+    """Which of the arms that are open may turn out to be within the limits: any of them, and with more than a few of those
+    all, none, and each alone or missing."""
+    sizes = range(1, len(names) + 1) if len(names) <= MOST_OPEN else sorted({1, len(names) - 1, len(names)})
+    return chain.from_iterable(combinations(names, size) for size in sizes)
 
 
 def _complete(trial: Trial, readings: dict[str, Loading]) -> None:
@@ -141,6 +150,8 @@ def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
     chosen, is_limited = choice.chosen, trial.study.limits != type(trial.study.limits)()
     size = f"{trial.label(chosen.arm)} trains {_amount(chosen, entry)}"
     among = " of the arms within the limits" if is_limited else ""
+    if len(choice.kept) + len(choice.worse) == 1:
+        return f"{size} and is the only arm{among.removeprefix(' of the arms') if among else ' that was compared'}."
     if chosen.behind is None:
         others = "the only arm not shown to be worse than the best" if len(choice.kept) == 1 else (
             "the cheapest of the arms not shown to be worse than the best")
@@ -154,9 +165,14 @@ def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
 def _beside_base(trial: Trial, readings: Mapping[str, Loading], arm: str) -> str:
     """A warning where the arm is not shown to beat the untouched base on what it has learned."""
     found = _change(trial, readings, arm, lambda of_arm: [of_arm, replace(of_arm.at_phase(0), coefficient=-1.0)])
-    if found is None or found.low is None or found.high is None or found.low > 0:
+    if found is None:
         return ""
     entry = readings[arm].entry
+    if found.low is None or found.high is None:
+        apart = f"{numbers.plain(abs(found.mean))} {trial.metric(entry.metric).unit} {'above' if found.mean > 0 else 'below'}"
+        return f"Whether it beats the untouched base is open: its score is {apart} the base's ({found.reason})."
+    if found.low > 0:
+        return ""
     if found.high < 0:
         return f"Yet it is worse than the untouched base, by {_behind(trial, found.mirrored(), entry)}: keep the base."
     return f"It is not shown to beat the untouched base: its score is {_behind(trial, found, entry)} above the base's."

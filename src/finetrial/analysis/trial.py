@@ -31,10 +31,11 @@ Grid = Mapping[tuple[int | None, float | None], ItemScores]  # (seed, learning r
 
 @dataclass(frozen=True)
 class Differences:
-    """d[s, i], signed so that higher is better, and how many items had to be left out."""
+    """d[s, i], signed so that higher is better, how many items had to be left out, and the clusters' names, [I]."""
 
     values: Floats
     num_missing: int
+    clusters: tuple[str, ...]
 
 
 class Trial:
@@ -198,8 +199,8 @@ class Trial:
         """The sum of the loadings as d[s, i] over seeds and item clusters.
 
         Loadings of one task are paired item by item, over the items that all have, those of `beside` too. Tasks are
-        independent strata: each is centred and weighted by its share of clusters, so that means over seeds and the
-        variance of the items add up over tasks.
+        strata: each is centred and weighted by its share of clusters, so that means over seeds and the variance of the items
+        add up over tasks. What two tasks took from one cluster (the same file) is one observation, not two.
         """
         by_task: dict[tuple[str, str], list[Loading]] = defaultdict(list)
         for loading in merged(loadings):
@@ -207,10 +208,13 @@ class Trial:
         parts = [self._on_one_task(of_task, seeds, beside) for of_task in by_task.values()]
         if len(parts) == 1:
             return parts[0]
-        total = sum(part.values.mean() for part in parts)
-        num_clusters = sum(part.values.shape[1] for part in parts)
-        strata = [total + (part.values - part.values.mean()) * (num_clusters / part.values.shape[1]) for part in parts]
-        return Differences(np.concatenate(strata, axis=1), sum(part.num_missing for part in parts))
+        clusters = tuple(dict.fromkeys(name for part in parts for name in part.clusters))
+        place = {name: at for at, name in enumerate(clusters)}
+        values = np.full((len(seeds), len(clusters)), sum(part.values.mean() for part in parts))
+        for part in parts:
+            values[:, [place[name] for name in part.clusters]] += (
+                (part.values - part.values.mean()) * (len(clusters) / len(part.clusters)))
+        return Differences(values, sum(part.num_missing for part in parts), clusters)
 
     def _add(self, scores: ItemScores) -> None:
         """Index one row. A fixed branch is recorded along every sequence: the first row stands for all."""
@@ -252,7 +256,7 @@ class Trial:
         if not np.isfinite(total).all():
             raise NotMeasured(f"{metric.name} on {loadings[0].entry.task} has no value in at least one run: nothing in its "
                               "outputs can be counted")
-        return Differences(total, shared.num_missing)
+        return Differences(total, shared.num_missing, shared.items.cluster_names)
 
     def _chosen_rate(self, branch: Branch, phase: int, seed: int) -> float:
         choice = self.choices(branch, phase).get(seed)

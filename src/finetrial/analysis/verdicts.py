@@ -2,8 +2,8 @@
 
 SUPPORTED: the Holm-adjusted interval lies wholly on the stated side; REFUTED: wholly on the other; else EQUIVALENT if
 a margin is given and both one-sided tests pass: the interval of confidence 1 - 2 alpha, which is then the one that is
-told, lies within it; else INCONCLUSIVE. A claim of a range (`equal`, `within`) is decided by that interval, too:
-SUPPORTED wholly inside, REFUTED wholly outside.
+told, lies within it; else INCONCLUSIVE. A claim of a range (`equal`, `within`) is SUPPORTED where that interval lies wholly
+inside, REFUTED where the one of confidence 1 - alpha lies wholly outside.
 A difference that is 0 by construction is EQUIVALENT, whatever direction was claimed: no data could have shown another.
 """
 
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from finetrial.analysis.answer import Answer
 from finetrial.analysis.estimate import Estimate
@@ -43,11 +44,15 @@ def decision_p_value(contrast: Contrast, found: Answer) -> float | None:
 def decision_interval(contrast: Contrast, found: Answer, alpha: float, verdict: Verdict | None = None) -> Estimate:
     """The estimate with the interval that decides at error rate `alpha`.
 
-    A direction that is claimed has a two-sided one; where it ended in EQUIVALENT, two one-sided tests decided.
+    A direction that is claimed has a two-sided one; where it ended in EQUIVALENT, two one-sided tests decided, as they do of a
+    range unless it is REFUTED. What is not settled lies outside of no range.
     """
     assert found.estimate is not None
-    two_sided = contrast.expect in ("greater", "less") and verdict != "EQUIVALENT"
-    return found.estimate.at(1 - (alpha if two_sided else 2 * alpha))
+    two_sided, of_tests = found.estimate.at(1 - alpha), found.estimate.at(1 - 2 * alpha)
+    bounds = claimed_range(contrast, found.is_log)
+    if bounds is None:
+        return of_tests if verdict == "EQUIVALENT" else two_sided
+    return two_sided if verdict == "REFUTED" or _in_range(of_tests, *bounds) == "REFUTED" else of_tests
 
 
 def verdict_of(contrast: Contrast, found: Answer, alpha: float) -> Verdict:
@@ -57,14 +62,13 @@ def verdict_of(contrast: Contrast, found: Answer, alpha: float) -> Verdict:
     if found.by_construction and contrast.expect in ("greater", "less"):
         return "EQUIVALENT"
     if found.exact:
-        return _exact(contrast, found.estimate.mean)
+        return _exact(contrast, found.estimate)
     if not found.has_interval:
         return "INCONCLUSIVE" if contrast.quantity == COST else "NOT MEASURED"
     interval = decision_interval(contrast, found, alpha)
-    assert interval.low is not None and interval.high is not None
     bounds = claimed_range(contrast, found.is_log)
     if bounds is not None:
-        return _in_range(interval.low, interval.high, *bounds)
+        return _in_range(interval, *bounds)
     if contrast.expect == "less":
         interval = interval.mirrored()
     assert interval.low is not None and interval.high is not None
@@ -103,16 +107,17 @@ def _undecided(verdicts: Sequence[Verdict]) -> Verdict:
     return "NOT MEASURED" if "NOT MEASURED" in verdicts else "INCONCLUSIVE"
 
 
-def _in_range(low: float, high: float, least: float, most: float) -> Verdict:
-    if least <= low and high <= most:
+def _in_range(interval: Estimate, least: float, most: float) -> Verdict:
+    assert interval.low is not None and interval.high is not None
+    if least <= interval.low and interval.high <= most:
         return "SUPPORTED"
-    return "REFUTED" if high < least or low > most else "INCONCLUSIVE"
+    return "REFUTED" if interval.high < least or interval.low > most else "INCONCLUSIVE"
 
 
-def _exact(contrast: Contrast, difference: float) -> Verdict:
+def _exact(contrast: Contrast, exact: Estimate) -> Verdict:
     bounds = claimed_range(contrast, is_log=False)
     if bounds is not None:
-        return _in_range(difference, difference, *bounds)
-    if difference == 0:
+        return _in_range(replace(exact, low=exact.mean, high=exact.mean), *bounds)
+    if exact.mean == 0:
         return "REFUTED"
-    return "SUPPORTED" if (difference > 0) == (contrast.expect == "greater") else "REFUTED"
+    return "SUPPORTED" if (exact.mean > 0) == (contrast.expect == "greater") else "REFUTED"

@@ -94,3 +94,15 @@ def test_intervals_cover(setting: Setting, num_seeds: int) -> None:
     found = simulate(setting, num_seeds, num_clusters=100, replicates=400)
     assert 0.92 <= found.share <= 0.985
     assert 0.8 <= found.relative_width <= 1.9
+
+
+@pytest.mark.parametrize(("num_seeds", "num_clusters"), [(10, 3), (5, 3), (10, 5)])
+def test_intervals_cover_where_items_vary_most_and_are_fewer_than_seeds(num_seeds: int, num_clusters: int) -> None:
+    generator = np.random.default_rng(11)
+    covered = []
+    for _ in range(600):
+        items = generator.normal(0, 1.0, (1, num_clusters))
+        found = crossed(items + generator.normal(0, 0.02, (num_seeds, 1)) + generator.normal(0, 0.2, (num_seeds, num_clusters)))
+        assert found.low is not None and found.high is not None
+        covered.append(found.low <= 0 <= found.high)
+    assert np.mean(covered) > 0.93

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,7 @@ from synthetic import make_table
 from finetrial.analysis.analyse import analyse
 from finetrial.analysis.limits import judge, standing
 from finetrial.analysis.loading import Branch
+from finetrial.analysis.recommend import _some_of
 from finetrial.analysis.trial import Trial
 from finetrial.records.record import Outcome
 from finetrial.records.results import Recommendation
@@ -77,7 +79,7 @@ def test_a_reason_that_arms_share_is_said_once() -> None:
     ({"max_memory_bytes": 410_000_000}, "lora-r32", "it needs 483 MB in training; the limit is 410 MB"),
     ({"max_forgetting": 0.45}, "lora-r32", "Not full fine-tuning: it forgets 0.59"),
     ({"max_forgetting_share": 0.1}, "lora-r8", "it forgets 0.3"),
-    ({"max_forgetting": 0.45, "max_trainable": 100_000}, "lora-r8", "of the arms within the limits")])
+    ({"max_forgetting": 0.45, "max_trainable": 100_000}, "lora-r8", "and is the only arm within the limits.")])
 def test_a_limit_takes_arms_out_and_says_why(limits: dict[str, float], arm: str, told: str) -> None:
     found = recommended("supported", **limits)
     assert found.arm == arm
@@ -183,3 +185,15 @@ def test_an_arm_that_failed_is_left_out_by_what_validation_saw_of_it() -> None:
     scores = [row for row in table.scores if row.outcome is Outcome.OK or row.split == "val"]
     found = analyse(study, Table(scores, table.metrics, table.curves, table.costs, num_stages=1, num_done=1)).recommendation
     assert found is not None and found.text.endswith("Not considered: LoRA r=32 (OOM).")
+
+
+def test_whichever_of_the_open_arms_turn_out_to_be_within_is_tried() -> None:
+    assert set(_some_of(["a", "b"])) == {("a",), ("b",), ("a", "b")}
+    many = [*_some_of(list("abcdefgh"))]
+    assert tuple("abcdefgh") in many and ("c",) in many and tuple("abdefgh") in many and len(many) == 8 + 8 + 1
+
+
+def test_an_arm_without_an_interval_is_not_said_to_beat_the_base() -> None:
+    found = recommended("supported", seeds=2, max_trainable=100_000)
+    assert found.arm == "lora-r8"
+    assert re.search(r"Whether it beats the untouched base is open: its score is .* above the base's \(2 seeds: no interval", found.text)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 from scipy import stats
 
-from finetrial.analysis.estimate import Components, Estimate, crossed
+from finetrial.analysis.estimate import Components, Estimate, crossed, items_only
 from finetrial.analysis.looks import Look, extended, look_at, settle
-from finetrial.analysis.power import POWER, detectable_with, power, seeds_for_equivalence, seeds_needed
+from finetrial.analysis.power import POWER, clusters_needed, detectable_with, power, seeds_for_equivalence, seeds_needed
 from finetrial.errors import UserError
 from finetrial.spec import Study
 
@@ -83,6 +85,8 @@ def test_more_seeds_that_would_settle_it() -> None:
     assert found.more_seeds == seeds_needed(0.05, Components(0.05**2, 0.0, 0.0), 100) - 5  # type: ignore[operator]
     assert "as large as the one seen" in found.text
     wide = settle(estimate(0.05**2, 0.0, 0.0), 0.05, margin=0.1)
+    assert "a difference of the margin" in wide.text
+    assert settle(estimate(0.05**2, 0.0, 0.0), 0.05, margin=0.01) == found  # what was seen is larger: it settles the direction
     assert wide.more_seeds is not None and found.more_seeds is not None and wide.more_seeds < found.more_seeds
     stricter = settle(estimate(0.05**2, 0.0, 0.0), 0.01)
     assert stricter.more_seeds is not None and stricter.more_seeds > found.more_seeds
@@ -97,6 +101,31 @@ def test_what_seeds_cannot_settle() -> None:
     assert settle(two, 0.05).more_seeds == 1
     enough = settle(estimate(1e-6, 0.0, 0.0), 0.05)
     assert enough.more_seeds == 0
+
+
+def test_what_is_short_is_named() -> None:
+    """Items where no number of seeds would do, seeds where they are the noise, and items alone where nothing was trained."""
+    items = settle(estimate(0.0, 1.0, 0.01), 0.05)
+    number = clusters_needed(0.05, Components(0.0, 1.0, 0.01), 5)
+    assert number is not None and f"add test items (about {number:,} clusters)" in items.text
+    seeds = settle(estimate(1.0, 0.01, 0.01), 0.05)
+    assert seeds.text == ("more than 200 seeds would be needed to show a difference as large as the one seen with a power of 80 %")
+    untrained = settle(items_only(np.random.default_rng(0).normal(0.1, 1.0, 60)), 0.05, margin=0.3)
+    assert untrained.more_seeds is None
+    assert re.fullmatch(r"about \d+ clusters of test items, in place of 60, would show a difference of the margin with a power of "
+                        "80 %", untrained.text)
+    assert settle(items_only(np.ones(1)), 0.05).text.startswith("add test items")
+
+
+def test_as_many_clusters_as_are_needed() -> None:
+    for seeds in (0, 5):
+        components = Components(0.0, 1.0, 0.2 * (seeds > 0))
+        number = clusters_needed(0.2, components, seeds)
+        assert number is not None
+        assert detectable_with(components, seeds, number) <= 0.2 < detectable_with(components, seeds, number - 1)
+    assert clusters_needed(0.05, Components(1.0, 0.0, 0.0), 5) is None
+    equal = clusters_needed(0.2, Components(0.0, 1.0, 0.0), 5, equivalence=True)
+    assert equal is not None and seeds_for_equivalence(0.2, Components(0.0, 1.0, 0.0), equal) == 3
 
 
 def test_equivalence_is_found_with_the_power_that_is_promised() -> None:

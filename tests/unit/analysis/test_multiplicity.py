@@ -40,8 +40,16 @@ def test_equivalence_is_the_90_percent_interval_within_the_margin(seed: int, mar
     interval = estimate.at(0.9)
     assert interval.low is not None and interval.high is not None
     assert equivalence(estimate, margin) == (-margin <= interval.low and interval.high <= margin)
-    outside = interval.low > margin or interval.high < -margin
+    two_sided = estimate.at(0.95)
+    assert two_sided.low is not None and two_sided.high is not None
+    outside = two_sided.low > margin or two_sided.high < -margin
     assert (range_p_value(estimate, -margin, margin) <= 0.05) == (equivalence(estimate, margin) or outside)
+
+
+def test_a_range_that_is_narrow_beside_the_noise_is_not_left_by_chance_more_often_than_said() -> None:
+    generator = np.random.default_rng(5)
+    estimates = [crossed(generator.normal(0, 1.0, (5, 1)) + generator.normal(0, 1.0, (5, 20))) for _ in range(2_000)]
+    assert 0.03 < np.mean([range_p_value(estimate, -0.02, 0.02) <= 0.05 for estimate in estimates]) < 0.06
 
 
 def test_the_larger_of_two_one_sided_tests_counts() -> None:

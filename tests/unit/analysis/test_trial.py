@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -21,18 +22,21 @@ LOSS = {0: {"a": 5.0, "b": 4.0}, 1: {"a": 3.0, "b": 3.8}, 2: {"a": 3.5, "b": 2.0
 ARM, BASE = Branch("tiny", "full", "a-b"), Branch("tiny", "base", "")
 
 
-def two_phases(losses: dict[int, dict[str, float]] = LOSS) -> Trial:
+NUMBERS = {"a": 10, "b": 30}
+
+
+def two_phases(losses: dict[int, dict[str, float]] = LOSS, numbers: dict[str, int] = NUMBERS) -> Trial:
     """One arm that learns a, then b, over three seeds and one rate; b has three times the items of a."""
     study = Study(name="path", question="?", bases=("tiny",), training={}, tasks=(
         {"name": "a", "task": "pydoc-chat"}, {"name": "b", "task": "pydoc-chat"}),
         arms=({"name": "full", "components": "full", "learning_rates": (1e-3,)},))
-    return Trial(study, Table(scores=list(_rows(losses)), metrics=metrics()))
+    return Trial(study, Table(scores=list(_rows(losses, numbers)), metrics=metrics()))
 
 
-def _rows(losses: dict[int, dict[str, float]]) -> Iterator[ItemScores]:
+def _rows(losses: dict[int, dict[str, float]], numbers: dict[str, int]) -> Iterator[ItemScores]:
     for phase, of_task in losses.items():
         for task, loss in of_task.items():
-            number = {"a": 10, "b": 30}[task]
+            number = numbers[task]
             items = Items(tuple(map(str, range(number))), tuple(map(str, range(number))))
             for seed in (None,) if phase == 0 else (0, 1, 2):
                 cell = CellKey("tiny", "base" if phase == 0 else "full", "a-b", seed, Point(
@@ -69,15 +73,24 @@ def test_of_a_loss_nothing_is_kept(later: float) -> None:
 
 
 def test_tasks_are_strata() -> None:
+    """10 files of one task and 30 of another, ten of which are the same."""
     trial = two_phases()
     loadings = [Loading(0.5, ARM, Entry(2, task, "nats-per-token")) for task in ("a", "b")]
     found = trial.differences(loadings, (0, 1, 2)).values
     apart = [trial.differences([loading], (0, 1, 2)).values for loading in loadings]
-    assert found.shape == (3, 40)
+    assert found.shape == (3, 30)
     assert found.mean(axis=1) == pytest.approx(apart[0].mean(axis=1) + apart[1].mean(axis=1))
     assert found.mean() == pytest.approx(-0.5 * (3.5 + 2.0))
     errors = [crossed(values).standard_error or 0.0 for values in apart]
     assert crossed(found).standard_error == pytest.approx(np.hypot(*errors), rel=0.2)
+
+
+def test_what_two_tasks_took_from_one_file_is_one_observation() -> None:
+    trial = two_phases({2: {"a": 3.0, "b": 3.0}}, {"a": 10, "b": 10})  # the same items, and the same scores
+    alone, other = (Loading(1.0, ARM, Entry(2, task, "nats-per-token")) for task in ("a", "b"))
+    together = trial.differences([replace(alone, coefficient=0.5), replace(other, coefficient=0.5)], (0, 1, 2))
+    assert together.clusters == trial.differences([alone], (0, 1, 2)).clusters
+    assert together.values == pytest.approx(trial.differences([alone], (0, 1, 2)).values)
 
 
 def test_the_base_cancels_between_arms() -> None:

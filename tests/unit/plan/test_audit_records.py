@@ -14,7 +14,9 @@ from audit_designs import fair_content, fired, recorded
 from synthetic import make_table
 
 from finetrial.analysis.analyse import analyse
-from finetrial.plan.audit import audit_records
+from finetrial.analysis.estimate import crossed
+from finetrial.analysis.trial import Trial
+from finetrial.plan.audit import audit_records, below_floor
 from finetrial.plan.bases import BUNDLED
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
@@ -242,3 +244,13 @@ def floored(best: float) -> set[tuple[str, str]]:
 def test_arms_that_beat_no_floor() -> None:
     assert ("below-floor", "warning") not in floored(0.16)
     assert ("below-floor", "warning") in floored(0.45)
+
+
+def test_every_floor_is_asked_for_the_noisy_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """0.02 above one floor for certain, 0.03 above another give or take 0.07."""
+    noise = np.array([[-1.0], [-0.5], [0.0], [0.5], [1.0]])
+    apart = {"floor:copy": crossed(0.02 + 0.001 * noise), "floor:lead-1": crossed(0.03 + 0.06 * noise)}
+    monkeypatch.setattr(below_floor, "_difference", lambda trial, base, path, task, arm, floor: apart[floor])
+    study, table = sequences.make_table()
+    missed = below_floor._missed(Trial(study, table), study.bases[0].name, study.paths[0], "code", sorted(apart))
+    assert missed is not None and missed[1] == "floor:lead-1"

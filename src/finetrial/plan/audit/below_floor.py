@@ -48,17 +48,17 @@ class BelowFloor(Rule):
 
 
 def _missed(trial: Trial, base: str, path: Sequence, task: str, floors: list[str]) -> tuple[str, str, Estimate] | None:
-    """The best arm with the floor that it comes closest to falling behind, unless some arm beats every floor."""
+    """The best arm with the floor that it is least shown to beat, unless some arm beats every floor."""
     closest: list[tuple[str, str, Estimate]] = []
     for arm in trial.study.arms_along(path):
         found = [(arm.name, floor, estimate) for floor in floors
                  if (estimate := _difference(trial, base, path, task, arm.name, floor)) is not None]
         if not found:
             continue
-        worst = min(found, key=lambda row: row[2].mean)
-        if worst[2].low is not None and worst[2].low > 0:
+        missed = [row for row in found if row[2].low is None or row[2].low <= 0]
+        if not missed:
             return None
-        closest.append(worst)
+        closest.append(min(missed, key=lambda row: row[2].mean))
     return max(closest, key=lambda row: row[2].mean) if closest else None
 
 
