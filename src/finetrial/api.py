@@ -148,7 +148,8 @@ def open_run(path: str | Path) -> Run:
     folder = Path(path)
     for name in (STUDY_FILE, RESULTS_FILE):
         if not (folder / name).is_file():
-            raise UserError(f"{folder} is not a finished run: it has no {name}", "finetrial status lists the runs")
+            mend = f"; finetrial report {folder} makes it of what is recorded" if name == RESULTS_FILE and folder.is_dir() else ""
+            raise UserError(f"{folder} is not a finished run: it has no {name}", f"finetrial status lists the runs{mend}")
     try:
         results = Results.model_validate_json((folder / RESULTS_FILE).read_bytes())
     except ValidationError as error:

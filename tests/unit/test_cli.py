@@ -582,3 +582,17 @@ def test_plan_says_what_fits_on_a_device(capsys):
     assert "this machine" in capsys.readouterr().out
     assert "neither a device nor an amount of memory" in mistake(capsys, "plan", "perplexity", "--device", "gpu0")
     assert "is no rate of operations" in mistake(capsys, "plan", "perplexity", "--rate", "fast")
+
+
+def test_data_refuses_splits_with_too_few_rows_after_showing_them(tmp_path, capsys):
+    rows = [{"prompt": f"What is {n} plus {7 * n}?", "completion": f"It is {8 * n}, of course, {n}."} for n in range(80)]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "s.yaml").write_text(yaml.safe_dump({
+        "name": "s", "question": "?", "bases": ["tiny-gpt"], "training": {"budget": "10 steps"},
+        "tasks": [{"name": "new", "task": {"kind": "prompt-completion", "path": "a.jsonl"}}],
+        "arms": [{"name": "full", "components": "full", "learning_rates": [1e-4]}]}))
+    assert main(["data", str(tmp_path / "s.yaml")]) != 0
+    shown = capsys.readouterr()
+    assert "training row 1 of" in shown.out
+    assert re.search(r"new: split 'val' has \d+ usable rows, and 100 are asked for", shown.err)
+    assert re.search(r"new: lower num_val to at most \d+, .*; new: lower num_test", " ".join(shown.err.split()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,9 +20,13 @@ from finetrial.spec.study import FEWEST_SEEDS
 
 def reading_of(trial: Trial, measure: str, branch: Branch, task: str, phase: int | None) -> Reading:
     """The reading of a measure that a contrast is of; without a phase, the latest. Raises NotMeasured."""
+    return reading_along(measure, trial.order(branch.sequence), trial.tasks_along(branch.sequence), task, phase)
+
+
+def reading_along(measure: str, order: Sequence[str], scored: Sequence[str], task: str, phase: int | None) -> Reading:
+    """The reading of a measure along what the phases train, among the tasks that are scored. Raises NotMeasured."""
     plugin: Measure = catalog.find("measure", measure)()
-    order = trial.order(branch.sequence)
-    found = [reading for reading in plugin.readings(order, trial.tasks_along(branch.sequence))
+    found = [reading for reading in plugin.readings(order, scored)
              if reading.task == task and phase in (None, reading.phase)]
     if not found:
         after = "" if phase is None else f" after phase {phase}"

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from finetrial.cli.output import console, heading, indented, note, say
 from finetrial.cli.study import Changes, find_study
+from finetrial.errors import DataError
 from finetrial.plan.bases import resolve_base
 from finetrial.plan.fetch import fetch_study
 from finetrial.plan.specs import output_metrics
@@ -46,6 +47,7 @@ def data_command(name: str, changes: Changes, num_rows: int) -> None:
     fetch_study(found.study, found.relative_to, say=note)
     from finetrial.models.load import load_tokenizer
 
+    short: list[tuple[str, DataError]] = []
     readers: dict[tuple[str, Form], Reader] = {}
     for written in found.study.bases:
         base = resolve_base(written, found.relative_to)
@@ -55,7 +57,10 @@ def data_command(name: str, changes: Changes, num_rows: int) -> None:
         examples = flawed(use.task, use.flaws).load()
         say(*mined(use, examples.report))
         for reader in readers.values():
-            say(*encoded(found.study, use, examples, reader, num_rows))
+            say(*encoded(found.study, use, examples, reader, num_rows, short))
+    if short:
+        raise DataError("; ".join(f"{name}: {error.problem}" for name, error in short),
+                        "; ".join(f"{name}: {error.mend}" for name, error in short))
 
 
 def mined(use: TaskUse, report: MiningReport) -> Iterable[RenderableType]:
@@ -75,9 +80,11 @@ def mined(use: TaskUse, report: MiningReport) -> Iterable[RenderableType]:
     yield from (indented(Text(note)) for note in report.notes)
 
 
-def encoded(study: Study, use: TaskUse, examples: Examples, reader: Reader, num_rows: int) -> Iterable[RenderableType]:
-    """What a tokenizer and the length limit make of the rows that the study uses, and some training rows."""
-    from finetrial.stages.data import stable_order
+def encoded(study: Study, use: TaskUse, examples: Examples, reader: Reader, num_rows: int,
+            short: list[tuple[str, DataError]]) -> Iterable[RenderableType]:
+    """What a tokenizer and the length limit make of the rows that the study uses, and some training rows. Splits of which
+    there are fewer rows than are asked for come into `short`."""
+    from finetrial.stages.data import check_enough, stable_order
     from finetrial.tasks.chat import in_chat_form
     from finetrial.tasks.encode import encode_examples, preview
 
@@ -89,6 +96,10 @@ def encoded(study: Study, use: TaskUse, examples: Examples, reader: Reader, num_
         rows = stable_order(examples.split(split))
         _, report = encode_examples(task, rows, tokenizer, max_tokens, limit=use.num_scored(split), form=form,
                                     max_new_tokens=room, flaws=use.flaws)
+        try:
+            check_enough(examples, split, use.num_scored(split), report, max_tokens)
+        except DataError as error:
+            short.append((use.name, error))
         counts = report.as_dict()
         table.add_row(split, *(f"{counts[column]:,}" for column in COLUMNS))
     yield from (Text(), indented(Text(f"As tokens of {reader.base}, at most {max_tokens} a row:")), indented(table))

@@ -11,7 +11,7 @@ import yaml
 from pydantic import ValidationError
 
 from finetrial import catalog
-from finetrial.errors import UserError, mistake_in, unknown
+from finetrial.errors import SpecError, UserError, mistake_in, unknown
 from finetrial.spec.hypothesis import FLOOR
 from finetrial.spec.io import parse_study, read_study, set_value, spec_error
 from finetrial.spec.study import BASE_ARM, Study
@@ -106,6 +106,8 @@ def _from_code(path: Path, changes: Changes) -> Found:
         _add_plugins(found.plugins, path.parent)
         study = _made(found(), changes)
         _add_plugins(study.plugins, path.parent)
+    except SpecError as error:
+        raise SpecError(str(path), error.problems) from None
     except UserError:
         raise
     except ValidationError as error:

@@ -2,13 +2,27 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator
 
 from finetrial.errors import ModelError, unknown
 from finetrial.models.shapes import architecture, matching
 
-Targets = Literal["attention", "all-linear"] | tuple[str, ...]
+PARTS = ("attention", "all-linear")
+
+
+def _one_or_several(value: object) -> object:
+    if not isinstance(value, str) or value in PARTS:
+        return value
+    if difflib.get_close_matches(value, PARTS, cutoff=0.8):
+        raise ValueError(unknown("targets", value, PARTS))
+    return (value,)
+
+
+Targets = Annotated[Literal["attention", "all-linear"] | tuple[str, ...], BeforeValidator(_one_or_several)]  # one name, too
 
 
 def patterns(targets: Targets, model_type: str, layers: Iterable[str]) -> list[str]:
@@ -27,7 +41,7 @@ def chosen(targets: Targets, model_type: str, layers: Mapping[str, Any], method:
         matched = matching(layers, target)
         if not matched:
             endings = {name.rpartition(".")[2] for name in layers}
-            raise ModelError(f"{unknown(f'{method} target', target, endings)}: no linear layer of this {model_type} "
+            raise ModelError(f"{unknown(f'{method} target', target, endings | {*PARTS})}: no linear layer of this {model_type} "
                              "model has a path that ends so", "every name in `targets` must match a layer")
         found.update(matched)
     return sorted(found)

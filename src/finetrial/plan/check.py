@@ -10,6 +10,7 @@ from finetrial.catalog import name_of
 from finetrial.errors import SpecError
 from finetrial.plan.bases import ResolvedBase
 from finetrial.plan.specs import metrics, output_metrics
+from finetrial.plan.unanswerable import unanswerable
 from finetrial.spec.arm import Arm
 from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import Study, slot_states
@@ -17,7 +18,7 @@ from finetrial.spec.study import Study, slot_states
 
 def check_tasks(study: Study) -> None:
     """Raise SpecError for tasks without what the study needs of them: test rows of all, train and val rows of those that a
-    phase trains on, the metrics that hypotheses and claims read, and outputs to search for."""
+    phase trains on, the metrics that hypotheses and claims read, outputs to search for, and what comparisons are of."""
     learned = {task: path.name for path in (*study.control_paths, *study.paths)
                for phase in path.tasks for task in joined_tasks(phase)}
     problems = []
@@ -34,7 +35,7 @@ def check_tasks(study: Study) -> None:
         if (use.decoding is not None or use.sampling is not None) and not output_metrics(use):
             problems.append(f"tasks.{use.name}: {'decoding' if use.decoding else 'sampling'} is given, and none of its metrics "
                             f"({', '.join(metrics(use))}) reads outputs, so that none are made; name one that does, or leave it out")
-    problems += _metrics(study)
+    problems += [*_metrics(study), *unanswerable(study)]
     if problems:
         raise SpecError(f"study {study.name}", problems)
 

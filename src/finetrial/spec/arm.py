@@ -22,6 +22,8 @@ from finetrial.spec.model import Frozen, plugin_from, plugin_identity, plugin_of
 from finetrial.spec.slots import Carry
 from finetrial.train.config import Training
 
+ARM_NAME = r"^[a-z0-9][a-z0-9.+-]*$"
+
 
 class Component(Frozen):
     """Slot + method + carry. `method` is left out where the phase only merges or freezes what the slot holds."""
@@ -81,7 +83,7 @@ def _listed(components: Any) -> Any:
 class Arm(Frozen):
     """One way to adapt the base."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.+-]*$")
+    name: str = Field(pattern=ARM_NAME)
     components: dict[str, tuple[Component, ...]]
     learning_rates: tuple[float, ...] = Field(min_length=1)
     learning_rates_for: dict[str, tuple[float, ...]] = Field(default_factory=dict)  # another grid for the phases of some tasks
@@ -197,3 +199,13 @@ class Controls(Frozen):
     positive: PositiveControl | None = None
     single_task: bool = False  # also train every later task alone, from the untouched base
     joint: bool = False  # also train on all tasks of a sequence at once, with their budgets added
+
+    @property
+    def aa_name(self) -> str:
+        """`<reference>-aa`: the reference arm again, with every random stream drawn anew."""
+        return f"{self.reference}-aa"
+
+    @property
+    def positive_name(self) -> str:
+        """`<arm>-x10`: the arm at ten times the centre of its grid; empty without a positive control."""
+        return "" if self.positive is None else f"{self.positive.arm}-x{self.positive.rate_factor:g}"

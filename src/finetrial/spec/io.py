@@ -13,14 +13,18 @@ from pydantic_core import ErrorDetails
 
 from finetrial import catalog
 from finetrial.errors import SpecError, UserError, unknown
+from finetrial.spec.arm import ARM_NAME
 from finetrial.spec.plain import from_json, from_yaml
 from finetrial.spec.study import Study
+from finetrial.spec.uses import NAME
 
 _LISTS = {"seeds": "how many, or a list such as [0, 1, 2]", "learning_rates": "a list such as [3e-4, 1e-3]",
           "bases": "a list such as [tiny-gpt]", "plugins": "a list such as [./my_method.py]"}
 _KINDS = {"int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
           "float_type": "a number", "float_parsing": "a number", "string_type": "a text", "dict_type": "keys with values",
           "mapping_type": "keys with values"}
+_NAMES = {NAME: "letters, digits, '.', '_' and '-', the first a letter or digit",
+          ARM_NAME: "small letters, digits, '.', '+' and '-' (no '_'), the first a letter or digit"}
 
 
 def read_study(path: Path, relative_to: Path | None = None) -> Study:
@@ -61,9 +65,9 @@ def parse_study(content: Mapping[str, Any], source: str, *, plugins_in: Path | N
     if plugins_in is not None:
         catalog.add_files(plugins_in / plugin for plugin in _plugins(content.get("plugins")))
     try:
-        return Study.model_validate(dict(content))
-    except ValidationError as error:
-        raise spec_error(source, error, content) from None
+        return Study(**{str(key): value for key, value in content.items()})
+    except SpecError as error:
+        raise SpecError(source, error.problems) from None
 
 
 def spec_error(source: str, error: ValidationError, content: Mapping[str, Any] | None = None) -> SpecError:
@@ -141,7 +145,7 @@ def _explain(detail: ErrorDetails, content: Mapping[str, Any] | None) -> str:
     message = expected or detail["msg"].removeprefix("Value error, ")
     value = detail["input"]
     shown = repr(value) if isinstance(value, (str, int, float, bool, type(None))) else ""
-    if shown and (expected or shown not in message):
+    if shown and (expected or not isinstance(value, str) or shown not in message):
         return f"{path}: {shown}: {message}" if path else f"{shown}: {message}"
     return f"{path}: {message}" if path else message
 
@@ -151,6 +155,8 @@ def _expected(detail: ErrorDetails) -> str:
     if detail["type"] in ("tuple_type", "list_type"):
         field = next((str(step) for step in reversed(detail["loc"]) if step in _LISTS), "")
         return f"expected {_LISTS.get(field, 'a list, written [first, second]')}"
+    if detail["type"] == "string_pattern_mismatch":
+        return f"expected {_NAMES.get(detail['ctx']['pattern'], detail['ctx']['pattern'])}"
     kind = _KINDS.get(detail["type"])
     return f"expected {kind}" if kind else ""
 

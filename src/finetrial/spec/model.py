@@ -17,6 +17,10 @@ from finetrial.errors import UserError, unknown
 from finetrial.settings import Settings
 
 OF_PAIRS = ("chat", "messages", "conversation", "conversations", "pairs", "instruct", "sft")  # names that a task of pairs is looked for by
+OF_PEFT = {"r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout", "target_modules": "targets"}
+_MEANT = {("task", name): "; a file of messages, or of prompts and completions, is of kind prompt-completion" for name in OF_PAIRS} | {
+    ("method", "qlora"): "; QLoRA is the method lora, and `quantization: nf4` of the arm",
+    ("method", "dora"): "; DoRA is {kind: peft, options: {r: 8, use_dora: true}}"}
 
 
 class Frozen(Settings):
@@ -43,8 +47,7 @@ def plugin_from(kind: str, value: Any) -> Any:
     try:
         plugin = catalog.find(kind, value["kind"])
     except UserError as error:
-        hint = "; a file of messages, or of prompts and completions, is of kind prompt-completion"
-        raise ValueError(f"{error}{hint if kind == 'task' and value['kind'] in OF_PAIRS else ''}") from error
+        raise ValueError(f"{error}{_MEANT.get((kind, value['kind'].lower()), '')}") from error
     try:
         return plugin(**options)
     except ValidationError as error:
@@ -79,10 +82,13 @@ def check_packages(planned: Mapping[str, str], purpose: str) -> None:
 
 
 def _option_problem(plugin: type[BaseModel], detail: Any) -> str:
-    option = ".".join(str(part) for part in detail["loc"])
+    option, name = ".".join(str(part) for part in detail["loc"]), catalog.name_of(plugin)
     if detail["type"] == "extra_forbidden":
-        return unknown(f"option of {catalog.name_of(plugin)}", option, plugin.model_fields)
-    return f"option {option} of {catalog.name_of(plugin)}: {detail['msg'].removeprefix('Value error, ')}"
+        ours = OF_PEFT.get(option, "")
+        hint = f"; peft's {option!r} is {ours!r} here" if ours in plugin.model_fields else ""
+        return unknown(f"option of {name}", option, plugin.model_fields) + hint
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"option {option} of {name}: {message}" if option else f"{name}: {message}"
 
 
 def plugin_identity(plugin: Any) -> dict[str, Any]:

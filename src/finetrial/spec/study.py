@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finetrial.errors import unknown
 from finetrial.spec.arm import Arm, Controls, unmatchable
@@ -100,6 +100,15 @@ class Study(Frozen):
     accept_threats: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def __init__(self, **content: Any) -> None:
+        """Raises SpecError with every problem in words, as reading a file does."""
+        from finetrial.spec.io import spec_error
+
+        try:
+            super().__init__(**content)
+        except ValidationError as error:
+            raise spec_error(f"study {content.get('name', '')}".strip(), error, content) from None
 
     @field_validator("seeds", mode="before")
     @classmethod
@@ -202,7 +211,8 @@ class Study(Frozen):
         if BASE_ARM in arms:
             yield f"arm name {BASE_ARM!r} is reserved for the untouched model"
         if not learned:
-            yield "no task has role: learn"
+            yield "no task has role: learn; leave `role: outside` out where a task shall be trained on"
+            return
         for path in self.sequences:
             yield from (f"sequence {path.name}: " + unknown("task to learn", name, learned)
                         for phase in path.tasks for name in joined_tasks(phase) if name not in learned)
@@ -215,6 +225,8 @@ class Study(Frozen):
                             for name in sorted(names.difference(learned)))
             yield from unmatchable(arm, self.arms)
         if self.controls:
+            yield from (f"arm name {name!r} is that of the {what}; call the arm something else" for name, what in (
+                (self.controls.aa_name, "A/A control"), (self.controls.positive_name, "positive control")) if name in arms)
             named = [self.controls.reference] + ([self.controls.positive.arm] if self.controls.positive else [])
             yield from ("controls: " + unknown("arm", name, arms) for name in named if name not in arms)
             if self.controls.positive and self.controls.positive.task not in tasks:

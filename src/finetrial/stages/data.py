@@ -15,16 +15,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetrial.errors import DataError
 from finetrial.models.files import TOKENIZER_FILES, check_unchanged
 from finetrial.spec.model import check_code, plugin_from
 from finetrial.stages.base import StageContext, StageKind
-from finetrial.tasks.base import SPLITS, Example, Examples, Task
+from finetrial.tasks.base import SPLITS, Example, Examples, Split, Task
 from finetrial.tasks.encoded import TokenDataset
 from finetrial.tasks.flaws import DataFlaws, flawed
 from finetrial.tasks.pieces import few_documents
+
+if TYPE_CHECKING:
+    from finetrial.tasks.encode import EncodingReport
 
 FLOOR = "floor:"  # before a floor's name, in the columns of texts
 
@@ -67,12 +70,7 @@ class Data(StageKind):
             dataset, report = encode_examples(task, stable_order(rows) if wanted else rows, tokenizer,
                                               spec["max_tokens"], limit=wanted, form=form,
                                               max_new_tokens=max_new_tokens, flaws=flaws)
-            if len(dataset) < (wanted or 1):
-                if len(rows) < (wanted or 1) and (few := few_documents(examples.rows)) is not None:
-                    raise DataError(*few)
-                raise DataError(f"split {split!r} has {len(dataset)} usable rows, and {wanted or 1} are asked for "
-                                f"({report.num_dropped} do not fit into {spec['max_tokens']} tokens)",
-                                f"lower num_{split} to at most {len(dataset)}, or give more data")
+            check_enough(examples, split, wanted, report, spec["max_tokens"])
             dataset.save(context.folder / f"{split}.npz")
             reports[split] = {**report.as_dict(), "digest": dataset.digest()}
             if max_new_tokens is not None and split in limits:
@@ -83,6 +81,17 @@ class Data(StageKind):
                 _write_texts(task, kept, constant, context.folder / f"{split}-texts.parquet")
                 reports[split].update(num_prompts_cut=cut.num_cut, num_prompt_tokens=cut.num_tokens)
         return {"splits": reports, "content": examples.digest, "mining": asdict(examples.report)}
+
+
+def check_enough(examples: Examples, split: Split, wanted: int | None, report: EncodingReport, max_tokens: int) -> None:
+    """Raise DataError where fewer rows of a split are usable than are asked for, or none."""
+    if report.num_rows >= (wanted or 1):
+        return
+    if len(examples.split(split)) < (wanted or 1) and (few := few_documents(examples.rows)) is not None:
+        raise DataError(*few)
+    raise DataError(f"split {split!r} has {report.num_rows} usable rows, and {wanted or 1} are asked for "
+                    f"({report.num_dropped} do not fit into {max_tokens} tokens)",
+                    f"lower num_{split} to at most {report.num_rows}, or give more data")
 
 
 def _check_unchanged(context: StageContext, task: Task) -> None:

@@ -86,7 +86,8 @@ class LocalTask(Task):
             if not path.is_file():
                 if path.is_dir():
                     raise _is_a_folder(path)
-                raise DataError(f"data file {path} does not exist", f"paths are relative to {Path.cwd()}")
+                raise DataError(f"data file {path} does not exist",
+                                f"paths are relative to the study's folder, and else to {Path.cwd()}")
         return found
 
     def source_digest(self) -> str:

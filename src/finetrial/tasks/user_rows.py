@@ -35,6 +35,8 @@ Kind = Literal["text", "pairs", "messages"]
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {"pairs": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
 READ_BY: Mapping[Kind, str] = {"pairs": "prompt-completion", "messages": "prompt-completion", "text": "text"}  # kinds of tasks
 BESIDE = ("id", "cluster")
+CALLED = ("`columns: {prompt: question, completion: answer}` of the task in the study, or --columns "
+          "prompt=question,completion=answer of compare")
 EXPECTED = '"text", or "prompt" and "completion", or "messages"'
 ROLES = {"system": "System: ", "user": "User: ", "assistant": "Assistant:\n"}
 REPLY = "assistant"
@@ -58,7 +60,7 @@ def kind_of(path: Path, columns: Mapping[str, str]) -> Kind:
     try:
         check_columns(columns, tuple(COLUMNS))
     except ValueError as error:
-        raise DataError(f"{path}: {error}", "for example --columns prompt=question,completion=answer") from error
+        raise DataError(f"{path}: {error}", f"for example {CALLED}") from error
     there, where = columns_of(path)
     found = _kind_in(there, columns)
     if found is not None:
@@ -67,11 +69,11 @@ def kind_of(path: Path, columns: Mapping[str, str]) -> Kind:
         lacking = next(name for name in COLUMNS[kind] if columns.get(name, name) not in there)
         wanted = " and ".join(f'"{name}"' for name in COLUMNS[kind])
         raise DataError(missing_column(lacking, columns.get(lacking, lacking), there, where).problem,
-                        f"expected {wanted}; say what it is called: --columns {lacking}=NAME")
+                        f"expected {wanted}; say what it is called: `columns: {{{lacking}: NAME}}` in the study, or --columns {lacking}=NAME of compare")
     if SHARE_GPT in there:
         raise DataError(f"{where} has {_listed(there)}; expected {EXPECTED}", SHARE_GPT_FORM)
     raise DataError(f"{where} has {_listed(there)}; expected {EXPECTED}",
-                    "rename the columns, or say what they are called: --columns prompt=question,completion=answer")
+                    f"rename the columns, or say what they are called: {CALLED}")
 
 
 def check_columns(columns: Mapping[str, str], kinds: Sequence[Kind]) -> None:

@@ -39,6 +39,19 @@ def test_yaml_round_trip() -> None:
     assert study.arm("lora").for_task("new")[0].method.rank == 4  # type: ignore[attr-defined]
 
 
+def test_a_study_made_in_python_tells_its_mistakes_as_a_file_does() -> None:
+    with pytest.raises(SpecError, match="study my_study: 1 problem\n  - arms.a.learning_rates: 0.001: expected a list"):
+        Study(**content(name="my_study", arms=[_full(learning_rates=1e-3)]))
+    only_scored = problems(tasks=[{"name": "old", "task": "python-text", "role": "outside"}], **_claims(task="old"))
+    assert only_scored == ("study: 1 problem\n  - no task has role: learn; leave `role: outside` out where a task shall be "
+                           "trained on")
+
+
+def test_one_layer_may_be_named_in_a_line() -> None:
+    study = parse_study(content(arms=[_full(components="lora:rank=4,targets=c_attn")]), "study")
+    assert study.arm("a").for_task("new")[0].method.targets == ("c_attn",)  # type: ignore[attr-defined, union-attr]
+
+
 def test_options_at_their_default_are_not_written() -> None:
     text = study_yaml(parse_study(content(), "study"))
     assert "routing" not in text and "evaluation" not in text and "clip_norm" not in text
@@ -62,6 +75,18 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lroa", "task": "new"}}]},
      "did you mean 'lora'"),
     ({"hypotheses": [{"name": "H", "statement": "", "contrast": {"left": "full", "right": "lora"}}]}, "needs the task"),
+    ({"controls": {"reference": "full"}, "arms": [_full(name="full"), _full(name="full-aa")]},
+     "arm name 'full-aa' is that of the A/A control; call the arm something else"),
+    ({"controls": {"reference": "full", "positive": {"arm": "full", "task": "old"}},
+      "arms": [_full(name="full"), _full(name="full-x10")]}, "arm name 'full-x10' is that of the positive control"),
+    ({"arms": [_full(name="lora_r8")]}, "'lora_r8': expected small letters, digits, '.', '+' and '-' (no '_')"),
+    ({"arms": [_full(components="lora:r=8")]}, "peft's 'r' is 'rank' here"),
+    ({"arms": [_full(components="qlora:rank=8")]}, "QLoRA is the method lora, and `quantization: nf4` of the arm"),
+    ({"arms": [_full(components="dora")]}, "DoRA is {kind: peft, options: {r: 8, use_dora: true}}"),
+    ({"arms": [_full(components="lora:targets=atention")]}, "option targets of lora: unknown targets 'atention'; did you mean"),
+    ({"tasks": [{"name": "new", "task": {"kind": "prompt-completion"}}]}, "prompt-completion: give either `path`"),
+    ({"tasks": [{"name": "new", "task": "pydoc-summary", "sampling": {"temperature": 0}}]}, "temperature: 0: Input should be"),
+    ({"training": {"budget": "0 steps"}}, "0"),
     ({"plugins": 3}, "plugins: 3: expected a list such as [./my_method.py]"),
     ({"seeds": "three"}, "seeds: 'three': expected how many, or a list such as [0, 1, 2]"),
     ({"arms": [_full(learning_rates=3e-4)]}, "arms.a.learning_rates: 0.0003: expected a list such as [3e-4, 1e-3]"),
@@ -74,7 +99,7 @@ def test_all_problems_at_once_with_the_nearest_name() -> None:
     ({"seeds": []}, "at least 1 item"),
     ({"seeds": [0, -1]}, "seeds.1: -1: Input should be greater than or equal to 0"),
     ({"seeds": [0, True]}, "true and false are no numbers"),
-    ({"size": "../../../x"}, "should match pattern"),
+    ({"size": "../../../x"}, "expected letters, digits, '.', '_' and '-'"),
     ({"training": {"weight_decay": float("inf")}}, "finite number"),
     ({"training": {"batch_sequences": True}}, "true and false are no numbers"),
     ({"arms": [_full(learning_rates=[float("inf")])]}, "finite number"),

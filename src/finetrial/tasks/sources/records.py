@@ -42,6 +42,7 @@ class Record:
         value = self.values.get(column)
         if not isinstance(value, str) or not value.strip():
             raise DataError(f'{self.where}: "{column}" is {_shown(value)}, expected a text',
+                            f'write it as a text: "{value}"' if isinstance(value, (int, float)) else
                             "every row needs it; leave out rows without")
         return value.replace("\r\n", "\n")
 
@@ -165,7 +166,7 @@ def _json_lines(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
         if line.strip():
             where = f"{path}, line {number}"
             try:
-                value = json.loads(line)
+                value = json.loads(line.rstrip("\n"))
             except json.JSONDecodeError as error:
                 raise DataError(f"{where}: not JSON ({error.msg} at column {error.colno})",
                                 "expected one object a line") from error
