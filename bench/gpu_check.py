@@ -1,6 +1,6 @@
 """`make gpu-check`: does finetrial train, predict, resume and run a trial on this machine's CUDA device?
 
-    .venv/bin/python bench/gpu_check.py                        everything, under 8 minutes; needs CUDA
+    .venv/bin/python bench/gpu_check.py                        everything, about 8 minutes; needs CUDA
     .venv/bin/python bench/gpu_check.py --write                and keeps it in bench/results
     .venv/bin/python bench/gpu_check.py --device cpu --dry     the same lines on a CPU, small: only shows that they run
 
@@ -11,7 +11,8 @@ Another Python that has torch and transformers on the GPU does as well, with `PY
 It needs finetrial's dependencies (pyproject.toml) but those of scorers, tasks and the command line (nltk, rouge_score,
 sacrebleu, tree-sitter, typer). Where such a Python comes with torch, what it lacks is often pydantic, altair and
 vl-convert-python: a trial's page has its charts even without figure files, so the checks of trials and processes ask
-for all three. bitsandbytes, trl and datasets are optional: without them a line says what was not checked.
+for all three, with what they need (pydantic-core, annotated-types, typing-inspection; jsonschema, jsonschema-specifications,
+referencing, rpds-py). bitsandbytes, trl and datasets are optional: without them a line says what was not checked.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
-from gpu import checks, processes, saving
+from gpu import answers, checks, processes, saving
 from gpu.setting import Finding, Setting
 from gpu.trial import trials
 
@@ -74,8 +75,8 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _checks() -> dict[str, Callable[[Setting], Iterator[Finding]]]:
     return {"facts": checks.facts, "losses": checks.same_losses, "predictions": checks.predicts,
-            "resume": checks.resumes, "training": checks.trains, "memory": checks.meters, "held": saving.held_once,
-            "checkpointing": saving.checkpoints, "4-bit": saving.four_bit, "8-bit": saving.eight_bit, "trial": trials,
+            "resume": checks.resumes, "training": checks.trains, "memory": checks.meters, "attention": checks.masked_attention,
+            "held": saving.held_once, "answers": answers.answers, "checkpointing": saving.checkpoints, "4-bit": saving.four_bit, "8-bit": saving.eight_bit, "trial": trials,
             "processes": processes.same_result,
             "trl": partial(checks.against_trl, script=MEASURING_SCRIPT)}
 

@@ -128,6 +128,24 @@ def predicts(setting: Setting) -> Iterator[Finding]:
     release(setting)
 
 
+def masked_attention(setting: Setting) -> Iterator[Finding]:
+    """Gradients under a mask in 16 bits, with the kernels that the product chooses: the case of pytorch#196678."""
+    import torch
+
+    from finetrial.models.load import load_base
+
+    load_base(setting.model("tiny"))
+    length, width = 704, 64
+    parts = [0.1 * torch.randn(1, 1, length, width, device=setting.device, dtype=torch.bfloat16) for _ in range(3)]
+    parts[0][..., 0], parts[1][..., 0] = 1.0, -120 * width**0.5  # the sums of scores underflow
+    query, key, value = (part.requires_grad_() for part in parts)
+    mask = torch.full((1, 1, length, length), float("-inf"), device=setting.device, dtype=torch.bfloat16).triu_(1)
+    torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).sum().backward()
+    bad = sum(int((~part.grad.isfinite()).sum()) for part in (query, key, value) if part.grad is not None)
+    yield Finding("attention under a mask, bf16", bad == 0, f"{bad} gradients are no numbers; cuDNN's attention is "
+                  f"{'on' if torch.backends.cuda.cudnn_sdp_enabled() else 'off'}")
+
+
 def meters(setting: Setting) -> Iterator[Finding]:
     """The memory meter against what full fine-tuning in fp32 must need: 16 bytes a parameter."""
     from finetrial.models.params import count

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from finetrial.analysis import numbers, sentences
 from finetrial.analysis.answer import Answer
 from finetrial.analysis.contrasts import answer
+from finetrial.analysis.loading import is_fixed
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.sides import levels
 from finetrial.analysis.trial import Trial
@@ -60,13 +61,13 @@ def _quote(trial: Trial, contrast: Contrast, found: Answer, alpha: float | None 
     if found.estimate is None:
         return Quote(value=None, unit=found.unit, note=f"{what}: {found.reason}")
     scale = math.exp if found.is_log else float
-    low = high = None
+    low = high = confidence = None
     if alpha is not None and found.has_interval:
         interval = decision_interval(contrast, found, alpha, verdict)
         assert interval.low is not None and interval.high is not None
-        low, high = scale(interval.low), scale(interval.high)
+        low, high, confidence = scale(interval.low), scale(interval.high), interval.confidence
     said = "; ".join([what, *_levels(trial, contrast), *(found.notes if found.by_construction else ())])
-    return Quote(value=scale(found.estimate.mean), low=low, high=high, unit=found.unit, note=said,
+    return Quote(value=scale(found.estimate.mean), low=low, high=high, confidence=confidence, unit=found.unit, note=said,
                  n_seeds=found.estimate.num_seeds or None)
 
 
@@ -80,10 +81,16 @@ def _levels(trial: Trial, contrast: Contrast) -> list[str]:
 
 
 def _worth(claim: PublishedClaim, row: Claim, mended: Quote) -> float | None:
-    """As published minus mended; None unless both are differences of one quantity in one unit."""
+    """As published minus mended; None unless both are differences of one quantity by one metric, between sides of one kind: what
+    an arm gained over the base is no difference of two arms."""
     before = row.as_published
     if before is None or before.value is None or mended.value is None:
         return None
     assert claim.as_published is not None and claim.mended is not None
-    comparable = (before.unit == mended.unit != "ratio") and claim.as_published.quantity == claim.mended.quantity
+    comparable = (before.unit == mended.unit != "ratio") and _kind(claim.as_published) == _kind(claim.mended)
     return before.value - mended.value if comparable else None
+
+
+def _kind(contrast: Contrast) -> tuple[str, str, bool, tuple[bool, ...]]:
+    sides = tuple(is_fixed(side.arm) for side in contrast.sides)
+    return contrast.quantity, contrast.metric, contrast.interaction is None, sides

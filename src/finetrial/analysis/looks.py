@@ -26,6 +26,7 @@ from finetrial.analysis.power import (
     POWER,
     clusters_needed,
     detectable_with,
+    equivalence_margin,
     seeds_for_equivalence,
     seeds_needed,
     would_do_with_more_seeds,
@@ -131,6 +132,8 @@ def _beside_seeds(estimate: Estimate, alpha: float, effect: float, what: str, eq
     assert components is not None
     clusters = clusters_needed(effect, components, estimate.num_seeds, alpha, equivalence=equivalence)
     within_reach = clusters is not None and clusters <= MOST_TIMES_ITEMS * now
+    if not estimate.num_seeds and clusters is not None and clusters <= now:
+        return f"{now} clusters of test items had a power of 80 % to show {what}; more narrow the interval, but were not short"
     if not estimate.num_seeds:
         about = f"about {clusters:,}" if within_reach else f"more than {MOST_TIMES_ITEMS * now:,}"
         return f"{about} clusters of test items, in place of {now}, would show {what} with a power of 80 %"
@@ -138,6 +141,8 @@ def _beside_seeds(estimate: Estimate, alpha: float, effect: float, what: str, eq
     if would_do_with_more_seeds(effect, components, now, alpha, equivalence=equivalence):
         items = f", or more test items{enough}" if enough else ""
         return f"more than {MOST_SEEDS} seeds{items} would be needed to show {what} with a power of 80 %"
-    least = detectable_with(components, math.inf, now, alpha)
-    return (f"more seeds would not settle it: with however many, {now} clusters of test items show differences from {least:.3g} "
-            f"on; add test items{enough}")
+    if equivalence:
+        shown = f"that no difference lies beyond {equivalence_margin(components, math.inf, now, alpha):.3g}, at best"
+    else:
+        shown = f"differences from {detectable_with(components, math.inf, now, alpha):.3g} on"
+    return f"more seeds would not settle it: with however many, {now} clusters of test items show {shown}; add test items{enough}"

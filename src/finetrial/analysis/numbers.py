@@ -21,6 +21,13 @@ def decimals_for(low: float, high: float) -> int:
     return min(MAX_DECIMALS, max(0, 1 - math.floor(math.log10(half))))
 
 
+def _telling(low: float, high: float) -> int:
+    """Decimal places of an interval, with up to two more where an end would else be rounded to 0: its side decides."""
+    fewest = decimals_for(low, high)
+    return next((places for places in range(fewest, min(fewest + 2, MAX_DECIMALS) + 1)
+                 if all(end == 0 or float(f"{end:.{places}f}") for end in (low, high))), fewest)
+
+
 def fixed(value: float, decimals: int) -> str:
     """`-1234.5, 1` -> `−1,234.5`; never `−0.00`."""
     text = f"{abs(value):,.{decimals}f}"
@@ -45,7 +52,7 @@ def with_interval(value: float, low: float | None, high: float | None, decimals:
     """
     if low is None or high is None or low == high or not (math.isfinite(low) and math.isfinite(high)):
         return plain(value) if decimals is None else fixed(value, decimals), ""
-    places = decimals_for(low, high) if decimals is None else decimals
+    places = _telling(low, high) if decimals is None else decimals
     return fixed(value, places), f"{fixed(low, places)} to {fixed(high, places)}"
 
 

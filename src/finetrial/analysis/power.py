@@ -65,6 +65,13 @@ def detectable_with(components: Components, num_seeds: float, num_clusters: int,
     return detectable_effect(*_expected(components, num_seeds, num_clusters), alpha, wanted)
 
 
+def equivalence_margin(components: Components, num_seeds: float, num_clusters: int, alpha: float = 0.05,
+                       wanted: float = POWER) -> float:
+    """The smallest margin within which so many seeds and clusters are expected to find two arms that do not differ."""
+    standard_error, freedom = _expected(components, num_seeds, num_clusters)
+    return standard_error * float(scipy.special.stdtrit(freedom, 1 - alpha) + scipy.special.stdtrit(freedom, (1 + wanted) / 2))
+
+
 def seeds_for_equivalence(margin: float, components: Components, num_clusters: int, alpha: float = 0.05,
                           wanted: float = POWER, most: int = 200) -> int | None:
     """The fewest seeds (at least 3) at which two arms that do not differ are found equivalent with power `wanted`; None where

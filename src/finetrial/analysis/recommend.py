@@ -169,13 +169,13 @@ def _beside_base(trial: Trial, readings: Mapping[str, Loading], arm: str) -> str
         return ""
     entry = readings[arm].entry
     if found.low is None or found.high is None:
-        apart = f"{numbers.plain(abs(found.mean))} {trial.metric(entry.metric).unit} {'above' if found.mean > 0 else 'below'}"
-        return f"Whether it beats the untouched base is open: its score is {apart} the base's ({found.reason})."
+        apart = f"{numbers.plain(abs(found.mean))} {trial.metric(entry.metric).unit} {'better' if found.mean > 0 else 'worse'}"
+        return f"Whether it beats the untouched base is open: its score is {apart} than the base's ({found.reason})."
     if found.low > 0:
         return ""
     if found.high < 0:
         return f"Yet it is worse than the untouched base, by {_behind(trial, found.mirrored(), entry)}: keep the base."
-    return f"It is not shown to beat the untouched base: its score is {_behind(trial, found, entry)} above the base's."
+    return f"It is not shown to beat the untouched base: its score is better by {_behind(trial, found, entry)}."
 
 
 def _forgotten(trial: Trial, readings: Mapping[str, Loading], arm: str) -> str:

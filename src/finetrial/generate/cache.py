@@ -100,17 +100,19 @@ class _Layer(CacheLayerMixin):  # type: ignore[misc]
         self._cache = weakref.proxy(cache)  # else the tensors would wait for the collector of cycles
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        slots, width = self._cache.num_slots, self._cache.width
+        slots, width, device = self._cache.num_slots, self._cache.width, key_states.device.type
+        # as attention takes them: rotary embeddings leave keys in fp32, and autocast would cast all of them at every step
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         # zeros: what a mask hides must still be finite
-        self.keys = key_states.new_zeros(slots, key_states.shape[1], width, key_states.shape[3])
-        self.values = value_states.new_zeros(slots, value_states.shape[1], width, value_states.shape[3])
+        self.keys = key_states.new_zeros(slots, key_states.shape[1], width, key_states.shape[3], dtype=dtype)
+        self.values = value_states.new_zeros(slots, value_states.shape[1], width, value_states.shape[3], dtype=dtype)
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Keep new states (N or R, H, tokens, D); return those that the queries may see."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        cache = self._cache
+        cache, key_states, value_states = self._cache, key_states.to(self.keys.dtype), value_states.to(self.values.dtype)
         start = cache.num_rows
         if cache.copies is not None:
             rows, tokens = slice(start, start + len(cache.copies)), key_states.shape[2]

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from finetrial.errors import ModelError
 from finetrial.models import quantized
+from finetrial.models.attention_kernels import choose_attention_kernels
 from finetrial.models.check import check_num_tokens, check_weights_fit, damaged
-from finetrial.models.grouped_keys import repeat_keys_without_flash
 from finetrial.models.shapes import Attention, Quantization, architecture, attention_used
 
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "vocab.json", "spiece.model")
@@ -106,7 +106,7 @@ def _load_model(folder: Path, attention: Attention, quantization: Quantization |
         raise ModelError(f"the weights in {folder} do not fill the model: {len(missing)} tensors are missing or have "
                          f"another shape, the first {missing[0]}", "fetch or copy the model again")
     fuse_activations(model)
-    repeat_keys_without_flash()
+    choose_attention_kernels()
     if quantization is not None:
         quantized.keep_layout(model)
         quantized.release_file(model)

@@ -221,6 +221,7 @@ class Quote(Row):
     value: float | None
     low: float | None = None
     high: float | None = None
+    confidence: float | None = None  # of the interval
     unit: str = ""
     n_seeds: int | None = None
     note: str = ""

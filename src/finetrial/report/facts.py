@@ -157,6 +157,8 @@ class Facts:
         if len(self.study.paths) > 1 or path.is_control:
             order = " \N{RIGHTWARDS ARROW} ".join(name.replace("+", " + ") for name in path.tasks)
             words.append(order if len(path.tasks) > 1 else f"{order} {'jointly' if '+' in path.tasks[0] else 'alone'}")
+            if sum(other.tasks == path.tasks for other in (*self.study.paths, *self.study.control_paths)) > 1:
+                words.append(path.sequence)  # the same order, for other arms
         return ", ".join(words)
 
     def primary_metric(self, task: str) -> str:

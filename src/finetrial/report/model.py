@@ -286,8 +286,9 @@ def _scope(facts: Facts) -> str:
     bases = numbers.listed([base.name for base in study.bases])
     learned = numbers.listed([use.name for use in study.tasks if use.role == "learn"])
     outside = numbers.listed([use.name for use in study.tasks if use.role == "outside"])
-    text = f"Measured on {bases}, learning {learned}" + (f", with {outside} as old domain" if outside else "")
-    return f"{text}, {study.training.budget} of training a run. No interval speaks for other models, tasks or " \
+    budgets = numbers.listed([*dict.fromkeys(str(study.training_of(arm).budget) for arm in study.arms)])
+    text = f"Measured on {bases}, learning {learned}, {budgets} of training a run" + (f", scored on {outside} besides" if outside else "")
+    return f"{text}. No interval speaks for other models, tasks or " \
            "budgets: they were not tested."
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from finetrial.report.figures.theme import INK, config
 PAGE_CONFIG = config("currentColor", legend=False)
 PNG_SCALE = 2.0  # pixels for one unit of the drawing
 _WIDTHS = {1: 620, 2: 380, 3: 270}  # of a panel in files, in pixels, by the number of columns
+CHANNELS = ("color", "fill", "stroke", "shape", "strokeDash")
 _COUNTED = re.compile(r"\b(clip|gradient_)(\d+)\b")
 
 
@@ -30,8 +31,41 @@ def file_spec(figure: Figure) -> dict[str, Any]:
     columns = min(figure.columns, len(figure.panels))
     panels = [{**panel.spec, "width": _WIDTHS[columns], "height": panel.height or figure.height,
                **({"title": panel.title} if panel.title else {})} for panel in figure.panels]
-    whole = panels[0] if len(panels) == 1 else {"concat": panels, "columns": columns}
+    looks = dict(pair for panel in panels for pair in _looks(panel))
+    whole = panels[0] if len(panels) == 1 else {"concat": [_with_looks(panel, looks) for panel in panels], "columns": columns}
     return {**whole, "config": {**config(INK, legend=True), "background": "white"}, "padding": 12}
+
+
+def _looks(spec: Any) -> Iterator[tuple[tuple[str, str], str]]:
+    """(channel, value) -> colour or shape, of every scale of names in a specification."""
+    if isinstance(spec, dict):
+        for channel in CHANNELS:
+            scale = _named_scale(spec.get(channel))
+            if scale is not None:
+                yield from (((channel, value), look) for value, look in zip(scale["domain"], scale["range"], strict=True))
+    for part in spec.values() if isinstance(spec, dict) else spec if isinstance(spec, list) else ():
+        yield from _looks(part)
+
+
+def _with_looks(spec: Any, looks: Mapping[tuple[str, str], str]) -> Any:
+    """The specification with every scale of names over all that `looks` knows. Panels share their scales: of domains that
+    differ the names would be united, and the ranges of all but the first be lost."""
+    if isinstance(spec, list):
+        return [_with_looks(part, looks) for part in spec]
+    if not isinstance(spec, dict):
+        return spec
+    made = {key: _with_looks(part, looks) for key, part in spec.items()}
+    for channel in CHANNELS:
+        scale = _named_scale(made.get(channel))
+        if scale is not None:
+            of_channel = {value: look for (name, value), look in looks.items() if name == channel}
+            made[channel] = {**made[channel], "scale": {**scale, "domain": [*of_channel], "range": [*of_channel.values()]}}
+    return made
+
+
+def _named_scale(encoding: Any) -> dict[str, Any] | None:
+    scale = encoding.get("scale") if isinstance(encoding, dict) else None
+    return scale if isinstance(scale, dict) and isinstance(scale.get("domain"), list) and isinstance(scale.get("range"), list) else None
 
 
 def write_figures(figures: Iterable[Figure], folder: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from finetrial.report.arms import ARM, ArmMark
 from finetrial.report.facts import LATEST, TUNING, Facts, Path
 from finetrial.report.quantities import metric_words, unit_name
 from finetrial.report.tabular import Cell, Column, Table, TableRow, known_or_not, shared_decimals
+from finetrial.spec.slots import joined_tasks
 
 STANDINGS = {"survives": "number", "does not survive": "outcome"}  # how the cell is shown
 
@@ -59,8 +60,10 @@ def cost_table(facts: Facts, path: Path) -> Table | None:
     caption = f"Cost of each arm{f' ({name})' if name else ''}. Parameters and bytes are exact; speed and memory " \
               f"come from a separate profile run{f' on {where}' if where else ''}."
     if path.last_phase > 1:
-        caption += " Of parameters and bytes the most in a phase, of times and tuning the sum of the phases."
-    return Table(caption, columns, tuple(TableRow(_cost_cells(arm, cost), arm) for arm, cost in rows))
+        caption += (" Of parameters and bytes the most in a phase, of training and tuning the sum of the phases; prediction and "
+                    "swap are those of the last.")
+    return Table(caption, columns, tuple(TableRow(_cost_cells(arm, cost, _trained_share(facts, path, arm.name)), arm)
+                                         for arm, cost in rows))
 
 
 def storage_table(facts: Facts, path: Path) -> Table | None:
@@ -129,10 +132,15 @@ def audit_table(facts: Facts) -> Table | None:
     return Table("Audit of the plan.", (Column("severity"), Column("rule"), Column("finding")), tuple(rows))
 
 
-def _cost_cells(arm: ArmMark, cost: Cost) -> tuple[Cell, ...]:
-    share = numbers.UNKNOWN
-    if cost.params_trainable is not None and cost.params_total:
-        share = f"{numbers.plain(100 * cost.params_trainable / cost.params_total)} %"
+def _trained_share(facts: Facts, path: Path, arm: str) -> float | None:
+    """The largest share of its parameters that an arm trains in a phase."""
+    shares = [cost.params_trainable / cost.params_total for phase in path.tasks for task in joined_tasks(phase)
+              if (cost := facts.cost(path, arm, task)) and cost.params_trainable is not None and cost.params_total]
+    return max(shares, default=None)
+
+
+def _cost_cells(arm: ArmMark, cost: Cost, trained: float | None) -> tuple[Cell, ...]:
+    share = numbers.UNKNOWN if trained is None else f"{numbers.plain(100 * trained)} %"
     exact = "" if cost.params_trainable is None else f"{cost.params_trainable:,}"
     texts = (share, numbers.bytes_text(cost.stored_bytes), numbers.bytes_text(cost.optimizer_bytes),
              numbers.short_count(cost.tokens_per_second), numbers.seconds_text(cost.train_seconds),
@@ -209,6 +217,8 @@ def _quote_cell(quote: Quote | None) -> Cell:
     if quote is None or quote.value is None:
         return Cell("not run" if quote is None else "missing", quote.note if quote else "", kind="missing")
     value, interval = numbers.with_interval(quote.value, quote.low, quote.high)
+    if interval and quote.confidence is not None:
+        interval = f"{numbers.percent(quote.confidence)} interval {interval}"
     seeds = numbers.counted(quote.n_seeds, "seed") if quote.n_seeds else ""
     return Cell(f"{value} {unit_name(quote.unit)}".strip(), ", ".join(filter(None, (interval, seeds))), quote.note,
                 "number")

@@ -196,4 +196,4 @@ def test_whichever_of_the_open_arms_turn_out_to_be_within_is_tried() -> None:
 def test_an_arm_without_an_interval_is_not_said_to_beat_the_base() -> None:
     found = recommended("supported", seeds=2, max_trainable=100_000)
     assert found.arm == "lora-r8"
-    assert re.search(r"Whether it beats the untouched base is open: its score is .* above the base's \(2 seeds: no interval", found.text)
+    assert re.search(r"Whether it beats the untouched base is open: its score is .* better than the base's \(2 seeds: no interval", found.text)

@@ -11,7 +11,7 @@ from scipy import stats
 from finetrial.analysis.estimate import Components, Estimate, crossed, items_only
 from finetrial.analysis.looks import Look, extended, look_at, settle
 from finetrial.analysis.power import POWER, clusters_needed, detectable_with, power, seeds_for_equivalence, seeds_needed
-from finetrial.errors import UserError
+from finetrial.errors import SpecError, UserError
 from finetrial.spec import Study
 
 # Pocock (1977), Biometrika 64(2), table 1 (two-sided 5 %): the constant critical value of each of K looks.
@@ -49,7 +49,7 @@ def test_a_look_is_what_it_is_however_often_it_is_read() -> None:
 
 def test_looks_that_cannot_be_declared() -> None:
     for looks in ((2, 5), (3, 3)):
-        with pytest.raises(ValueError, match="looks .* are not different numbers of at least 3 seeds"):
+        with pytest.raises(SpecError, match="looks .* are not different numbers of at least 3 seeds"):
             Study.model_validate({"name": "s", "question": "?", "bases": ["tiny-gpt"], "arms": [], "looks": looks})
 
 

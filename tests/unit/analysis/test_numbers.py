@@ -40,3 +40,12 @@ def test_what_all_agree_on_has_no_interval():
 ])
 def test_quantities_carry_units_and_unknown_is_said(text, expected):
     assert text == expected
+
+
+def test_an_end_beside_zero_is_shown_on_its_side() -> None:
+    """Which side of 0 an end lies on decides, so rounding may not hide it; an end at 0 is 0."""
+    assert numbers.with_interval(0.011, -0.0003, 0.022) == ("0.0110", f"{numbers.MINUS}0.0003 to 0.0220")
+    assert numbers.with_interval(0.020, 0.0004, 0.040) == ("0.0200", "0.0004 to 0.0400")
+    assert numbers.with_interval(0.020, 0.0, 0.040) == ("0.020", "0.000 to 0.040")
+    assert numbers.with_interval(0.020, 1e-12, 0.040)[1] == "0.000 to 0.040"
+    assert numbers.with_interval(0.020, 0.0004, 0.040, decimals=2) == ("0.02", "0.00 to 0.04")

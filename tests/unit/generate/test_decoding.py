@@ -12,6 +12,7 @@ import torch
 from finetrial.errors import DataError, ModelError, UserError
 from finetrial.generate import Sampling, by_length, decode, decoding
 from finetrial.generate import live as live_file
+from finetrial.generate.cache import SlotCache
 from finetrial.generate.decoding import groups
 from finetrial.generate.live import live_rows
 from finetrial.methods.lora import Lora
@@ -183,6 +184,18 @@ def test_bf16_is_near(tiny_model: Any, family: str) -> None:
     near = decode(model, words, prompts, max_new_tokens=NEW, precision="bf16")
     first = [a.ids[0] == b.ids[0] for a, b in zip(exact, near, strict=True)]
     assert sum(first) > 0.8 * len(first)
+
+
+def test_keys_are_held_as_attention_takes_them() -> None:
+    """Rotary embeddings leave them in fp32, in bf16 too."""
+    keys, values = torch.randn(1, 2, 3, 4), torch.randn(1, 2, 3, 4)
+    for autocast in (False, True):
+        cache = SlotCache(1, 2, 8, torch.device("cpu"))
+        cache.admit(torch.tensor([0]))
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            seen, _ = cache.layers[0].update(keys, values.bfloat16() if autocast else values)
+        assert cache.layers[0].keys.dtype == seen.dtype == (torch.bfloat16 if autocast else torch.float32)
+        assert torch.equal(cache.layers[0].keys[0, :, :3], keys[0].to(seen.dtype))
 
 
 @pytest.mark.parametrize("method", [None, Lora(rank=2, targets="all-linear"), Peft(options={"r": 4, "use_dora": True})],

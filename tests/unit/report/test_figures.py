@@ -14,6 +14,7 @@ from finetrial.records.record import Outcome
 from finetrial.report.arms import arm_marks
 from finetrial.report.facts import Facts
 from finetrial.report.figures import all_figures, curves, efficiency, forest, plane, rates
+from finetrial.report.figures.theme import Figure, Panel
 from finetrial.report.render import file_spec, page_specs, stable_svg
 
 
@@ -47,6 +48,22 @@ def test_an_arm_looks_the_same_everywhere(facts, figures):
                 if scale:
                     assert set(zip(scale["domain"], scale["range"], strict=True)) <= looks
     assert len({(arm.colour, arm.shape) for arm in facts.arms}) == len(facts.arms)
+
+
+def test_panels_with_different_arms_keep_each_arm_its_look_in_files() -> None:
+    """Scales are shared between panels: of domains that differ the ranges of all but the first would be lost."""
+    def panel(looks: dict[str, str]) -> Panel:
+        scale = {"domain": [*looks], "range": [*looks.values()]}
+        return Panel({"layer": [{"mark": "point", "encoding": {"color": {"field": "arm", "scale": scale}}},
+                                    {"mark": "rule", "encoding": {"opacity": {"scale": {"domain": [0, 1], "range": [0, 1]}}}}]})
+
+    looks = {"a": "#111111", "b": "#222222", "c": "#333333"}
+    figure = Figure("plane", "", "", "", (panel({"a": looks["a"]}), panel({"b": looks["b"], "c": looks["c"]})), 2, 200)
+    for drawn in file_spec(figure)["concat"]:
+        colour, opacity = (layer["encoding"] for layer in drawn["layer"])
+        assert dict(zip(*(colour["color"]["scale"][end] for end in ("domain", "range")), strict=True)) == looks
+        assert opacity["opacity"]["scale"]["domain"] == [0, 1]
+    assert page_specs(figure)[0]["layer"][0]["encoding"]["color"]["scale"]["domain"] == ["a"]
 
 
 def test_many_arms_still_differ(new_results):

@@ -133,7 +133,7 @@ def test_an_undeclared_look_is_called_exploratory(new_study, new_results):
 
 
 def test_the_scope_names_bases_tasks_and_budget():
-    assert shown("supported").scope.startswith("Measured on tiny, learning new, with old as old domain, 80 steps of")
+    assert shown("supported").scope.startswith("Measured on tiny, learning new, 80 steps of training a run, scored on old besides.")
 
 
 def test_a_hypothesis_without_a_finding_is_not_measured(new_study, new_results):

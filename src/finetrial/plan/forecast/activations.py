@@ -24,7 +24,7 @@ FP32 = 4
 class Pass:
     """One forward pass: `rows` of `length` tokens, of an encoder-decoder of as many on either side. `product`: bytes of
     a number in products (4, or 2 in mixed precision); `masked`: rows hold several documents, which need a mask;
-    `repeats_keys`: keys are repeated for the heads that share them without a mask too (`models/grouped_keys.py`)."""
+    `repeats_keys`: keys are repeated for the heads that share them without a mask too (`models/attention_kernels.py`)."""
 
     rows: int
     length: int

@@ -34,7 +34,8 @@ def figure(facts: Facts) -> Figure | None:
         groups[floor["unit"], False].append(floor)
     panels = tuple(_panel(rows, unit, ratio, unit if len(groups) > 1 else "")
                    for (unit, ratio), rows in groups.items())
-    texts = [f"{row['text']}: {row['found']}, {row['verdict']}" for rows in groups.values() for row in rows]
+    texts = [f"{row['text']}: {row['found']}{f' {unit}' if len(groups) > 1 and not ratio else ''}, {row['verdict']}"
+             for (unit, ratio), rows in groups.items() for row in rows]
     return Figure("forest", "All comparisons",
                   "Each comparison is left minus right, with its interval after correction for the number of primary "
                   "comparisons (Holm). For scores, right of the line favours the arm named first; for forgetting, "

@@ -31,8 +31,9 @@ def figure(facts: Facts) -> Figure | None:
                 if not any("score" in row for row in rows):
                     continue
                 words = [arm.label, facts.path_label(path), "" if routing == LATEST else "ORACLE routing"]
-                panels.append(_panel(rows, ", ".join(filter(None, words))))
-                texts += [f"{words[0]}, {row['task']} {row['phase']}: {row['text']}" for row in rows if "score" in row]
+                name = ", ".join(filter(None, words))
+                panels.append(_panel(rows, name))
+                texts += [f"{name}, {row['task']} {row['phase']}: {row['text']}" for row in rows if "score" in row]
     if not panels:
         return None
     metrics = [f"{use.name}: {metric_with_unit(metric, facts.unit(use.name, metric))}" for use in facts.tested_tasks

@@ -59,7 +59,7 @@ def figure(facts: Facts) -> Figure | None:
             if outside:
                 notes.append(f"Outside the frame{f' of {name}' if name else ''}: {'; '.join(outside)}.")
             shown |= {row["name"] for row in marks}
-            texts += [f"{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}" for row in marks]
+            texts += [f"{f'{name}, ' if name else ''}{row['arm']}: learned {row['learned']}, forgot {row['forgotten']}" for row in marks]
             drawn = [row for row in rows if row not in far and not (row["kind"] == "floor" and _is_hidden(row, frame))]
             panels.append(_panel(facts, path, task, drawn, frame, name))
     if not panels:

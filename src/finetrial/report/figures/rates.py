@@ -115,5 +115,6 @@ def _alt(facts: Facts, arms: tuple[ArmMark, ...]) -> str:
             for arm in arms:
                 means = [f"{numbers.plain(row['value'])} at {row['at']}" for row in rate_rows(facts, path, arm, phase)
                          if row["kind"] == TEST]
-                texts += [f"{arm.label}: {', '.join(means)}"] if means else []
+                place = [facts.path_label(path), path.tasks[phase - 1] if path.last_phase > 1 else "", arm.label]
+                texts += [f"{', '.join(filter(None, place))}: {', '.join(means)}"] if means else []
     return f"Line charts of the test score by learning rate. {'; '.join(texts)}."

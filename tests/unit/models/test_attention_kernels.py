@@ -1,4 +1,4 @@
-"""Which kernel attention with shared keys is given to; the GPU is a mock, the rest is transformers' own code."""
+"""Which kernels attention is given to; the GPU is a mock, the rest is transformers' own code."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import torch
 from transformers.integrations import sdpa_attention
 
-from finetrial.models.grouped_keys import GroupedWhereFlash, repeat_keys_without_flash
+from finetrial.models.attention_kernels import GroupedWhereFlash, choose_attention_kernels, repeat_keys_without_flash
 
 HEADS, KEY_HEADS, TOKENS, WIDTH = 4, 2, 6, 8
 
@@ -76,3 +76,13 @@ def test_it_is_put_in_place_once_and_only_where_there_is_such_a_function(monkeyp
 
 def test_older_transformers_ask_without_the_values() -> None:
     assert GroupedWhereFlash(lambda mask, key: mask is None)(None, torch.zeros(1))
+
+
+def test_cudnn_is_not_asked() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        choose_attention_kernels()
+        assert not torch.backends.cuda.cudnn_sdp_enabled() and torch.backends.cuda.flash_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_cudnn_sdp(before)
