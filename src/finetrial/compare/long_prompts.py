@@ -12,7 +12,7 @@ from typing import Any
 
 from finetrial.compare.inspect import FEWEST_ROWS, SAMPLE_ROWS, Inspected, rewritten
 from finetrial.errors import DataError
-from finetrial.plan.audit.truncated_cues import ROWS_TO_KNOW_A_CUE, common_end, contexts_in, ends_with
+from finetrial.plan.audit.truncated_cues import ROWS_TO_KNOW_A_CUE, common_end, contexts_in, ends_with, lost_ends
 from finetrial.tasks.assemble import Form
 from finetrial.tasks.base import Example
 from finetrial.tasks.chat import in_chat_form
@@ -54,10 +54,12 @@ def _without_their_end(data: Inspected, tokenizer: Any, max_tokens: int, form: F
     is_cut = dict(zip(candidates.items, contexts_in(candidates, max_tokens), strict=True))
     sample, _ = encode_examples(task, data.examples.split("train")[:SAMPLE_ROWS], tokenizer, max_tokens, form=form)
     whole = [tokens for tokens, is_full in contexts_in(sample, max_tokens) if not is_full and len(tokens) > 1]
+    cut = {row: tokens for row, (tokens, is_full) in is_cut.items() if is_full}
     if len(whole) < ROWS_TO_KNOW_A_CUE:
-        return set()
+        lost = lost_ends([*cut.values()], whole, closing=int(form == "encoder-decoder"))
+        return {*cut} if lost == len(cut) else {row for row, one in cut.items() if len(one) <= 1}
     cue = common_end(whole)
-    return {row for row, (tokens, is_full) in is_cut.items() if is_full and not ends_with(tokens, cue)}
+    return {row for row, tokens in cut.items() if not ends_with(tokens, cue)}
 
 
 def _num_bytes(row: Example) -> int:

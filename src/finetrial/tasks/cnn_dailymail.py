@@ -31,7 +31,7 @@ BLANK = "no article, or no highlights"
 class CnnDailymail(PublishedTask):
     """Article -> highlights."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "news article -> highlights (hub: abisee/cnn_dailymail)"
     generates: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "rouge-l"

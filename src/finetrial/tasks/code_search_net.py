@@ -35,7 +35,7 @@ AROUND_A_METHOD = b"class Wrapper {\n", b"\n}"
 class CodeSearchNet(PublishedTask):
     """Documentation -> function."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     summary: ClassVar[str] = "documentation -> function (hub: google/code_x_glue_ct_code_to_text; python, javascript)"
     generates: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "chrf"

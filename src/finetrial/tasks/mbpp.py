@@ -30,7 +30,7 @@ SPLITS: Mapping[Split, range] = {"train": range(601, 975), "val": range(511, 601
 class Mbpp(PublishedTask):
     """Problem and tests -> program."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "problem + tests -> Python program (hub: google-research-datasets/mbpp)"
     generates: ClassVar[bool] = True
     has_tests: ClassVar[bool] = True

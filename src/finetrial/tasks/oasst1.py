@@ -36,7 +36,7 @@ RULES = ("deleted on the path", "path broken", "refused in review", "another lan
 class Oasst1(PublishedTask):
     """Conversation -> the next reply."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "conversation -> the assistant's reply (hub: OpenAssistant/oasst1)"
     is_chat: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]] = ("message_id", "parent_id", "text", "role", "lang", "message_tree_id")

@@ -26,7 +26,7 @@ from finetrial.fingerprint import file_digest, key_of
 from finetrial.tasks.base import Example, Examples, Split
 from finetrial.tasks.local import LocalRow, LocalTask, hashed, kept_apart, unique_rows
 from finetrial.tasks.pieces import USED_SPLITS, counts, stable_draw
-from finetrial.tasks.splits import hashed_split
+from finetrial.tasks.splits import cluster_names, hashed_split
 
 if TYPE_CHECKING:
     from finetrial.tasks.sources.hub import Snapshot
@@ -134,7 +134,7 @@ class PublishedTask(LocalTask):
         if any(split is None for split, _ in placed):
             examples = hashed([row for _, row in placed])
         else:
-            examples = _with_val(kept_apart(placed, dropped, HELD_OUT_TOO))
+            examples = kept_apart(_with_val(placed), dropped, HELD_OUT_TOO)
         kept = [example for split in USED_SPLITS
                 for example in stable_draw((row for row in examples if row.split == split), self.max_rows)]
         if self.max_rows is not None:
@@ -162,9 +162,14 @@ class PublishedTask(LocalTask):
         return key_of([self.version, options, sorted([row.id, row.split] for row in examples)])
 
 
-def _with_val(examples: Sequence[Example]) -> list[Example]:
-    """The examples; where none is `val`, the clusters of `train` lend it some."""
-    if any(example.split == "val" for example in examples):
-        return list(examples)
-    return [Example(row.id, row.cluster, hashed_split(row.cluster, LENT_SHARES) if row.split == "train" else row.split,
-                    row.fields, row.source) for row in examples]
+def _with_val(placed: Sequence[tuple[Split | None, LocalRow]]) -> list[tuple[Split | None, LocalRow]]:
+    """The rows; where none is `val`, those of `train` lend it some, all that share a cluster or a prompt together."""
+    if any(split == "val" for split, _ in placed):
+        return list(placed)
+    rows = [row for split, row in placed if split == "train"]
+    groups = cluster_names([row.id for row in rows], [row.marks.items() for row in rows])
+    smallest: dict[str, str] = {}
+    for group, row in zip(groups, rows, strict=True):
+        smallest[group] = min(row.own_cluster, smallest.get(group, row.own_cluster))
+    lent = {row.id: hashed_split(smallest[group], LENT_SHARES) for group, row in zip(groups, rows, strict=True)}
+    return [(lent[row.id] if split == "train" else split, row) for split, row in placed]

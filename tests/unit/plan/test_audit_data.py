@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from audit_designs import (
     Rows,
@@ -24,6 +25,7 @@ from audit_designs import (
 )
 
 from finetrial.plan.audit import audit_data
+from finetrial.plan.audit.truncated_cues import lost_ends
 from finetrial.plan.bases import BUNDLED
 from finetrial.spec.io import parse_study
 from finetrial.stages.base import StageInput
@@ -168,6 +170,7 @@ def test_plain_text_beyond_the_sequence_length(tmp_path: Path) -> None:
     assert audited_with(tmp_path, **alone) == set()
     short = [{**tasks[0], "max_tokens": 24}]
     assert audited_with(tmp_path, **{**alone, "tasks": short}) == {("truncated-targets", "warning")}
+    assert ("truncated-targets", "warning") in audited_with(tmp_path, **{**alone, "tasks": short, "bases": ["tiny-t5"]})
     outside = [fair_content()["tasks"][0], {**fair_content()["tasks"][1], "max_tokens": 24}]
     assert audited_with(tmp_path, tasks=outside) == set(), "the beginning of an old text is as good a measure: a note"
 
@@ -181,6 +184,19 @@ def long_documents(rows: Rows, every: int) -> Rows:
 def test_a_cue_that_is_cut_off(tmp_path: Path) -> None:
     assert audited_with(changed(tmp_path, "new-test.jsonl", lambda rows: long_documents(rows, 5))) == {
         ("truncated-cues", "threat")}
+
+
+def test_cues_that_all_prompts_lose_and_prompts_of_which_nothing_is_left() -> None:
+    """Where no prompt is whole the cut ones show whether they ask alike; a prompt that is gone asks for nothing."""
+    def prompts(*texts: list[int]) -> list[np.ndarray]:
+        return [np.array(text, np.int32) for text in texts]
+
+    whole = prompts(*([number, 7, 8] for number in range(6)))
+    assert lost_ends(prompts([1, 2, 7, 8], [1, 2, 3, 4], [5]), whole, closing=0) == 2
+    assert lost_ends(prompts([1, 2, 3], [4, 5, 6]), [], closing=0) == 2
+    assert lost_ends(prompts([1, 7, 8], [4, 7, 8]), [], closing=0) == 0
+    assert lost_ends(prompts([1, 2, 9], [4, 5, 9]), [], closing=1) == 2  # the token that closes every text is no cue
+    assert lost_ends(prompts([5], [1, 7, 8]), [], closing=0) == 1
 
 
 def test_a_document_that_is_cut_before_the_cue(tmp_path: Path) -> None:

@@ -218,16 +218,17 @@ def _config() -> dict[str, Any]:
     return config
 
 
-def outputs(written: Callable[[str], str]) -> Outputs:
+def outputs(written: Callable[[str], str], wanted: Callable[[str], str] = str.upper) -> Outputs:
     inputs = [f"the whole input number {at}" for at in range(20)]
-    return Outputs(CellKey("b", "full", "new", 0), 1, "new", Items(tuple(inputs), tuple(inputs)), inputs, inputs,
-                   [written(text) for text in inputs])
+    return Outputs(CellKey("b", "full", "new", 0), 1, "new", Items(tuple(inputs), tuple(inputs)), inputs,
+                   [wanted(text) for text in inputs], [written(text) for text in inputs])
 
 
 def test_outputs_that_begin_with_their_prompt() -> None:
     assert found(Table((), {}, outputs=[outputs(lambda text: f"{text} and an answer")])) == {
         ("prompt-in-scored-text", "threat")}
     assert found(Table((), {}, outputs=[outputs(lambda text: f"an answer to {text}")])) == set()
+    assert found(Table((), {}, outputs=[outputs(lambda text: f"{text}s", lambda text: f"{text}s")])) == set()  # plurals
 
 
 @cache

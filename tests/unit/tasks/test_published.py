@@ -238,6 +238,22 @@ def test_the_trees_of_train_lend_val(hub: LoopbackHub) -> None:
     assert rows["test"] == 10 and rows["train"] + rows["val"] == 100 and 1 <= rows["val"] <= 12
 
 
+def test_rows_of_one_prompt_are_lent_together(tmp_path: Path) -> None:
+    """Two files, documented alike: whichever split they come to, it is the same one."""
+    def rows(name: str, numbers: range) -> list[dict[str, str]]:
+        return [{"repo": "r", "path": f"{name}{n}.py", "func_name": f"f{n}", "docstring": f"Returns the number {n}.",
+                 "code": f"def f{n}(self):\n    return {n} + {len(name)}"} for n in numbers]
+
+    train = _jsonl(tmp_path / "train.jsonl", [*rows("a", range(200)), *rows("bb", range(200))])
+    test = _jsonl(tmp_path / "test.jsonl", rows("c", range(500, 520)))
+    found = CodeSearchNet(train=train, test=test).load()
+    splits: dict[str, set[str]] = {}
+    for row in found.rows:
+        splits.setdefault(row.fields["docstring"], set()).add(row.split)
+    assert found.report.rows["val"] > 4 and all(len(of_prompt) == 1 for of_prompt in splits.values())
+    assert found.report.rows["train"] + found.report.rows["val"] == 400
+
+
 PYTHON_ROWS = [
     {"repo": "r", "path": "p.py", "func_name": "A.f", "docstring": "Return one.",
      "code": 'def f(self):\n        """Return one."""\n        x = 1\n        return x'},

@@ -7,7 +7,7 @@ replies in one piece, and an output may begin with the prompt it answers.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 import numpy as np
@@ -33,24 +33,28 @@ class PromptInScoredText(Rule):
     def check_data(self, study: Study, data: Prepared) -> Iterator[Found]:
         """A warning for plain text in which every row has one and the same phrase once, inside."""
         for task in data.once:
-            if is_plain(task, "test") and _has_template(task):
+            if not task.is_encoder_decoder and is_plain(task, "test") and _has_template(task):
                 yield Found("warning", f"rows of {task.use.name} look like prompt and reply in one piece (one phrase "
                                        "occurs once in nearly every row), and all of it is scored; give `prompt` and "
                                        "`completion` apart (task prompt-completion)", f"tasks.{task.use.name}")
 
     def check_records(self, study: Study, records: Recorded) -> Iterator[Found]:
-        """A threat where most outputs of an arm begin with their whole input."""
+        """A threat where most outputs of an arm begin with their whole input, and references do not."""
         seen: set[tuple[str, str]] = set()
         for outputs in records.table.outputs:
             place = (outputs.cell.arm, outputs.task)
             written = [(given, output) for given, output in zip(outputs.inputs, outputs.outputs, strict=True)
                        if output and given]
-            repeated = sum(output.lstrip().startswith(given.strip()) for given, output in written)
-            if place not in seen and written and repeated > REPEATED_SHARE * len(written):
+            repeated, right = (_begin_with_input(pairs) for pairs in (written, zip(outputs.inputs, outputs.references, strict=True)))
+            if place not in seen and repeated > max(right, REPEATED_SHARE * len(written)):
                 seen.add(place)
-                yield Found("threat", f"{repeated} of {len(written)} outputs of {place[0]} on {place[1]} begin with their "
-                                      "whole input: the prompt is scored as if the model had written it",
+                yield Found("threat", f"{repeated} of {len(written)} outputs of {place[0]} on {place[1]} begin with their whole input, "
+                                      f"and {right} of the references: the model repeats what it is asked, and is scored for it",
                             f"tasks.{place[1]}")
+
+
+def _begin_with_input(pairs: Iterable[tuple[str, str]]) -> int:
+    return sum(bool(given) and text.lstrip().startswith(given.strip()) for given, text in pairs)
 
 
 def _has_template(task: TaskData) -> bool:

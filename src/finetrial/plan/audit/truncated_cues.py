@@ -12,6 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from finetrial.plan.audit.base import Found, Rule
+from finetrial.plan.audit.truncated_targets import is_plain
 from finetrial.plan.audit.views import Prepared, TaskData, Tokens, context
 from finetrial.spec.study import Study
 from finetrial.tasks.encoded import TokenDataset
@@ -41,25 +42,41 @@ def _num_cut(task: TaskData, split: str) -> int:
 
 
 def _check(task: TaskData, split: str) -> Iterator[Found]:
-    whole = [one for of_split in task.splits for one, is_full in _contexts(task, of_split) if not is_full]
-    cut = [one for one, is_full in _contexts(task, split) if is_full]
-    if not cut or len(whole) < ROWS_TO_KNOW_A_CUE:
+    if is_plain(task, split.partition("-")[0]):
         return
-    cue = common_end(whole)
-    lost = sum(not ends_with(one, cue) for one in cut)
+    whole = [one for of_split in task.splits for one, is_full in _contexts(task, of_split) if not is_full and len(one) > 1]
+    cut = [one for one, is_full in _contexts(task, split) if is_full]
+    if not cut:
+        return
+    known = len(whole) >= ROWS_TO_KNOW_A_CUE
+    num_rows, where = len(task.rows(split)), f"tasks.{task.use.name}.max_tokens"
+    prompts = f"of {num_rows} prompts of {task.use.name} ({split}) are cut to {task.max_tokens} tokens"
+    lost = lost_ends(cut, whole, closing=int(task.is_encoder_decoder))
     if lost:
-        num_rows = len(task.rows(split))
         yield Found("threat" if lost > TOLERATED_SHARE * num_rows else "warning",
-                    f"{lost} of {num_rows} prompts of {task.use.name} ({split}) are cut to {task.max_tokens} tokens and "
-                    "have lost the end that all others have: the model is not asked for the answer; raise max_tokens, "
-                    "or let the document be cut instead of the prompt", f"tasks.{task.use.name}.max_tokens")
+                    f"{lost} {prompts} and have {'lost the end that all others have' if known else 'no end in common'}: the model "
+                    "is not asked for the answer; raise max_tokens, or let the document be cut instead of the prompt", where)
+    elif known and not len(common_end(whole)):
+        yield Found("note", f"{len(cut)} {prompts}, and prompts have no end in common: a question that stands at the end is lost "
+                            "with it; raise max_tokens, or put it first", where)
+
+
+def lost_ends(cut: Sequence[Tokens], whole: Sequence[Tokens], *, closing: int) -> int:
+    """How many of the prompts that were cut do not ask for the answer, as the whole ones do; where there are too few to know
+    how, as the cut ones do among themselves, beside the `closing` tokens that the tokenizer puts behind every text."""
+    empty = sum(len(one) <= 1 for one in cut)
+    left = [one for one in cut if len(one) > 1]
+    if len(whole) >= ROWS_TO_KNOW_A_CUE:
+        cue = common_end(whole)
+        return empty + sum(not ends_with(one, cue) for one in left)
+    return len(cut) if len(left) > 1 and len(common_end(left)) <= closing else empty
 
 
 def _contexts(task: TaskData, split: str) -> list[tuple[Tokens, bool]]:
-    """Each prompt of more than a token, and whether its row, or the prompt itself, is as long as it may be."""
+    """Each prompt, and whether its row, or the prompt itself, is as long as it may be."""
     is_prompt = split.endswith("-prompts")
     room = int(task.stage.spec.get("max_new_tokens", 0)) if is_prompt and not task.is_encoder_decoder else 0
-    return [(one, is_full) for one, is_full in contexts_in(task.rows(split), task.max_tokens - room) if len(one) > 1]
+    return contexts_in(task.rows(split), task.max_tokens - room)
 
 
 def contexts_in(rows: TokenDataset, max_tokens: int) -> list[tuple[Tokens, bool]]:
