@@ -1,7 +1,6 @@
 """Carry out the stages of a plan: look up what is recorded, hand the rest to workers, follow what they say.
 
-A stage counts once its record is in the store, so this loop may die at any moment, or run twice at once on one store:
-what is recorded is used, and what another process computes is waited for.
+A stage counts once its record is in the store: this loop may die at any moment, or run twice at once on one store.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from finetrial.run.stacks import Automatic, Stacks
 from finetrial.run.store import Store
 from finetrial.run.walk import ExecutionResult, StageState, State, Walk
 from finetrial.run.watch import Watch
-from finetrial.stages.base import Stage, StageInput, StageKind
+from finetrial.stages.base import Stage, StageInput
 
 __all__ = ["ExecutionResult", "Listener", "execute"]
 
@@ -129,9 +128,8 @@ class _Execution:
     def _lookup(self, state: StageState) -> StageInput | None:
         assert state.key is not None
         found = self.store.lookup(state.stage.kind, state.key, self.environment)
-        settled = found is not None and settles(found.record, self.circumstances.since,
-                                                checkpointing=state.stage.activation_checkpointing)
-        return found if settled else None
+        return found if found is not None and settles(
+            found.record, self.circumstances.since, checkpointing=state.stage.activation_checkpointing) else None
 
     def _recheck(self) -> None:
         """Stages that another process computed: recorded by now, or ours to compute."""
@@ -156,7 +154,8 @@ class _Execution:
         if len(self.running) >= places or any(run.job.exclusive for run in self.running.values()):
             return
         alone: list[StageState] | None = None
-        free = (job for job in self.walk.ready() if not self._is_elsewhere(job))
+        taken = {state.key for run in self.running.values() for state in run.members}
+        free = (job for job in self.walk.ready() if not self._is_elsewhere(job, taken))
         for members, stack in self.stacks.jobs(free, places - len(self.running)):
             if len(self.running) >= places:
                 return
@@ -167,12 +166,14 @@ class _Execution:
         if alone is not None and not self.running:
             self._start(pool, alone, (), exclusive=True)
 
-    def _is_elsewhere(self, members: Sequence[StageState]) -> bool:
+    def _is_elsewhere(self, members: Sequence[StageState], taken: set[str | None]) -> bool:
+        """Whether another runner, or a twin of one of these, computes it; else they are `taken`."""
         for state in members:
             assert state.key is not None
-            if state.stage.id in self.elsewhere or self.store.is_claimed(state.key, self.environment):
+            if state.stage.id in self.elsewhere or state.key in taken or self.store.is_claimed(state.key, self.environment):
                 self.elsewhere.add(state.stage.id)
                 return True
+        taken.update(state.key for state in members)
         return False
 
     def _start(self, pool: Executor, members: list[StageState], stack: tuple[str, ...], *, exclusive: bool = False) -> None:
@@ -279,8 +280,9 @@ class _Execution:
         order = order.model_copy(update={"provisional": order.provisional or verdict.provisional})
         message = f"{verdict.message}; its log: {run.job.log_file(state.stage.id)}"
         with claim:
-            claim.write(make_record(run.job, order, verdict.outcome, message, {}, run.started or utc_now(),
-                                    time.monotonic() - run.clock if run.current else 0.0))
+            if self._lookup(state) is None:  # it may have died after its record was written
+                seconds = time.monotonic() - run.clock if run.current else 0.0
+                claim.write(make_record(run.job, order, verdict.outcome, message, {}, run.started or utc_now(), seconds))
         self._recorded(state, reused=False)
 
     def _enforce_deadlines(self, pool: Executor) -> None:
@@ -295,5 +297,4 @@ class _Execution:
 
 
 def _tolerates_failures(kind: str) -> bool:
-    found: type[StageKind] = catalog.find("stage", kind)
-    return found.tolerates_failures
+    return bool(catalog.find("stage", kind).tolerates_failures)  # type: ignore[attr-defined]

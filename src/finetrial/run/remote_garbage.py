@@ -47,7 +47,7 @@ def _unused(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     waste = [RemoteWaste(name, name.split("/")[1], size) for name, size in sizes.items() if _key(name) not in needed]
     kept = {object_name(digest) for name, record in records.items() if _key(name) in needed for digest in record.files.values()}
     waste += [RemoteWaste(name, "files", size) for name, size in remote.sizes(OBJECTS).items() if name not in kept]
-    final = {_entry(name) for name, record in records.items() if record.outcome is not Outcome.TIMEOUT}
+    final = {_entry(name) for name, record in records.items() if record.outcome in (Outcome.OK, Outcome.DIVERGED)}
     waste += [RemoteWaste(name, "checkpoints", size) for name, size in remote.sizes(CHECKPOINTS).items()
               if _key(_entry(name)) not in needed or _entry(name) in final]
     return waste, named

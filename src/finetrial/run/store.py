@@ -148,14 +148,20 @@ class Store:
         entry = StageInput(_parse(folder, key, environment), folder)
         stamps = _stamps(folder, entry.record)
         if verify:
-            recorded = (folder / RECORD).stat().st_mtime_ns
-            for name, digest in entry.record.files.items():
-                if self.trusting and _unchanged(folder / name, recorded):
-                    continue
-                if file_digest(folder / name) != digest:
-                    raise _Damaged(f"{name} does not match its digest")
+            try:
+                self._verify(folder, entry.record)
+            except FileNotFoundError as error:  # moved aside by another process, or removed
+                raise _Damaged(f"{Path(error.filename or folder).name} is gone") from None
         self._verified[folder] = (stamps, entry)
         return entry
+
+    def _verify(self, folder: Path, record: Record) -> None:
+        recorded = (folder / RECORD).stat().st_mtime_ns
+        for name, digest in record.files.items():
+            if self.trusting and _unchanged(folder / name, recorded):
+                continue
+            if file_digest(folder / name) != digest:
+                raise _Damaged(f"{name} does not match its digest")
 
     def _move_aside(self, folder: Path, key: str, environment: Environment) -> StageInput | None:
         """Under the entry's lock: another process may have mended it meanwhile, or be about to."""
@@ -187,10 +193,20 @@ class Store:
         for folder in (self.root / "tmp").glob(f"{name}.*"):
             shutil.rmtree(folder, ignore_errors=True)  # of nodes, too: nobody has the lease, or we have
         checkpoint = self.root / "checkpoints" / name
-        recorded = list(self.root.glob(f"*/{name[:2]}/{name}/{RECORD}"))
-        if recorded and f'"outcome": "{Outcome.TIMEOUT}"' not in recorded[0].read_text(encoding="utf-8"):
-            shutil.rmtree(checkpoint, ignore_errors=True)
+        for record in self.root.glob(f"*/{name[:2]}/{name}/{RECORD}"):
+            if _is_done_with(checkpoint, record):
+                shutil.rmtree(checkpoint, ignore_errors=True)
         remove_if_empty(checkpoint)
+
+
+def _is_done_with(checkpoint: Path, record: Path) -> bool:
+    """Whether nobody goes on from a checkpoint: what is recorded is final, or failed, and was not begun again since."""
+    text = record.read_text(encoding="utf-8")
+    outcome = next((found for found in Outcome if f'"outcome": "{found}"' in text), None)
+    if outcome in (Outcome.OK, Outcome.DIVERGED):
+        return True
+    written = record.stat().st_mtime_ns
+    return outcome is not Outcome.TIMEOUT and all(path.stat().st_mtime_ns <= written for path in checkpoint.rglob("*"))
 
 
 def _name(key: str, environment: Environment) -> str:

@@ -60,6 +60,7 @@ class LocalTask(Task):
     """Options and splitting shared by the tasks that read local files. Paths are relative to the study's file."""
 
     path_options: ClassVar[tuple[str, ...]] = ("path", "train", "val", "test")
+    usual_form: ClassVar[str] = ".jsonl"  # of the files
 
     path: str | None = None
     train: str | None = None
@@ -91,10 +92,14 @@ class LocalTask(Task):
         return found
 
     def source_digest(self) -> str:
-        """Digest of the files' bytes and of which split each is."""
-        digests = {split: [remembered_digest(path, cache_root() / DIGESTS) for path in paths]
-                   for split, paths in self.files().items()}
+        """Digest of the files' bytes, of which split each is, and of how it is read where that is not as most are."""
+        digests = {split: [self._digest_of(path) for path in paths] for split, paths in self.files().items()}
         return key_of([[split, found[0] if len(found) == 1 else found] for split, found in digests.items()])
+
+    def _digest_of(self, path: Path) -> str:
+        """The same bytes say another thing as text and as rows."""
+        digest, form = remembered_digest(path, cache_root() / DIGESTS), Path(path.name.lower().removesuffix(".gz")).suffix
+        return digest if form == self.usual_form else f"{form} {digest}"
 
     def examples_from(self, read: Callable[[Sequence[Path]], Iterable[LocalRow]], max_rows: int | None = None) -> Examples:
         """Rows of all files with clusters and splits; `read` gets the files of a split, of whose rows at most `max_rows`

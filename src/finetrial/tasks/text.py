@@ -24,6 +24,7 @@ class Text(HubFiles):
     """Plain text of one's own files."""
 
     version: ClassVar[int] = 3
+    usual_form: ClassVar[str] = ".txt"
     summary: ClassVar[str] = "your own plain text: .txt, or .jsonl, .json, .csv, .parquet with `text`"
 
     columns: dict[str, str] = Field(default_factory=dict)  # our name: the file's

@@ -25,6 +25,7 @@ from finetrial.run.job import is_final, utc_now
 from finetrial.run.local import LocalPool
 from finetrial.run.machine import cpu_model
 from finetrial.run.status import read_status
+from finetrial.run.store import Store
 from finetrial.run.walk import State
 from finetrial.stages.base import Chosen
 
@@ -290,6 +291,14 @@ def test_an_exclusive_stage_runs_alone(laboratory):
     laboratory.execute(*stages, jobs=3)
     order = [e.stage_id for e in laboratory.events if isinstance(e, StageFinished)]
     assert order[-1] == "profile" and laboratory.started()[-1] == "profile"
+
+
+def test_stages_of_one_key_are_computed_once_where_there_are_no_locks_either(laboratory, monkeypatch):
+    """Twins whose key is known only when a selection is made: nothing at planning could tell."""
+    monkeypatch.setattr(Store, "is_claimed", lambda self, key, environment: False)
+    result = laboratory.execute(laboratory.stage("a", value="x"), laboratory.stage("b", value="x"), jobs=2)
+    assert laboratory.started() == ["a"]
+    assert result.states["a"].state is State.DONE and result.states["b"].state is State.CACHED
 
 
 def test_earlier_stages_come_first(laboratory):

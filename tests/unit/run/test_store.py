@@ -122,6 +122,32 @@ def test_a_checkpoint_survives_until_a_record_is_written(store, environment, mak
     assert not list((store.root / "checkpoints").iterdir())
 
 
+@pytest.mark.parametrize(("outcome", "again", "kept"), [
+    (Outcome.OK, True, False), (Outcome.DIVERGED, True, False), (Outcome.FAILED, False, False), (Outcome.FAILED, True, True),
+    (Outcome.OOM, True, True), (Outcome.TIMEOUT, False, True)])
+def test_a_checkpoint_of_a_later_try_outlives_the_record_of_an_earlier_one(store, environment, make_record, outcome, again, kept):
+    with store.claim("toy", KEY, environment) as claim:
+        checkpoint = claim.checkpoint
+        claim.write(make_record(outcome=outcome))
+    record = next(store.root.glob("toy/*/*/record.json"))
+    checkpoint.mkdir(parents=True, exist_ok=True)
+    (checkpoint / "state").write_text("1")
+    written = record.stat().st_mtime
+    os.utime(checkpoint / "state", (written + (60 if again else -60),) * 2)
+    Store(store.root).prepare()
+    assert (checkpoint / "state").is_file() is kept
+
+
+def test_an_entry_that_another_process_moves_aside_is_absent(store, environment, make_record, monkeypatch):
+    """A file is gone while the others are looked at."""
+    with store.claim("toy", KEY, environment) as claim:
+        (claim.folder / "a").write_text("1")
+        claim.write(make_record())
+    again = Store(store.root)
+    monkeypatch.setattr("finetrial.run.store.file_digest", lambda path: path.with_name("moved").read_bytes())
+    assert again.lookup("toy", KEY, environment) is None and "is gone" in again.corrupt[0]
+
+
 def test_what_the_dead_leave_is_swept_and_what_the_living_hold_is_not(store, environment):
     code = ("import os, signal, sys; from pathlib import Path\n"
             "from finetrial.records.record import Environment; from finetrial.run.store import Store\n"

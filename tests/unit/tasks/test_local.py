@@ -114,6 +114,15 @@ def test_the_digest_follows_content_not_names(tmp_path: Path) -> None:
     assert Text(train=first.path).source_digest() != Text(test=first.path).source_digest()
 
 
+def test_the_same_bytes_read_in_another_way_are_another_source(tmp_path: Path) -> None:
+    """A .txt is a text, a .jsonl rows: renamed, a file says another thing."""
+    written = {name: tmp_path / name for name in ("a.txt", "b.txt", "a.jsonl", "A.JSONL")}
+    for path in written.values():
+        path.write_text('{"text": "one row"}\n')
+    digests = [Text(path=str(path)).source_digest() for path in written.values()]
+    assert digests[0] == digests[1] != digests[2] == digests[3]
+
+
 @pytest.mark.parametrize(("row", "message"), [
     ('{"prompt": "a", "completion": ', "not JSON"), ("[1, 2]", "a list, expected an object"), ('"text"', "a str"),
     ({"prompt": "a"}, "no column 'completion'; there are 'prompt'"), ({"prompt": "a", "completion": 3}, '"completion" is 3'),
