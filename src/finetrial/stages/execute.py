@@ -2,14 +2,17 @@
 
 The program is the item's `prompt`, the output and the item's `test`, all from the texts of the data stage. An output that
 goes on after the function it was asked for is cut there, as Chen et al. 2021 do: a program that merely stops in the
-middle of a further function would fail for that.
+middle of a further function would fail for that. Where no prompt began a function, an output that had to stop loses the last
+statement, if that is what it did not finish.
 
 With the input `outputs` the outputs of a model are run; without it the task's floors (copying the input, ...).
 """
 
 from __future__ import annotations
 
+import ast
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -33,7 +36,7 @@ class Execute(StageKind):
     """Writes `executed.parquet` (who, item, cluster, num_samples, num_passed: what `pass-at-k` reads) and
     `outcomes.parquet` (who, item, sample, status, cpu_seconds); who is "model" or "floor:<name>"."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """The spec has split, language and the interpreter's version (`runtime`), and `limits` where they are not the usual
@@ -77,7 +80,7 @@ def _check_runtime(spec: Mapping[str, Any]) -> None:
 def _model_outputs(context: StageContext) -> Columns:
     """Who, item, sample and output of everything that a model wrote."""
     written = read_columns(context.inputs["outputs"].folder / OUTPUTS)
-    return {"who": [MODEL] * len(written["item"]), **{name: written[name] for name in ("item", "sample", "output")}}
+    return {"who": [MODEL] * len(written["item"]), **{name: written[name] for name in ("item", "sample", "output", "finished")}}
 
 
 def _floors(texts: Mapping[str, Sequence[Any]]) -> Columns:
@@ -85,7 +88,8 @@ def _floors(texts: Mapping[str, Sequence[Any]]) -> Columns:
     names = [name for name in texts if name.startswith(FLOOR)]
     count = len(texts["item"])
     return {"who": [name for name in names for _ in range(count)], "item": [*texts["item"]] * len(names),
-            "sample": [0] * (count * len(names)), "output": [text for name in names for text in texts[name]]}
+            "sample": [0] * (count * len(names)), "output": [text for name in names for text in texts[name]],
+            "finished": [True] * (count * len(names))}
 
 
 def _counted(texts: Mapping[str, Sequence[Any]], outputs: Columns, outcomes: Sequence[Outcome]) -> Columns:
@@ -112,21 +116,45 @@ def _problems(texts: Mapping[str, Sequence[Any]], outputs: Columns, language: An
     around = {item: (prompt, test)
               for item, prompt, test in zip(texts["item"], texts["prompt"], texts["test"], strict=True)}
     problems = []
-    for item, sample, output in zip(outputs["item"], outputs["sample"], outputs["output"], strict=True):
+    columns = (outputs[name] for name in ("item", "sample", "output", "finished"))
+    for item, sample, output, finished in zip(*columns, strict=True):
         prompt, test = around[item]
-        problems.append(Problem(f"{item}/{sample}", program(prompt, output, test, language), language))
+        problems.append(Problem(f"{item}/{sample}", program(prompt, output, test, language, finished=finished), language))
     return problems
 
 
-def program(prompt: str, output: str, test: str, language: str) -> str:
+def program(prompt: str, output: str, test: str, language: str, *, finished: bool = True) -> str:
     """An output between what its task puts before and behind it."""
-    return f"{prompt}{body(output) if prompt and language == 'python' else output}{test}"
+    if language == "python":
+        output = body(output) if prompt else output if finished else whole_statements(output)
+    return f"{prompt}{output}{test}"
 
 
 def body(output: str) -> str:
     """What belongs to the function that a prompt began: the output up to the next statement at the margin."""
     ends = [place for place in (output.find(end) for end in ENDS_OF_A_BODY) if place >= 0]
     return output[:min(ends, default=len(output))]
+
+
+def whole_statements(output: str) -> str:
+    """The statements of a text up to the last one that is whole; all of it where none is."""
+    lines = output.splitlines(keepends=True)
+    starts = [place for place, line in enumerate(lines) if line[:1].strip() and line[0] not in ")]}#"]
+    for end in [len(lines), *reversed(starts)]:
+        kept = "".join(lines[:end])
+        if kept.strip() and _parses(kept):
+            return kept
+    return output
+
+
+def _parses(text: str) -> bool:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a model wrote
+            ast.parse(text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return False
+    return True
 
 
 def _outcomes(context: StageContext, problems: Sequence[Problem]) -> Iterator[Outcome]:

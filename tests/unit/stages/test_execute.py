@@ -17,7 +17,7 @@ from finetrial.errors import DataError, MissingPackage, UserError
 from finetrial.sandbox import languages, probe
 from finetrial.scorers.pass_at_k import PassAtK
 from finetrial.stages.base import StageContext, StageTimeout
-from finetrial.stages.execute import Execute, body
+from finetrial.stages.execute import Execute, body, program, whole_statements
 from finetrial.stages.score import read_columns
 
 needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
@@ -25,7 +25,8 @@ PYTHON = f"{sys.version_info.major}.{sys.version_info.minor}"
 TEXTS = {"item": ["a", "b", "c"], "cluster": ["1", "2", "3"], "input": ["", "", ""], "reference": ["", "", ""],
          "prompt": ["def f(x):\n", "", "def f(x):\n"], "test": ["\nassert f(2) == 4", "\nassert g(2) == 4", "\n"]}
 OUTPUTS = {"item": ["a", "a", "b", "b"], "sample": [0, 1, 0, 1],
-           "output": ["    return 2 * x\n\ndef another(", "    return x", "def g(x):\n    return 4\n", "exit()"]}
+           "output": ["    return 2 * x\n\ndef another(", "    return x", "def g(x):\n    return 4\n", "exit()"],
+           "finished": [True] * 4}
 
 
 def context(folder: Path, texts: dict[str, Any], outputs: dict[str, Any], *, runtime: str | None = PYTHON,
@@ -93,3 +94,15 @@ def test_out_of_time(tmp_path: Path) -> None:
 ])
 def test_body(output: str, expected: str) -> None:
     assert body(output) == expected
+
+
+@pytest.mark.parametrize(("output", "kept"), [
+    ("def f(x):\n    return x + 1\n\ndef g(y", "def f(x):\n    return x + 1\n\n"),
+    ("import math\n\n@cache\ndef f(x):\n    return (x +", "import math\n\n"),
+    ("def f(x):\n    return {\n}\nX = [1,\n  2", "def f(x):\n    return {\n}\n"),
+    ("def f(x):\n    return x", "def f(x):\n    return x"), ("def f(x", "def f(x"), ("", "")])
+def test_an_output_that_had_to_stop_loses_what_it_did_not_finish(output: str, kept: str) -> None:
+    assert whole_statements(output) == kept
+    assert program("", output, "\nassert f", "python", finished=False) == f"{kept}\nassert f"
+    assert program("", output, "\nassert f", "python", finished=True) == f"{output}\nassert f"
+    assert program("", output, ";", "javascript", finished=False) == f"{output};"
