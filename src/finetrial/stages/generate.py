@@ -100,10 +100,12 @@ def _write(context: StageContext, tokenizer: Any, prompts: Any, rows: Sequence[t
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    from finetrial.tasks.chat import reply_opening
     from finetrial.tasks.space_mark import written
 
+    opening = reply_opening(tokenizer) if _is_chat(context) else ""
     form = context.inputs["data"].record.identity["spec"].get("form", "decoder")
-    outputs = [written(tokenizer, prompts.row(row), answer.without_end, form=form)
+    outputs = [written(tokenizer, prompts.row(row), answer.without_end, form=form).removeprefix(opening)
                for (row, _), answer in zip(rows, found, strict=True)]
     table = pa.table({
         "item": [prompts.items[row] for row, _ in rows], "cluster": [prompts.clusters[row] for row, _ in rows],

@@ -2,7 +2,8 @@
 
 A task of conversations tells its turns (`Task.turns`) beside its plain rendering. What a template writes around them
 becomes segments of their own, whose text may spell special tokens; what people wrote may not, and is cut as in the
-plain form. The prompt ends where the template asks for a reply; the reply ends with the special token by which
+plain form. The prompt ends where the template asks for a reply; the reply begins with the white space that the template puts
+there (Llama 2 and Mistral a space, TinyLlama a line break), and ends with the special token by which
 the template closes it, or where there is none with the tokenizer's end token, as every other reply does. A template that writes the date gets always the same one.
 """
 
@@ -11,20 +12,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
+from itertools import zip_longest
 from typing import Any
 
 from finetrial.errors import DataError
 from finetrial.tasks.assemble import surrounding_ids
 from finetrial.tasks.base import ASSISTANT, Example, Examples, Segment, Task, Turn
 
-VERSION = 2  # of the rules above: part of the key of data that is made by them
+VERSION = 3  # of the rules above: part of the key of data that is made by them
 DAY = datetime(2024, 7, 26)  # for templates that write today's date
 CLOCK = ("{%- macro strftime_now(form) -%}{{ form"  # in the place of the function of this name that templates may call
          + "".join(f" | replace('{part}', '{DAY.strftime(part)}')" for part in ("%Y", "%y", "%m", "%d", "%B", "%b", "%A", "%a",
                                                                                 "%H", "%M", "%S"))
          + " }}{%- endmacro -%}")
 HOLDER, HOLDERS = "\ue000{}\ue001", re.compile("\ue000(\\d+)\ue001")  # private use: in no template, and no text of it
+QUESTION = [{"role": "user", "content": HOLDER.format(0)}]
+REPLY = {"role": ASSISTANT, "content": HOLDER.format(1)}
 
 
 def in_chat_form(task: Task, tokenizer: Any) -> Task:
@@ -91,9 +96,7 @@ def templated(turns: Sequence[Turn], tokenizer: Any) -> tuple[Segment, ...]:
         messages.append({"role": turn.role, "content": "".join(holders)})
         said += turn.segments
     try:
-        prompt: str = tokenizer.apply_chat_template(
-            messages, chat_template=CLOCK + tokenizer.get_chat_template(), tokenize=False, add_generation_prompt=True,
-            date_string=DAY.strftime("%d %b %Y"))
+        prompt = _rendered(messages, tokenizer, asks=True)
     except TemplateError as error:
         raise DataError(f"the tokenizer's chat template refuses the turns {', '.join(turn.role for turn in turns)}: "
                         f"{error}", "leave such rows out, or give prompts and completions instead of messages") from error
@@ -102,14 +105,30 @@ def templated(turns: Sequence[Turn], tokenizer: Any) -> tuple[Segment, ...]:
         raise DataError("the tokenizer's chat template leaves out or repeats what was said",
                         "give prompts and completions instead of messages")
     written: list[Segment] = []
-    for place, part in enumerate(parts):
-        if place % 2:
-            written.append(said[int(part)])
-        elif part:
-            written.append(Segment(part, markup=True))
+    for markup, number in zip_longest(parts[::2], parts[1::2]):
+        marks = markup if number is None else markup.rstrip(" ")
+        if marks:
+            written.append(Segment(marks, markup=True))
+        if number is not None:  # a space belongs to the word behind it, with which it is one token
+            content = said[int(number)]
+            written.append(replace(content, text=markup[len(marks):] + content.text))
     mark = closing_mark(tokenizer)
     closing = (Segment(mark, loss=True, markup=True),) if mark and mark != tokenizer.eos_token else ()
-    return (*written, *turns[-1].segments, *closing)
+    first, *others = turns[-1].segments
+    return (*written, replace(first, text=reply_opening(tokenizer) + first.text), *others, *closing)
+
+
+def reply_opening(tokenizer: Any) -> str:
+    """The white space that the tokenizer's chat template writes between where it asks for a reply and the reply; '' where there is
+    none, or where more than white space stands there."""
+    from jinja2 import TemplateError
+
+    try:
+        asked, said = _rendered(QUESTION, tokenizer, asks=True), _rendered([*QUESTION, REPLY], tokenizer)
+    except TemplateError:
+        return ""
+    between = said.partition(HOLDER.format(1))[0].removeprefix(asked)
+    return between if between.isspace() else ""
 
 
 def closing_mark(tokenizer: Any) -> str:
@@ -119,10 +138,8 @@ def closing_mark(tokenizer: Any) -> str:
     """
     from jinja2 import TemplateError
 
-    said = [{"role": "user", "content": HOLDER.format(0)}, {"role": ASSISTANT, "content": HOLDER.format(1)}]
     try:
-        written: str = tokenizer.apply_chat_template(
-            said, chat_template=CLOCK + tokenizer.get_chat_template(), tokenize=False, date_string=DAY.strftime("%d %b %Y"))
+        written = _rendered([*QUESTION, REPLY], tokenizer)
     except TemplateError:  # of the rows' own turns it is told what the template refuses
         return ""
     behind = written.partition(HOLDER.format(1))[2]
@@ -134,6 +151,14 @@ def reply_ends(tokenizer: Any) -> list[int]:
     """The id of the token by which the tokenizer's chat template closes a reply; none without either."""
     mark = closing_mark(tokenizer) if has_template(tokenizer) else ""
     return [tokenizer.convert_tokens_to_ids(mark)] if mark else []
+
+
+def _rendered(messages: Sequence[Mapping[str, str]], tokenizer: Any, *, asks: bool = False) -> str:
+    """What the template makes of messages; `asks`: up to where a reply begins. Raises jinja2's TemplateError."""
+    text: str = tokenizer.apply_chat_template(
+        messages, chat_template=CLOCK + tokenizer.get_chat_template(), tokenize=False, add_generation_prompt=asks,
+        date_string=DAY.strftime("%d %b %Y"))
+    return text
 
 
 def _without_opening(prompt: str, tokenizer: Any) -> str:

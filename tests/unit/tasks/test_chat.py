@@ -17,7 +17,7 @@ from finetrial.plan.build import build
 from finetrial.spec.io import parse_study
 from finetrial.spec.uses import Base
 from finetrial.tasks.base import Example, Segment, Task
-from finetrial.tasks.chat import DAY, closing_mark, in_chat_form
+from finetrial.tasks.chat import DAY, closing_mark, in_chat_form, reply_opening
 from finetrial.tasks.encode import encode_examples, encode_prompts, encode_segments
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.pydoc_chat import PydocChat
@@ -30,6 +30,9 @@ LETTERS = ("{% for m in messages %}{{ '<|' + m['role'] + '|>\n' + m['content'] +
            "{% if add_generation_prompt %}{{ '<|assistant|>\n' }}{% endif %}")  # TinyLlama's: marks of roles are plain text
 SPECIALS = ("{% for m in messages %}{{ '<|turn|>' + m['role'] + ' <|turn|>' + m['content'] + '</s>' }}{% endfor %}"
             "{% if add_generation_prompt %}{{ '<|turn|>' }}{% endif %}")
+BREAKS = LETTERS.replace("<|assistant|>\n", "<|assistant|>")  # TinyLlama's, as it is: a line break opens the reply
+SPACES = ("{% for m in messages %}{% if m['role'] == 'user' %}{{ '[INST] ' + m['content'] + ' [/INST]' }}"
+          "{% else %}{{ ' ' + m['content'] + ' </s>' }}{% endif %}{% endfor %}")  # Llama 2's and Mistral's
 MESSAGES = [{"role": "system", "content": "w1 w2"}, {"role": "user", "content": "w3"},
             {"role": "assistant", "content": "w4 <|end|>"}, {"role": "user", "content": "w5 w6"},
             {"role": "assistant", "content": "w7 w8"}]
@@ -103,6 +106,23 @@ def test_one_space_mark_as_the_library_has_it(how: str, template: str, tmp_path:
     dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 128)
     whole = tokenizer(text + "Hi So</s>", add_special_tokens=False)["input_ids"]
     assert dataset.row(0) == whole and dataset.num_bytes[0] == len("Hi So")
+
+
+@pytest.mark.parametrize("how", ["prepend", "always", "first", "bytes", "none"])
+@pytest.mark.parametrize(("template", "opening"), [(BREAKS, "\n"), (SPACES, " "), (LETTERS, ""), (SPECIALS, "")])
+def test_a_reply_opens_as_the_template_has_it(how: str, template: str, opening: str, tmp_path: Path) -> None:
+    """The prompt ends where the template asks, and the row is what the template makes of the whole conversation."""
+    tokenizer = marking_tokenizer(how)
+    tokenizer.chat_template = template
+    assert reply_opening(tokenizer) == opening
+    said = [{"role": "user", "content": "Hi you"}, {"role": "assistant", "content": "So"}, {"role": "user", "content": "No so"},
+            {"role": "assistant", "content": "Hi So"}]
+    task, examples = rows(tmp_path, said)
+    text = tokenizer.apply_chat_template(said[:-1], tokenize=False, add_generation_prompt=True)
+    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 128)
+    assert dataset.row(0) == tokenizer(f"{text}{opening}Hi So</s>", add_special_tokens=False)["input_ids"]
+    prompts, _ = encode_prompts(in_chat_form(task, tokenizer), examples, tokenizer, 128, max_new_tokens=8)
+    assert prompts.row(0) == dataset.row(0)[:len(prompts.row(0))] == tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 @pytest.mark.parametrize("how", ["prepend", "always", "first", "bytes", "words", "none"])
