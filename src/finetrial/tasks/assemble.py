@@ -97,7 +97,7 @@ class Layout:
         """The tokens of the prompt that are never cut."""
         return sum(map(len, self._marks())) + sum(
             len(piece.ids) for segment, piece in zip(segments, pieces, strict=True)
-            if not segment.loss and not segment.cuttable)
+            if not segment.loss and not segment.cuttable and not segment.exchange)
 
 
 def layout_for(tokenizer: Any, form: Form, max_tokens: int, max_prompt: int | None = None,
@@ -140,10 +140,16 @@ def tokenise(texts: Sequence[str], tokenizer: Any, *, markup: bool = False) -> l
 
 def cut(segments: Sequence[Segment], pieces: Sequence[Piece], space: int) -> tuple[list[int], int, int]:
     """How many tokens of each segment are kept so that all fit into `space`; how many are still too many; how many were
-    cut. Cuttable text loses tokens at its right end, the last cuttable segment first."""
+    cut. Earlier exchanges of a conversation go first, the oldest first; then cuttable text loses tokens at its right end, the
+    last cuttable segment first."""
     keep = [len(piece.ids) for piece in pieces]
     excess = sum(keep) - space
     before = sum(keep)
+    for exchange in sorted({segment.exchange for segment in segments} - {0}):
+        if excess > 0:
+            of_it = [index for index, segment in enumerate(segments) if segment.exchange == exchange]
+            excess -= sum(keep[index] for index in of_it)
+            keep = [0 if index in of_it else count for index, count in enumerate(keep)]
     for index in reversed(range(len(segments))):
         if excess > 0 and segments[index].cuttable:
             taken = min(excess, keep[index])

@@ -37,12 +37,14 @@ class Example:
 @dataclass(frozen=True)
 class Segment:
     """A piece of rendered text. `loss`: its tokens are predicted and scored. `cuttable`: cut at its end if too long.
-    `markup`: it may spell special tokens, which text otherwise never makes."""
+    `markup`: it may spell special tokens, which text otherwise never makes. `exchange`: of the earlier questions and answers of a
+    conversation, counted from 1, which one it belongs to; a row that is too long loses the first ones, whole."""
 
     text: str
     loss: bool = False
     cuttable: bool = False
     markup: bool = False
+    exchange: int = 0
 
 
 ASSISTANT = "assistant"

@@ -21,7 +21,7 @@ from finetrial.errors import DataError
 from finetrial.tasks.assemble import surrounding_ids
 from finetrial.tasks.base import ASSISTANT, Example, Examples, Segment, Task, Turn
 
-VERSION = 3  # of the rules above: part of the key of data that is made by them
+VERSION = 4  # of the rules above: part of the key of data that is made by them
 DAY = datetime(2024, 7, 26)  # for templates that write today's date
 CLOCK = ("{%- macro strftime_now(form) -%}{{ form"  # in the place of the function of this name that templates may call
          + "".join(f" | replace('{part}', '{DAY.strftime(part)}')" for part in ("%Y", "%y", "%m", "%d", "%B", "%b", "%A", "%a",
@@ -107,8 +107,8 @@ def templated(turns: Sequence[Turn], tokenizer: Any) -> tuple[Segment, ...]:
     written: list[Segment] = []
     for markup, number in zip_longest(parts[::2], parts[1::2]):
         marks = markup if number is None else markup.rstrip(" ")
-        if marks:
-            written.append(Segment(marks, markup=True))
+        if marks:  # it goes with what stands before it: what follows then stands where that began
+            written.append(Segment(marks, markup=True, exchange=written[-1].exchange if written else 0))
         if number is not None:  # a space belongs to the word behind it, with which it is one token
             content = said[int(number)]
             written.append(replace(content, text=markup[len(marks):] + content.text))
@@ -173,6 +173,17 @@ def as_text(turns: Sequence[tuple[str, str]]) -> str:
 
 
 def conversation(earlier: str, role: str, question: str, reply: str) -> tuple[Turn, ...]:
-    """The turns of a row: those before, which may be cut (`as_text`), the last question, and the reply."""
-    before = [Turn(name, (Segment(text, cuttable=True),)) for name, text in json.loads(earlier)]
+    """The turns of a row: those before, which may be cut (`as_text`), the last question of `role`, and the reply."""
+    before = [Turn(name, (replace(segment, text=text),)) for segment, (name, text) in
+              zip(earlier_segments(earlier, role), json.loads(earlier), strict=True)]
     return (*before, Turn(role, (Segment(question),)), Turn(ASSISTANT, (Segment(reply, loss=True),)))
+
+
+def earlier_segments(earlier: str, role: str, names: Mapping[str, str] | None = None) -> tuple[Segment, ...]:
+    """What was said before the last question, each with the exchange that it belongs to: one begins wherever the `role` that
+    asks it speaks. What comes before the first belongs to none. With `names` as plain text, behind the speaker's name."""
+    found, exchange = [], 0
+    for name, text in json.loads(earlier):
+        exchange += name == role
+        found.append(Segment(text if names is None else f"{names[name]}{text}\n\n", cuttable=True, exchange=exchange))
+    return tuple(found)

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from finetrial.tasks.base import ASSISTANT, Example, Segment, Split, Turn
-from finetrial.tasks.chat import as_text, conversation
+from finetrial.tasks.chat import as_text, conversation, earlier_segments
 from finetrial.tasks.local import LocalRow
 from finetrial.tasks.pieces import content_id
 from finetrial.tasks.published import PublishedTask
@@ -36,7 +36,7 @@ RULES = ("deleted on the path", "path broken", "refused in review", "another lan
 class Oasst1(PublishedTask):
     """Conversation -> the next reply."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     summary: ClassVar[str] = "conversation -> the assistant's reply (hub: OpenAssistant/oasst1)"
     is_chat: ClassVar[bool] = True
     needed: ClassVar[tuple[str, ...]] = ("message_id", "parent_id", "text", "role", "lang", "message_tree_id")
@@ -87,9 +87,10 @@ class Oasst1(PublishedTask):
         return ""
 
     def render(self, example: Example) -> tuple[Segment, ...]:
-        """Earlier turns are what may be cut."""
-        history = (Segment(example.fields["history"], cuttable=True),) if example.fields["history"] else ()
-        return (*history, Segment(f"{NAMES[QUESTION]}{example.fields['question']}{CUE}"),
+        """Earlier exchanges are what may be cut."""
+        names = {ROLES[role]: name for role, name in NAMES.items()}
+        return (*earlier_segments(example.fields["earlier"], ROLES[QUESTION], names),
+                Segment(f"{NAMES[QUESTION]}{example.fields['question']}{CUE}"),
                 Segment(example.fields["reply"], loss=True))
 
     def turns(self, example: Example) -> tuple[Turn, ...]:

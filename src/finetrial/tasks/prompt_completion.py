@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class PromptCompletion(HubFiles):
     """Prompt -> completion pairs of one's own files."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     generates: ClassVar[bool] = True
     is_chat: ClassVar[bool] = True
     summary: ClassVar[str] = "your own pairs (`prompt`, `completion`) or conversations (`messages`), completion tokens only"
@@ -61,14 +61,16 @@ class PromptCompletion(HubFiles):
         return replace(found, report=replace(found.report, notes=(*found.report.notes, *touching_note(found.rows))))
 
     def render(self, example: Example) -> tuple[Segment, ...]:
-        """The prompt is what may be cut; of a conversation, the turns before the last question."""
-        prompt, history = example.fields["prompt"], example.fields.get("history")
+        """The prompt is what may be cut; of a conversation, the exchanges before the last question."""
+        prompt = example.fields["prompt"]
         completion = Segment(example.fields["completion"], loss=True)
-        if history is None:
+        if "earlier" not in example.fields:
             cue = (Segment(example.fields["cue"]),) if "cue" in example.fields else ()
             return (Segment(prompt, cuttable=True), *cue, completion)
-        earlier = (Segment(history, cuttable=True),) if history else ()
-        return (*earlier, Segment(prompt), completion)
+        from finetrial.tasks.chat import earlier_segments
+        from finetrial.tasks.user_rows import ROLES
+
+        return (*earlier_segments(example.fields["earlier"], example.fields["role"], ROLES), Segment(prompt), completion)
 
     def turns(self, example: Example) -> tuple[Turn, ...]:
         """Those of a row of messages."""

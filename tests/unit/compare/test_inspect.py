@@ -73,10 +73,11 @@ def test_messages(suffix: str, tmp_path: Path) -> None:
     task = task_for(write(tmp_path / f"chat{suffix}", [{"messages": value}]))
     (row,) = task.load().rows
     segments = task.render(row)
-    assert [(part.loss, part.cuttable) for part in segments] == [(False, True), (False, False), (True, False)]
-    assert segments[0].text == "System: Be brief.\n\nUser: Hello\n\nAssistant:\nHi\n\n"
-    assert (segments[1].text, segments[2].text) == ("User: Bye?\n\nAssistant:\n", "Bye.")
-    assert task.texts(row)["input"] == segments[0].text + segments[1].text
+    assert [(part.loss, part.cuttable, part.exchange) for part in segments] == [
+        (False, True, 0), (False, True, 1), (False, True, 1), (False, False, 0), (True, False, 0)]
+    assert [part.text for part in segments] == ["System: Be brief.\n\n", "User: Hello\n\n", "Assistant:\nHi\n\n",
+                                                "User: Bye?\n\nAssistant:\n", "Bye."]
+    assert task.texts(row)["input"] == "".join(part.text for part in segments[:-1])
 
 
 PAIR = {"prompt": "a", "completion": "b"}

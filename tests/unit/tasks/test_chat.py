@@ -17,7 +17,7 @@ from finetrial.plan.build import build
 from finetrial.spec.io import parse_study
 from finetrial.spec.uses import Base
 from finetrial.tasks.base import Example, Segment, Task
-from finetrial.tasks.chat import DAY, closing_mark, in_chat_form, reply_opening
+from finetrial.tasks.chat import DAY, as_text, closing_mark, earlier_segments, in_chat_form, reply_opening
 from finetrial.tasks.encode import encode_examples, encode_prompts, encode_segments
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.pydoc_chat import PydocChat
@@ -204,14 +204,43 @@ def test_the_plain_form_without_a_template(tmp_path: Path) -> None:
     assert in_chat_form(task, chat_tokenizer(CHATML)).render(example) == task.render(example)
 
 
-def test_earlier_turns_are_cut_not_the_question(tmp_path: Path) -> None:
+LONG = [{"role": "system", "content": "w1 w2"}, {"role": "user", "content": "w11 w12 w13"}, {"role": "assistant", "content": "w14 w15"},
+        {"role": "user", "content": "w21"}, {"role": "assistant", "content": "w22 w23"}, {"role": "user", "content": "w31"},
+        {"role": "assistant", "content": "w32"}]
+
+
+@pytest.mark.parametrize("num_dropped", [0, 1, 2])
+def test_the_oldest_exchanges_go_first_and_whole(num_dropped: int, tmp_path: Path) -> None:
+    """What is left is what the template makes of the conversation without them; system turn and question stay."""
     tokenizer = chat_tokenizer(CHATML)
-    said = [{"role": "user", "content": " ".join(f"w{number}" for number in range(1, 41))},
-            {"role": "assistant", "content": "w50"}, *MESSAGES[3:]]
-    task, examples = rows(tmp_path, said)
-    dataset, report = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, 40)
-    text = tokenizer.decode(dataset.row(0))
-    assert report.num_cut == 1 and len(dataset.row(0)) == 40 and "w5 w6" in text and "w40" not in text
+    left = [LONG[0], *LONG[1 + 2 * num_dropped:]]
+    expected = tokenizer(tokenizer.apply_chat_template(left, tokenize=False).rstrip("\n"))["input_ids"]
+    task, examples = rows(tmp_path, LONG)
+    dataset, report = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, len(expected))
+    assert dataset.row(0) == expected and report.num_cut == (num_dropped > 0)
+    shorter, report = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, len(expected) + 3)
+    assert shorter.row(0) == expected, "an exchange that does not fit goes whole"
+
+
+def test_where_the_question_alone_does_not_fit_the_system_turn_is_cut(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer(CHATML)
+    task, examples = rows(tmp_path, LONG)
+    asked, _ = encode_examples(in_chat_form(task, tokenizer), rows(tmp_path, [LONG[0], *LONG[5:]])[1], tokenizer, 99)
+    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, len(asked.row(0)) - 1)
+    said = tokenizer.convert_ids_to_tokens(dataset.row(0))
+    assert "w1" in said and "w2" not in said and "w31" in said and "w22" not in said
+
+
+def test_a_plain_conversation_loses_its_oldest_exchanges_too(tmp_path: Path) -> None:
+    tokenizer = chat_tokenizer(None)
+    task, examples = rows(tmp_path, LONG)
+    whole = "".join(segment.text for segment in task.render(examples[0]))
+    assert whole.startswith(examples[0].fields["history"]) and whole.count("w") == 12
+    short, _ = encode_examples(task, rows(tmp_path, [LONG[0], *LONG[3:]])[1], tokenizer, 99)
+    dataset, _ = encode_examples(task, examples, tokenizer, len(short.row(0)) + 2)
+    assert dataset.row(0) == short.row(0)
+    assert [segment.exchange for segment in earlier_segments(as_text([("assistant", "a"), ("user", "b"), ("user", "c")]), "user")] == [
+        0, 1, 2]
 
 
 def test_a_template_that_writes_the_date() -> None:

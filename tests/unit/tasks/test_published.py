@@ -196,7 +196,7 @@ def test_trees_become_pairs(tmp_path: Path) -> None:
         "does not follow a prompter": 1, "a sibling ranks higher": 1}
     row = next(row for row in examples.rows if row.fields["reply"] == "Fine.")
     segments = Oasst1(path=path).render(row)
-    assert [segment.cuttable for segment in segments] == [True, False, False]
+    assert [segment.exchange for segment in segments] == [1, 1, 0, 0]
     assert "".join(segment.text for segment in segments) == (
         "User: Hello?\n\nAssistant:\nHi!\n\nUser: How are you?\n\nAssistant:\nFine.")
     everything = Oasst1(path=path, replies="all").load()
