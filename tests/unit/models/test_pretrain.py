@@ -26,8 +26,8 @@ from finetrial.train.loss import check_base, item_losses, make_batch
 MOST_PARAMETERS = 8_000_000
 TINY = {
     "tiny-gpt": replace(TINY_GPT, layers=1, width=32, positions=128, batch_sequences=4, micro_batch=4, tokens=2_000),
-    "tiny-t5": replace(TINY_T5, encoder_layers=1, decoder_layers=1, width=32, inner=64, source_tokens=(16, 48),
-                       target_tokens=(8, 24), batch_sequences=8, micro_batch=8, tokens=1_500),
+    "tiny-t5": replace(TINY_T5, encoder_layers=1, decoder_layers=1, width=32, inner=64, embeddings_of=None,
+                       source_tokens=(16, 48), target_tokens=(8, 24), batch_sequences=8, micro_batch=8, tokens=1_500),
 }
 FACTS = {"num_tokens": 30_000, "num_bytes": 100_000, "num_documents": 40,
          "packages": [{"name": "areas", "version": "1.0", "license": "MIT"}]}
@@ -146,6 +146,15 @@ def test_the_tokenizers_agree_on_text(tmp_path: Path) -> None:
     assert t5.pad_token == PAD and t5.pad_token_id != t5.eos_token_id == gpt.eos_token_id
     assert marks(t5).sentinels == range(t5.convert_tokens_to_ids(SENTINELS[0]), len(t5))
     assert {t5.decode([token]).count("\n") > 1 for token in np.flatnonzero(marks(t5).blank_lines)} == {True}
+
+
+def test_t5_begins_with_the_embeddings_of_tiny_gpt_at_its_own_scale() -> None:
+    recipe = replace(TINY_T5, encoder_layers=1, decoder_layers=1, inner=64)
+    begun = recipe.random_model(recipe.tokenizer(), Streams(0)).shared.weight.detach()
+    at_random = replace(recipe, embeddings_of=None).random_model(recipe.tokenizer(), Streams(0)).shared.weight.detach()
+    learned = load_base(TOKENIZER_FOLDER).model.get_input_embeddings().weight.detach().float()
+    assert torch.allclose(begun[:len(learned)] / TINY_T5.embedding_std, learned / learned.std(), atol=1e-5)
+    assert torch.equal(begun[len(learned):], at_random[len(learned):])  # padding and sentinels, which tiny-gpt has not
 
 
 def test_t5_starts_as_a_uniform_guess_and_its_loss_is_its_own(data: Path) -> None:

@@ -40,7 +40,8 @@ class T5Recipe(Recipe):
     T5's own initialisation (`embedding_std` 1, `block_scale` 1) was made for Adafactor, which moves a parameter in
     proportion to its size. AdamW moves all alike, so the embedding starts small, the decoder's last norm at
     width ** 0.5, which undoes the scale that T5 puts before its tied head, and the blocks' matrices at `block_scale` of
-    T5's.
+    T5's. What tiny-gpt has learned of the tokens they share is kept: its embeddings, brought to `embedding_std`, are where
+    `embeddings_of` names it (Rothe et al. 2020 begin encoder-decoders from such checkpoints).
     """
 
     name: str
@@ -51,6 +52,7 @@ class T5Recipe(Recipe):
     inner: int
     activation: str
     vocabulary: int
+    embeddings_of: str | None
     embedding_std: float
     block_scale: float
     prefix_share: float
@@ -86,9 +88,12 @@ class T5Recipe(Recipe):
             feed_forward_proj=self.activation, dropout_rate=0.0, pad_token_id=tokenizer.pad_token_id,
             decoder_start_token_id=tokenizer.pad_token_id, eos_token_id=tokenizer.eos_token_id)
         with streams.torch_fork("init"):
-            model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="sdpa")
+            model = AutoModelForSeq2SeqLM.from_config(config, attn_implementation="eager")  # fastest with a trained bias
         with torch.no_grad():
             model.shared.weight.mul_(self.embedding_std)
+            if self.embeddings_of:
+                learned = _embeddings(TOKENIZER_FOLDER.parent / self.embeddings_of)
+                model.shared.weight[:len(learned)] = learned * (self.embedding_std / learned.std())
             model.decoder.final_layer_norm.weight.fill_(self.width ** 0.5)
             for stack in (model.encoder.block, model.decoder.block):
                 for parameter in stack.parameters():
@@ -178,7 +183,8 @@ trials, not a tool for writing code; results on it are results on a tiny model.
 Objective: {100 * self.prefix_share:.0f} % prefix to suffix ({self.source_tokens[0]} to {self.source_tokens[1]} tokens of source, {self.target_tokens[0]} to {self.target_tokens[1]} of target), {100 * self.lines_share:.0f} % lines
 lost from the middle, which are asked for (gap sentences of Zhang et al. 2020, at random), {
     100 * (1 - self.prefix_share - self.lines_share):.0f} % {CORRUPTED[self.corrupted_target]}
-({100 * self.noise_density:.0f} % of the tokens lost, {self.mean_span_tokens:g} to a span).""",
+({100 * self.noise_density:.0f} % of the tokens lost, {self.mean_span_tokens:g} to a span).{
+    f" Its token embeddings began as {self.embeddings_of}'s." * bool(self.embeddings_of)}""",
             seen=f"""{self.tokens:,} tokens of sources and targets, drawn from {gate['five_gram_tokens']:,} of the {facts['num_tokens']:,}
   tokens ({facts['num_bytes'] / 1e6:.0f} MB) of `pretrain` clusters (manifest.json).""",
             quality=f"""\
@@ -227,6 +233,15 @@ def documents(pairs: Sequence[Pair], tokenizer: Any) -> TokenDataset:
         source_offsets=np.cumsum([0, *(len(pair.source) for pair in pairs)], dtype=np.int64))
 
 
+def _embeddings(folder: Path) -> torch.Tensor:
+    """A base's token embeddings. -> fp32 [V, d]"""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    learned: torch.Tensor = model.get_input_embeddings().weight.detach()
+    return learned
+
+
 def _five_gram_bits(model: ngram.NgramModel, pairs: Sequence[Pair]) -> float:
     """The bits of all suffixes, each given the last tokens of its prefix."""
     total = 0.0
@@ -238,7 +253,7 @@ def _five_gram_bits(model: ngram.NgramModel, pairs: Sequence[Pair]) -> float:
 
 TINY_T5 = T5Recipe(
     "tiny-t5", encoder_layers=2, decoder_layers=2, width=256, heads=4, inner=1024, activation="relu", vocabulary=8224,
-    embedding_std=0.05, block_scale=0.3, prefix_share=0.5, lines_share=0.2, source_tokens=(32, 384),
-    target_tokens=(32, 224), lines_tokens=(4, 64), noise_density=0.2, mean_span_tokens=3.0, corrupted_target="text",
-    learning_rate=0.006, batch_sequences=32, micro_batch=8, tokens=28_000_000, weight_decay=0.1, warmup=0.03, final=0.02,
+    embeddings_of="tiny-gpt", embedding_std=0.05, block_scale=0.3, prefix_share=0.6, lines_share=0.2, source_tokens=(16, 384),
+    target_tokens=(64, 384), lines_tokens=(4, 64), noise_density=0.2, mean_span_tokens=3.0, corrupted_target="text",
+    learning_rate=0.006, batch_sequences=32, micro_batch=8, tokens=46_000_000, weight_decay=0.1, warmup=0.03, final=0.02,
     precision="bf16")
