@@ -51,7 +51,8 @@ def _row(claim: PublishedClaim, published: Trial, trial: Trial, assay: Assay) ->
         verdict = "ASSAY FAILED"
         row = row.model_copy(update={"note": "; ".join(filter(None, (claim.note, assay.positive_text)))})
     quote = _quote(trial, claim.mended, after, alpha, decided)
-    return row.model_copy(update={"mended": quote, "standing": STANDINGS[verdict], "worth": _worth(claim, row, quote)})
+    return row.model_copy(update={"mended": quote, "standing": STANDINGS[verdict],
+                                  "worth": None if before is None else _worth(claim, row, quote, before.metric, after.metric)})
 
 
 def _quote(trial: Trial, contrast: Contrast, found: Answer, alpha: float | None = None,
@@ -80,17 +81,17 @@ def _levels(trial: Trial, contrast: Contrast) -> list[str]:
     return [", ".join(f"{label} {numbers.plain(value)}" for label, value in found)] if found else []
 
 
-def _worth(claim: PublishedClaim, row: Claim, mended: Quote) -> float | None:
+def _worth(claim: PublishedClaim, row: Claim, mended: Quote, *metrics: str) -> float | None:
     """As published minus mended; None unless both are differences of one quantity by one metric, between sides of one kind: what
     an arm gained over the base is no difference of two arms."""
     before = row.as_published
     if before is None or before.value is None or mended.value is None:
         return None
     assert claim.as_published is not None and claim.mended is not None
-    comparable = (before.unit == mended.unit != "ratio") and _kind(claim.as_published) == _kind(claim.mended)
+    comparable = (before.unit == mended.unit != "ratio" and len({*metrics}) == 1
+                  and _kind(claim.as_published) == _kind(claim.mended))
     return before.value - mended.value if comparable else None
 
 
-def _kind(contrast: Contrast) -> tuple[str, str, bool, tuple[bool, ...]]:
-    sides = tuple(is_fixed(side.arm) for side in contrast.sides)
-    return contrast.quantity, contrast.metric, contrast.interaction is None, sides
+def _kind(contrast: Contrast) -> tuple[str, bool, tuple[bool, ...]]:
+    return contrast.quantity, contrast.interaction is None, tuple(is_fixed(side.arm) for side in contrast.sides)

@@ -17,7 +17,7 @@ PARTS = ("attention", "all-linear")
 def _one_or_several(value: object) -> object:
     if not isinstance(value, str) or value in PARTS:
         return value
-    if difflib.get_close_matches(value, PARTS, cutoff=0.8):
+    if "." not in value and difflib.get_close_matches(value, PARTS, cutoff=0.8):
         raise ValueError(unknown("targets", value, PARTS))
     return (value,)
 

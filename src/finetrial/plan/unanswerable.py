@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from finetrial.analysis.loading import is_fixed
 from finetrial.analysis.missing import NotMeasured
 from finetrial.analysis.sides import reading_along
 from finetrial.plan.specs import output_metrics
 from finetrial.spec.hypothesis import COST, FLOOR, MATCHED, RATE_RATIO, SCORE, Contrast, Side
-from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import Sequence, Study
 
 SWAPPED = "`learned` is what is learned, `task` what is forgotten: are they swapped?"
@@ -28,13 +28,15 @@ def _problems(study: Study, contrast: Contrast, side: Side) -> Iterator[str]:
         return
     path = next(path for path in (*study.paths, *study.control_paths)
                 if path.name == (side.sequence or study.paths[0].name))
-    scored = [use.name for use in study.evaluated_along(path)]
+    everywhere = contrast.quantity == SCORE and is_fixed(side.arm)  # what nothing was trained for has one row, whatever the path
+    paths = (*study.paths, *study.control_paths) if everywhere else (path,)
+    scored = list(dict.fromkeys(use.name for one in paths for use in study.evaluated_along(one)))
     yield from (f"{task} is not scored along the sequence {path.name}, which evaluates {', '.join(scored) or 'nothing'}"
                 for task in dict.fromkeys((contrast.task, contrast.learned)) if task and task not in scored)
     if side.arm.startswith(FLOOR):
         yield from _of_floor(study, contrast, side)
     elif contrast.quantity == MATCHED:
-        yield from _matched(contrast, path, scored)
+        yield from (f"{problem}; {SWAPPED}" for problem in _reading("forgetting", contrast, path, scored))
     elif contrast.quantity != SCORE:
         yield from _reading(contrast.quantity, contrast, path, scored)
 
@@ -45,15 +47,6 @@ def _of_floor(study: Study, contrast: Contrast, side: Side) -> Iterator[str]:
     if metric not in read:
         yield (f"{side.arm} is scored beside outputs, and {metric} of {use.name} reads none; "
                + (f"name a metric that does: {', '.join(read)}" if read else f"{use.name} makes none"))
-
-
-def _matched(contrast: Contrast, path: Sequence, scored: list[str]) -> Iterator[str]:
-    last = len(path.tasks) if contrast.phase is None else contrast.phase
-    trained = [task for phase in path.tasks[:last] for task in joined_tasks(phase)]
-    if contrast.learned not in trained:
-        yield f"nothing is learned of {contrast.learned}: the sequence learns {', '.join(trained)}; {SWAPPED}"
-    elif (problem := next(_reading("forgetting", contrast, path, scored), "")) and contrast.task in scored:
-        yield f"{problem}; {SWAPPED}"
 
 
 def _reading(measure: str, contrast: Contrast, path: Sequence, scored: list[str]) -> Iterator[str]:

@@ -11,6 +11,7 @@ With the input `outputs` the outputs of a model are run; without it the task's f
 from __future__ import annotations
 
 import ast
+import re
 import time
 import warnings
 from collections import Counter
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 OUTCOMES = "outcomes.parquet"
 ENDS_OF_A_BODY = ("\nclass", "\ndef", "\n#", "\nif", "\nprint")  # Chen et al. 2021, section 3
+GOES_ON = re.compile(r"[)\]}#]|(else|elif|except|finally)\b")  # lines at the margin that begin no statement
 PROGRAMS_AT_ONCE = 16  # between two looks at the clock
 Columns = dict[str, list[Any]]
 
@@ -139,7 +141,7 @@ def body(output: str) -> str:
 def whole_statements(output: str) -> str:
     """The statements of a text up to the last one that is whole; all of it where none is."""
     lines = output.splitlines(keepends=True)
-    starts = [place for place, line in enumerate(lines) if line[:1].strip() and line[0] not in ")]}#"]
+    starts = [place for place, line in enumerate(lines) if line[:1].strip() and not GOES_ON.match(line)]
     for end in [len(lines), *reversed(starts)]:
         kept = "".join(lines[:end])
         if kept.strip() and _parses(kept):

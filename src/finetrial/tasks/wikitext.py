@@ -28,7 +28,7 @@ SHORT = "piece under 100 characters"
 class Wikitext(PublishedTask):
     """Plain text of articles."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     summary: ClassVar[str] = "encyclopedia articles as plain text (hub: Salesforce/wikitext, WikiText-2 raw)"
     needed: ClassVar[tuple[str, ...]] = ("text",)
 

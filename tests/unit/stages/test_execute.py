@@ -100,6 +100,7 @@ def test_body(output: str, expected: str) -> None:
     ("def f(x):\n    return x + 1\n\ndef g(y", "def f(x):\n    return x + 1\n\n"),
     ("import math\n\n@cache\ndef f(x):\n    return (x +", "import math\n\n"),
     ("def f(x):\n    return {\n}\nX = [1,\n  2", "def f(x):\n    return {\n}\n"),
+    ("X = 1\nif X:\n    Y = 2\nelse:\n    Z = (", "X = 1\n"),
     ("def f(x):\n    return x", "def f(x):\n    return x"), ("def f(x", "def f(x"), ("", "")])
 def test_an_output_that_had_to_stop_loses_what_it_did_not_finish(output: str, kept: str) -> None:
     assert whole_statements(output) == kept
