@@ -151,7 +151,7 @@ def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
     size = f"{trial.label(chosen.arm)} trains {_amount(chosen, entry)}"
     among = " of the arms within the limits" if is_limited else ""
     if len(choice.kept) + len(choice.worse) == 1:
-        return f"{size} and is the only arm{among.removeprefix(' of the arms') if among else ' that was compared'}."
+        return f"{size} and is the only arm {'within the limits' if is_limited else 'that was compared'}."
     if chosen.behind is None:
         others = "the only arm not shown to be worse than the best" if len(choice.kept) == 1 else (
             "the cheapest of the arms not shown to be worse than the best")

@@ -4,10 +4,11 @@ Not cuDNN's, which torch 2.11 and later ask first on an H100 and its like. It ma
 new length at nearly every step; and under a mask, which packed rows always have, it has given gradients that are no numbers
 (pytorch#196678). Flash and memory-efficient attention take the same products.
 
-Keys that several heads share: in a kernel that does not write out every score. Without a mask transformers leaves it to torch to give each head its keys (`enable_gqa`). Of torch's fused kernels only
-flash attention does that, and it takes products in 16 bits on a GPU of capability 8.0 or more. Elsewhere (fp32, a T4) torch
-falls back to the unfused kernel without a word: slower, and it keeps all scores, rows x heads x tokens x tokens. Where
-flash cannot be had the keys are repeated instead, which the memory-efficient kernel takes.
+Keys that several heads share: in a kernel that does not write out every score. Without a mask transformers leaves it to
+torch to give each head its keys (`enable_gqa`). Of torch's fused kernels only flash attention does that, and it takes products
+in 16 bits on a GPU of capability 8.0 or more. Elsewhere (fp32, a T4) torch falls back to the unfused kernel without a word:
+slower, and it keeps all scores, rows x heads x tokens x tokens. Where flash cannot be had the keys are repeated instead, which
+the memory-efficient kernel takes.
 """
 
 from __future__ import annotations

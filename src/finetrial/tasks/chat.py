@@ -14,6 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import cached_property
 from itertools import zip_longest
 from typing import Any
 
@@ -49,6 +50,11 @@ class TemplatedTask(Task):
     task: Any  # a Task
     tokenizer: Any
 
+    @cached_property
+    def around_reply(self) -> tuple[str, str]:
+        """What opens a reply and what closes it: the same of every row."""
+        return reply_opening(self.tokenizer), closing_mark(self.tokenizer)
+
     def source_digest(self) -> str:
         """The task's."""
         digest: str = self.task.source_digest()
@@ -66,7 +72,7 @@ class TemplatedTask(Task):
             plain: tuple[Segment, ...] = self.task.render(example)
             return plain
         try:
-            return templated(turns, self.tokenizer)
+            return templated(turns, self.tokenizer, *self.around_reply)
         except DataError as error:
             raise DataError(f"{example.source or example.id}: {error.problem}", error.mend) from error
 
@@ -81,8 +87,9 @@ class TemplatedTask(Task):
         return floors
 
 
-def templated(turns: Sequence[Turn], tokenizer: Any) -> tuple[Segment, ...]:
-    """The prompt as the template writes it, then the segments of the last turn, which is the assistant's.
+def templated(turns: Sequence[Turn], tokenizer: Any, opening: str, mark: str) -> tuple[Segment, ...]:
+    """The prompt as the template writes it, then the segments of the last turn, which is the assistant's, between its
+    `opening` and the `mark` that closes it.
 
     Raises DataError for turns that the template refuses or leaves out.
     """
@@ -112,10 +119,9 @@ def templated(turns: Sequence[Turn], tokenizer: Any) -> tuple[Segment, ...]:
         if number is not None:  # a space belongs to the word behind it, with which it is one token
             content = said[int(number)]
             written.append(replace(content, text=markup[len(marks):] + content.text))
-    mark = closing_mark(tokenizer)
     closing = (Segment(mark, loss=True, markup=True),) if mark and mark != tokenizer.eos_token else ()
     first, *others = turns[-1].segments
-    return (*written, replace(first, text=reply_opening(tokenizer) + first.text), *others, *closing)
+    return (*written, replace(first, text=opening + first.text), *others, *closing)
 
 
 def reply_opening(tokenizer: Any) -> str:
@@ -174,8 +180,8 @@ def as_text(turns: Sequence[tuple[str, str]]) -> str:
 
 def conversation(earlier: str, role: str, question: str, reply: str) -> tuple[Turn, ...]:
     """The turns of a row: those before, which may be cut (`as_text`), the last question of `role`, and the reply."""
-    before = [Turn(name, (replace(segment, text=text),)) for segment, (name, text) in
-              zip(earlier_segments(earlier, role), json.loads(earlier), strict=True)]
+    before = [Turn(name, (segment,)) for (name, _), segment in
+              zip(json.loads(earlier), earlier_segments(earlier, role), strict=True)]
     return (*before, Turn(role, (Segment(question),)), Turn(ASSISTANT, (Segment(reply, loss=True),)))
 
 

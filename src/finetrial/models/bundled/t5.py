@@ -16,7 +16,7 @@ from finetrial.models.bundled import ngram
 from finetrial.models.bundled.pretrain_data import TOKENIZER_FOLDER
 from finetrial.models.bundled.recipe import SAMPLES, CardText, Recipe
 from finetrial.models.bundled.tokenizer import SENTINELS, encoder_decoder_tokenizer
-from finetrial.models.load import fuse_activations
+from finetrial.models.load import fuse_activations, load_base
 from finetrial.streams import Streams
 from finetrial.tasks.encoded import TokenDataset
 from finetrial.train.config import Budget, Precision, Training
@@ -92,7 +92,7 @@ class T5Recipe(Recipe):
         with torch.no_grad():
             model.shared.weight.mul_(self.embedding_std)
             if self.embeddings_of:
-                learned = _embeddings(TOKENIZER_FOLDER.parent / self.embeddings_of)
+                learned = load_base(TOKENIZER_FOLDER.parent / self.embeddings_of).model.get_input_embeddings().weight
                 model.shared.weight[:len(learned)] = learned * (self.embedding_std / learned.std())
             model.decoder.final_layer_norm.weight.fill_(self.width ** 0.5)
             for stack in (model.encoder.block, model.decoder.block):
@@ -231,15 +231,6 @@ def documents(pairs: Sequence[Pair], tokenizer: Any) -> TokenDataset:
         num_bytes=np.array([sizes[pair.target].sum() for pair in pairs]), items=names, clusters=names,
         source_ids=np.concatenate([pair.source for pair in pairs]),
         source_offsets=np.cumsum([0, *(len(pair.source) for pair in pairs)], dtype=np.int64))
-
-
-def _embeddings(folder: Path) -> torch.Tensor:
-    """A base's token embeddings. -> fp32 [V, d]"""
-    from transformers import AutoModelForCausalLM
-
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
-    learned: torch.Tensor = model.get_input_embeddings().weight.detach()
-    return learned
 
 
 def _five_gram_bits(model: ngram.NgramModel, pairs: Sequence[Pair]) -> float:
