@@ -1,6 +1,6 @@
 """`make gpu-check`: does finetrial train, predict, resume and run a trial on this machine's CUDA device?
 
-    .venv/bin/python bench/gpu_check.py                        everything, about 8 minutes; needs CUDA
+    .venv/bin/python bench/gpu_check.py                        everything (never timed on a GPU yet); needs CUDA
     .venv/bin/python bench/gpu_check.py --write                and keeps it in bench/results
     .venv/bin/python bench/gpu_check.py --device cpu --dry     the same lines on a CPU, small: only shows that they run
 
