@@ -249,7 +249,8 @@ def _select(line: Line, chains: Mapping[tuple[str, int, float], list[PlannedPhas
     for seed in builder.study.seeds:
         spec = {"seed": seed, "seeds": list(builder.study.seeds), "options": list(options), "tasks": list(tasks)}
         builder.add("select", line.select_id(seed, index).removeprefix("select/"), spec, inputs,
-                    label=f"rate of {run.name}, seed {seed}")
+                    label=f"rate of {run.name}, seed {seed}",
+                    activation_checkpointing=builder.study.training_of(run.arm).activation_checkpointing)
 
 
 def _profiled(builder: Builder, base: ResolvedBase) -> None:

@@ -195,7 +195,8 @@ class _Execution:
         return Order(stage_id=stage.id, kind=stage.kind, key=state.key, identity=self.walk.identity(state),
                      spec=stage.spec, inputs=inputs, locations=stage.locations, micro_batch=state.micro_batch,
                      activation_checkpointing=stage.activation_checkpointing,
-                     attempts=tuple(state.attempts), group=stage.group or stage.id, provisional=self.walk.is_provisional(state))
+                     attempts=tuple(state.attempts), group=stage.group or stage.id, provisional=self.walk.is_provisional(state),
+                     incomplete=self.walk.is_incomplete(state))
 
     def _handle(self, message: Message) -> None:
         run = self.running[message["job"]]
@@ -272,16 +273,15 @@ class _Execution:
     def _record_crash(self, run: Running, state: StageState, verdict: Verdict) -> None:
         """Record what a dead worker could not."""
         assert state.key is not None
-        claim = self.store.claim(state.stage.kind, state.key, self.environment)
-        if claim is None:  # another runner is at it already
+        if (claim := self.store.claim(state.stage.kind, state.key, self.environment)) is None:  # another runner is at it
             self.elsewhere.add(state.stage.id)
             return
         order = self._order(state)
         order = order.model_copy(update={"provisional": order.provisional or verdict.provisional})
         message = f"{verdict.message}; its log: {run.job.log_file(state.stage.id)}"
+        seconds = time.monotonic() - run.clock if run.current else 0.0
         with claim:
             if self._lookup(state) is None:  # it may have died after its record was written
-                seconds = time.monotonic() - run.clock if run.current else 0.0
                 claim.write(make_record(run.job, order, verdict.outcome, message, {}, run.started or utc_now(), seconds))
         self._recorded(state, reused=False)
 

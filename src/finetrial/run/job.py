@@ -17,6 +17,7 @@ from finetrial.records.record import Environment, Outcome, Record
 from finetrial.run.machine import cpu_model
 
 CHECKPOINTING = "activation_checkpointing"  # in a record's `execution`
+INCOMPLETE = "incomplete"  # there too: not all inputs were there
 
 
 class Order(BaseModel):
@@ -36,6 +37,7 @@ class Order(BaseModel):
     attempts: tuple[str, ...] = ()  # what became of earlier ones in this run
     group: str = ""  # orders of one group pass live objects on, and end with the first that is not OK
     provisional: bool = False  # the result must not be reused: an input that is missing may yet come
+    incomplete: bool = False  # an input is missing, for now or for good
 
     @property
     def threads(self) -> int:
@@ -75,11 +77,12 @@ def is_final(record: Record, *, checkpointing: bool = False) -> bool:
     """True if running the stage again would give the same: FAILED and TIMEOUT are tried again by the next run.
 
     So is what a stage made of inputs that may yet come, and an OOM that nobody can vouch for: both are `provisional`;
-    and an OOM without activation checkpointing where this is switched on now.
+    and an OOM without activation checkpointing where this is switched on now, and what was made in spite of it.
     """
     if record.execution.get("provisional"):
         return False
-    if record.outcome is Outcome.OOM and checkpointing and not record.execution.get(CHECKPOINTING):
+    if checkpointing and not record.execution.get(CHECKPOINTING) and (
+            record.outcome is Outcome.OOM or record.execution.get(INCOMPLETE)):
         return False
     return record.outcome in (Outcome.OK, Outcome.OOM, Outcome.DIVERGED)
 
@@ -95,6 +98,7 @@ def make_record(job: Job, order: Order, outcome: Outcome, message: str, values: 
     execution = {"threads": order.threads, "micro_batch": order.micro_batch, "host": platform.node(),
                  "cpu": cpu_model(), "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {}),
                  **({CHECKPOINTING: True} if order.activation_checkpointing else {}),
+                 **({INCOMPLETE: True} if order.incomplete else {}),
                  **(noted or {})}
     return Record(key=order.key, stage_id=order.stage_id, kind=order.kind, identity=order.identity,
                   environment=job.environment, outcome=outcome, message=message, values=values, started=started,

@@ -185,6 +185,10 @@ class Walk:
         return any(source is None or not (source.ok or source.final)
                    for source in self._sources(state.stage).values()) and self._tolerates(state.stage.kind)
 
+    def is_incomplete(self, state: StageState) -> bool:
+        """True if it runs with some of its inputs."""
+        return len(self.inputs(state)) < len(state.stage.inputs)
+
     def _look_at(self, state: StageState, lookup: Callable[[StageState], StageInput | None]) -> bool:
         """Find a pending stage's key, its record, or why it cannot run. True if the key is new."""
         sources, known = self._sources(state.stage), state.key is not None

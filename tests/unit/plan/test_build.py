@@ -88,7 +88,7 @@ def test_checkpointing_is_how_and_not_what(content: dict[str, Any], tmp_path: Pa
     content["training"]["activation_checkpointing"] = True
     plan = plan_of(content, tmp_path)
     for stage in plan.stages:
-        assert stage.activation_checkpointing == (stage.kind == "train")
+        assert stage.activation_checkpointing == (stage.kind in ("train", "select"))
         assert (keys(plan)[stage.id] == keys(before)[stage.id]) == (stage.kind != "profile")
 
 

@@ -196,7 +196,7 @@ def test_out_of_memory_down_to_one_row_is_final(laboratory, rows, tried):
 
 
 def test_out_of_memory_is_tried_again_with_checkpointing(laboratory):
-    stage = laboratory.stage("big", do="need-memory", fits=0)
+    stage = laboratory.stage("big", do="need-memory", fits=-1)
     laboratory.execute(stage)
     result = laboratory.execute(replace(stage, activation_checkpointing=True))
     assert result.states["big"].state is State.DONE
@@ -284,6 +284,19 @@ def test_a_tolerant_stage_is_computed_again_when_a_missing_input_may_come(labora
     first = laboratory.execute(*stages)
     assert first.found("both").record.values["inputs"] == ["y"] and not is_final(first.found("both").record)
     assert laboratory.execute(*stages).found("both").record.values["inputs"] == ["x", "y"]
+
+
+@pytest.mark.parametrize(("fits", "inputs"), [(0, ["x", "y"]), (-1, ["y"])])
+def test_what_was_made_without_an_input_for_lack_of_memory_is_made_again_with_checkpointing(laboratory, fits, inputs):
+    stages = [laboratory.stage("big", do="need-memory", fits=fits), laboratory.stage("good"),
+              laboratory.stage("both", {"x": "big", "y": "good"}, kind="toy-tolerant")]
+    first = laboratory.execute(*stages)
+    assert first.complete and first.found("both").record.values["inputs"] == ["y"]
+    assert laboratory.execute(*stages).states["both"].state is State.CACHED
+    stages = [replace(stage, activation_checkpointing=stage.id != "good") for stage in stages]
+    second = laboratory.execute(*stages)
+    assert second.complete and second.found("both").record.values["inputs"] == inputs
+    assert laboratory.execute(*stages).computed == set()
 
 
 def test_an_exclusive_stage_runs_alone(laboratory):
