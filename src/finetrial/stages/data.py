@@ -47,6 +47,7 @@ class Data(StageKind):
         from finetrial.models.load import load_tokenizer
         from finetrial.tasks.chat import in_chat_form
         from finetrial.tasks.encode import encode_examples, encode_prompts
+        from finetrial.tasks.restored import lost_bytes
 
         spec = context.spec
         flaws = DataFlaws.model_validate(spec.get("flaws", {}))
@@ -73,6 +74,9 @@ class Data(StageKind):
             check_enough(examples, split, wanted, report, spec["max_tokens"])
             dataset.save(context.folder / f"{split}.npz")
             reports[split] = {**report.as_dict(), "digest": dataset.digest()}
+            if split == "test":
+                checked, lost = lost_bytes(dataset, tokenizer, form)
+                reports[split].update(num_checked_bytes=checked, num_lost_bytes=lost)
             if max_new_tokens is not None and split in limits:
                 kept = _of_items(rows, dataset)
                 prompts, cut = encode_prompts(task, kept, tokenizer, spec["max_tokens"],

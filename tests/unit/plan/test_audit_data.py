@@ -260,6 +260,22 @@ def test_no_padding_is_ever_a_target(tmp_path: Path) -> None:
     assert len(batch.target_ids) == int(rows.loss_mask.sum())
 
 
+@pytest.mark.parametrize(("share", "fires"), [(0.0, False), (0.01, False), (0.02, True)])
+def test_a_tokenizer_that_loses_text(tmp_path: Path, share: float, fires: bool) -> None:
+    study = parse_study(fair_content(), "study")
+    plan, lookup = prepared(study, fair_files(tmp_path))
+    found = lookup("data/tiny-gpt/new")
+    assert found is not None
+    splits = found.record.values["splits"]
+    assert splits["test"]["num_checked_bytes"] > 1_000 and splits["test"]["num_lost_bytes"] == 0
+    there = {**splits, "test": {**splits["test"], "num_checked_bytes": 5_000, "num_lost_bytes": round(5_000 * share)}}
+    by_id = {one.id: one for one in plan.stages}
+    changed = recorded(by_id["data/tiny-gpt/new"], {**found.record.values, "splits": there}, found.folder)
+    findings = audit_data(study, plan, lambda stage: changed if stage == "data/tiny-gpt/new" else lookup(stage))
+    told = [finding.message for finding in findings if finding.rule == "lossy-tokenizer"]
+    assert len(told) == fires and all("the tokenizer of tiny-gpt loses 2% of the bytes of new's test targets" in one for one in told)
+
+
 def test_inputs_that_hold_their_targets(tmp_path: Path) -> None:
     def copied(rows: Rows, every: int) -> Rows:
         texts = documents(len(rows), seed=5, length=20)
