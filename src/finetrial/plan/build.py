@@ -39,6 +39,7 @@ __all__ = ["ArmRun", "Resolved", "arm_runs", "build"]
 PROFILE_REPEATS = 5
 PROFILE_REPEATS_OF = {"demo": 3, "small": 1, "compare": 1}  # by size, where it is not the usual
 FLOORS = "floors"  # in the place of an arm, until a record names each
+OF_TEST_ROWS = ("num_test",)  # in the specs of data: nothing that is trained or chosen depends on it
 BASE_SEED = 0  # of the untouched base, where its outputs are sampled
 
 
@@ -135,7 +136,7 @@ def _phase(line: Line, seed: int, rate: float, index: int) -> PlannedPhase:
     if index > 1:
         inputs["parent"] = line.chosen(seed, index - 1)
     train = builder.add("train", owner, spec, inputs, group=owner, label=label, locations={"base": str(base.folder)},
-                        activation_checkpointing=builder.study.training_of(run.arm).activation_checkpointing)
+                        ignores=OF_TEST_ROWS, activation_checkpointing=builder.study.training_of(run.arm).activation_checkpointing)
     judged = joined_tasks(task) if len(run.rates(task)) > 1 else ()  # validation picks the rate
     evaluated = () if line.deferred(index) else {use.name for use in builder.study.evaluated_along(line.path)}
     predictions = _predictions(builder, base, owner, {"model": train}, owner, label,
@@ -164,7 +165,8 @@ def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mappin
                 found[PredictionOf(use.name, split, routing)] = builder.add(
                     "predict", f"{owner}/{use.name}-{split}{suffix}", spec,
                     {**model, "data": builder.data[base.name, use.name]}, group=group,
-                    label=f"{label} on {use.name} ({split})", locations={"base": str(base.folder)})
+                    label=f"{label} on {use.name} ({split})", locations={"base": str(base.folder)},
+                    ignores=() if split == "test" else OF_TEST_ROWS)
             if "oracle" in evaluation.routings:
                 latest = found[PredictionOf(use.name, split)]
                 found.setdefault(PredictionOf(use.name, split, "oracle"), latest)

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetrial.records.results import Point
 from finetrial.records.table import CellKey
-from finetrial.stages.base import Chosen, Source, Stage
+from finetrial.stages.base import Chosen, InputKeys, Source, Stage
 
 Choice = Callable[[str, str], str | None]  # (id of a select stage, its key) -> the option it chose, if recorded
 
@@ -103,7 +103,7 @@ class Plan:
         keys = self.keys()
         return {"origins": dict(self.origins),
                 "stages": [{"id": stage.id, "kind": stage.kind, "version": stage.version, "key": keys[stage.id],
-                            "group": stage.group, "label": stage.label, "spec": dict(stage.spec),
+                            "group": stage.group, "label": stage.label, "spec": dict(stage.spec), "ignores": list(stage.ignores),
                             "inputs": {name: _describe(source) for name, source in stage.inputs.items()}}
                            for stage in self.stages]}
 
@@ -111,7 +111,8 @@ class Plan:
         """The same plan with the identity that its stages had when they were described: keys are those of then, whatever has
         become of data, bases and versions since. Stages that were not planned then stay as they are."""
         now = {stage.id: stage for stage in self.stages}
-        then = [replace(now.get(stage.id, stage), version=stage.version, spec=stage.spec, inputs=stage.inputs)
+        then = [replace(now.get(stage.id, stage), version=stage.version, spec=stage.spec, inputs=stage.inputs,
+                        ignores=stage.ignores)
                 for stage in described_stages(described)]
         known = stage_ids(then)
         return replace(self, stages=[*then, *(stage for stage in self.stages if stage.id not in known)],
@@ -121,11 +122,16 @@ class Plan:
 def keys_of(stages: Iterable[Stage], choice: Choice = lambda select, key: None) -> dict[str, str | None]:
     """The key of every stage, in an order that respects their inputs; None where it waits for a selection."""
     keys: dict[str, str | None] = {}
+    seen: dict[str, Stage] = {}
+    of_inputs = InputKeys()
     for stage in stages:
-        sources = {name: keys[source_id] if (source_id := _resolve(source, keys, choice)) is not None else None
-                   for name, source in stage.inputs.items()}
-        known = {name: key for name, key in sources.items() if key is not None}
-        keys[stage.id] = stage.key(known) if len(known) == len(sources) else None
+        seen[stage.id] = stage
+        known = {}
+        for name, source in stage.inputs.items():
+            found = _resolve(source, keys, choice)
+            if found is not None and (key := keys[found]) is not None:
+                known[name] = of_inputs.of(stage, seen[found], key)
+        keys[stage.id] = stage.key(known) if len(known) == len(stage.inputs) else None
     return keys
 
 
@@ -133,7 +139,8 @@ def described_stages(described: Mapping[str, Any]) -> list[Stage]:
     """The stages that `Plan.describe` told of: identity, id, group and label. Raises KeyError for what is no plan."""
     return [Stage(row["id"], row["kind"], row["version"], row["spec"],
                   {name: source if isinstance(source, str) else Chosen(source["chosen_by"], source["among"])
-                   for name, source in row["inputs"].items()}, row["group"], row["label"])
+                   for name, source in row["inputs"].items()}, row["group"], row["label"],
+                  ignores=tuple(row.get("ignores", ())))
             for row in described["stages"]]
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from finetrial.records.record import Outcome
 from finetrial.run.job import is_final
-from finetrial.stages.base import Chosen, Source, Stage, StageInput
+from finetrial.stages.base import Chosen, InputKeys, Source, Stage, StageInput
 
 
 class State(StrEnum):
@@ -109,7 +109,7 @@ class Walk:
         """`tolerates_failures` says of a kind whether it runs with the inputs that there are."""
         self.states = {stage.id: StageState(stage, self._changed) for stage in stages}
         assert len(self.states) == len(stages), "two stages share an id"
-        self._tolerates = tolerates_failures
+        self._tolerates, self._input_keys = tolerates_failures, InputKeys()
         graph = {stage.id: set(_possible(stage)) for stage in stages}
         self._order = [self.states[name] for name in graphlib.TopologicalSorter(graph).static_order()]
         self._place = {state.stage.id: place for place, state in enumerate(self._order)}
@@ -176,7 +176,7 @@ class Walk:
 
     def identity(self, state: StageState) -> dict[str, Any]:
         """What the stage's key, which must be known, is the digest of."""
-        keys = _keys(self._sources(state.stage))
+        keys = self._keys(state.stage, self._sources(state.stage))
         assert keys is not None
         return state.stage.identity(keys)
 
@@ -192,13 +192,19 @@ class Walk:
     def _look_at(self, state: StageState, lookup: Callable[[StageState], StageInput | None]) -> bool:
         """Find a pending stage's key, its record, or why it cannot run. True if the key is new."""
         sources, known = self._sources(state.stage), state.key is not None
-        if state.key is None and (keys := _keys(sources)) is not None:
+        if state.key is None and (keys := self._keys(state.stage, sources)) is not None:
             state.key = state.stage.key(keys)
             if (found := lookup(state)) is not None:
                 state.record(State.CACHED, found)
         if state.state is State.PENDING:
             self._rule_out(state, sources)
         return state.key is not None and not known
+
+    def _keys(self, reader: Stage, sources: Mapping[str, StageState | None]) -> dict[str, str] | None:
+        """The keys of all inputs as a stage's own has them, if every one is known."""
+        keys = {name: self._input_keys.of(reader, source.stage, source.key) for name, source in sources.items()
+                if source is not None and source.key is not None}
+        return keys if len(keys) == len(sources) else None
 
     def _changed(self, state: StageState) -> None:
         """A stage was settled, or is pending again."""
@@ -271,12 +277,6 @@ def _group(stage: Stage) -> str:
 def _choice(select: StageState) -> Any:
     assert select.found is not None
     return select.found.record.values.get("chosen")
-
-
-def _keys(sources: Mapping[str, StageState | None]) -> dict[str, str] | None:
-    """The keys of all inputs, if every one is known."""
-    keys = {name: source.key for name, source in sources.items() if source is not None and source.key is not None}
-    return keys if len(keys) == len(sources) else None
 
 
 def _possible(stage: Stage) -> Iterable[str]:

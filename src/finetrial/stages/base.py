@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -23,7 +23,7 @@ from finetrial.train.data_parallel import DataParallel
 from finetrial.train.outcome import Diverged
 from finetrial.train.outcome import OutOfTime as StageTimeout
 
-__all__ = ["Chosen", "Diverged", "Source", "Stage", "StageContext", "StageInput", "StageKind", "StageTimeout"]
+__all__ = ["Chosen", "Diverged", "InputKeys", "Source", "Stage", "StageContext", "StageInput", "StageKind", "StageTimeout"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,7 @@ class Stage:
     exclusive: bool = False  # runs while nothing else runs (profiles)
     locations: Mapping[str, str] = field(default_factory=dict)  # where things lie on this machine: never identity
     activation_checkpointing: bool = False  # of training, and of what is chosen from it: never identity either
+    ignores: tuple[str, ...] = ()  # in the specs of its inputs: what says nothing of what it reads there
 
     def identity(self, input_keys: Mapping[str, str]) -> dict[str, Any]:
         """What the key is the digest of. `input_keys` holds the key of every input, by input name."""
@@ -65,6 +66,23 @@ class Stage:
     def key(self, input_keys: Mapping[str, str]) -> str:
         """The content key of this stage."""
         return key_of(self.identity(input_keys))
+
+
+class InputKeys:
+    """The keys of inputs as they go into the keys of their readers: without what a reader ignores. Only inputs that read from
+    nothing themselves can have such parts."""
+
+    def __init__(self) -> None:
+        self._parts: dict[tuple[str, tuple[str, ...]], str] = {}
+
+    def of(self, reader: Stage, source: Stage, key: str) -> str:
+        """`key` is that of the whole of `source`."""
+        if not reader.ignores or source.inputs:
+            return key
+        if (key, reader.ignores) not in self._parts:
+            spec = {name: value for name, value in source.spec.items() if name not in reader.ignores}
+            self._parts[key, reader.ignores] = replace(source, spec=spec).key({})
+        return self._parts[key, reader.ignores]
 
 
 @dataclass(frozen=True)

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,20 @@ def test_checkpointing_is_how_and_not_what(content: dict[str, Any], tmp_path: Pa
     for stage in plan.stages:
         assert stage.activation_checkpointing == (stage.kind in ("train", "select"))
         assert (keys(plan)[stage.id] == keys(before)[stage.id]) == (stage.kind != "profile")
+
+
+def test_more_test_items_train_nothing_anew(content: dict[str, Any], tmp_path: Path) -> None:
+    before = plan_of(content, tmp_path)
+    content["tasks"][0]["num_test"] += 10
+    plan, name = plan_of(content, tmp_path), content["tasks"][0]["name"]
+    for stage in plan.stages:
+        of_test_rows = stage.kind in ("data", "profile") or stage.kind == "predict" and stage.spec["split"] == "test"
+        same = keys(plan)[stage.id] == keys(before)[stage.id]
+        assert same != (of_test_rows and stage.inputs.get("data", stage.id).endswith(f"/{name}")), stage.id
+    described = json.loads(json.dumps(plan.describe()))
+    assert plan.as_described(described).keys() == plan.keys()
+    old = json.loads(json.dumps(before.describe()))
+    assert plan.as_described(old).keys() == before.keys()
 
 
 def test_matched_plasticity_needs_every_rate(content: dict[str, Any], tmp_path: Path) -> None:

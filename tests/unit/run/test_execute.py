@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from finetrial.errors import StoreError, UserError
+from finetrial.plan.plan import keys_of
 from finetrial.records.record import Outcome
 from finetrial.run import crash
 from finetrial.run.events import (
@@ -266,6 +267,19 @@ def test_a_selection_that_names_no_option_or_failed(laboratory):
     assert result.states["next"].reason == "select chose 'other', which is not one of ['low']"
     result = laboratory.execute(laboratory.stage("a"), laboratory.stage("select", do="diverge"), stage)
     assert result.states["next"].reason == "needs select, which is DIVERGED"
+
+
+def test_what_a_stage_ignores_of_its_inputs_computes_nothing_anew(laboratory):
+    def stages(number, seed=0):
+        return [laboratory.stage("data", num_test=number, seed=seed), laboratory.stage("whole", {"x": "data"}),
+                replace(laboratory.stage("part", {"x": "data"}), ignores=("num_test",)),
+                replace(laboratory.stage("next", {"x": "part"}), ignores=("num_test",))]
+
+    laboratory.execute(*stages(1))
+    again = laboratory.execute(*stages(2))
+    assert {name for name, state in again.states.items() if state.state is State.CACHED} == {"part", "next"}
+    assert {name: state.key for name, state in again.states.items()} == keys_of(stages(2))
+    assert laboratory.execute(*stages(2, seed=1)).computed == {"data", "whole", "part", "next"}
 
 
 def test_a_tolerant_stage_gets_the_inputs_that_there_are(laboratory):
