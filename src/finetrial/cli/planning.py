@@ -81,7 +81,9 @@ def _recorded(plan: Plan, entries: Mapping[str, StageInput]) -> Mapping[str, Sta
         found = entries.get(key)
         return found.record.values.get("chosen") if found is not None else None
 
-    return {stage: entries[key] for stage, key in plan.keys(choice).items() if key is not None and key in entries}
+    checkpointing = {stage.id for stage in plan.stages if stage.activation_checkpointing}
+    return {stage: entries[key] for stage, key in plan.keys(choice).items() if key is not None and key in entries
+            and is_final(entries[key].record, checkpointing=stage in checkpointing)}
 
 
 def _elsewhere(plan: Plan, held: Mapping[Environment, Mapping[str, StageInput]], there: Collection[str],

@@ -251,8 +251,7 @@ def _select(line: Line, chains: Mapping[tuple[str, int, float], list[PlannedPhas
     for seed in builder.study.seeds:
         spec = {"seed": seed, "seeds": list(builder.study.seeds), "options": list(options), "tasks": list(tasks)}
         builder.add("select", line.select_id(seed, index).removeprefix("select/"), spec, inputs,
-                    label=f"rate of {run.name}, seed {seed}",
-                    activation_checkpointing=builder.study.training_of(run.arm).activation_checkpointing)
+                    label=f"rate of {run.name}, seed {seed}")
 
 
 def _profiled(builder: Builder, base: ResolvedBase) -> None:
@@ -268,7 +267,7 @@ def _profiled(builder: Builder, base: ResolvedBase) -> None:
                               for done, state in zip(path.tasks[:index], held, strict=False)]
         stage = builder.add("profile", f"{base.name}/{arm.name}/{task}/repeat-{repeat}", spec,
                             {"data": builder.data[base.name, task]}, exclusive=True, label=f"cost of {arm.title}",
-                            locations={"base": str(base.folder)})
+                            locations={"base": str(base.folder)}, ignores=OF_TEST_ROWS)
         builder.profiles.setdefault((base.name, arm.name, task), []).append(stage)
 
 

@@ -127,9 +127,9 @@ class _Execution:
 
     def _lookup(self, state: StageState) -> StageInput | None:
         assert state.key is not None
-        found = self.store.lookup(state.stage.kind, state.key, self.environment)
-        return found if found is not None and settles(
-            found.record, self.circumstances.since, checkpointing=state.stage.activation_checkpointing) else None
+        found, stage = self.store.lookup(state.stage.kind, state.key, self.environment), state.stage
+        return found if found is not None and settles(found.record, self.circumstances.since, missing=self.walk.missing(state),
+                                                      checkpointing=stage.activation_checkpointing) else None
 
     def _recheck(self) -> None:
         """Stages that another process computed: recorded by now, or ours to compute."""
@@ -196,7 +196,7 @@ class _Execution:
                      spec=stage.spec, inputs=inputs, locations=stage.locations, micro_batch=state.micro_batch,
                      activation_checkpointing=stage.activation_checkpointing,
                      attempts=tuple(state.attempts), group=stage.group or stage.id, provisional=self.walk.is_provisional(state),
-                     incomplete=self.walk.is_incomplete(state))
+                     missing=self.walk.missing(state))
 
     def _handle(self, message: Message) -> None:
         run = self.running[message["job"]]

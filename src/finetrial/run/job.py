@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from finetrial.records.record import Environment, Outcome, Record
 from finetrial.run.machine import cpu_model
 
 CHECKPOINTING = "activation_checkpointing"  # in a record's `execution`
-INCOMPLETE = "incomplete"  # there too: not all inputs were there
+MISSING = "missing"  # there too: the inputs that it was computed without
 
 
 class Order(BaseModel):
@@ -37,7 +37,7 @@ class Order(BaseModel):
     attempts: tuple[str, ...] = ()  # what became of earlier ones in this run
     group: str = ""  # orders of one group pass live objects on, and end with the first that is not OK
     provisional: bool = False  # the result must not be reused: an input that is missing may yet come
-    incomplete: bool = False  # an input is missing, for now or for good
+    missing: tuple[str, ...] = ()  # inputs that it is computed without, for now or for good
 
     @property
     def threads(self) -> int:
@@ -77,18 +77,20 @@ def is_final(record: Record, *, checkpointing: bool = False) -> bool:
     """True if running the stage again would give the same: FAILED and TIMEOUT are tried again by the next run.
 
     So is what a stage made of inputs that may yet come, and an OOM that nobody can vouch for: both are `provisional`;
-    and an OOM without activation checkpointing where this is switched on now, and what was made in spite of it.
+    and an OOM without activation checkpointing where this is switched on now.
     """
     if record.execution.get("provisional"):
         return False
-    if checkpointing and not record.execution.get(CHECKPOINTING) and (
-            record.outcome is Outcome.OOM or record.execution.get(INCOMPLETE)):
+    if record.outcome is Outcome.OOM and checkpointing and not record.execution.get(CHECKPOINTING):
         return False
     return record.outcome in (Outcome.OK, Outcome.OOM, Outcome.DIVERGED)
 
 
-def settles(record: Record, since: str, *, checkpointing: bool = False) -> bool:
-    """True if a run that began at `since` need not compute the stage: final, or tried by another runner meanwhile."""
+def settles(record: Record, since: str, *, checkpointing: bool = False, missing: Sequence[str] = ()) -> bool:
+    """True if a run that began at `since` need not compute the stage: final, or tried by another runner meanwhile, and without
+    the same inputs that are missing now."""
+    if list(record.execution.get(MISSING, ())) != list(missing):
+        return False
     return is_final(record, checkpointing=checkpointing) or record.started >= since
 
 
@@ -98,7 +100,7 @@ def make_record(job: Job, order: Order, outcome: Outcome, message: str, values: 
     execution = {"threads": order.threads, "micro_batch": order.micro_batch, "host": platform.node(),
                  "cpu": cpu_model(), "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {}),
                  **({CHECKPOINTING: True} if order.activation_checkpointing else {}),
-                 **({INCOMPLETE: True} if order.incomplete else {}),
+                 **({MISSING: list(order.missing)} if order.missing else {}),
                  **(noted or {})}
     return Record(key=order.key, stage_id=order.stage_id, kind=order.kind, identity=order.identity,
                   environment=job.environment, outcome=outcome, message=message, values=values, started=started,

@@ -42,6 +42,7 @@ class StageState:
     key: str | None = None
     found: StageInput | None = None  # once cached or done
     reason: str = ""  # why it is not run
+    looked_up: bool = False  # in the store, since its key is known
     final: bool = True  # the next run would find the same
     micro_batch: int | None = None  # for the next attempt; None = the whole batch
     stacks: bool = True  # may share a pass with stages alike; False once that has failed
@@ -185,15 +186,17 @@ class Walk:
         return any(source is None or not (source.ok or source.final)
                    for source in self._sources(state.stage).values()) and self._tolerates(state.stage.kind)
 
-    def is_incomplete(self, state: StageState) -> bool:
-        """True if it runs with some of its inputs."""
-        return len(self.inputs(state)) < len(state.stage.inputs)
+    def missing(self, state: StageState) -> tuple[str, ...]:
+        """The names of the inputs that it is computed without: none but where failures are tolerated."""
+        return tuple(sorted(set(state.stage.inputs) - set(self.inputs(state))))
 
     def _look_at(self, state: StageState, lookup: Callable[[StageState], StageInput | None]) -> bool:
         """Find a pending stage's key, its record, or why it cannot run. True if the key is new."""
         sources, known = self._sources(state.stage), state.key is not None
-        if state.key is None and (keys := self._keys(state.stage, sources)) is not None:
+        if not known and (keys := self._keys(state.stage, sources)) is not None:
             state.key = state.stage.key(keys)
+        if state.key is not None and not state.looked_up and self._is_awaited(state.stage, sources):
+            state.looked_up = True
             if (found := lookup(state)) is not None:
                 state.record(State.CACHED, found)
         if state.state is State.PENDING:
@@ -205,6 +208,10 @@ class Walk:
         keys = {name: self._input_keys.of(reader, source.stage, source.key) for name, source in sources.items()
                 if source is not None and source.key is not None}
         return keys if len(keys) == len(sources) else None
+
+    def _is_awaited(self, stage: Stage, sources: Mapping[str, StageState | None]) -> bool:
+        """True once a record of it can be judged: what was made of some inputs, when it is known which of them there are now."""
+        return not self._tolerates(stage.kind) or all(source is not None and source.settled for source in sources.values())
 
     def _changed(self, state: StageState) -> None:
         """A stage was settled, or is pending again."""

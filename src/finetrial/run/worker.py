@@ -92,7 +92,8 @@ def _computed(job: Job, order: Order, store: Store, shared: dict[str, Any], tell
         return False
     with claim:
         found = store.lookup(order.kind, order.key, job.environment)
-        if found is not None and settles(found.record, job.since, checkpointing=order.activation_checkpointing):
+        if found is not None and settles(found.record, job.since, checkpointing=order.activation_checkpointing,
+                                         missing=order.missing):
             tell({"type": "recorded"})
             return found.record.outcome is Outcome.OK
         rows = rows_at_once(job, order)

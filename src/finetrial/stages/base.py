@@ -53,7 +53,7 @@ class Stage:
     label: str = ""  # for people: "full, 3e-4, seed 1"
     exclusive: bool = False  # runs while nothing else runs (profiles)
     locations: Mapping[str, str] = field(default_factory=dict)  # where things lie on this machine: never identity
-    activation_checkpointing: bool = False  # of training, and of what is chosen from it: never identity either
+    activation_checkpointing: bool = False  # of training: how it is computed, and never identity either
     ignores: tuple[str, ...] = ()  # in the specs of its inputs: what says nothing of what it reads there
 
     def identity(self, input_keys: Mapping[str, str]) -> dict[str, Any]:

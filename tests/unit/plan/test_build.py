@@ -89,7 +89,7 @@ def test_checkpointing_is_how_and_not_what(content: dict[str, Any], tmp_path: Pa
     content["training"]["activation_checkpointing"] = True
     plan = plan_of(content, tmp_path)
     for stage in plan.stages:
-        assert stage.activation_checkpointing == (stage.kind in ("train", "select"))
+        assert stage.activation_checkpointing == (stage.kind == "train")
         assert (keys(plan)[stage.id] == keys(before)[stage.id]) == (stage.kind != "profile")
 
 
@@ -98,7 +98,7 @@ def test_more_test_items_train_nothing_anew(content: dict[str, Any], tmp_path: P
     content["tasks"][0]["num_test"] += 10
     plan, name = plan_of(content, tmp_path), content["tasks"][0]["name"]
     for stage in plan.stages:
-        of_test_rows = stage.kind in ("data", "profile") or stage.kind == "predict" and stage.spec["split"] == "test"
+        of_test_rows = stage.kind == "data" or stage.kind == "predict" and stage.spec["split"] == "test"
         same = keys(plan)[stage.id] == keys(before)[stage.id]
         assert same != (of_test_rows and stage.inputs.get("data", stage.id).endswith(f"/{name}")), stage.id
     described = json.loads(json.dumps(plan.describe()))
