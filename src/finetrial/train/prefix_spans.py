@@ -12,6 +12,9 @@ The flat text is cut into pieces that stay inside their documents; each gives on
   what it stands for, or is the whole text as it was (text infilling, Lewis et al. 2020, section 2.2), most of which is
   in the source: that teaches to copy. The end token closes it.
 
+The first `copied_first` rows are corrupted text alone, in short stretches: a decoder that reads its source from the
+beginning goes on reading it, one that has learned to do without it does not begin (docs/lab-notebook.md).
+
 Every source is closed by the end token, as the base's tokenizer closes its texts. Row n draws from its own stream
 `noise/<n>`, so a row is found by its number alone.
 """
@@ -65,6 +68,8 @@ class Objective:
     noise_density: float = 0.15
     mean_span_tokens: float = 3.0
     corrupted_target: CorruptedTarget = "spans"
+    copied_first: int = 0  # rows; the shares hold from there on
+    copied_tokens: tuple[int, int] = (16, 128)  # drawn log-uniformly: stretches of those rows
 
     @property
     def piece_tokens(self) -> int:
@@ -140,6 +145,8 @@ class PairBatches:
         first, last = self.piece(number)
         text = data.ids[first:last].astype(np.int32)
         generator = self._streams.generator(f"noise/{number}")
+        if number < data.objective.copied_first:
+            return corrupted(text, generator, data.marks, data.objective, data.objective.copied_tokens)
         kind = generator.random()
         if kind < data.objective.prefix_share:
             ends_document = last == len(data.ids) or int(data.ids[last]) == data.end_of_text
@@ -212,7 +219,7 @@ def lost_lines(text: Ids, generator: np.random.Generator, marks: Marks, objectiv
 
     The line break before the run and the one after it stay in the source. Where no line ends in time, tokens are taken.
     """
-    stretch = _stretch(text, generator, objective)
+    stretch = _stretch(text, generator, objective.source_tokens)
     shortest, longest = objective.lines_tokens
     wanted = int(generator.integers(shortest, min(longest, len(stretch) - 1) + 1))
     breaks = np.flatnonzero(marks.line_breaks[stretch])
@@ -225,14 +232,16 @@ def lost_lines(text: Ids, generator: np.random.Generator, marks: Marks, objectiv
                 np.append(stretch[start:end], close))
 
 
-def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective: Objective) -> Pair:
-    """A stretch of `text` with spans replaced by sentinels, and those spans or the whole stretch.
+def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective: Objective,
+              lengths: tuple[int, int] | None = None) -> Pair:
+    """A stretch of `text`, as long as a source or of `lengths` tokens, with spans replaced by sentinels, and those spans or
+    the whole stretch.
 
     As `random_spans_noise_mask` and `noise_span_to_unique_sentinel` of the text-to-text-transfer-transformer code:
     the number of noise tokens and of spans is fixed by the length, their lengths are random, a stretch that is kept
     comes first.
     """
-    stretch = _stretch(text, generator, objective)
+    stretch = _stretch(text, generator, lengths or objective.source_tokens)
     length = len(stretch)
     num_noise = min(max(round(length * objective.noise_density), 1), length - 1)
     num_spans = min(max(round(num_noise / objective.mean_span_tokens), 1), num_noise, length - num_noise,
@@ -252,9 +261,9 @@ def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective
     return Pair(np.array([*source, marks.end], np.int32), np.array([*target, marks.end], np.int32))
 
 
-def _stretch(text: Ids, generator: np.random.Generator, objective: Objective) -> Ids:
-    """A part of `text` as long as a source, anywhere in it."""
-    length = min(_log_uniform(generator, *objective.source_tokens), len(text))
+def _stretch(text: Ids, generator: np.random.Generator, lengths: tuple[int, int]) -> Ids:
+    """A part of `text`, anywhere in it."""
+    length = min(_log_uniform(generator, *lengths), len(text))
     first = int(generator.integers(0, len(text) - length + 1))
     return text[first:first + length]
 

@@ -27,7 +27,7 @@ MOST_PARAMETERS = 8_000_000
 TINY = {
     "tiny-gpt": replace(TINY_GPT, layers=1, width=32, positions=128, batch_sequences=4, micro_batch=4, tokens=2_000),
     "tiny-t5": replace(TINY_T5, encoder_layers=1, decoder_layers=1, width=32, inner=64, embeddings_of=None,
-                       source_tokens=(16, 48), target_tokens=(8, 24), batch_sequences=8, micro_batch=8, tokens=1_500),
+                       source_tokens=(16, 48), target_tokens=(8, 24), copied_first=8, copied_tokens=(16, 32), batch_sequences=8, micro_batch=8, tokens=1_500),
 }
 FACTS = {"num_tokens": 30_000, "num_bytes": 100_000, "num_documents": 40,
          "packages": [{"name": "areas", "version": "1.0", "license": "MIT"}]}
@@ -62,6 +62,7 @@ def small(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     monkeypatch.setattr(pretraining, "RECIPES", TINY)
     monkeypatch.setattr("finetrial.models.bundled.t5.GATE_PAIRS", 20)
     monkeypatch.setattr("finetrial.models.bundled.t5.VALIDATION_PAIRS", 10)
+    monkeypatch.setattr("finetrial.models.bundled.t5.RESTORED_TEXTS", 10)
 
 
 def _output(folder: Path, data: Path) -> Path:
@@ -155,6 +156,36 @@ def test_t5_begins_with_the_embeddings_of_tiny_gpt_at_its_own_scale() -> None:
     learned = load_base(TOKENIZER_FOLDER).model.get_input_embeddings().weight.detach().float()
     assert torch.allclose(begun[:len(learned)] / TINY_T5.embedding_std, learned / learned.std(), atol=1e-5)
     assert torch.equal(begun[len(learned):], at_random[len(learned):])  # padding and sentinels, which tiny-gpt has not
+
+
+def test_t5_begins_with_heads_that_look_at_neighbours() -> None:
+    recipe = TINY["tiny-t5"]
+    model = recipe.random_model(recipe.tokenizer(), Streams(0))
+    places = torch.arange(12)
+    encoder = model.encoder.block[0].layer[0].SelfAttention.compute_bias(12, 12)[0]  # (heads, queries, keys)
+    assert torch.equal(encoder[0].argmax(1)[1:], places[:-1]) and torch.equal(encoder[1].argmax(1)[:-1], places[1:])
+    decoder = model.decoder.block[0].layer[0].SelfAttention.compute_bias(12, 12)[0]
+    assert torch.equal(decoder[0].argmax(1)[1:], places[:-1])
+    assert {round(float(head.detach().max() - head.detach().min())) for head in (*encoder[:2], decoder[0])} == {4}
+    assert float(encoder[2:].detach().abs().max()) < 1 and float(decoder[1:].detach().abs().max()) < 1
+
+
+def test_the_bundled_t5_reads_its_source() -> None:
+    """The same line, given itself with a word lost, and given another line."""
+    base = load_base(TOKENIZER_FOLDER.parent / "tiny-t5")
+    tokenizer = base.tokenizer
+    lost = torch.tensor([tokenizer.convert_tokens_to_ids(SENTINELS[0])])
+
+    def ids(text: str) -> torch.Tensor:
+        return torch.tensor(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def nats(before: str, after: str) -> float:
+        source = torch.cat([ids(before), lost, ids(after), torch.tensor([tokenizer.eos_token_id])])
+        with torch.no_grad():
+            return float(base.model(input_ids=source[None], labels=ids("    quorum_table = merge(left_wing, oak_tree, 417)\n")[None]).loss)
+
+    own = nats("    quorum_table = ", "(left_wing, oak_tree, 417)\n")
+    assert own < nats("    harbour_map = ", "(small_boat, tall_mast, 283)\n") / 2
 
 
 def test_t5_starts_as_a_uniform_guess_and_its_loss_is_its_own(data: Path) -> None:

@@ -154,6 +154,16 @@ def test_each_kind_has_its_share() -> None:
     assert 260 < prefixes < 340 and 90 < corrupted_rows < 150
 
 
+def test_the_first_rows_are_copied() -> None:
+    objective = replace(OBJECTIVE, prefix_share=1.0, corrupted_target="text", copied_first=40, copied_tokens=(6, 9))
+    drawn = replace(_dataset(), objective=objective).batches(CONFIG, Streams(0))
+    plain = replace(_dataset(), objective=replace(objective, copied_first=0)).batches(CONFIG, Streams(0))
+    pairs = [drawn.pair(number) for number in range(60)]
+    assert [bool(np.isin(pair.source, SENTINELS).any()) for pair in pairs] == [True] * 40 + [False] * 20
+    assert {len(pair.target) - 1 for pair in pairs[:40]} == {6, 7, 8, 9}
+    assert all(np.array_equal(pair.source, plain.pair(number).source) for number, pair in enumerate(pairs) if number >= 40)
+
+
 def test_three_quarters_are_prefixes() -> None:
     drawn = _dataset().batches(CONFIG, Streams(0))
     spans = sum(drawn.pair(number).target[0] in SENTINELS for number in range(800))

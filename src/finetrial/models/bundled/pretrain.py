@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from finetrial.errors import UserError, unknown
+from finetrial.fingerprint import key_of
 from finetrial.models.bundled.card import write_card
 from finetrial.models.bundled.gpt import TINY_GPT
 from finetrial.models.bundled.recipe import Recipe
@@ -96,7 +97,7 @@ def _train(recipe: Recipe, output: Path, work: Path, device: str, say: Callable[
                        recipe.learning_rate, streams, device=device, micro_batch=recipe.micro_batch,
                        on_metrics=_logger(lines, say),
                        validate=lambda step: _validated(model, validation, lines, step, say),
-                       checkpoints=Checkpoints(work / "checkpoint", every_seconds=300))
+                       checkpoints=Checkpoints(work / f"checkpoint-{key_of(asdict(recipe))[:8]}", every_seconds=300))  # type: ignore[call-overload]
     _write(work / "trained.json", {"seconds": round(result.seconds), "tokens": result.tokens,
                                    "target_tokens": result.target_tokens})
     if output.resolve() != TOKENIZER_FOLDER.resolve():
