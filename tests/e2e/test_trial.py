@@ -132,6 +132,19 @@ def test_within_a_time_the_seeds_that_fit_are_run(folder: Path, undisturbed: Tri
     assert again.study.seeds == trial.study.seeds and again.results.look == trial.results.look
 
 
+def test_other_test_items_train_nothing(folder: Path, undisturbed: Trial) -> None:
+    store = folder / "undisturbed" / ".store"
+    before = set(store.rglob("record.json"))
+    content = {**tiny_content(folder), "name": "items"}
+    content["tasks"][0]["num_test"] -= 2
+    trial = run_study(parse_study(content, "study.yaml"), RunOptions(runs=folder / "undisturbed", view=False, figures=False),
+                      relative_to=folder, command="finetrial run study.yaml")
+    made = [json.loads(path.read_text()) for path in set(store.rglob("record.json")) - before]
+    assert {record["kind"] for record in made} == {"data", "predict"}
+    assert all(record["stage_id"].endswith("-test") for record in made if record["kind"] == "predict")
+    assert trial.results.status == "complete" and scores(trial) != scores(undisturbed)
+
+
 def test_another_seed_trains_its_own_cells_only(folder: Path, undisturbed: Trial) -> None:
     def with_seeds(*seeds: int) -> Trial:
         content = {**tiny_content(folder), "name": "more", "seeds": list(seeds)}
