@@ -127,9 +127,10 @@ class _Execution:
 
     def _lookup(self, state: StageState) -> StageInput | None:
         assert state.key is not None
-        found, stage = self.store.lookup(state.stage.kind, state.key, self.environment), state.stage
-        return found if found is not None and settles(found.record, self.circumstances.since, missing=self.walk.missing(state),
-                                                      checkpointing=stage.activation_checkpointing) else None
+        found = self.store.lookup(state.stage.kind, state.key, self.environment)
+        return found if found is not None and settles(
+            found.record, self.circumstances.since, checkpointing=state.stage.activation_checkpointing,
+            missing=self.walk.missing(state)) else None
 
     def _recheck(self) -> None:
         """Stages that another process computed: recorded by now, or ours to compute."""
@@ -195,8 +196,7 @@ class _Execution:
         return Order(stage_id=stage.id, kind=stage.kind, key=state.key, identity=self.walk.identity(state),
                      spec=stage.spec, inputs=inputs, locations=stage.locations, micro_batch=state.micro_batch,
                      activation_checkpointing=stage.activation_checkpointing,
-                     attempts=tuple(state.attempts), group=stage.group or stage.id, provisional=self.walk.is_provisional(state),
-                     missing=self.walk.missing(state))
+                     attempts=tuple(state.attempts), group=stage.group or stage.id, provisional=self.walk.is_provisional(state))
 
     def _handle(self, message: Message) -> None:
         run = self.running[message["job"]]

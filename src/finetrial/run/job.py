@@ -37,12 +37,16 @@ class Order(BaseModel):
     attempts: tuple[str, ...] = ()  # what became of earlier ones in this run
     group: str = ""  # orders of one group pass live objects on, and end with the first that is not OK
     provisional: bool = False  # the result must not be reused: an input that is missing may yet come
-    missing: tuple[str, ...] = ()  # inputs that it is computed without, for now or for good
 
     @property
     def threads(self) -> int:
         """Of torch: they decide the last bits of results, and are part of the spec."""
         return int(self.spec.get("threads", 1))
+
+    @property
+    def missing(self) -> list[str]:
+        """The names of the inputs that it is computed without, for now or for good."""
+        return sorted(set(self.identity.get("inputs", ())) - set(self.inputs))
 
 
 class Job(BaseModel):
@@ -100,7 +104,7 @@ def make_record(job: Job, order: Order, outcome: Outcome, message: str, values: 
     execution = {"threads": order.threads, "micro_batch": order.micro_batch, "host": platform.node(),
                  "cpu": cpu_model(), "attempts": list(order.attempts), **({"provisional": True} if order.provisional else {}),
                  **({CHECKPOINTING: True} if order.activation_checkpointing else {}),
-                 **({MISSING: list(order.missing)} if order.missing else {}),
+                 **({MISSING: order.missing} if order.missing else {}),
                  **(noted or {})}
     return Record(key=order.key, stage_id=order.stage_id, kind=order.kind, identity=order.identity,
                   environment=job.environment, outcome=outcome, message=message, values=values, started=started,

@@ -186,9 +186,9 @@ class Walk:
         return any(source is None or not (source.ok or source.final)
                    for source in self._sources(state.stage).values()) and self._tolerates(state.stage.kind)
 
-    def missing(self, state: StageState) -> tuple[str, ...]:
+    def missing(self, state: StageState) -> list[str]:
         """The names of the inputs that it is computed without: none but where failures are tolerated."""
-        return tuple(sorted(set(state.stage.inputs) - set(self.inputs(state))))
+        return sorted(set(state.stage.inputs) - set(self.inputs(state)))
 
     def _look_at(self, state: StageState, lookup: Callable[[StageState], StageInput | None]) -> bool:
         """Find a pending stage's key, its record, or why it cannot run. True if the key is new."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -146,7 +146,8 @@ class PairBatches:
         text = data.ids[first:last].astype(np.int32)
         generator = self._streams.generator(f"noise/{number}")
         if number < data.objective.copied_first:
-            return corrupted(text, generator, data.marks, data.objective, data.objective.copied_tokens)
+            short = replace(data.objective, source_tokens=data.objective.copied_tokens)
+            return corrupted(text, generator, data.marks, short)
         kind = generator.random()
         if kind < data.objective.prefix_share:
             ends_document = last == len(data.ids) or int(data.ids[last]) == data.end_of_text
@@ -219,7 +220,7 @@ def lost_lines(text: Ids, generator: np.random.Generator, marks: Marks, objectiv
 
     The line break before the run and the one after it stay in the source. Where no line ends in time, tokens are taken.
     """
-    stretch = _stretch(text, generator, objective.source_tokens)
+    stretch = _stretch(text, generator, objective)
     shortest, longest = objective.lines_tokens
     wanted = int(generator.integers(shortest, min(longest, len(stretch) - 1) + 1))
     breaks = np.flatnonzero(marks.line_breaks[stretch])
@@ -232,16 +233,14 @@ def lost_lines(text: Ids, generator: np.random.Generator, marks: Marks, objectiv
                 np.append(stretch[start:end], close))
 
 
-def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective: Objective,
-              lengths: tuple[int, int] | None = None) -> Pair:
-    """A stretch of `text`, as long as a source or of `lengths` tokens, with spans replaced by sentinels, and those spans or
-    the whole stretch.
+def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective: Objective) -> Pair:
+    """A stretch of `text` with spans replaced by sentinels, and those spans or the whole stretch.
 
     As `random_spans_noise_mask` and `noise_span_to_unique_sentinel` of the text-to-text-transfer-transformer code:
     the number of noise tokens and of spans is fixed by the length, their lengths are random, a stretch that is kept
     comes first.
     """
-    stretch = _stretch(text, generator, lengths or objective.source_tokens)
+    stretch = _stretch(text, generator, objective)
     length = len(stretch)
     num_noise = min(max(round(length * objective.noise_density), 1), length - 1)
     num_spans = min(max(round(num_noise / objective.mean_span_tokens), 1), num_noise, length - num_noise,
@@ -261,9 +260,9 @@ def corrupted(text: Ids, generator: np.random.Generator, marks: Marks, objective
     return Pair(np.array([*source, marks.end], np.int32), np.array([*target, marks.end], np.int32))
 
 
-def _stretch(text: Ids, generator: np.random.Generator, lengths: tuple[int, int]) -> Ids:
-    """A part of `text`, anywhere in it."""
-    length = min(_log_uniform(generator, *lengths), len(text))
+def _stretch(text: Ids, generator: np.random.Generator, objective: Objective) -> Ids:
+    """A part of `text` as long as a source, anywhere in it."""
+    length = min(_log_uniform(generator, *objective.source_tokens), len(text))
     first = int(generator.integers(0, len(text) - length + 1))
     return text[first:first + length]
 

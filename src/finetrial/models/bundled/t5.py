@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -131,9 +131,7 @@ class T5Recipe(Recipe):
 
     def objective(self) -> Objective:
         """What a row asks for."""
-        return Objective(self.prefix_share, self.lines_share, self.source_tokens, self.target_tokens, self.lines_tokens,
-                         self.noise_density, self.mean_span_tokens, self.corrupted_target, self.copied_first,
-                         self.copied_tokens)
+        return Objective(**{field.name: getattr(self, field.name) for field in fields(Objective)})
 
     def text(self, work: Path, tokenizer: Any) -> FlatDataset:
         """Pairs."""
