@@ -9,23 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rows_by_hand import ByHand
 
 from finetrial.errors import DataError
 from finetrial.models.bundled.pretrain_data import TOKENIZER_FOLDER
-from finetrial.tasks.base import Example, Examples, Segment, Task
+from finetrial.tasks.base import Example, Segment
 from finetrial.tasks.encode import TokenDataset, encode_examples, encode_segments, preview, surrounding_ids
 
 END = "<|endoftext|>"
 
 
-class _Echo(Task):
+class _Echo(ByHand):
     """Renders `prompt`, `code` and `reply` as they are; plain text if there is no prompt."""
-
-    def source_digest(self) -> str:
-        return ""
-
-    def load(self) -> Examples:
-        return Examples([], "")
 
     def render(self, example: Example) -> tuple[Segment, ...]:
         fields = example.fields

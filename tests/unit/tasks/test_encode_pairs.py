@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rows_by_hand import REAL, ByHand
 
 from finetrial.errors import DataError
 from finetrial.models.bundled.pretrain_data import TOKENIZER_FOLDER
-from finetrial.tasks.base import Example, Examples, Segment, Task
+from finetrial.tasks.base import Example, Segment
 from finetrial.tasks.encode import encode_examples, encode_prompts, encode_segments, preview, surrounding_ids
 
-REAL = Path(os.environ.get("FINETRIAL_REAL_DATA", Path(__file__).parents[4] / "shared" / "real")) / "tokenizers"
+TOKENIZERS = REAL / "tokenizers"
 CHAT = (Segment("Explain:\n"), Segment("def f(x):\n    return x + 1", cuttable=True), Segment("\n\n>>"),
         Segment("Adds one.", loss=True))
 TEXT = (Segment("import os\n\nprint(os.name, 'größe')", loss=True, cuttable=True),)
 
 
-class _Echo(Task):
-    def source_digest(self) -> str:
-        return ""
-
-    def load(self) -> Examples:
-        return Examples([], "")
-
+class _Echo(ByHand):
     def render(self, example: Example) -> tuple[Segment, ...]:
         fields = example.fields
         return (Segment(fields["prompt"]), Segment(fields["code"], cuttable=True), Segment("\n\n>>"),
@@ -148,9 +142,9 @@ def test_real_tokenizers(name: str, opening: list[int], closing: list[int]) -> N
     """CodeT5's and T5's sources and labels are what their own tokenizers make of a text."""
     from transformers import AutoTokenizer
 
-    if not (REAL / name / "tokenizer.json").is_file() and not (REAL / Path(name).parent / "tokenizer.json").is_file():
-        pytest.skip(f"no real tokenizer at {REAL / name}")
-    folder = REAL / name if (REAL / name / "tokenizer.json").is_file() else REAL / Path(name).parent
+    if not (TOKENIZERS / name / "tokenizer.json").is_file() and not (TOKENIZERS / Path(name).parent / "tokenizer.json").is_file():
+        pytest.skip(f"no real tokenizer at {TOKENIZERS / name}")
+    folder = TOKENIZERS / name if (TOKENIZERS / name / "tokenizer.json").is_file() else TOKENIZERS / Path(name).parent
     tokenizer = AutoTokenizer.from_pretrained(folder)
     assert surrounding_ids(tokenizer) == (opening, closing)
     if not closing:

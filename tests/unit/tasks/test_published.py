@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from loopback_hub import LoopbackHub
 from pydantic import ValidationError
+from rows_by_hand import REAL
 
 from finetrial.errors import DataError
 from finetrial.tasks.base import Examples
@@ -27,7 +27,6 @@ from finetrial.tasks.mbpp import Mbpp
 from finetrial.tasks.oasst1 import Oasst1
 from finetrial.tasks.published import PublishedTask
 
-REAL = Path(os.environ.get("FINETRIAL_REAL_DATA", Path(__file__).parents[4] / "shared" / "real"))
 Rows = Sequence[dict[str, Any]]
 
 

@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, Literal
 
 import pytest
+from rows_by_hand import REAL, ByHand
 from tokenizers import Tokenizer, decoders, models, normalizers
 from transformers import PreTrainedTokenizerFast
 
 from finetrial.models.load import load_tokenizer
 from finetrial.plan.bases import BUNDLED
-from finetrial.tasks.base import Example, Examples, Segment, Task
+from finetrial.tasks.base import Example, Segment
 from finetrial.tasks.encode import encode_examples
 from finetrial.tasks.restored import MOST_ROWS, lost_bytes
 
-REAL = Path(os.environ.get("FINETRIAL_REAL_DATA", Path(__file__).parents[4] / "shared" / "real")) / "tokenizers"
+TOKENIZERS = REAL / "tokenizers"
 CODE = "def add(left, right):\n    return left + right  # ◊\n"
 PROSE = "Adds two numbers. Slowly, it is said."
 Form = Literal["decoder", "encoder-decoder"]
 
 
-class _Pairs(Task):
-    def source_digest(self) -> str:
-        return ""
-
-    def load(self) -> Examples:
-        return Examples([], "")
-
+class _Pairs(ByHand):
     def render(self, example: Example) -> tuple[Segment, ...]:
         prompt = example.fields["prompt"]
         return (*([Segment(prompt)] if prompt else []), Segment(example.fields["reply"], loss=True, cuttable=not prompt))
@@ -66,9 +59,9 @@ def test_real_tokenizers(name: str, loses: bool) -> None:
     """T5's has no line breaks, no runs of spaces and no braces."""
     from transformers import AutoTokenizer
 
-    if not (REAL / name).is_dir():
-        pytest.skip(f"no real tokenizer at {REAL / name}")
-    tokenizer = AutoTokenizer.from_pretrained(REAL / name)
+    if not (TOKENIZERS / name).is_dir():
+        pytest.skip(f"no real tokenizer at {TOKENIZERS / name}")
+    tokenizer = AutoTokenizer.from_pretrained(TOKENIZERS / name)
     form: Form = "decoder" if name == "gpt2/hf" else "encoder-decoder"
     num_bytes, num_lost = _lost(tokenizer, form, CODE)
     assert num_bytes == 3 * len(CODE.encode()) and (num_lost > 0.1 * num_bytes if loses else num_lost == 0)
