@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 
-from finetrial.analysis.naming import aa_name, positive_control_name
 from finetrial.catalog import find
 from finetrial.records.record import Outcome
 from finetrial.records.results import Cost, Point
@@ -119,8 +118,8 @@ def _runs(study: Study) -> Iterator[Run]:
     for seed in study.seeds:
         for name, rates in GRIDS.items():
             yield from ((name, seed, rate) for rate in rates)
-        yield positive_control_name(study.controls), seed, centre * study.controls.positive.rate_factor
-        yield aa_name(study.controls), seed, centre
+        yield study.controls.positive_name, seed, centre * study.controls.positive.rate_factor
+        yield study.controls.aa_name, seed, centre
 
 
 def _loss(run: Run, task: str, truth: Case) -> float:

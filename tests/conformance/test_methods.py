@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from finetrial import catalog
-from finetrial.methods.base import Component, Method
+from finetrial.methods.base import Component, InPlace, Method
 from finetrial.models import params
 from finetrial.spec.model import plugin_from, plugin_identity
 from finetrial.streams import Streams
@@ -137,6 +137,16 @@ def test_draws_follow_the_stream_and_leave_the_global_generator_alone(tiny_model
     assert torch.equal(torch.random.get_rng_state(), before)  # making the tiny model draws inside a fork of its own
     _, again = attached(tiny_model, "llama", written)
     assert again.trainable_digest() == first.trainable_digest()
+
+
+@families
+def test_it_says_whether_it_trains_weights_that_the_base_has(tiny_model: Any, family: str, written: Any) -> None:
+    model = tiny_model(family)
+    base = {id(parameter) for parameter in model.parameters()}
+    method = plugin_from("method", written)
+    component = method.attach(model, Streams(0), "main")
+    assert method.in_place == isinstance(component, InPlace)
+    assert method.in_place == any(id(parameter) in base for parameter in component.parameters().values())
 
 
 def test_it_is_written_and_read_back(written: Any) -> None:

@@ -17,7 +17,7 @@ from finetrial.analysis.contrasts import estimate_loadings
 from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.missing import NotMeasured
-from finetrial.analysis.naming import aa_name, positive_control_name, runs_along
+from finetrial.analysis.naming import runs_along
 from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.records.results import Assay
 from finetrial.records.table import Metric
@@ -71,7 +71,7 @@ def _positive(trial: Trial) -> tuple[Seen, str]:
     states: list[Seen] = []
     texts = []
     for where in _branches(trial, arm):
-        found = _compare(trial, where, positive_control_name(controls), task)
+        found = _compare(trial, where, controls.positive_name, task)
         states.append(_state(found.estimate))
         texts.append(found.text)
     worst = next(state for state in ("not seen", "not measured", "seen") if state in states)
@@ -84,7 +84,7 @@ def _aa(trial: Trial) -> _Compared:
     assert controls is not None
     where = next(_branches(trial, controls.reference))
     phase = last_alike(trial, where)
-    return _compare(trial, where, aa_name(controls), joined_tasks(trial.order(where.sequence)[phase - 1])[-1], phase)
+    return _compare(trial, where, controls.aa_name, joined_tasks(trial.order(where.sequence)[phase - 1])[-1], phase)
 
 
 def last_alike(trial: Trial, where: Branch) -> int:

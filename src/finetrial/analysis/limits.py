@@ -22,8 +22,6 @@ from finetrial.analysis.trial import VALIDATION_METRIC, Trial
 from finetrial.spec.hypothesis import Contrast
 from finetrial.spec.study import BASE_ARM, Limits
 
-IN_PLACE = ("full", "unfreeze")  # methods that train parameters of the base and add none
-
 Standing = Literal["within", "beyond", "open"]
 
 
@@ -80,15 +78,14 @@ def _share(value: float) -> str:
 
 def _base_parameters(trial: Trial, branch: Branch) -> int | None:
     """Parameters of the base: of an arm that trains them in place its total, else its total without what it added."""
-    methods = {arm.name: {part.method.kind for parts in arm.components.values() for part in parts if part.method}
-               for arm in trial.study.arms}
+    in_place = {arm.name: [part.method.in_place for parts in arm.components.values() for part in parts if part.method]
+                for arm in trial.study.arms}
     for row in trial.table.costs:
-        if row.base != branch.base or row.params_total is None or row.params_trainable is None or row.arm not in methods:
+        if row.base != branch.base or row.params_total is None or row.params_trainable is None or row.arm not in in_place:
             continue
-        in_place = [kind in IN_PLACE for kind in methods[row.arm]]
-        if all(in_place):
+        if all(in_place[row.arm]):
             return row.params_total
-        if not any(in_place):
+        if not any(in_place[row.arm]):
             return row.params_total - row.params_trainable
     return None
 

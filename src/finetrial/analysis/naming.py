@@ -1,30 +1,17 @@
-"""The names of arms that no study lists, and what people read for every arm.
+"""Every arm that has records, also those that no study lists, and what people read for each.
 
-Control arms: the planner gives their names, the analysis finds them. Floors carry the name of the rule that made them.
+Floors carry the name of the rule that made them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 
-from finetrial.spec.arm import Controls
 from finetrial.spec.hypothesis import FLOOR
 from finetrial.spec.study import BASE_ARM, Sequence, Study
 
 FLOOR_TITLES = {"copy": "the input copied (floor)", "lead-1": "first sentence of the input (floor)",
                 "lead-3": "first three sentences of the input (floor)", "constant": "one answer for all (floor)"}
-
-
-def positive_control_name(controls: Controls) -> str:
-    """`<arm>-x10`: the arm at ten times the centre of its grid. Raises ValueError if there is no positive control."""
-    if controls.positive is None:
-        raise ValueError("these controls have no positive control")
-    return controls.positive_name
-
-
-def aa_name(controls: Controls) -> str:
-    """`<reference>-aa`: the reference arm again, with every random stream drawn anew."""
-    return controls.aa_name
 
 
 def runs_along(study: Study, path: Sequence) -> list[str]:
@@ -33,9 +20,9 @@ def runs_along(study: Study, path: Sequence) -> list[str]:
     controls = study.controls
     if controls is None or path not in study.paths:
         return along
-    made = {aa_name(controls): controls.reference}
+    made = {controls.aa_name: controls.reference}
     if controls.positive is not None:
-        made[positive_control_name(controls)] = controls.positive.arm
+        made[controls.positive_name] = controls.positive.arm
     return [*along, *(name for name, arm in made.items() if arm in along)]
 
 
@@ -45,8 +32,8 @@ def roles(study: Study, recorded: Collection[str] = ()) -> dict[str, str]:
              **{arm.name: "arm" for arm in study.arms}}
     if study.controls:
         if study.controls.positive:
-            found[positive_control_name(study.controls)] = "positive control"
-        found[aa_name(study.controls)] = "A/A"
+            found[study.controls.positive_name] = "positive control"
+        found[study.controls.aa_name] = "A/A"
     return found
 
 
@@ -58,9 +45,9 @@ def titles(study: Study, recorded: Collection[str] = ()) -> dict[str, str]:
     if study.controls:
         positive = study.controls.positive
         if positive:
-            found[positive_control_name(study.controls)] = (
+            found[study.controls.positive_name] = (
                 f"{study.arm(positive.arm).title} at {positive.rate_factor:g} times its centre rate")
-        found[aa_name(study.controls)] = f"{study.arm(study.controls.reference).title}, repeated at its centre rate"
+        found[study.controls.aa_name] = f"{study.arm(study.controls.reference).title}, repeated at its centre rate"
     return {name: found[name] for name in roles(study, recorded)}
 
 

@@ -159,7 +159,7 @@ def _reason(trial: Trial, choice: _Choice, entry: Entry) -> str:
     behind = chosen.behind
     best = f"the best{among}, {trial.label(choice.best)}, on {entry.task}"
     return (f"{size} and is the cheapest arm not shown to be worse than {best}: it is behind by "
-            f"{_behind(trial, behind, entry)}.{_doubt(trial, choice, behind, entry)}")
+            f"{_behind(trial, behind, entry)}.{_doubt(trial, behind, entry)}")
 
 
 def _beside_base(trial: Trial, readings: Mapping[str, Loading], arm: str) -> str:
@@ -217,7 +217,7 @@ def _known_before(trial: Trial, chosen: Loading) -> Iterator[tuple[str, int]]:
         yield task, max(number for number, phase in enumerate(order, 1) if task in phase)
 
 
-def _doubt(trial: Trial, choice: _Choice, behind: Estimate, entry: Entry) -> str:
+def _doubt(trial: Trial, behind: Estimate, entry: Entry) -> str:
     """A caveat where the cheapest arm may be worse by more than a margin that the study states for this task."""
     margins = [contrast.margin for hypothesis in trial.study.hypotheses for contrast in hypothesis.contrasts
                if contrast.task == entry.task and contrast.quantity == "score" and contrast.margin is not None

@@ -65,7 +65,7 @@ def make_arms(ways: Mapping[str, Way], parameters: int | None, rates: int) -> tu
 def centre(method: Method, parameters: int | None) -> float:
     """The middle of the grid: lower for larger models, ten times higher where the base is frozen."""
     full = next((rate for limit, rate in FULL_CENTRES if (parameters or 0) <= limit), LARGE_CENTRE)
-    return full if method.kind in ("full", "unfreeze") else ADAPTER_FACTOR * full
+    return full if method.in_place else ADAPTER_FACTOR * full
 
 
 def fitting(ways: Mapping[str, Way], config: Mapping[str, Any], asked: bool) -> dict[str, Way]:

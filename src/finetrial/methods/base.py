@@ -131,6 +131,7 @@ class Method(Settings, ABC):
     """A way to adapt a base, as the study writes it. `version` is bumped when the same options mean something else."""
 
     version: ClassVar[int] = 1
+    in_place: ClassVar[bool] = False  # its components are `InPlace`: they train weights that the base has, and add none
     stackable: ClassVar[bool] = False  # its components are `AdapterComponent`s of which several can share a pass
     summary: ClassVar[str] = ""
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = ({},)  # options that the conformance tests try

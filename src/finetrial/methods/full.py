@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 class Full(Method):
     """Train all parameters of the base, merged blocks among them; adapters and blocks of other components are theirs."""
 
+    in_place: ClassVar[bool] = True
     summary: ClassVar[str] = "all parameters of the base"
 
     def attach(self, model: PreTrainedModel, streams: Streams, slot: str, instance: str = "") -> Component:

@@ -29,6 +29,7 @@ class Unfreeze(Method):
     (with tied weights embedding and head are one matrix).
     """
 
+    in_place: ClassVar[bool] = True
     summary: ClassVar[str] = "some of the base's own blocks"
     examples: ClassVar[tuple[Mapping[str, Any], ...]] = (
         {"last": 1}, {"blocks": [0], "final_norm": True, "embeddings": True})

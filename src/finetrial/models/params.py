@@ -32,7 +32,6 @@ class Counts:
 
     total: int
     trainable: int
-    by_component: Mapping[str, int]
 
 
 def own(model: nn.Module, components: Sequence[Owner], frozen: Sequence[Owner] = ()) -> dict[str, nn.Parameter]:
@@ -63,12 +62,10 @@ def _refuse_second(parameter: str, first: str | None, second: str, verb: str) ->
                          "leave one of them out of this phase, or give them different layers or blocks")
 
 
-def count(model: nn.Module, components: Sequence[Owner] = ()) -> Counts:
-    """Count the model's parameters: all, those that are trained, and those of each component. Quantised ones count as
-    what they stand for."""
-    by_component = {c.name: sum(p.numel() for p in c.parameters().values()) for c in components}
+def count(model: nn.Module) -> Counts:
+    """Count the model's parameters: all, and those that are trained. Quantised ones count as what they stand for."""
     return Counts(sum(num_weights(p) for p in model.parameters()),
-                  sum(p.numel() for p in model.parameters() if p.requires_grad), by_component)
+                  sum(p.numel() for p in model.parameters() if p.requires_grad))
 
 
 def frozen_digest(model: nn.Module) -> str:

@@ -11,6 +11,14 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from finetrial.errors import ModelError, unknown
+from finetrial.models.block_sizes import (
+    block_parameters,
+    depth,
+    embedding_parameters,
+    full_widths,
+    norm_parameters,
+    position_bias_parameters,
+)
 
 Attention = Literal["sdpa", "eager"]
 Quantization = Literal["nf4"]  # how a base's matrices are held, where not in fp32: `models/quantized.py`
@@ -107,24 +115,15 @@ def count_parameters(config: Mapping[str, Any]) -> int | None:
     A T5 whose configuration says that its head is not tied (v1.1, Flan) is counted as its checkpoints are published:
     with a head of its own.
     """
-    linears = linear_shapes(config)
-    if linears is None:
+    if linear_shapes(config) is None:
         return None
-    matrices = sum(inputs * outputs for inputs, outputs in linears.values())
-    if config["model_type"] == "gpt2":
-        width, layers = config["n_embd"], config["n_layer"]
-        biases = sum(outputs for _, outputs in linears.values())
-        norms = (2 * layers + 1) * 2 * width
-        embeddings = (config["vocab_size"] + config["n_positions"]) * width
-        head = 0 if config.get("tie_word_embeddings", True) else config["vocab_size"] * width
-        return int(matrices + biases + norms + embeddings + head)
-    if config["model_type"] == "t5":
-        return int(matrices) + _t5_rest(config)
-    if config.get("attention_bias") or config.get("mlp_bias"):
-        return None
-    width, layers = config["hidden_size"], config["num_hidden_layers"]
-    tied = config.get("tie_word_embeddings", config["model_type"] == "gemma")
-    return int(matrices + (2 * layers + 1) * width + config["vocab_size"] * width * (1 if tied else 2))
+    total = embedding_parameters(config)
+    for stack in range(len(ARCHITECTURES[config["model_type"]].stacks)):
+        block = block_parameters(config, stack, full_widths(config))
+        if block is None:
+            return None
+        total += depth(config, stack) * block + norm_parameters(config) + position_bias_parameters(config)
+    return total
 
 
 def matching(names: Mapping[str, Any], target: str) -> list[str]:
@@ -149,22 +148,8 @@ def _t5_linears(config: Mapping[str, Any]) -> Shapes:
     parts = {"encoder": {"SelfAttention": attention, "DenseReluDense": forward},
              "decoder": {"SelfAttention": attention, "EncDecAttention": attention, "DenseReluDense": forward}}
     return {f"{stack}.block.{block}.layer.{layer}.{part}.{name}": shape
-            for stack, depth in zip(parts, _t5_depths(config), strict=True) for block in range(depth)
+            for number, stack in enumerate(parts) for block in range(depth(config, number))
             for layer, (part, linears) in enumerate(parts[stack].items()) for name, shape in linears.items()}
-
-
-def _t5_rest(config: Mapping[str, Any]) -> int:
-    """Parameters outside the linear layers: embedding, head if it is not tied, norms, two tables of position biases."""
-    width, (encoder, decoder) = config["d_model"], _t5_depths(config)
-    norms = (2 * encoder + 1 + 3 * decoder + 1) * width
-    biases = 2 * config.get("relative_attention_num_buckets", 32) * config["num_heads"]
-    tied = config.get("tie_word_embeddings", True) and config.get("scale_decoder_outputs", True)
-    return int(norms + biases + config["vocab_size"] * width * (1 if tied else 2))
-
-
-def _t5_depths(config: Mapping[str, Any]) -> tuple[int, int]:
-    """Blocks of the encoder and of the decoder."""
-    return config["num_layers"], config.get("num_decoder_layers") or config["num_layers"]
 
 
 def _llama_linears(config: Mapping[str, Any]) -> Shapes:

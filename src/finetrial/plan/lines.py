@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from finetrial import catalog
-from finetrial.analysis.naming import aa_name, positive_control_name
 from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase
 from finetrial.plan.plan import (
@@ -146,9 +145,9 @@ def arm_runs(study: Study) -> list[ArmRun]:
     if controls is None:
         return runs
     if controls.positive is not None:
-        runs.append(ArmRun(positive_control_name(controls), study.arm(controls.positive.arm), role="positive control",
+        runs.append(ArmRun(controls.positive_name, study.arm(controls.positive.arm), role="positive control",
                            factor=controls.positive.rate_factor))
-    runs.append(ArmRun(aa_name(controls), study.arm(controls.reference), role="A/A", replicate="aa/", factor=1.0))
+    runs.append(ArmRun(controls.aa_name, study.arm(controls.reference), role="A/A", replicate="aa/", factor=1.0))
     return runs
 
 

@@ -28,7 +28,6 @@ from finetrial.analysis.estimate import Components
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.looks import MOST_SEEDS
 from finetrial.analysis.missing import NotMeasured
-from finetrial.analysis.naming import aa_name
 from finetrial.analysis.numbers import plain
 from finetrial.analysis.power import detectable_with, seeds_for_equivalence, seeds_needed
 from finetrial.analysis.sentences import key
@@ -185,7 +184,7 @@ class _Records:
         arm = Branch(study.bases[0].name, controls.reference, path.name)
         rate = study.arm(controls.reference).centre_rate(path.tasks[-1])
         loadings = [Loading(1.0, arm, entry, rate=rate),
-                    Loading(-1.0, replace(arm, arm=aa_name(controls)), entry, rate=rate)]
+                    Loading(-1.0, replace(arm, arm=controls.aa_name), entry, rate=rate)]
         seeds, _ = trial.measured_seeds(loadings)
         try:
             found = estimate_loadings(trial, loadings, seeds)[0] if len(seeds) >= FEWEST_SEEDS else None

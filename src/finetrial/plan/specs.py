@@ -6,10 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from finetrial import catalog
 from finetrial.fingerprint import key_of
+from finetrial.models.shapes import Attention, attention_used
 from finetrial.plan.bases import ResolvedBase
 from finetrial.sandbox.languages import runtime_version
 from finetrial.spec.arm import Arm
@@ -21,8 +22,6 @@ from finetrial.tasks.base import SPLITS
 from finetrial.tasks.chat import VERSION as CHAT_VERSION
 from finetrial.tasks.flaws import NO_FLAWS
 from finetrial.train.config import BITSANDBYTES, EIGHT_BIT, Budget, Training
-
-Attention = Literal["sdpa", "eager"]
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,8 @@ def model(base: ResolvedBase, resolved: Resolved) -> dict[str, Any]:
 
 
 def attention(base: ResolvedBase, resolved: Resolved) -> Attention:
-    """T5 adds its relative bias to the scores: with sdpa the kernel, and so the last bits, would depend on whether the
-    bias is trained, and arms would differ in it."""
-    return "eager" if base.is_encoder_decoder else resolved.attention
+    """The attention that the base is loaded with."""
+    return attention_used(base.config["model_type"], resolved.attention)
 
 
 def training(study: Study, base: ResolvedBase, arm: Arm, phase: str, resolved: Resolved,

@@ -22,17 +22,11 @@ from finetrial.report.provenance import command, provenance_rows
 from finetrial.report.score_tables import score_tables
 from finetrial.report.sentences import MEANINGS, SYMBOLS
 from finetrial.report.strip import Strip, strip
-from finetrial.report.tables import (
-    audit_table,
-    claims_table,
-    cost_table,
-    sequence_table,
-    storage_table,
-    tuning_table,
-)
+from finetrial.report.tables import audit_table, claims_table, cost_table, sequence_table, storage_table, tuning_table
 from finetrial.report.tabular import Table
 from finetrial.spec import Contrast, Hypothesis, Study
 from finetrial.spec.hypothesis import COST, MATCHED, RATE_RATIO
+from finetrial.spec.study import FEWEST_SEEDS
 
 FOREMOST = ("below-floor",)  # rules whose findings change what every answer means
 RUNNERS_UP = 3  # named below the recommendation
@@ -240,8 +234,9 @@ def _checks(facts: Facts) -> Iterable[Check]:
                 sentences.sentence(assay.positive_text or otherwise[assay.positive_control]))
     yield _aa_check(facts)
     seeds = len(facts.study.seeds)
-    yield Check(f"Replicates: {numbers.counted(seeds, 'seed')}", "good" if seeds >= 3 else "bad",
-                _covered(facts) if seeds >= 3 else "Below 3 seeds there are no intervals and no verdicts.")
+    enough = seeds >= FEWEST_SEEDS
+    yield Check(f"Replicates: {numbers.counted(seeds, 'seed')}", "good" if enough else "bad",
+                _covered(facts) if enough else f"Below {FEWEST_SEEDS} seeds there are no intervals and no verdicts.")
     if results.look is not None and results.look.caveat:
         exploratory = not results.look.is_declared
         yield Check("Look: exploratory" if exploratory else f"Look {results.look.number} of {results.look.num_looks}",

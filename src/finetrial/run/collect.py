@@ -83,7 +83,7 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
     scores += [score for row in plan.losses for score in _loss_scores(row, of_losses, reader)]
     scores += [score for row in plan.outputs for score in _output_scores(plan, row, scorers, reader)]
     outputs = [one for row in plan.outputs for one in _written(plan, row, scorers, reader)]
-    scores += [score for row in plan.probes for score in _probe_scores(plan, row, scorers, reader)]
+    scores += [score for row in plan.probes for score in _probe_scores(row, scorers, reader)]
     curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
     done = sum(stage.id in ended or lookup(stage.id) is not None for stage in plan.stages)
     return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance,
@@ -175,8 +175,7 @@ def _written(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str,
                   columns["reference"], columns["output"], values, row.of.routing)
 
 
-def _probe_scores(plan: Plan, row: PlannedProbe, scorers: Mapping[str, Mapping[str, Scorer]],
-                  reader: _Reader) -> Iterator[ItemScores]:
+def _probe_scores(row: PlannedProbe, scorers: Mapping[str, Mapping[str, Scorer]], reader: _Reader) -> Iterator[ItemScores]:
     """The divergence from the base of the point that was chosen."""
     found = reader.lookup(row.probe)
     if found is None or found.record.outcome is not Outcome.OK:

@@ -6,11 +6,13 @@ killed. Every message has `type` and, if a worker sent it, `job` and `stage`:
     started   (micro_batch: rows of the first try or None)     progress  (fraction, loss)
     finished  a record was written                             recorded  another process had written it
     busy      another process computes it                      oom       try again with `micro_batch` rows
+    alone     (reason, cells, memory): a pass of `cells` cells failed, for lack of memory or not; each is computed for itself
+    log       (name, text; no stage) from another machine: the news of a log file
     disk      (problem, mend): the store cannot be written
     exit      (from the server) the worker ended with `status`, a negative signal number or an exit code. The executor
               adds `oom_killed`: true if the kernel has killed for lack of memory meanwhile, null where it does not tell;
               and on a cluster `lost`: what became of the machine, where that is why
-    broken    (from the server) workers cannot be started: `message`
+    broken    (from the server) workers cannot be started: `message`; from another machine `problem` and `mend`
 """
 
 from __future__ import annotations

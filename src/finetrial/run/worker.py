@@ -13,7 +13,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -189,6 +189,7 @@ def rows_at_once(job: Job, order: Order) -> int | None:
 def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, Any], tell: Send) -> _Ended:
     """Run the stage and sort what comes out. Raises StoreError if a disk is full, or an input cannot be brought."""
     began = time.monotonic()
+    execution = how(job.device, DataParallel(count=num_processes(job, order), sharded=job.shard))
     try:
         _set_threads(order.threads)
         kind = catalog.find("stage", order.kind)()
@@ -202,16 +203,14 @@ def _run(job: Job, order: Order, store: Store, claim: Claim, shared: dict[str, A
             raise ValueError(f"a stage must not write a file called {RECORD}")
         return _Ended(Outcome.OK, values=values, execution=context.execution)
     except (Diverged, StageTimeout) as error:
-        return _failed(job, error)
+        return replace(_failed(job, error), execution=execution)
     except StoreError:
         raise
     except (Exception, SystemExit) as error:
         traceback.print_exc()
         if is_full(error):
             raise store_error(error, store.root) from error
-        if is_out_of_memory(error):
-            return _Ended(Outcome.OOM, one_line(error))
-        return _Ended(Outcome.FAILED, one_line(error))
+        return _Ended(Outcome.OOM if is_out_of_memory(error) else Outcome.FAILED, one_line(error), execution=execution)
 
 
 def _failed(job: Job, error: Diverged | StageTimeout) -> _Ended:

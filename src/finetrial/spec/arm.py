@@ -207,5 +207,5 @@ class Controls(Frozen):
 
     @property
     def positive_name(self) -> str:
-        """`<arm>-x10`: the arm at ten times the centre of its grid; empty without a positive control."""
+        """`<arm>-x10`: the arm at `rate_factor` times the centre of its grid; empty without a positive control."""
         return "" if self.positive is None else f"{self.positive.arm}-x{self.positive.rate_factor:g}"

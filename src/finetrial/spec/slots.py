@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Literal
 
-from finetrial.catalog import CODE
+from finetrial import catalog
 
 BLOCKS = "layer"  # the method that inserts blocks: their order is that of birth
 JOINT = "+"  # "docs+code": one phase on the rows of both tasks, with the budgets of both
@@ -201,7 +201,7 @@ def _refuse_merge_beside(state: State, old: Instance) -> None:
         if old.method["kind"] == instance.method["kind"] == BLOCKS and instance.born <= old.born:
             raise ValueError(f"slot {old.slot!r} cannot be merged while the new blocks of slot {instance.slot!r} were there before its "
                              "own: merged ones lie below all others; merge both, or put both in one slot")
-        if instance.method["kind"] in ("full", "unfreeze"):
+        if catalog.find("method", instance.method["kind"]).in_place:  # type: ignore[attr-defined]
             raise ValueError(f"slot {old.slot!r} cannot be merged into the base while slot {instance.slot!r} "
                              f"({_words(instance.method)}) trains the base itself; put both in one slot")
 
@@ -211,5 +211,5 @@ def _swapped(state: State, changed: Mapping[str, Instance]) -> State:
 
 
 def _words(method: Mapping[str, Any]) -> str:
-    options = ", ".join(f"{name}={value}" for name, value in method.items() if name not in ("kind", *CODE))
+    options = ", ".join(f"{name}={value}" for name, value in method.items() if name not in ("kind", *catalog.CODE))
     return f"{method['kind']}:{options}" if options else str(method["kind"])

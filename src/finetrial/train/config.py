@@ -62,7 +62,7 @@ class Training(Settings):
     `batch_sequences` rows of `sequence_length` tokens make one optimizer step, whatever the micro-batch. With `packing`
     a row holds several documents that do not see each other; without, one document. `warmup` and `final` are fractions:
     of the steps, and of the peak learning rate at which the schedule ends. `dropout` acts in modules that are trained
-    as a whole; a frozen base never drops. `evaluations` validation points, equally spaced, the last one at the end.
+    as a whole; a frozen base never drops. `evaluations` validation points, equally spaced, the last one at the end, which there is always: 0 is as 1.
     `paged_adamw_8bit` is AdamW with its moments in 8 bits, of CUDA devices. With `activation_checkpointing` a block keeps
     its input alone for the backward pass and is computed again then: how a result is computed, no part of what it is.
     """

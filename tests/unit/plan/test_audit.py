@@ -56,7 +56,7 @@ def test_unequal_tuning_is_a_threat_until_accepted() -> None:
     assert ("unequal-tuning", "threat") in found(made)
     with pytest.raises(AuditError, match="--accept-threat unequal-tuning"):
         refuse(audit(made))
-    accepted = audit(made, ["unequal_tuning"])
+    accepted = audit(made.model_copy(update={"accept_threats": ("unequal_tuning",)}))
     refuse(accepted)
     assert accepted[0].accepted
 
@@ -211,7 +211,7 @@ def test_one_file_for_two_splits() -> None:
 
 def test_an_unknown_threat_cannot_be_accepted() -> None:
     with pytest.raises(UserError, match="did you mean 'unequal-tuning'"):
-        audit(study([arm("a", 1e-3)]), ["unequal-tunning"])
+        audit(study([arm("a", 1e-3)], accept_threats=["unequal-tunning"]))
 
 
 def test_the_docs_list_every_rule_with_its_moments() -> None:

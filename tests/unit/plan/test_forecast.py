@@ -37,6 +37,7 @@ from finetrial.plan.hub_configs import FOLDER, known_config
 from finetrial.records.record import Environment, Outcome, Record
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput
+from finetrial.train.config import Budget
 
 GB = 10**9
 ROWS, LENGTH = 5, 32  # 160 tokens: a width that no weight of the tiny models has
@@ -508,6 +509,22 @@ def test_epochs_of_unknown_data_have_unknown_time() -> None:
         {**unknown.model_dump(mode="json"), "tasks": [task]}).tasks})
     steps = small_study(training={"budget": "25 steps", "sequence_length": 128, "batch_sequences": 4})
     assert forecast(known, rate=1e12).time.seconds == pytest.approx(forecast(steps, rate=1e12).time.seconds)
+
+
+def test_epochs_of_a_joint_phase_have_the_rows_of_each_task() -> None:
+    [task] = small_study().model_dump(mode="json")["tasks"]
+    rows = {"docs": (30, None), "zeta": (1000, 20), "beta": (10, None)}  # what the data hold, and what is asked for
+    study = small_study(
+        tasks=[{**task, "name": name, "num_train": asked, "num_val": number}  # else one data stage serves them all
+               for number, (name, (_, asked)) in enumerate(rows.items(), start=2)],
+        sequences=[{"name": "all", "tasks": ["docs+zeta+beta"]}],
+        training={"budget": "2 epochs", "sequence_length": 128, "batch_sequences": 4})
+    plan = build(study)
+    recorded = {plan.data["tiny-gpt", name]: profile({"splits": {"train": {"num_rows": held}}})
+                for name, (held, _) in rows.items()}
+    steps = study.model_copy(update={"training": study.training.model_copy(update={"budget": Budget(amount=10, unit="steps")})})
+    found = forecast_study(study, plan, recorded=recorded, rate=1e12).time.operations["train"]
+    assert found == pytest.approx((30 + 20 + 10) * 2 / (3 * 10 * 4) * (forecast(steps, rate=1e12).time.operations["train"] or 0))
 
 
 def test_a_device_that_is_too_small_is_named_with_what_to_change() -> None:

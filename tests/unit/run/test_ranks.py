@@ -13,10 +13,11 @@ import pytest
 
 from finetrial import catalog
 from finetrial.errors import UserError, is_out_of_memory
+from finetrial.records.record import Outcome
 from finetrial.run.job import Job, Order
 from finetrial.run.ranks import ProcessLost, check_processes, device_of, how, ranks
 from finetrial.run.remote_store import open_store
-from finetrial.run.worker import rows_at_once, stage_context
+from finetrial.run.worker import rows_at_once, run_job, stage_context
 from finetrial.stages.base import Stage
 from finetrial.train.data_parallel import DataParallel
 
@@ -85,6 +86,16 @@ def test_one_that_dies_before_it_is_ready_is_named(tmp_path, monkeypatch, job, d
         pytest.fail("the stage must not begin")
     assert str(lost.value) == message and is_out_of_memory(lost.value) == ("memory" in message)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_record_of_what_failed_says_how_it_ran(tmp_path, monkeypatch, job):
+    monkeypatch.setattr("finetrial.run.ranks.COMMAND", (sys.executable, "-S", "-c", "raise SystemExit(1)"))
+    monkeypatch.setattr("finetrial.run.worker.redirect_output", lambda *log: None)
+    store = open_store(job.store)
+    store.prepare()
+    run_job(job, lambda message: None)
+    found = store.lookup("train", job.orders[0].key, job.environment)
+    assert found.record.outcome is Outcome.FAILED and found.record.execution["processes"]["count"] == 2
 
 
 def test_no_process_is_without_a_micro_batch(job):

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from finetrial import catalog
 from finetrial.spec.slots import Place, State, advance, answering
 
 LORA = {"kind": "lora", "version": 1}
@@ -100,3 +102,11 @@ def test_a_slot_that_is_not_listed_is_frozen_and_active() -> None:
 def test_broken_rules_name_slot_and_mend(phases: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         after(*phases)
+
+
+def test_a_users_method_that_trains_the_base_is_as_full_beside_a_merge(tmp_path: Path) -> None:
+    path = tmp_path / "all_of_it.py"
+    path.write_text("from finetrial.methods.full import Full\n\n\nclass AllOfIt(Full):\n    pass\n")
+    catalog.add_file(path)
+    with pytest.raises(ValueError, match="put both in one slot"):
+        after(("a", [one("continue", {"kind": "all-of-it"}, "weights"), one("continue")]), ("b", [one("merge")]))

@@ -28,28 +28,27 @@ NOT_PLUGINS = ("overlap", "views")
 __all__ = ["audit", "audit_data", "audit_plan", "audit_records", "refuse"]
 
 
-def audit(study: Study, accepted: Sequence[str] = ()) -> tuple[AuditFinding, ...]:
+def audit(study: Study) -> tuple[AuditFinding, ...]:
     """What every rule finds in the study as written. Raises UserError for an accepted name that is no rule."""
-    return _ask(study, accepted, lambda rule: rule.check(study))
+    return _ask(study, lambda rule: rule.check(study))
 
 
-def audit_plan(study: Study, plan: Plan, accepted: Sequence[str] = ()) -> tuple[AuditFinding, ...]:
+def audit_plan(study: Study, plan: Plan) -> tuple[AuditFinding, ...]:
     """What every rule finds in the plan and in the folders of its bases."""
     planned = Planned(plan)
-    return _ask(study, accepted, lambda rule: rule.check_plan(study, planned))
+    return _ask(study, lambda rule: rule.check_plan(study, planned))
 
 
-def audit_data(study: Study, plan: Plan, lookup: Lookup, accepted: Sequence[str] = ()) -> tuple[AuditFinding, ...]:
+def audit_data(study: Study, plan: Plan, lookup: Lookup) -> tuple[AuditFinding, ...]:
     """What every rule finds in the data that are recorded. `lookup` gives what is recorded of a stage by its id."""
     prepared = Prepared(study, plan, lookup)
-    return _ask(study, accepted, lambda rule: rule.check_data(study, prepared))
+    return _ask(study, lambda rule: rule.check_data(study, prepared))
 
 
-def audit_records(study: Study, plan: Plan, lookup: Lookup, table: Table, results: Results,
-                  accepted: Sequence[str] = ()) -> tuple[AuditFinding, ...]:
+def audit_records(study: Study, plan: Plan, lookup: Lookup, table: Table, results: Results) -> tuple[AuditFinding, ...]:
     """What every rule finds in the records of a run, complete or not."""
     recorded = Recorded(plan, lookup, table, results)
-    return _ask(study, accepted, lambda rule: rule.check_records(study, recorded))
+    return _ask(study, lambda rule: rule.check_records(study, recorded))
 
 
 def refuse(findings: Sequence[AuditFinding]) -> None:
@@ -62,9 +61,9 @@ def refuse(findings: Sequence[AuditFinding]) -> None:
                          f"mend the study, or run it all the same with {names}; the report will say so")
 
 
-def _ask(study: Study, accepted: Sequence[str], look: Callable[[Rule], Iterable[Found]]) -> tuple[AuditFinding, ...]:
+def _ask(study: Study, look: Callable[[Rule], Iterable[Found]]) -> tuple[AuditFinding, ...]:
     names = catalog.names("rule")
-    accept = {catalog.registered_name(name) for name in (*study.accept_threats, *accepted)}
+    accept = {catalog.registered_name(name) for name in study.accept_threats}
     for name in sorted(accept - set(names)):
         raise UserError(unknown("threat", name, names), "accept a threat by the name of its rule")
     return tuple(AuditFinding(rule=name, severity=found.severity, message=found.message, where=found.where,

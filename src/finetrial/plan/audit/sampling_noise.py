@@ -6,9 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
 
 from finetrial.plan.audit.base import Found, Rule
-from finetrial.plan.audit.few_seeds import SEEDS_FOR_VERDICT
 from finetrial.plan.audit.views import Planned
-from finetrial.spec.study import Study
+from finetrial.spec.study import FEWEST_SEEDS, Study
 
 
 class SamplingNoise(Rule):
@@ -27,14 +26,14 @@ class SamplingNoise(Rule):
 
     def check_plan(self, study: Study, plan: Planned) -> Iterator[Found]:
         """One threat if any outputs are sampled once an item and there are fewer than three seeds."""
-        if len(study.seeds) >= SEEDS_FOR_VERDICT:
+        if len(study.seeds) >= FEWEST_SEEDS:
             return
         sampled = [stage for stage in plan.of_kind("generate") if _is_sampled_once(stage.spec.get("decoding"))]
         if sampled:
             count = len(study.seeds)
             yield Found("threat", f"outputs are sampled, one an item, with {count} seed{'s' * (count != 1)}: a "
                                   "difference between arms can be the sampler's; decode greedily, or take several "
-                                  f"samples an item, or at least {SEEDS_FOR_VERDICT} seeds", "evaluation")
+                                  f"samples an item, or at least {FEWEST_SEEDS} seeds", "evaluation")
 
 
 def _is_sampled_once(decoding: Mapping[str, Any] | None) -> bool:

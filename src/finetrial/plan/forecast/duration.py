@@ -11,6 +11,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from finetrial.plan import specs
 from finetrial.plan.forecast.operations import (
     forward_operations,
     generation_operations,
@@ -109,8 +110,8 @@ class _Works:
         sides = 2 if self.sizes.bases[base].is_encoder_decoder else 1
         if budget.unit == "steps":
             return budget.amount * training.batch_sequences * training.sequence_length * sides
-        rows = [self._rows(stage, base, name, source) for name, source in zip(
-            joined_tasks(task), sorted(name for name in stage.inputs if name.startswith("data")), strict=True)]
+        rows = [self._rows(stage, base, name, source)
+                for name, source in zip(joined_tasks(task), specs.data_inputs(task), strict=True)]
         if None in rows:
             return None
         return budget.amount * sum(row for row in rows if row is not None) * training.sequence_length * sides

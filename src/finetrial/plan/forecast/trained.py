@@ -89,7 +89,7 @@ def _of_method(method: Method, shapes: ModelShapes, config: Config) -> Trained:
     if known and method.kind == "lora":
         return _adapters(method, count, shapes, config)
     if known and method.kind in ("layer", "unfreeze"):
-        return _blocks(method, count, shapes, config)
+        return _blocks(method, count, shapes)
     stacks = tuple(Reached(stack.depth, readers=every_reader(shapes, stack)) for stack in shapes.stacks)
     return Trained(count, count or 0, 0, stacks,
                    assumed=(f"{method.kind}: gradients are taken to reach every block, and every matrix to keep its input",))
@@ -111,7 +111,7 @@ def _adapters(method: Any, count: int | None, shapes: ModelShapes, config: Confi
     return Trained(count, count or 0, 0, tuple(stacks), rank=method.rank)
 
 
-def _blocks(method: Any, count: int | None, shapes: ModelShapes, config: Config) -> Trained:
+def _blocks(method: Any, count: int | None, shapes: ModelShapes) -> Trained:
     """New blocks, or some of the base's own: gradients reach down to the lowest."""
     new, embeddings = method.kind == "layer", getattr(method, "embeddings", False)
     stacks = [Reached(stack.depth if embeddings else 0) for stack in shapes.stacks]  # what is embedded enters every stack
