@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from finetrial.errors import MissingPackage, UserError
 from finetrial.sandbox.languages import python_runtime, runtime
@@ -34,8 +36,9 @@ MENDS = {
                 "/sys/kernel/security/lsm); in a container, a runtime whose profile lets landlock_restrict_self through",
     "namespaces": "not needed where Landlock is there; allow user namespaces (sysctl user.max_user_namespaces; on "
                   "Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), Linux 5.12; most containers forbid them",
-    "uid": "root without the right to change its user: run as a plain user",
+    "uid": "root without the right to change its user, or to end another's processes: run as a plain user",
 }
+CAP_KILL = 5  # include/uapi/linux/capability.h of Linux
 
 
 class SandboxError(UserError):
@@ -108,7 +111,17 @@ def probe() -> Layers:
     if os.geteuid() != 0:  # a plain user is one already
         return Layers((*layers, Layer("uid")))
     own_root = ["namespaces"] if layers[-1].present else []  # another user may not reach the temporary folder itself
-    return Layers((*layers, Layer("uid", _try(*own_root, "uid"))))
+    return Layers((*layers, Layer("uid", _cannot_end_others() or _try(*own_root, "uid"))))
+
+
+def _cannot_end_others() -> str:
+    """Why root could not end a program that has become another user; empty if it can."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return ""
+    effective = re.search(r"^CapEff:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    return "" if effective is None or int(effective[1], 16) >> CAP_KILL & 1 else "root without CAP_KILL could not end it"
 
 
 def _try(*names: str) -> str:

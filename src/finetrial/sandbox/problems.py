@@ -1,7 +1,8 @@
 """Programming problems with tests: a completion becomes a program that ends well only if its tests do.
 
 A program passes if it exits with 0 *and* its last line was reached: one that leaves early (`exit()`, `process.exit()`)
-has not been tested. Code that sets out to fake this can; that is a question of trust in scores, not of containment.
+has not been tested. Tests must be over by then: a promise of JavaScript that is never kept is not waited for. Code that
+sets out to fake this can; that is a question of trust in scores, not of containment.
 """
 
 from __future__ import annotations

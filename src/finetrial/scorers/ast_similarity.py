@@ -19,10 +19,13 @@ class AstSimilarity(CodeScorer):
     higher_is_better: ClassVar[bool] = True
     best: ClassVar[float] = 1.0
     worst: ClassVar[float] = 0.0
+    version: ClassVar[int] = 2
     summary: ClassVar[str] = "share of the reference's subtrees matched (CodeBLEU's syntax match)"
 
     def judge(self, *texts: str) -> tuple[float, ...] | None:
-        """Matched subtrees of the reference, and its subtrees."""
+        """Matched subtrees of the reference, and its subtrees; None for a reference of comments alone."""
         output, reference = texts
         wanted, have = subtrees(reference, self.language), set(subtrees(output, self.language))
+        if wanted == subtrees("", self.language):
+            return None
         return float(sum(subtree in have for subtree in wanted)), float(len(wanted))

@@ -23,6 +23,7 @@ ORDERS = 4
 class Bleu(OutputScorer):
     """exp(mean log precision of 1- to 4-grams) times the brevity penalty, over all items together."""
 
+    version: ClassVar[int] = 2
     packages: ClassVar[tuple[str, ...]] = ("sacrebleu",)
     unit: ClassVar[str] = "BLEU"
     higher_is_better: ClassVar[bool] = True
@@ -34,8 +35,11 @@ class Bleu(OutputScorer):
     language: str = "text"
 
     def judge(self, *texts: str) -> tuple[float, ...] | None:
-        """Tokens of output and reference, matches by order, n-grams of the output by order, [10]."""
+        """Tokens of output and reference, matches by order, n-grams of the output by order, [10]; None for a reference
+        without tokens (13a skips the word `<skipped>`)."""
         output, reference = (" ".join(tokens(text, self.language)) for text in texts)
+        if not reference:
+            return None
         found = _sacrebleu().sentence_score(output, [reference])
         return (found.sys_len, found.ref_len, *found.counts, *found.totals)
 

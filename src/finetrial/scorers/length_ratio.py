@@ -15,6 +15,7 @@ from finetrial.scorers.tokens import tokens
 class LengthRatio(OutputScorer):
     """Sum of output tokens over sum of reference tokens (text: 13a; code: tokens of a lexer)."""
 
+    version: ClassVar[int] = 2
     packages: ClassVar[tuple[str, ...]] = ("sacrebleu",)
     unit: ClassVar[str] = "ratio"
     higher_is_better: ClassVar[bool] = True  # up to 1
@@ -30,6 +31,6 @@ class LengthRatio(OutputScorer):
         return 0.0, math.inf
 
     def judge(self, *texts: str) -> tuple[float, ...] | None:
-        """Tokens of output and reference."""
+        """Tokens of output and reference; None for a reference without tokens."""
         output, reference = (len(tokens(text, self.language)) for text in texts)
-        return float(output), float(reference)
+        return (float(output), float(reference)) if reference else None

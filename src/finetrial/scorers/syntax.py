@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 from collections.abc import Iterator, Mapping
 from hashlib import blake2b
 from typing import TYPE_CHECKING, ClassVar, Literal
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from finetrial.tasks.base import Task
 
 LANGUAGES = ("python", "javascript")
+SEMICOLON = re.compile(rb"[ \t]*;[ \t]*")
 
 
 class CodeScorer(OutputScorer):
@@ -85,8 +87,8 @@ def subtrees(code: str, language: str) -> list[bytes]:
     Two are equal where their s-expressions are. Those written out would take the square of what code nests.
     """
     source, top = parsed(code, language)
-    for start, end in sorted(_documentation(top), reverse=True):
-        source = source[:start] + source[end:]
+    for start, end, instead in sorted(_documentation(top, source), reverse=True):
+        source = source[:start] + instead + source[end:]
     top = parser(language).parse(source).root_node
     nodes = list(_nodes(top))
     written: dict[int, bytes] = {}  # by the node's id
@@ -112,9 +114,15 @@ def _nodes(top: Node) -> Iterator[Node]:
         waiting.extend(node.children)
 
 
-def _documentation(top: Node) -> list[tuple[int, int]]:
-    """Where comments and docstrings stand, in bytes."""
-    return [(node.start_byte, node.end_byte) for node in _nodes(top) if node.type == "comment" or _is_docstring(node)]
+def _documentation(top: Node, source: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Where comments and docstrings stand, in bytes, and what is left there: of a comment a space, or the tokens beside it
+    would become one."""
+    for node in _nodes(top):
+        if node.type == "comment":
+            yield node.start_byte, node.end_byte, b" "
+        elif _is_docstring(node):
+            following = SEMICOLON.match(source, node.end_byte)
+            yield node.start_byte, following.end() if following else node.end_byte, b""
 
 
 def _is_docstring(node: Node) -> bool:

@@ -3,7 +3,8 @@
 The program is the item's `prompt`, the output and the item's `test`, all from the texts of the data stage. An output that
 goes on after the function it was asked for is cut there, as Chen et al. 2021 do: a program that merely stops in the
 middle of a further function would fail for that. Where no prompt began a function, an output that had to stop loses the last
-statement, if that is what it did not finish.
+statement, if that is what it did not finish; and what stands under `if __name__ == "__main__":` is left out, as where a
+harness runs a text with `exec`: it would read from the keyboard, or end the program before its tests.
 
 With the input `outputs` the outputs of a model are run; without it the task's floors (copying the input, ...).
 """
@@ -11,6 +12,7 @@ With the input `outputs` the outputs of a model are run; without it the task's f
 from __future__ import annotations
 
 import ast
+import io
 import re
 import time
 import warnings
@@ -38,7 +40,7 @@ class Execute(StageKind):
     """Writes `executed.parquet` (who, item, cluster, num_samples, num_passed: what `pass-at-k` reads) and
     `outcomes.parquet` (who, item, sample, status, cpu_seconds); who is "model" or "floor:<name>"."""
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """The spec has split, language and the interpreter's version (`runtime`), and `limits` where they are not the usual
@@ -128,7 +130,9 @@ def _problems(texts: Mapping[str, Sequence[Any]], outputs: Columns, language: An
 def program(prompt: str, output: str, test: str, language: str, *, finished: bool = True) -> str:
     """An output between what its task puts before and behind it."""
     if language == "python":
-        output = body(output) if prompt else output if finished else whole_statements(output)
+        output = body(output) if prompt else without_main(output if finished else whole_statements(output))
+    elif language == "javascript":
+        output += "\n;\n"  # else an output that stops after `if (0)` would take the first test for its own
     return f"{prompt}{output}{test}"
 
 
@@ -144,19 +148,32 @@ def whole_statements(output: str) -> str:
     starts = [place for place, line in enumerate(lines) if line[:1].strip() and not GOES_ON.match(line)]
     for end in [len(lines), *reversed(starts)]:
         kept = "".join(lines[:end])
-        if kept.strip() and _parses(kept):
+        if kept.strip() and _tree(kept) is not None:
             return kept
     return output
 
 
-def _parses(text: str) -> bool:
+def without_main(output: str) -> str:
+    """A text without its statements `if __name__ == ...:` at the margin; the text itself where it does not parse."""
+    tree, lines = _tree(output), [*io.StringIO(output, newline="")]  # lines as Python counts them
+    for node in reversed(tree.body if tree is not None else ()):
+        if isinstance(node, ast.If) and not node.orelse and _asks_for_the_name(node.test):
+            del lines[node.lineno - 1:node.end_lineno]
+    return "".join(lines)
+
+
+def _asks_for_the_name(test: ast.expr) -> bool:
+    return any(isinstance(node, ast.Name) and node.id == "__name__" for node in ast.walk(test))
+
+
+def _tree(text: str) -> ast.Module | None:
+    """The syntax tree of a program; None where it has none."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a model wrote
-            ast.parse(text)
+            return ast.parse(text)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+        return None
 
 
 def _outcomes(context: StageContext, problems: Sequence[Problem]) -> Iterator[Outcome]:

@@ -65,6 +65,15 @@ NETWORK = [
         one, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
         one.sendto(b'x', SETTING['datagrams'])
         """, control=True),
+    Hostile("open files under way", """
+        import array
+        one, other = socket.socketpair()
+        for _ in range(16):
+            kept = os.open('kept', os.O_RDWR | os.O_CREAT)
+            os.remove('kept')
+            one.sendmsg([b'x'], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array('i', [kept]))])
+            os.close(kept)
+        """, control=True),
     Hostile("io_uring", "call(425, 1, ctypes.create_string_buffer(120))"),
 ]
 
@@ -257,6 +266,8 @@ FILES = [
     Hostile("mounts", "if libc.mount(b'none', os.fsencode(os.getcwd()), b'tmpfs', 0, None): raise PermissionError"),
     Hostile("new user namespace", "if libc.unshare(0x10000000): raise PermissionError", control=True),
     Hostile("changes the root", "os.chroot('/')"),
+    Hostile("takes the user's timers", "if libc.timer_create(1, None, ctypes.byref(ctypes.c_void_p())): raise BlockingIOError",
+            control=True),
     Hostile("hard to remove", """
         for _ in range(1500):
             os.mkdir('d' * 200)

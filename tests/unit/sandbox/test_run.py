@@ -405,6 +405,14 @@ class TestDoctor:
         assert lines[0][1] == (not probe().missing)
         assert all(found and (well or mend) for _, well, found, mend in lines)
 
+    def test_a_user_whose_programs_root_could_not_end_is_no_wall(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def root(capabilities: str) -> str:
+            monkeypatch.setattr(Path, "read_text", lambda path, **options: f"Name:\tx\nCapEff:\t{capabilities}\n")
+            return layers_module._cannot_end_others()
+
+        assert root("000001ffffffffff") == "" and root("0000000000000020") == ""
+        assert "CAP_KILL" in root("000001ffffffffdf")
+
     def test_what_is_missing_is_said(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(layers_module, "probe", lambda: probe().without("seccomp"))
         name, well, found, _ = doctor_lines()[0]

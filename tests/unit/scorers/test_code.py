@@ -80,6 +80,19 @@ def test_comments_and_docstrings_do_not_count() -> None:
     assert matched("/* why */ f(1) // so", "f(1)", "javascript") == matched("f(1)", "f(1)", "javascript")
 
 
+@pytest.mark.parametrize(("told", "bare", "language"), [
+    ("function f(a){return/*x*/a}", "function f(a){return a}", "javascript"), ("let/*x*/b=1", "let b=1", "javascript"),
+    ("if(a)y();else/*b*/z()", "if(a)y();else z()", "javascript"),
+    ('def f():\n    """d"""; return 1', "def f():\n    return 1", "python")])
+def test_what_is_left_out_joins_no_tokens(told: str, bare: str, language: str) -> None:
+    assert subtrees(told, language) == subtrees(bare, language)
+
+
+@pytest.mark.parametrize(("reference", "language"), [("# why", "python"), ('"""Why."""\n', "python"), ("// why", "javascript")])
+def test_a_reference_of_comments_alone_is_missing(reference: str, language: str) -> None:
+    assert matched("", reference, language) is None and matched("x = 1", reference, language) is None
+
+
 def test_a_method_is_parsed_inside_a_class() -> None:
     method = "async area(width) {\n  return width * this.height\n}"
     assert matched(method, method, "javascript") == (9, 9)

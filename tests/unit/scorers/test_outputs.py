@@ -58,6 +58,11 @@ def test_a_blank_reference_is_missing(name: str) -> None:
     assert np.isnan(value(name, "some words here", None))
 
 
+@pytest.mark.parametrize("name", ["bleu", "length-ratio"])
+def test_a_reference_without_tokens_is_missing(name: str) -> None:
+    assert np.isnan(value(name, "some words here", "<skipped>"))  # which 13a takes out
+
+
 def test_an_absent_column_is_named() -> None:
     with pytest.raises(DataError, match="no column 'reference'"):
         scorer("bleu").statistics({"output": ["a"]})

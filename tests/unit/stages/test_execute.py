@@ -17,7 +17,7 @@ from finetrial.errors import DataError, MissingPackage, UserError
 from finetrial.sandbox import languages, probe
 from finetrial.scorers.pass_at_k import PassAtK
 from finetrial.stages.base import StageContext, StageTimeout
-from finetrial.stages.execute import Execute, body, program, whole_statements
+from finetrial.stages.execute import Execute, body, program, whole_statements, without_main
 from finetrial.stages.score import read_columns
 
 needs_sandbox = pytest.mark.skipif(bool(probe().missing), reason=f"no sandbox on this machine: {probe().missing}")
@@ -106,4 +106,16 @@ def test_an_output_that_had_to_stop_loses_what_it_did_not_finish(output: str, ke
     assert whole_statements(output) == kept
     assert program("", output, "\nassert f", "python", finished=False) == f"{kept}\nassert f"
     assert program("", output, "\nassert f", "python", finished=True) == f"{output}\nassert f"
-    assert program("", output, ";", "javascript", finished=False) == f"{output};"
+    assert program("", output, "t()", "javascript", finished=False) == f"{output}\n;\nt()"
+
+
+@pytest.mark.parametrize(("output", "kept"), [
+    ("def f(x):\n    return x\n\nif __name__ == '__main__':\n    print(f(input()))\n", "def f(x):\n    return x\n\n"),
+    ("X = '\x0c'\rif ('__main__' == __name__):\r    exit()\rY = 2", "X = '\x0c'\rY = 2"),
+    ("if __name__ == '__main__': unittest.main()", ""),
+    ("if __name__ == 'a':\n    X = 1\nelse:\n    X = 2\n", "if __name__ == 'a':\n    X = 1\nelse:\n    X = 2\n"),
+    ("def f():\n    if __name__ == '__main__':\n        return 1\n", "def f():\n    if __name__ == '__main__':\n        return 1\n"),
+    ("if __name__ == '__main__':\n    print(", "if __name__ == '__main__':\n    print(")])
+def test_what_is_for_a_program_of_its_own_is_not_run(output: str, kept: str) -> None:
+    assert without_main(output) == kept
+    assert program("", output, "\nassert f", "python") == f"{kept}\nassert f"

@@ -1,8 +1,8 @@
 """A seccomp filter (BPF): which system calls the program may make. Everything it starts inherits the filter.
 
 Refused are: sockets, other processes (starting them, signalling them, looking into them), what Landlock does not know
-(metadata of files, and before ABI 3 emptying a file that is not opened for writing), shared memory, mounts, input and
-output that others pay for, and the calls that administer the kernel. Calls newer than this table do not exist. Threads
+(metadata of files, and before ABI 3 emptying a file that is not opened for writing), shared memory, mounts, requests and
+timers that others pay for, and the calls that administer the kernel. Calls newer than this table do not exist. Threads
 are allowed, and so is `socketpair` for streams, which event loops wake themselves with.
 Source: Documentation/userspace-api/seccomp_filter.rst; numbers: asm/unistd_64.h and asm-generic/unistd.h of Linux.
 """
@@ -21,6 +21,8 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64
     # network
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "listen": (50, 201), "accept": (43, 202),
     "accept4": (288, 242),
+    # open files sent through a socketpair: those under way are nobody's, and what they hold of the disk is counted nowhere
+    "sendmsg": (46, 211), "sendmmsg": (307, 269),
     # processes
     "fork": (57, None), "vfork": (58, None),
     # signals
@@ -50,9 +52,10 @@ SYSCALLS: dict[str, tuple[int | None, int | None]] = {  # name: (x86_64, aarch64
     "chroot": (161, 51), "fsopen": (430, 430), "fsconfig": (431, 431), "fsmount": (432, 432), "fspick": (433, 433),
     "move_mount": (429, 429), "open_tree": (428, 428), "mount_setattr": (442, 442),
     "statmount": (457, 457), "listmount": (458, 458),
-    # input and output that others pay for: one number of requests (fs.aio-max-nr) for all, everybody's unwritten data
+    # what others pay for: one number of requests (fs.aio-max-nr) for all, of timers for a user, everybody's unwritten data
     "io_setup": (206, 0), "io_destroy": (207, 1), "io_submit": (209, 2), "io_cancel": (210, 3),
     "io_getevents": (208, 4), "io_pgetevents": (333, 292), "syncfs": (306, 267),
+    "timer_create": (222, 107),
     # the kernel
     "bpf": (321, 280), "perf_event_open": (298, 241), "userfaultfd": (323, 282), "io_uring_setup": (425, 425),
     "io_uring_enter": (426, 426), "io_uring_register": (427, 427), "syslog": (103, 116), "sync": (162, 81),
