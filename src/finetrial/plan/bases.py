@@ -84,7 +84,10 @@ class ResolvedBase:
         own, config = self.folder / "chat_template.jinja", self.folder / "tokenizer_config.json"
         if own.is_file():
             return own.read_text(encoding="utf-8")
-        written = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+        try:
+            written = json.loads(config.read_text(encoding="utf-8")).get("chat_template") if config.is_file() else None
+        except (ValueError, AttributeError) as error:
+            raise ModelError(f"{config} cannot be read: {error}", "copy or save the tokenizer again") from error
         if isinstance(written, list):  # several, by name
             written = next((one["template"] for one in written if one.get("name") == "default"), None)
         return written or None
@@ -138,6 +141,7 @@ def _folder(base: Base, relative_to: Path | None) -> Path | None:
             raise ModelError(unknown("bundled base", base.name, bundled_names()),
                              "for a model of your own give its folder: bases: [{name: mine, source: ./folder}]; for one "
                              "of the hub its repository: source: owner/name")
+        _refuse_revision(base, folder)
         return folder
     written = Path(base.source).expanduser()
     places = [written] if written.is_absolute() or relative_to is None else [relative_to / written, written]
@@ -145,10 +149,19 @@ def _folder(base: Base, relative_to: Path | None) -> Path | None:
         if place.is_dir() and base.revision is None:
             return place.resolve()
     if not REPOSITORY.fullmatch(base.source):
+        for place in places:
+            if place.is_dir():
+                _refuse_revision(base, place)
         raise ModelError(f"base {base.name!r}: no folder at {' or '.join(str(place) for place in places)}",
                          "source is a local folder with config.json, *.safetensors and a tokenizer, or a repository of "
                          "the hub: owner/name")
     return None
+
+
+def _refuse_revision(base: Base, folder: Path) -> None:
+    if base.revision is not None:
+        raise ModelError(f"base {base.name!r}: {folder} is a folder of this machine, which has no revision {base.revision!r}",
+                         "leave out the revision, or name a repository of the hub: source: owner/name")
 
 
 def _unfetched(base: Base) -> ResolvedBase | None:

@@ -48,6 +48,8 @@ def plugin_from(kind: str, value: Any) -> Any:
         plugin = catalog.find(kind, value["kind"])
     except UserError as error:
         raise ValueError(f"{error}{_MEANT.get((kind, value['kind'].lower()), '')}") from error
+    if missing := sorted(getattr(plugin, "__abstractmethods__", ())):
+        raise ValueError(f"the {kind} {value['kind']!r} is not finished: its class lacks {', '.join(missing)}")
     try:
         return plugin(**options)
     except ValidationError as error:

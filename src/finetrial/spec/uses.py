@@ -8,7 +8,7 @@ from pydantic import Field, SerializeAsAny, field_serializer, field_validator, m
 
 from finetrial.catalog import registered_name
 from finetrial.spec.model import Frozen, plugin_from, plugin_identity
-from finetrial.tasks.base import Task
+from finetrial.tasks.base import FEWEST_SCORED, Task
 from finetrial.tasks.flaws import NO_FLAWS, DataFlaws
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
@@ -86,8 +86,8 @@ class TaskUse(Frozen):
     task: SerializeAsAny[Task]
     role: Literal["learn", "outside"] = "learn"  # outside: never trained on, only scored (old-domain text)
     num_train: int | None = Field(default=None, ge=1)  # None = all
-    num_val: int = Field(default=100, ge=2)
-    num_test: int = Field(default=200, ge=2)
+    num_val: int = Field(default=100, ge=FEWEST_SCORED)
+    num_test: int = Field(default=200, ge=FEWEST_SCORED)
     max_tokens: int | None = Field(default=None, ge=8)  # None = the training's sequence length
     max_new_tokens: int = Field(default=96, ge=1)  # the longest output of a task that generates
     sampling: Sampling | None = None  # outputs that are drawn; None = the most likely token each time

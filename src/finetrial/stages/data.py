@@ -17,11 +17,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from finetrial.catalog import name_of
 from finetrial.errors import DataError
 from finetrial.models.files import TOKENIZER_FILES, check_unchanged
 from finetrial.spec.model import check_code, plugin_from
 from finetrial.stages.base import StageContext, StageKind
-from finetrial.tasks.base import SPLITS, Example, Examples, Split, Task
+from finetrial.tasks.base import FEWEST_SCORED, SPLITS, Example, Examples, Split, Task
 from finetrial.tasks.encoded import TokenDataset
 from finetrial.tasks.flaws import DataFlaws, flawed
 from finetrial.tasks.pieces import few_documents
@@ -58,6 +59,7 @@ class Data(StageKind):
             task = in_chat_form(task, tokenizer)
         task = flawed(task, flaws)
         examples = task.load()
+        _check_rows(task, examples)
         _check_unchanged(context, task)
         context.progress({"fraction": 0.5})
         limits = {"val": spec["num_val"], "test": spec["num_test"]}
@@ -93,9 +95,26 @@ def check_enough(examples: Examples, split: Split, wanted: int | None, report: E
         return
     if len(examples.split(split)) < (wanted or 1) and (few := few_documents(examples.rows)) is not None:
         raise DataError(*few)
+    mends = [f"lower num_{split} to at most {report.num_rows}"] if report.num_rows >= FEWEST_SCORED else []
+    mends += ["raise training.sequence_length, or max_tokens of the task"] if report.num_dropped else []
+    dropped = {rule: number for rule, number in examples.report.dropped.items() if number}
+    lost = f"; when the data were read {', '.join(f'{number:,} ({rule})' for rule, number in dropped.items())} were left out" \
+        if dropped else ""
     raise DataError(f"split {split!r} has {report.num_rows} usable rows, and {wanted or 1} are asked for "
-                    f"({report.num_dropped} do not fit into {max_tokens} tokens)",
-                    f"lower num_{split} to at most {report.num_rows}, or give more data")
+                    f"({report.num_dropped} do not fit into {max_tokens} tokens{lost})", ", or ".join([*mends, "give more data"]))
+
+
+def _check_rows(task: Task, examples: Examples) -> None:
+    """Raise DataError where a row is of no split, or has another's id: by it scores find the row of an output."""
+    ids: set[str] = set()
+    for row in examples.rows:
+        if row.split not in SPLITS:
+            raise DataError(f"the task {name_of(type(task))} gives the row {row.id!r} the split {row.split!r}",
+                            f"expected {', '.join(SPLITS)}")
+        if row.id in ids:
+            raise DataError(f"the task {name_of(type(task))} gives two rows the id {row.id!r}",
+                            "give each row an id of its own, for example a digest of its content")
+        ids.add(row.id)
 
 
 def _check_unchanged(context: StageContext, task: Task) -> None:

@@ -21,6 +21,7 @@ from finetrial.settings import Settings
 
 Split = Literal["pretrain", "train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("pretrain", "train", "val", "test")
+FEWEST_SCORED = 2  # rows that a study may ask for to validate, or to test
 
 
 @dataclass(frozen=True)

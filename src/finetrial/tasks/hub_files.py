@@ -18,7 +18,7 @@ from pydantic import Field
 from finetrial.errors import DataError
 from finetrial.fingerprint import key_of
 from finetrial.tasks.base import Split
-from finetrial.tasks.local import LocalTask
+from finetrial.tasks.local import NO_DATA, LocalTask
 from finetrial.tasks.pieces import USED_SPLITS
 
 if TYPE_CHECKING:
@@ -99,7 +99,8 @@ def hub_options(reference: str) -> dict[str, str] | None:
         return None
     repository, revision = found["repository"], found["revision"] or "main"
     names = file_names(repository, revision)
-    there = [name for name in names if found["pattern"] is None or fnmatch.fnmatch(name, found["pattern"])]
+    there = [name for name in names if (PurePosixPath(name).name not in NO_DATA if found["pattern"] is None
+                                        else fnmatch.fnmatch(name, found["pattern"]))]
     suffix = next((suffix for suffix in SUFFIXES if any(name.endswith(suffix) for name in there)), None)
     if suffix is None:
         what = f"no file {found['pattern']}" if found["pattern"] else f"no file that is read ({', '.join(SUFFIXES)})"
@@ -108,7 +109,7 @@ def hub_options(reference: str) -> dict[str, str] | None:
     folders = sorted({str(PurePosixPath(name).parent) for name in data})
     if len(folders) > 1:
         raise DataError(f"data set {repository} ({revision}) has data in several folders: {_listed(folders)}",
-                        f"name one: {repository}:{folders[0]}/*")
+                        f"name one: {reference.partition(':')[0]}:{next((one for one in folders if 'train' in one), folders[0])}/*")
     by_split = _by_split(data)
     if set(by_split) >= set(USED_SPLITS):
         named = {str(split): _pattern(by_split[split], names) for split in USED_SPLITS}

@@ -29,7 +29,7 @@ from finetrial.tasks.splits import LOCAL_SHARES, cluster_names, hashed_split
 HELD_OUT_FIRST: tuple[Split, ...] = ("test", "val", "train")
 HELD_OUT_ELSEWHERE = "prompt or document in a split held out before"
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".txt", ".jsonl.gz", ".json.gz", ".csv.gz")
-NO_DATA = (*TOKENIZER_FILES, "generation_config.json", "dataset_infos.json", "requirements.txt", "LICENSE.txt", "README.txt")
+NO_DATA = (*TOKENIZER_FILES, "generation_config.json", "dataset_infos.json", "metadata.jsonl", "requirements.txt", "LICENSE.txt", "README.txt")
 
 
 @dataclass(frozen=True)

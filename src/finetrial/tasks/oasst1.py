@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from finetrial.errors import DataError
 from finetrial.tasks.base import ASSISTANT, Example, Segment, Split, Turn
 from finetrial.tasks.chat import as_text, conversation, earlier_segments
 from finetrial.tasks.local import LocalRow
@@ -105,10 +106,14 @@ class Oasst1(PublishedTask):
 
 
 def _path(reply: Record, by_id: Mapping[str, Record]) -> tuple[list[Record], bool]:
-    """The messages from the root (or the last one that is there) to the reply, and whether the root is there."""
+    """The messages from the root (or the last one that is there) to the reply, and whether the root is there. Raises
+    DataError for a message of neither side."""
     path = [reply]
     while (parent := path[0].optional_text("parent_id")) in by_id and by_id[parent] not in path:
         path.insert(0, by_id[parent])
+    for message in path:
+        if (role := message.text("role")) not in ROLES:
+            raise DataError(f"{message.where}: a message of role {role!r}", f"expected {' or '.join(ROLES)}; leave the others out")
     return path, not parent
 
 

@@ -132,8 +132,8 @@ def few_documents(examples: Sequence[Example]) -> tuple[str, str] | None:
         why = "" if has_blank else "no blank line and no <|endoftext|>: "
         return f"{file} has {why or 'few blank lines: '}it is one document, of {len(examples)} rows, and stays in one split", mend
     return (f"{len(examples)} rows are of only {len(clusters)} documents or clusters, each of which stays in one split",
-            mend if place.startswith(PIECE) else "give rows of more documents; rows of one `cluster`, of one document, or that "
-            "say nearly the same stay together")
+            mend if place.startswith(PIECE) else "give rows of more documents; rows of one `cluster`, of one document, of one "
+            "prompt, or that say nearly the same stay together")
 
 
 def _cut_line(line: str, size: int) -> list[str]:

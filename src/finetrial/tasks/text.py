@@ -50,7 +50,7 @@ class Text(HubFiles):
             yield from self._read_one(path)
 
     def _read_one(self, path: Path) -> Iterator[LocalRow]:
-        if path.suffix == ".txt":
+        if path.suffix.lower() == ".txt":
             for number, document in enumerate(text_documents(read_text(path)), start=1):
                 yield from _rows(document, "", "", f"{path}, {PIECE}{number}")
             return

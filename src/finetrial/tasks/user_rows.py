@@ -35,6 +35,7 @@ Kind = Literal["text", "pairs", "messages"]
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {"pairs": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
 READ_BY: Mapping[Kind, str] = {"pairs": "prompt-completion", "messages": "prompt-completion", "text": "text"}  # kinds of tasks
 BESIDE = ("id", "cluster")
+OTHER_TABLES = (".tsv", ".xlsx", ".xls", ".ods", ".arrow", ".feather")  # which nothing here reads
 CALLED = ("`columns: {prompt: question, completion: answer}` of the task in the study, or --columns "
           "prompt=question,completion=answer of compare")
 EXPECTED = '"text", or "prompt" and "completion", or "messages"'
@@ -102,8 +103,9 @@ def read_rows(path: Path, kind: Kind, columns: Mapping[str, str]) -> Iterator[Re
 
 
 def are_parallel(paths: Sequence[Path]) -> bool:
-    """Whether these files are two texts that belong together line by line: two, and neither is a table."""
-    return len(paths) == 2 and not any(is_table(path) for path in paths)
+    """Whether these files are two texts that belong together line by line: two, and neither is a table, of a format that
+    is read or not."""
+    return len(paths) == 2 and not any(is_table(path) or path.suffix.lower() in OTHER_TABLES for path in paths)
 
 
 def parallel_lines(prompts: Path, completions: Path) -> Iterator[Record]:

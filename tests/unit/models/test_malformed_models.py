@@ -12,9 +12,10 @@ import pytest
 from tiny_study import save_tiny_base
 
 from finetrial.compare.compare import find_base
-from finetrial.errors import UserError
-from finetrial.models.load import load_base
+from finetrial.errors import ModelError, UserError
+from finetrial.models.load import load_base, load_tokenizer
 from finetrial.plan.bases import resolve_base
+from finetrial.spec.uses import Base
 
 LFS_POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:1f\nsize 548105171\n"
 
@@ -144,3 +145,39 @@ def test_malformed_model(change: Callable[[Path], None], message: str, saved: Pa
         load_base(resolve_base(find_base(str(folder), None)).folder)
     assert message in caught.value.problem and caught.value.mend
     assert "\n" not in caught.value.problem
+
+
+def test_a_tokenizer_with_code_of_its_own_runs_none_and_asks_nothing(tmp_path: Path) -> None:
+    folder = save_tiny_base(tmp_path / "model", "llama")
+    (folder / "mine.py").write_text("raise SystemExit('this must not run')")
+    (folder / "tokenizer_config.json").write_text(json.dumps(
+        {"tokenizer_class": "MineTokenizer", "auto_map": {"AutoTokenizer": ["mine.MineTokenizer", "mine.MineTokenizer"]}}))
+    with pytest.raises(ModelError, match="Python code of its own, which finetrial does not run"):
+        load_tokenizer(folder)
+
+
+@pytest.mark.parametrize(("name", "content", "mend"), [
+    ("tokenizer.json", '{"version": "1.0", "model": {"type": "Unheard"}}', "copy or save it again"),
+    ("tokenizer.model", "no model of sentencepiece", "save_pretrained")])
+def test_a_tokenizer_that_no_library_reads(name: str, content: str, mend: str, saved: Path, tmp_path: Path) -> None:
+    shutil.copy(saved / "config.json", tmp_path)
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ModelError, match="cannot be read") as caught:
+        load_tokenizer(tmp_path)
+    assert mend in caught.value.mend
+
+
+def test_a_folder_has_no_revision(saved: Path) -> None:
+    for base in (Base(name="mine", source=str(saved), revision="main"), Base(name="tiny-gpt", revision="main")):
+        with pytest.raises(ModelError, match="which has no revision 'main'") as caught:
+            resolve_base(base)
+        assert "leave out the revision" in caught.value.mend
+
+
+def test_settings_of_a_tokenizer_that_cannot_be_read(saved: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "model"
+    shutil.copytree(saved, folder)
+    (folder / "tokenizer_config.json").write_text("{")
+    base = resolve_base(Base(name="mine", source=str(folder)))
+    with pytest.raises(ModelError, match="tokenizer_config.json cannot be read"):
+        _ = base.chat_template

@@ -96,6 +96,18 @@ def test_what_cannot_be_told(files: dict[str, bytes], reference: str, message: s
         task_for(reference)
 
 
+def test_of_several_folders_the_one_to_train_on_is_named(hub: LoopbackHub) -> None:
+    hub.add("dataset", "owner/data", {"test/x.parquet": b"x", "train/x.parquet": b"x"})
+    with pytest.raises(DataError) as caught:
+        task_for("owner/data@main")
+    assert "owner/data@main:train/*" in caught.value.mend
+
+
+def test_what_describes_a_data_set_is_none_of_its_files(hub: LoopbackHub) -> None:
+    hub.add("dataset", "owner/data", {"dataset_infos.json": b"{}", "metadata.jsonl": b"{}", "requirements.txt": b"x", "train.csv": b"x"})
+    assert (hub_options("owner/data") or {})["path"] == "train.csv"
+
+
 def test_a_file_that_is_not_there_is_no_data_set() -> None:
     assert hub_options("rows.jsonl") is None and hub_options("./owner/name") is None and hub_options("/a/b") is None
     assert hub_options("data/rows.jsonl") is None

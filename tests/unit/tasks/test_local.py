@@ -12,6 +12,7 @@ from finetrial.errors import DataError
 from finetrial.tasks.pieces import text_documents
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.text import Text
+from finetrial.tasks.user_rows import are_parallel
 
 
 def _lines(path: Path, rows: list[object]) -> str:
@@ -133,6 +134,18 @@ def test_bad_rows_name_file_and_line(row: object, message: str, tmp_path: Path) 
     with pytest.raises(DataError) as caught:
         PromptCompletion(path=path).load()
     assert f"{path}, line 4" in caught.value.problem and message in caught.value.problem
+
+
+def test_names_of_tables_in_capitals_are_those_of_tables(tmp_path: Path) -> None:
+    for name in ("A.CSV", "B.CSV"):
+        (tmp_path / name).write_text("prompt,completion\n" + "".join(f"{name} {number},answer {number}\n" for number in range(30)))
+    paths = [tmp_path / "A.CSV", tmp_path / "B.CSV"]
+    task = PromptCompletion(path=",".join(map(str, paths)))
+    assert len(task.load().rows) == 60 and not are_parallel(paths)
+    for name in ("a.tsv", "b.tsv"):
+        (tmp_path / name).write_text("prompt\tcompletion\nx\ty\n")
+    with pytest.raises(DataError, match="a data file is .*, not '.tsv'"):
+        PromptCompletion(path=f"{tmp_path / 'a.tsv'},{tmp_path / 'b.tsv'}").load()
 
 
 def test_ids_must_be_unique(tmp_path: Path) -> None:

@@ -204,6 +204,12 @@ def test_trees_become_pairs(tmp_path: Path) -> None:
     assert [row.fields["reply"] for row in Oasst1(path=path, lang="de").load().rows] == ["Tag"]
 
 
+def test_a_message_of_neither_side(tmp_path: Path) -> None:
+    path = _jsonl(tmp_path / "trees.jsonl", [*TREE, _message("a4", "a3", "Be brief.", role="system"), _message("a5", "a4", "Yes.")])
+    with pytest.raises(DataError, match="line 18: a message of role 'system'"):
+        Oasst1(path=path).load()
+
+
 def test_a_table_of_messages(tmp_path: Path) -> None:
     """A .csv says true and false in words."""
     with (tmp_path / "trees.csv").open("w", newline="") as file:

@@ -139,11 +139,11 @@ def _found(path: Path, wanted: Sequence[str]) -> Iterable[tuple[dict[str, Any], 
 
 def is_table(path: Path) -> bool:
     """Whether a file's name is one of a format that has columns."""
-    return _format(path) in FORMATS and not path.name.endswith(".parquet.gz")
+    return _format(path) in FORMATS and not path.name.lower().endswith(".parquet.gz")
 
 
 def _format(path: Path) -> str:
-    return path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    return Path(path.name.lower().removesuffix(".gz")).suffix
 
 
 def text_lines(path: Path) -> Iterator[str]:
@@ -153,7 +153,7 @@ def text_lines(path: Path) -> Iterator[str]:
 
 def _lines(path: Path) -> Iterator[str]:
     """The lines of a text file, perhaps compressed, with their ends, which are \\n."""
-    with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as stream:
+    with gzip.open(path) if path.suffix.lower() == ".gz" else path.open("rb") as stream:
         try:
             for number, line in enumerate(stream, start=1):
                 yield decoded(line, path, first_line=number)
