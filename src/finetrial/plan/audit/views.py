@@ -118,8 +118,7 @@ class Prepared(Planned):
 
     def __init__(self, study: Study, plan: Plan, lookup: Lookup) -> None:
         super().__init__(plan)
-        trained = {task for path in (*study.paths, *study.control_paths) for phase in path.tasks
-                   for task in joined_tasks(phase)}
+        trained = {task for path in study.every_path for phase in path.tasks for task in joined_tasks(phase)}
         folders = {base.name: base for base in self.bases}
         self.tasks: tuple[TaskData, ...] = tuple(
             TaskData(folders[base], study.task(task), self.stages[stage], found.record.values, found.folder,

@@ -55,8 +55,7 @@ def step_with(training: Training, *, pairs: bool, eager: bool, on_gpu: bool) -> 
 
 def phases_of(study: Study, arm: Arm) -> list[str]:
     """Every phase that the arm goes through, by the task it trains on."""
-    return list(dict.fromkeys(task for path in (*study.paths, *study.control_paths) if arm in study.arms_along(path)
-                              for task in path.tasks))
+    return list(dict.fromkeys(task for path in study.every_path if arm in study.arms_along(path) for task in path.tasks))
 
 
 def prompt_tokens(study: Study, use: TaskUse, shapes: ModelShapes) -> int:
