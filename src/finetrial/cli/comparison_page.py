@@ -15,6 +15,7 @@ from finetrial.cli.output import facts, heading
 from finetrial.compare.design import KEEP, LEARN, MOST_SEEDS
 from finetrial.plan.audit.few_items import ITEMS
 from finetrial.plan.bases import ResolvedBase, resolve_base
+from finetrial.run.artifacts import phase_folder
 from finetrial.spec.study import FEWEST_SEEDS
 from finetrial.tasks.touching import is_touching
 
@@ -127,10 +128,10 @@ def _loading_lines(trial: Trial) -> list[str]:
     """How to load the recommended arm's weights; without a recommendation, where those of every arm lie."""
     found = trial.results.recommendation
     base, path = resolve_base(trial.study.bases[0]), trial.study.paths[0]
-    artifacts = trial.folder / "artifacts" / base.name
+    artifacts = trial.folder / "artifacts"
     if found is None or found.arm is None:
-        return [f"weights: {artifacts}"]
-    folder = artifacts / found.arm / path.name / f"seed-{trial.study.seeds[0]}" / f"phase-1-{path.tasks[0]}" / "main"
+        return [f"weights: {artifacts / base.name}"]
+    folder = phase_folder(artifacts, base.name, found.arm, path.name, trial.study.seeds[0], 1, path.tasks[0]) / "main"
     held = trial.study.arm(found.arm).quantization
     load = [f"load it: {_code(folder, base)}", f'tokenizer: AutoTokenizer.from_pretrained("{base.folder}")']
     if held is not None:
