@@ -16,6 +16,7 @@ from finetrial.compare.design import KEEP, LEARN, MOST_SEEDS
 from finetrial.plan.audit.few_items import ITEMS
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.run.artifacts import phase_folder
+from finetrial.run.run_file import ARTIFACTS, REPORT_FILE, STUDY_FILE
 from finetrial.spec.study import FEWEST_SEEDS
 from finetrial.tasks.touching import is_touching
 
@@ -68,8 +69,8 @@ def answer_page(trial: Trial) -> tuple[list[RenderableType], list[str]]:
 
     page = [*short_answers(view(trial.study, trial.results))]
     page.insert(1, _arms_table(trial.results))
-    lines = ["", *_loading_lines(trial), f"study: {trial.folder / 'study.yaml'}",
-             f"report: {trial.folder / 'report.html'}"]
+    lines = ["", *_loading_lines(trial), f"study: {trial.folder / STUDY_FILE}",
+             f"report: {trial.folder / REPORT_FILE}"]
     return page, lines
 
 
@@ -128,7 +129,7 @@ def _loading_lines(trial: Trial) -> list[str]:
     """How to load the recommended arm's weights; without a recommendation, where those of every arm lie."""
     found = trial.results.recommendation
     base, path = resolve_base(trial.study.bases[0]), trial.study.paths[0]
-    artifacts = trial.folder / "artifacts"
+    artifacts = trial.folder / ARTIFACTS
     if found is None or found.arm is None:
         return [f"weights: {artifacts / base.name}"]
     folder = phase_folder(artifacts, base.name, found.arm, path.name, trial.study.seeds[0], 1, path.tasks[0]) / "main"

@@ -11,13 +11,12 @@ from finetrial.cli.output import say, say_line, warn
 from finetrial.cli.quantities import read_bytes, read_seconds, read_stack
 from finetrial.cli.study import Changes, find_study
 from finetrial.errors import UserError
-from finetrial.run.run_file import STUDY_FILE
+from finetrial.run.run_file import REPORT_FILE, STUDY_FILE
 
 if TYPE_CHECKING:
     from finetrial.run.trial import Trial
     from finetrial.spec.study import Study
 
-REPORT_FILE = "report.html"
 USUAL_RUNS = Path("runs")  # where commands look for runs unless told otherwise
 
 
@@ -147,7 +146,7 @@ def find_run(name: str, runs: Path) -> Path:
 
 def run_folders(runs: Path) -> list[Path]:
     """The folders of runs below `runs`, by name."""
-    return sorted(path.parent for path in runs.glob("*/study.yaml"))
+    return sorted(path.parent for path in runs.glob(f"*/{STUDY_FILE}"))
 
 
 def _say_ending(trial: Trial, trackers: Sequence[str] = ()) -> None:

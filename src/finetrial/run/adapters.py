@@ -19,7 +19,7 @@ from finetrial.plan.build import Resolved
 from finetrial.plan.specs import attention
 from finetrial.run.artifacts import phases_in, seed_folder
 from finetrial.run.loading import ADAPTER, FULL_MODEL, code, complete, places, rate_of, source_of
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
+from finetrial.run.run_file import ARTIFACTS, RUN_FILE, STUDY_FILE, read_how
 from finetrial.spec.io import read_study
 from finetrial.spec.slots import Routing
 from finetrial.spec.study import BASE_ARM, Study
@@ -84,11 +84,11 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
     if seed not in study.seeds:
         raise UserError(f"unknown seed {seed} (known: {', '.join(map(str, study.seeds))})",
                         "name one of these, or none for the first")
-    folder = seed_folder(run / "artifacts", found.name, arm, path, seed)
+    folder = seed_folder(run / ARTIFACTS, found.name, arm, path, seed)
     phases = phases_in(folder)
     wanted = max(phases, default=None) if phase is None else phase
     if wanted is None or wanted not in phases:
-        there = sorted(str(place.relative_to(run / "artifacts")) for place in (run / "artifacts").glob("*/*/*/seed-*"))
+        there = sorted(str(place.relative_to(run / ARTIFACTS)) for place in (run / ARTIFACTS).glob("*/*/*/seed-*"))
         raise NoWeights(f"{folder} holds no trained weights" + ("" if phase is None else f" of phase {phase}"),
                         f"there are: {', '.join(there) or 'none yet'}")
     return Trained(study, found, arm, path, seed, wanted, phases[wanted])

@@ -37,7 +37,7 @@ from finetrial.run.programs import check_programs
 from finetrial.run.provenance import host_facts
 from finetrial.run.ranks import check_processes
 from finetrial.run.remote import located
-from finetrial.run.run_file import REPORT_FILE, RESULTS_FILE, HowRun, write_run_files
+from finetrial.run.run_file import ARTIFACTS, ITEMS_FILE, REPORT_FILE, RESULTS_FILE, HowRun, write_run_files
 from finetrial.run.seen import remember_showing, stated_after
 from finetrial.run.stacks import automatic
 from finetrial.run.status import write_refused
@@ -221,8 +221,8 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
         return Trial(folder, study, results)
     (folder / REPORT_FILE).unlink(missing_ok=True)  # until it is made, there is none
     replace_text(folder / RESULTS_FILE, text)
-    write_items(table, folder / "records.parquet")
-    link_artifacts(plan, results, lookup, folder / "artifacts")
+    write_items(table, folder / ITEMS_FILE)
+    link_artifacts(plan, results, lookup, folder / ARTIFACTS)
     build_report(study, results, folder, figures=figures)  # last: where it is, everything is
     return Trial(folder, study, results)
 
