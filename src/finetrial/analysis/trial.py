@@ -19,12 +19,13 @@ from finetrial.analysis.moderation import Prior
 from finetrial.analysis.naming import titles
 from finetrial.analysis.selection import Choice, choose_rates
 from finetrial.records.record import Outcome
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.records.table import Floats, ItemScores, Metric, Table
 from finetrial.spec.hypothesis import Contrast, Side
 from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import Study
 
-VALIDATION_METRIC = "nats-per-token"
+VALIDATION_METRIC = NATS_PER_TOKEN
 Grid = Mapping[tuple[int | None, float | None], ItemScores]  # (seed, learning rate) -> scores
 
 

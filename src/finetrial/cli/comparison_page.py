@@ -15,6 +15,7 @@ from finetrial.cli.output import facts, heading
 from finetrial.compare.design import KEEP, LEARN, MOST_SEEDS
 from finetrial.plan.audit.few_items import ITEMS
 from finetrial.plan.bases import ResolvedBase, resolve_base
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.run.artifacts import phase_folder
 from finetrial.run.run_file import ARTIFACTS, REPORT_FILE, STUDY_FILE
 from finetrial.spec.study import FEWEST_SEEDS
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from finetrial.records.results import Results
     from finetrial.run.trial import Trial
     from finetrial.spec.study import Study
-
-METRIC = "nats-per-token"
 
 
 def plan_page(planned: Planned) -> Iterable[RenderableType]:
@@ -118,7 +117,7 @@ def _arms_table(results: Results) -> Table:
 
 def _measured(results: Results, measure: str, arm: str, task: str) -> str:
     for row in results.measures:
-        if (row.measure, row.arm, row.task, row.metric, row.routing) == (measure, arm, task, METRIC, "latest"):
+        if (row.measure, row.arm, row.task, row.metric, row.routing) == (measure, arm, task, NATS_PER_TOKEN, "latest"):
             if row.value is None:
                 break
             return "\n".join(filter(None, numbers.with_interval(row.value, row.low, row.high)))

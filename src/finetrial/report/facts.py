@@ -15,14 +15,13 @@ from functools import cached_property
 from finetrial.analysis.costs import path_cost
 from finetrial.analysis.naming import roles, runs_along
 from finetrial.records.record import Outcome
-from finetrial.records.results import Cost, Finding, Measure, Results, Score, Selection
+from finetrial.records.results import NATS_PER_TOKEN, Cost, Finding, Measure, Results, Score, Selection
 from finetrial.report.arms import BASE, FLOOR, ArmMark, arm_marks
 from finetrial.spec import Contrast, Hypothesis, Study, TaskUse
 from finetrial.spec.slots import joined_tasks
 
 SCORE, PLASTICITY, FORGETTING = "score", "plasticity", "forgetting"
 LATEST, ORACLE = "latest", "oracle"
-TUNING = "nats-per-token"  # rates are chosen in it, so that it is known at every rate
 MeasureKey = tuple[str, str, str, str, int, str, str, str]
 
 
@@ -165,7 +164,7 @@ class Facts:
 
     def tuning_metric(self, task: str) -> str:
         """The metric that is known at every rate: nats per token, where the task has it."""
-        return TUNING if (task, TUNING) in self._of_metric else self.primary_metric(task)
+        return NATS_PER_TOKEN if (task, NATS_PER_TOKEN) in self._of_metric else self.primary_metric(task)
 
     def metrics(self, task: str) -> tuple[str, ...]:
         """The metrics with test scores on a task, the primary one first, then in the order of the rows."""
