@@ -17,11 +17,11 @@ from finetrial.models.shapes import Quantization
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import Resolved
 from finetrial.plan.specs import attention
+from finetrial.records.results import Routing
 from finetrial.run.artifacts import phases_in, seed_folder
 from finetrial.run.loading import ADAPTER, FULL_MODEL, code, complete, places, rate_of, source_of
 from finetrial.run.run_file import ARTIFACTS, RUN_FILE, STUDY_FILE, read_how
 from finetrial.spec.io import read_study
-from finetrial.spec.slots import Routing
 from finetrial.spec.study import BASE_ARM, Study
 
 if TYPE_CHECKING:

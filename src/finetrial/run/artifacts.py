@@ -9,8 +9,8 @@ from pathlib import Path
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
 from finetrial.records.results import Results
-from finetrial.run.collect import Lookup
 from finetrial.stages.adapted import STATE, WEIGHTS, link_tree
+from finetrial.stages.base import Lookup
 
 
 def seed_folder(artifacts: Path, base: str, arm: str, sequence: str, seed: int | None) -> Path:

@@ -24,7 +24,7 @@ from finetrial.records.record import Environment, Outcome
 from finetrial.records.results import AuditFinding, Results
 from finetrial.report import build as build_report
 from finetrial.run.artifacts import link_artifacts
-from finetrial.run.collect import Lookup, collect
+from finetrial.run.collect import collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.earlier import set_aside
 from finetrial.run.execute import ExecutionResult, execute
@@ -45,7 +45,7 @@ from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
 from finetrial.spec.study import Study
-from finetrial.stages.base import Stage, StageInput
+from finetrial.stages.base import Lookup, Stage, StageInput
 
 
 @dataclass(frozen=True)

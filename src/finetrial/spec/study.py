@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finetrial.errors import unknown
+from finetrial.records.results import Routing
 from finetrial.spec.arm import Arm, Controls, unmatchable
 from finetrial.spec.claims import PublishedClaim
 from finetrial.spec.hypothesis import FLOOR, MATCHED, Contrast, Hypothesis
@@ -61,7 +62,7 @@ class Evaluation(Frozen):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
-    routings: tuple[Literal["latest", "oracle"], ...] = ("latest",)
+    routings: tuple[Routing, ...] = ("latest",)
     rates: Literal["all", "chosen"] = "all"
     seed_variance: Literal["cautious", "own", "moderated"] = "cautious"
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)

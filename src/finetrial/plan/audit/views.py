@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,10 +19,9 @@ from finetrial.records.table import Table
 from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
-from finetrial.stages.base import Stage, StageInput
+from finetrial.stages.base import Lookup, Stage
 from finetrial.tasks.encoded import TokenDataset
 
-Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
 Tokens = NDArray[np.int32]
 
 CONFIG, MANIFEST = "config.json", "manifest.json"
