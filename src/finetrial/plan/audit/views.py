@@ -25,6 +25,8 @@ from finetrial.tasks.encoded import TokenDataset
 Tokens = NDArray[np.int32]
 
 CONFIG, MANIFEST = "config.json", "manifest.json"
+HALVES_APART_TOKENS = 3  # of a text that is read to its middle: an odd token, and the tokenizer's marks
+PLAIN_CONTEXT_TOKENS = 1  # before the first scored token of plain text: one that the tokenizer, or the text, opens with
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,14 @@ def context(dataset: TokenDataset, row: int) -> Tokens:
 def target(dataset: TokenDataset, row: int) -> Tokens:
     """The tokens from the first one that is scored to the end."""
     return dataset.ids[dataset.offsets[row] + _first_scored(dataset, row):dataset.offsets[row + 1]]
+
+
+def is_plain(task: TaskData, split: str) -> bool:
+    """Whether rows are plain text: scored from their beginning, or (by an encoder-decoder) from their middle."""
+    rows = task.rows(split)
+    if rows.source_offsets is not None:
+        return bool((np.abs(np.diff(rows.source_offsets) - np.diff(rows.offsets)) <= HALVES_APART_TOKENS).all())
+    return all(len(context(rows, row)) <= PLAIN_CONTEXT_TOKENS for row in range(len(rows)))
 
 
 def _first_scored(dataset: TokenDataset, row: int) -> int:

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from finetrial.measures.base import phase_that_trained
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.spec.hypothesis import MATCHED, Contrast, Side
-from finetrial.spec.slots import Place, State, answering, joined_tasks
+from finetrial.spec.slots import Place, State, answering
 from finetrial.spec.study import Study, slot_states
 
 FORGETTING = ("forgetting", "forgetting-max", MATCHED)
@@ -53,8 +54,7 @@ def _is_zero(study: Study, contrast: Contrast, side: Side) -> bool:
         return False
     path = study.path(side.sequence or study.paths[0].name)
     last = len(path.tasks) if contrast.phase is None else min(contrast.phase, len(path.tasks))
-    trained = max((at for at, phase in enumerate(path.tasks[:last], start=1) if contrast.task in joined_tasks(phase)),
-                  default=0)
+    trained = phase_that_trained(contrast.task, path.tasks, last)
     if trained in (0, last):
         return False
     try:

@@ -9,7 +9,7 @@ from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase
 from finetrial.plan.forecast.memory import Step
 from finetrial.plan.forecast.shapes import ModelShapes
-from finetrial.plan.forecast.trained import Trained, methods_of, trained_by
+from finetrial.plan.forecast.trained import Trained, trained_by
 from finetrial.plan.specs import Resolved
 from finetrial.spec.arm import Arm
 from finetrial.spec.study import Study
@@ -32,7 +32,7 @@ class Sizes:
         key, shapes = (base, arm.name, task), self.shapes[base]
         if key not in self._trained:
             self._trained[key] = None if shapes is None else trained_by(
-                methods_of(arm.for_task(task)), shapes, self.bases[base].config)
+                arm.trained_methods(task), shapes, self.bases[base].config)
         return self._trained[key]
 
 
