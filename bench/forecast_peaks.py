@@ -63,8 +63,8 @@ def compared(name: str, folder: Path, rows: int, length: int) -> float:
     """Print a line an arm; the largest part by which a peak is off."""
     from finetrial.plan.build import build
     from finetrial.plan.forecast.study import forecast_study
+    from finetrial.run.options import RunOptions
     from finetrial.run.profiling import profile_study
-    from finetrial.run.trial import RunOptions
     from finetrial.spec.io import parse_study
 
     if not (folder / name).is_dir():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from finetrial.records.results import AuditFinding
 from finetrial.spec import Study
 from finetrial.spec.io import parse_study
 from finetrial.spec.model import plugin_from
-from finetrial.stages.base import Stage, StageContext, StageInput
+from finetrial.stages.base import Lookup, Stage, StageContext, StageInput
 from finetrial.stages.data import Data
 
 HERE = Environment(device="cpu", torch="2", transformers="5", peft="0", cpu_capability="AVX2")
@@ -31,7 +31,6 @@ _TEXT = ("amber basin cedar delta ember fjord grove haven inlet jetty kayak ledg
 WORDS = _TEXT.split(" ")
 
 Rows = list[dict[str, str]]
-Lookup = Callable[[str], StageInput | None]
 
 
 def sentence(generator: np.random.Generator, length: int) -> str:

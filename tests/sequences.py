@@ -86,8 +86,8 @@ def make_table(num_seeds: int = 5, num_test: int = 60) -> tuple[Study, Table]:
     """The study and its table, the same at every call."""
     study = make_study(num_seeds)
     items = {task: _items(task, num_test) for task in BASE}
-    rows = [row for path in (*study.paths, *study.control_paths) for row in _along(study, path, items)]
-    written = [one for path in (*study.paths, *study.control_paths) for one in _written(study, path, items[CODE])]
+    rows = [row for path in study.every_path for row in _along(study, path, items)]
+    written = [one for path in study.every_path for one in _written(study, path, items[CODE])]
     return study, Table(scores=rows, metrics=metrics(), costs=_costs(), outputs=written, curves=list(_curves(study)),
                         provenance={"command": "finetrial run study.yaml"})
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from finetrial.plan.build import build
 from finetrial.records.record import Environment
+from finetrial.run.options import run_folder
 from finetrial.run.run_file import HowRun, write_run_files
-from finetrial.run.trial import run_folder
 from finetrial.spec.study import Study
 
 WORDS = 90

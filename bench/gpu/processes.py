@@ -53,7 +53,8 @@ def same_result(setting: Setting) -> Iterator[Finding]:
 
 def _one_fails(setting: Setting) -> Finding:
     """A phase whose second process raises after the first step, when the first has gone on to the next."""
-    from finetrial.run.trial import RunOptions, run_study
+    from finetrial.run.options import RunOptions
+    from finetrial.run.trial import run_study
 
     plugin = setting.folder / "stumbles.py"
     plugin.write_text(STUMBLES, encoding="utf-8")
@@ -71,7 +72,8 @@ def _one_fails(setting: Setting) -> Finding:
 
 def _scores(setting: Setting, processes: int, shard: bool = False) -> tuple[dict[Any, float], float]:
     """The losses of the study by their place in it, and how long it took."""
-    from finetrial.run.trial import RunOptions, run_study
+    from finetrial.run.options import RunOptions
+    from finetrial.run.trial import run_study
 
     started = time.monotonic()
     options = RunOptions(runs=setting.folder / f"runs-of-{processes}{'-sharded' if shard else ''}", device=setting.device,

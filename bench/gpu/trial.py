@@ -28,7 +28,8 @@ def trials(setting: Setting) -> Iterator[Finding]:
 
 
 def _run(setting: Setting, study: Any, mode: str) -> Finding:
-    from finetrial.run.trial import RunOptions, run_study
+    from finetrial.run.options import RunOptions
+    from finetrial.run.trial import run_study
 
     started = time.monotonic()
     options = RunOptions(runs=setting.folder / f"runs-{mode}", device=setting.device, view=False, figures=False)
@@ -43,7 +44,8 @@ def _run(setting: Setting, study: Any, mode: str) -> Finding:
 
 
 def _again(setting: Setting, study: Any) -> Finding:
-    from finetrial.run.trial import RunOptions, run_study
+    from finetrial.run.options import RunOptions
+    from finetrial.run.trial import run_study
 
     started = time.monotonic()
     run_study(study, RunOptions(runs=setting.folder / "runs-fork", device=setting.device, view=False, figures=False))

@@ -22,8 +22,9 @@ from pydantic import BaseModel, ValidationError
 
 from finetrial.errors import UserError
 from finetrial.records.results import Recommendation, Results
+from finetrial.run.options import RunOptions
 from finetrial.run.run_file import REPORT_FILE, RESULTS_FILE, STUDY_FILE, study_of_run
-from finetrial.run.trial import RunOptions, run_study
+from finetrial.run.trial import run_study
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
 

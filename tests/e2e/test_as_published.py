@@ -9,7 +9,8 @@ import pytest
 from tiny_study import tiny_content
 
 from finetrial.errors import UserError
-from finetrial.run.trial import RunOptions, run_study
+from finetrial.run.options import RunOptions
+from finetrial.run.trial import run_study
 from finetrial.spec.io import parse_study
 
 

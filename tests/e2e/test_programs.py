@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from programs import NUM_PROBLEMS, content_with_problems
 
-from finetrial.run.trial import RunOptions, run_study
+from finetrial.run.options import RunOptions
+from finetrial.run.trial import run_study
 from finetrial.sandbox import probe
 from finetrial.spec.io import parse_study
 from finetrial.stages.score import read_columns

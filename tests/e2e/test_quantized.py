@@ -12,7 +12,8 @@ from tiny_study import tiny_content
 from finetrial.cli import main
 from finetrial.models import quantized
 from finetrial.run.adapters import export, find_trained, loading_of, open_arm
-from finetrial.run.trial import RunOptions, Trial, run_study
+from finetrial.run.options import RunOptions
+from finetrial.run.trial import Trial, run_study
 from finetrial.spec.io import parse_study
 
 pytest.importorskip("bitsandbytes", reason="quantised bases need bitsandbytes: pip install 'finetrial[qlora]'")

@@ -12,7 +12,8 @@ from tiny_study import WORDS, save_tiny_base, write_text
 
 import finetrial
 from finetrial.records.results import Results
-from finetrial.run.trial import RunOptions, run_study
+from finetrial.run.options import RunOptions
+from finetrial.run.trial import run_study
 from finetrial.spec.io import parse_study
 from finetrial.stages.adapted import read_state
 

@@ -18,9 +18,10 @@ from finetrial.errors import UserError
 from finetrial.plan.build import build
 from finetrial.records.results import Results
 from finetrial.run.additions import additions
+from finetrial.run.options import RunOptions
 from finetrial.run.rebuild import rebuild
 from finetrial.run.status import read_status
-from finetrial.run.trial import RunOptions, Trial, run_study
+from finetrial.run.trial import Trial, run_study
 from finetrial.spec.io import parse_study, read_study
 
 RECORDS = "*/??/*/record.json"  # of finished stages, below a store

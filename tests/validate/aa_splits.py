@@ -26,9 +26,10 @@ from finetrial.catalog import find
 from finetrial.plan.build import build
 from finetrial.records.table import CellKey, ItemScores, Table
 from finetrial.run.collect import collect
+from finetrial.run.options import RunOptions
 from finetrial.run.provenance import environment
 from finetrial.run.remote_store import open_store
-from finetrial.run.trial import RunOptions, lookup_in_store, run_study
+from finetrial.run.trial import lookup_in_store, run_study
 from finetrial.spec import Arm, Contrast, Hypothesis, Study
 from finetrial.spec.study import Evaluation
 

@@ -91,7 +91,8 @@ def run_one(name: str, options: argparse.Namespace, folder: Path) -> tuple[str, 
     """A line of the table, and what looks wrong."""
     from finetrial.cli.study import built_in_studies
     from finetrial.plan import build
-    from finetrial.run.trial import RunOptions, run_study
+    from finetrial.run.options import RunOptions
+    from finetrial.run.trial import run_study
     from finetrial.studies.base import FULL
 
     build.PROFILE_REPEATS = REPEATS

@@ -62,7 +62,7 @@ def arm_branches(trial: Trial, names: Collection[str] | None = None) -> Iterator
     """The branches of some arms (None: the study's), along every sequence that they go along."""
     wanted = {arm.name for arm in trial.study.arms} if names is None else set(names)
     for base in trial.study.bases:
-        for path in trial.paths:
+        for path in trial.study.every_path:
             for name in runs_along(trial.study, path):
                 if name in wanted:
                     yield Branch(base.name, name, path.name)

@@ -19,13 +19,13 @@ from finetrial.analysis.moderation import Prior
 from finetrial.analysis.naming import titles
 from finetrial.analysis.selection import Choice, choose_rates
 from finetrial.records.record import Outcome
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.records.table import Floats, ItemScores, Metric, Table
 from finetrial.spec.hypothesis import Contrast, Side
 from finetrial.spec.slots import joined_tasks
-from finetrial.spec.study import Sequence as TaskSequence
 from finetrial.spec.study import Study
 
-VALIDATION_METRIC = "nats-per-token"
+VALIDATION_METRIC = NATS_PER_TOKEN
 Grid = Mapping[tuple[int | None, float | None], ItemScores]  # (seed, learning rate) -> scores
 
 
@@ -60,19 +60,13 @@ class Trial:
         self._choices: dict[tuple[Branch, int, str], dict[int, Choice]] = {}
 
     @property
-    def paths(self) -> tuple[TaskSequence, ...]:
-        """The study's sequences, then those that its controls add."""
-        return (*self.study.paths, *self.study.control_paths)
-
-    @property
     def tasks(self) -> tuple[str, ...]:
         """The tasks that are evaluated."""
         return tuple(use.name for use in self.study.tasks if use.evaluate)
 
     def tasks_along(self, sequence: str) -> tuple[str, ...]:
         """The tasks that are evaluated along a sequence."""
-        path = next(path for path in self.paths if path.name == sequence)
-        return tuple(use.name for use in self.study.evaluated_along(path))
+        return tuple(use.name for use in self.study.evaluated_along(self.study.path(sequence)))
 
     def label(self, arm: str) -> str:
         """What people read for an arm."""
@@ -88,7 +82,7 @@ class Trial:
 
     def order(self, sequence: str) -> tuple[str, ...]:
         """What the phases of a sequence train, in order."""
-        return next(path.tasks for path in self.paths if path.name == sequence)
+        return self.study.path(sequence).tasks
 
     def metrics_of(self, task: str) -> tuple[str, ...]:
         """The metrics recorded for a task, the primary one first."""

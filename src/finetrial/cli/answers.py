@@ -16,7 +16,7 @@ from finetrial.errors import UserError
 from finetrial.records.results import Results
 from finetrial.report.model import Card, View, view
 from finetrial.report.tabular import Table as ScoreTable
-from finetrial.run.run_file import study_of_run
+from finetrial.run.run_file import RESULTS_FILE, study_of_run
 from finetrial.spec.study import Study
 
 STYLES = {"SUPPORTED": "bold green", "REFUTED": "bold red", "EQUIVALENT": "bold blue", "INCONCLUSIVE": "bold yellow",
@@ -27,7 +27,7 @@ def read_run(folder: Path) -> tuple[Study, View]:
     """A run's study, and what its report shows. Raises UserError if the folder has no results, or results of another version."""
     from pydantic import ValidationError
 
-    results = folder / "results.json"
+    results = folder / RESULTS_FILE
     if not results.is_file():
         raise UserError(f"{folder} has no results yet", f"finetrial status {as_typed(folder)} shows how far it is; "
                                                         f"finetrial report {as_typed(folder)} reports what is there")

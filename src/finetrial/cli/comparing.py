@@ -47,7 +47,7 @@ def compare_command(asked: Asked, *, runs: Path, store: str | None, device: str,
     from finetrial.cli.comparison_page import answer_page, plan_page
     from finetrial.compare.compare import Comparison, compare
     from finetrial.run.machine import unused_accelerator
-    from finetrial.run.trial import RunOptions
+    from finetrial.run.options import RunOptions
 
     unused = unused_accelerator(device)
     if unused:

@@ -15,6 +15,9 @@ from finetrial.cli.output import facts, heading
 from finetrial.compare.design import KEEP, LEARN, MOST_SEEDS
 from finetrial.plan.audit.few_items import ITEMS
 from finetrial.plan.bases import ResolvedBase, resolve_base
+from finetrial.records.results import NATS_PER_TOKEN
+from finetrial.run.artifacts import phase_folder
+from finetrial.run.run_file import ARTIFACTS, REPORT_FILE, STUDY_FILE
 from finetrial.spec.study import FEWEST_SEEDS
 from finetrial.tasks.touching import is_touching
 
@@ -24,8 +27,6 @@ if TYPE_CHECKING:
     from finetrial.records.results import Results
     from finetrial.run.trial import Trial
     from finetrial.spec.study import Study
-
-METRIC = "nats-per-token"
 
 
 def plan_page(planned: Planned) -> Iterable[RenderableType]:
@@ -67,8 +68,8 @@ def answer_page(trial: Trial) -> tuple[list[RenderableType], list[str]]:
 
     page = [*short_answers(view(trial.study, trial.results))]
     page.insert(1, _arms_table(trial.results))
-    lines = ["", *_loading_lines(trial), f"study: {trial.folder / 'study.yaml'}",
-             f"report: {trial.folder / 'report.html'}"]
+    lines = ["", *_loading_lines(trial), f"study: {trial.folder / STUDY_FILE}",
+             f"report: {trial.folder / REPORT_FILE}"]
     return page, lines
 
 
@@ -116,7 +117,7 @@ def _arms_table(results: Results) -> Table:
 
 def _measured(results: Results, measure: str, arm: str, task: str) -> str:
     for row in results.measures:
-        if (row.measure, row.arm, row.task, row.metric, row.routing) == (measure, arm, task, METRIC, "latest"):
+        if (row.measure, row.arm, row.task, row.metric, row.routing) == (measure, arm, task, NATS_PER_TOKEN, "latest"):
             if row.value is None:
                 break
             return "\n".join(filter(None, numbers.with_interval(row.value, row.low, row.high)))
@@ -127,10 +128,10 @@ def _loading_lines(trial: Trial) -> list[str]:
     """How to load the recommended arm's weights; without a recommendation, where those of every arm lie."""
     found = trial.results.recommendation
     base, path = resolve_base(trial.study.bases[0]), trial.study.paths[0]
-    artifacts = trial.folder / "artifacts" / base.name
+    artifacts = trial.folder / ARTIFACTS
     if found is None or found.arm is None:
-        return [f"weights: {artifacts}"]
-    folder = artifacts / found.arm / path.name / f"seed-{trial.study.seeds[0]}" / f"phase-1-{path.tasks[0]}" / "main"
+        return [f"weights: {artifacts / base.name}"]
+    folder = phase_folder(artifacts, base.name, found.arm, path.name, trial.study.seeds[0], 1, path.tasks[0]) / "main"
     held = trial.study.arm(found.arm).quantization
     load = [f"load it: {_code(folder, base)}", f'tokenizer: AutoTokenizer.from_pretrained("{base.folder}")']
     if held is not None:

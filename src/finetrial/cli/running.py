@@ -11,13 +11,12 @@ from finetrial.cli.output import say, say_line, warn
 from finetrial.cli.quantities import read_bytes, read_seconds, read_stack
 from finetrial.cli.study import Changes, find_study
 from finetrial.errors import UserError
-from finetrial.run.run_file import STUDY_FILE
+from finetrial.run.run_file import REPORT_FILE, STUDY_FILE
 
 if TYPE_CHECKING:
     from finetrial.run.trial import Trial
     from finetrial.spec.study import Study
 
-REPORT_FILE = "report.html"
 USUAL_RUNS = Path("runs")  # where commands look for runs unless told otherwise
 
 
@@ -49,7 +48,8 @@ def run_command(name: str, changes: Changes, *, runs: Path, store: str | None, d
         _warn_of_missing_layers()
 
     from finetrial.run.additions import additions
-    from finetrial.run.trial import RunOptions, earlier_results, run_folder, run_study
+    from finetrial.run.options import RunOptions, run_folder
+    from finetrial.run.trial import earlier_results, run_study
 
     options = RunOptions(runs=runs, store=store, device=device, jobs=jobs, log_level=log_level,
                          timeout_seconds=timeout_minutes * 60 if timeout_minutes is not None else None,
@@ -80,7 +80,7 @@ def with_more_seeds(study: Study, more: int, runs: Path) -> tuple[Study, tuple[i
     """
     from finetrial.analysis.looks import extended
     from finetrial.run.looks import seeds_to_extend
-    from finetrial.run.trial import run_folder
+    from finetrial.run.options import run_folder
 
     seeds = seeds_to_extend(run_folder(study, runs), study)
     return study.model_copy(update={"seeds": extended(seeds, more)}), seeds
@@ -108,8 +108,8 @@ def profile_command(name: str, changes: Changes, *, runs: Path, store: str | Non
     from rich.table import Table
 
     from finetrial.analysis import numbers
+    from finetrial.run.options import RunOptions
     from finetrial.run.profiling import profile_study
-    from finetrial.run.trial import RunOptions
 
     found = find_study(name, changes)
     speeds = profile_study(found.study, RunOptions(runs=runs, store=store, device=device), relative_to=found.relative_to)
@@ -147,7 +147,7 @@ def find_run(name: str, runs: Path) -> Path:
 
 def run_folders(runs: Path) -> list[Path]:
     """The folders of runs below `runs`, by name."""
-    return sorted(path.parent for path in runs.glob("*/study.yaml"))
+    return sorted(path.parent for path in runs.glob(f"*/{STUDY_FILE}"))
 
 
 def _say_ending(trial: Trial, trackers: Sequence[str] = ()) -> None:

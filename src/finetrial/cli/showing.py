@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetrial.cli.output import facts, heading, indented, print_json, say, say_line
-from finetrial.cli.running import REPORT_FILE, find_run, run_folders
+from finetrial.cli.running import find_run, run_folders
 from finetrial.cli.study import Changes, built_in_studies, find_study
 from finetrial.errors import UserError
-from finetrial.run.run_file import STUDY_FILE
+from finetrial.run.run_file import REPORT_FILE, STUDY_FILE
 
 
 def studies_command() -> None:

@@ -12,9 +12,10 @@ from rich.text import Text
 
 from finetrial.analysis.numbers import seconds_text
 from finetrial.cli.output import as_typed, heading, indented, say
-from finetrial.cli.running import REPORT_FILE, USUAL_RUNS, find_run, run_folders
+from finetrial.cli.running import USUAL_RUNS, find_run, run_folders
 from finetrial.errors import StoreError
 from finetrial.run.board import NOT_RUN
+from finetrial.run.run_file import REPORT_FILE
 from finetrial.run.status import read_status
 
 RUNNING_SHOWN = 8

@@ -13,8 +13,9 @@ from rich.table import Table
 from rich.text import Text
 
 from finetrial.cli.output import as_typed, heading, indented, printable, say, say_line
-from finetrial.cli.running import REPORT_FILE, USUAL_RUNS, find_run
+from finetrial.cli.running import USUAL_RUNS, find_run
 from finetrial.errors import UserError, unknown
+from finetrial.run.run_file import REPORT_FILE
 
 if TYPE_CHECKING:
     from finetrial.run.garbage import Waste

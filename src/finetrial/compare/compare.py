@@ -21,11 +21,12 @@ from finetrial.plan.power import Forecast, forecast_power
 from finetrial.records.record import Outcome
 from finetrial.run.collect import collect
 from finetrial.run.disk import explained, replace_text
+from finetrial.run.options import RunOptions, folder_named, run_folder
 from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
 from finetrial.run.remote_store import open_store
 from finetrial.run.run_file import PROFILE
-from finetrial.run.trial import RunOptions, Trial, folder_named, lookup_in_store, run_folder, run_study
+from finetrial.run.trial import Trial, lookup_in_store, run_study
 from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits, Study
 from finetrial.spec.uses import Base

@@ -11,9 +11,10 @@ import psutil
 from finetrial.compare import design
 from finetrial.plan.build import build
 from finetrial.records.record import Outcome
+from finetrial.run.options import RunOptions
 from finetrial.run.place import default_jobs, open_place
 from finetrial.run.profiling import measure
-from finetrial.run.trial import RunOptions, raise_for_data
+from finetrial.run.trial import raise_for_data
 from finetrial.stages.base import StageInput
 from finetrial.stages.profile import MEASURED_STEPS, PREDICTED_ROWS, WARMUP_STEPS
 

@@ -63,7 +63,7 @@ def build(study: Study, *, resolved: Resolved | None = None, relative_to: Path |
         for arm in study.arms:
             check_arm(study, arm, base)
         _untouched(builder, base)
-        for path in (*study.paths, *study.control_paths):
+        for path in study.every_path:
             _along(builder, base, path, runs_along(study, path))
         _profiled(builder, base)
     return builder.plan()
@@ -74,7 +74,7 @@ def _untouched(builder: Builder, base: ResolvedBase) -> None:
     owner = f"{base.name}/{BASE_ARM}"
     evaluated = {use.name for use in builder.study.tasks if use.evaluate}
     predictions = _predictions(builder, base, owner, {}, owner, base.name, lambda task: ["latest"], evaluated)
-    for path in (*builder.study.paths, *builder.study.control_paths):
+    for path in builder.study.every_path:
         key = CellKey(base.name, BASE_ARM, path.name, None)
         builder.cells.append(PlannedCell(key, "base", [PlannedPhase(0, "", None, predictions)]))
     for use in builder.study.tasks:
@@ -88,7 +88,7 @@ def _untouched(builder: Builder, base: ResolvedBase) -> None:
                                label=f"{base.name} answers {use.name}", locations={"base": str(base.folder)})
         score = _score(builder, f"{owner}/{use.name}-test", use, {"outputs": generate, "data": data})
         floors = _score(builder, f"{base.name}/{FLOORS}/{use.name}-test", use, {"data": data})
-        for path in (*builder.study.paths, *builder.study.control_paths):
+        for path in builder.study.every_path:
             where: dict[str, Any] = {"base": base.name, "sequence": path.name, "seed": None, "phase": 0, "of": of}
             builder.outputs.append(PlannedOutputs(**where, arm=BASE_ARM, generate=generate, score=score))
             builder.outputs.append(PlannedOutputs(**where, arm=FLOORS, generate=None, score=floors))

@@ -19,9 +19,9 @@ from finetrial.plan.plan import (
     deduplicate,
 )
 from finetrial.plan.specs import Resolved
-from finetrial.records.results import Point
+from finetrial.records.results import Point, Routing
 from finetrial.spec.arm import Arm
-from finetrial.spec.slots import Routing, State, answering
+from finetrial.spec.slots import State, answering
 from finetrial.spec.study import Sequence, Study
 from finetrial.stages.base import Chosen, Source, Stage
 

@@ -1,7 +1,7 @@
 """Matching a budget of trainable parameters: the value of a method's option (a rank, an inner width, a number of blocks)
 that comes nearest to a target. Pure arithmetic on config.json.
 
-    match(Lora(), "rank", target=Layer().count_trainable(config), config=config)
+    nearest_values(Lora(), "rank", target=Layer().count_trainable(config), config=config)
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ TOLERANCE = 0.02  # within this share of the target a budget counts as matched
 
 
 @dataclass(frozen=True)
-class Match:
+class Tried:
     """A method with the option set, and what it trains."""
 
     method: Method
@@ -30,17 +30,17 @@ class Match:
 
     @property
     def off(self) -> float:
-        """What the match left over, as a share of the target: +0.01 is one per cent too many."""
+        """What the value leaves over, as a share of the target: +0.01 is one per cent too many."""
         return self.trainable / self.target - 1
 
 
-def match(method: Method, option: str, target: int, config: Mapping[str, Any], *, tolerance: float = TOLERANCE,
-          beside: int = 0) -> tuple[Match, ...]:
+def nearest_values(method: Method, option: str, target: int, config: Mapping[str, Any], *,
+                   beside: int = 0) -> tuple[Tried, ...]:
     """The best value of `option` (an integer; `options.r` for one inside a mapping), for a model with this config.json.
 
     `beside` other parameters are trained with those of the method, and count.
 
-    One match if it is within `tolerance` of the target; else the nearest below and the nearest above, so that both are
+    One if it is within TOLERANCE of the target; else the nearest below and the nearest above, so that both are
     run, or only one where the option has no value beyond. Relies on the number growing with the option. Raises
     SpecError for an option that the method does not have, and ModelError if its numbers are not known for this model,
     if no value of it is possible, or if they are the same at every value.
@@ -53,7 +53,7 @@ def match(method: Method, option: str, target: int, config: Mapping[str, Any], *
     if not found:
         raise ModelError(f"no value of {option} of {method.kind} is possible for this model", "match another option")
     best = min(found, key=lambda tried: (abs(tried.off), tried.value))
-    return (best,) if abs(best.off) <= tolerance else tuple(found)
+    return (best,) if abs(best.off) <= TOLERANCE else tuple(found)
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class _Search:
             low, high = (low, middle) if self._reached(middle) else (middle, high)
         return high
 
-    def at(self, value: int) -> Match | None:
+    def at(self, value: int) -> Tried | None:
         """The method with the option at `value`; None if that is not possible for the model."""
         if value < 1:
             return None
@@ -94,7 +94,7 @@ class _Search:
         if trainable is None:
             raise ModelError(f"the number of parameters that {self.method.kind} trains is not known for this "
                              f"{self.config.get('model_type')} model", "set the options yourself")
-        return Match(changed, self.option, value, trainable + self.beside, self.target)
+        return Tried(changed, self.option, value, trainable + self.beside, self.target)
 
     def _reached(self, value: int) -> bool:
         tried = self.at(value)

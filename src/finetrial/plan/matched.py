@@ -20,8 +20,7 @@ from finetrial.errors import ModelError, SpecError, unknown
 from finetrial.methods.base import Method
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import build
-from finetrial.plan.forecast.trained import methods_of
-from finetrial.plan.match import TOLERANCE, match
+from finetrial.plan.match import TOLERANCE, nearest_values
 from finetrial.plan.plan import Plan
 from finetrial.plan.unit_costs import UnitCost, operations_of, seconds_of
 from finetrial.spec.arm import Arm, Component
@@ -119,10 +118,10 @@ def _by_parameters(study: Study, arm: Arm, bases: Mapping[str, ResolvedBase]) ->
     assert component.method is not None
     found: dict[str, dict[int, tuple[Method, int, int]]] = {}
     for name, base in bases.items():
-        target = max(_count(arm, methods_of(other.for_task(task)), base) for task in _phases(study, other))
-        beside = max(_count(arm, methods_of(one for one in arm.for_task(task) if one != component), base)
+        target = max(_count(arm, other.trained_methods(task), base) for task in _phases(study, other))
+        beside = max(_count(arm, [one.trained for one in arm.for_task(task) if one.trained and one != component], base)
                      for task in _phases(study, arm) if component in arm.for_task(task))
-        tried = match(component.method, wanted.option, target, base.config, beside=beside)
+        tried = nearest_values(component.method, wanted.option, target, base.config, beside=beside)
         found[name] = {one.value: (one.method, one.trainable, target) for one in tried}
     candidates = []
     for value in _same_values(arm, found):

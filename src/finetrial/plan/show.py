@@ -25,7 +25,6 @@ from finetrial.plan.plan import Plan
 from finetrial.plan.power import Forecast, render_power
 from finetrial.plan.specs import output_metrics
 from finetrial.records.results import AuditFinding
-from finetrial.spec.slots import Carry
 from finetrial.spec.study import Study
 
 UNKNOWN = "unknown"
@@ -122,8 +121,7 @@ def _arm(study: Study, plan: Plan, run: ArmRun, bases: Iterable[ResolvedBase]) -
 
 
 def _trainable(run: ArmRun, task: str, base: ResolvedBase) -> int | None:
-    counts = [component.method.count_trainable(base.config) for component in run.arm.for_task(task)
-              if component.method is not None and component.carry is not Carry.FREEZE]
+    counts = [method.count_trainable(base.config) for method in run.arm.trained_methods(task)]
     known = [count for count in counts if count is not None]
     return sum(known) if len(known) == len(counts) else None
 

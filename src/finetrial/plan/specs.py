@@ -12,6 +12,7 @@ from finetrial import catalog
 from finetrial.fingerprint import key_of
 from finetrial.models.shapes import Attention, attention_used
 from finetrial.plan.bases import ResolvedBase
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.sandbox.languages import runtime_version
 from finetrial.spec.arm import Arm
 from finetrial.spec.model import plugin_identity
@@ -176,7 +177,7 @@ def metrics(use: TaskUse) -> list[str]:
     Raises UserError for a metric that does not fit the task.
     """
     named = use.metrics or type(use.task).metrics
-    wanted = dict.fromkeys(catalog.registered_name(name) for name in (use.primary_metric, *named, "nats-per-token"))
+    wanted = dict.fromkeys(catalog.registered_name(name) for name in (use.primary_metric, *named, NATS_PER_TOKEN))
     for name in wanted:
         catalog.find("scorer", name).check(use.task)  # type: ignore[attr-defined]
     return list(wanted)

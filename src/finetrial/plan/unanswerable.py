@@ -26,10 +26,9 @@ def unanswerable(study: Study) -> list[str]:
 def _problems(study: Study, contrast: Contrast, side: Side) -> Iterator[str]:
     if contrast.quantity in (COST, RATE_RATIO):
         return
-    path = next(path for path in (*study.paths, *study.control_paths)
-                if path.name == (side.sequence or study.paths[0].name))
+    path = study.path(side.sequence or study.paths[0].name)
     everywhere = contrast.quantity == SCORE and is_fixed(side.arm)  # what nothing was trained for has one row, whatever the path
-    paths = (*study.paths, *study.control_paths) if everywhere else (path,)
+    paths = study.every_path if everywhere else (path,)
     scored = list(dict.fromkeys(use.name for one in paths for use in study.evaluated_along(one)))
     yield from (f"{task} is not scored along the sequence {path.name}, which evaluates {', '.join(scored) or 'nothing'}"
                 for task in dict.fromkeys((contrast.task, contrast.learned)) if task and task not in scored)

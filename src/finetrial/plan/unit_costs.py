@@ -9,7 +9,7 @@ from finetrial.errors import ModelError, SpecError, UserError
 from finetrial.plan.bases import ResolvedBase
 from finetrial.plan.forecast.operations import training_operations
 from finetrial.plan.forecast.shapes import read_shapes
-from finetrial.plan.forecast.trained import methods_of, trained_by
+from finetrial.plan.forecast.trained import trained_by
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
 from finetrial.spec.arm import Arm
@@ -26,7 +26,7 @@ def operations_of(study: Study, arm: Arm, bases: Mapping[str, ResolvedBase]) -> 
     def operations(base: str, one: Arm, task: str) -> float:
         config, settings = bases[base].config, study.training_of(one)
         shapes = read_shapes(config)
-        trained = trained_by(methods_of(one.for_task(task)), shapes, config) if shapes is not None else None
+        trained = trained_by(one.trained_methods(task), shapes, config) if shapes is not None else None
         tokens = 1 if settings.budget.unit == "tokens" else settings.batch_sequences * settings.sequence_length * (
             2 if config.get("is_encoder_decoder") else 1)
         known = None if shapes is None or trained is None else \

@@ -16,6 +16,7 @@ from finetrial.records.record import Outcome
 from finetrial.records.row import Row
 
 RESULTS_SCHEMA = 1
+NATS_PER_TOKEN = "nats-per-token"  # the metric that every task has, and by which rates are chosen
 
 Routing = Literal["latest", "oracle"]
 Split = Literal["train", "val", "test"]

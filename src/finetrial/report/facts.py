@@ -15,14 +15,13 @@ from functools import cached_property
 from finetrial.analysis.costs import path_cost
 from finetrial.analysis.naming import roles, runs_along
 from finetrial.records.record import Outcome
-from finetrial.records.results import Cost, Finding, Measure, Results, Score, Selection
+from finetrial.records.results import NATS_PER_TOKEN, Cost, Finding, Measure, Results, Score, Selection
 from finetrial.report.arms import BASE, FLOOR, ArmMark, arm_marks
 from finetrial.spec import Contrast, Hypothesis, Study, TaskUse
 from finetrial.spec.slots import joined_tasks
 
 SCORE, PLASTICITY, FORGETTING = "score", "plasticity", "forgetting"
 LATEST, ORACLE = "latest", "oracle"
-TUNING = "nats-per-token"  # rates are chosen in it, so that it is known at every rate
 MeasureKey = tuple[str, str, str, str, int, str, str, str]
 
 
@@ -117,8 +116,7 @@ class Facts:
 
     def scored_along(self, path: Path) -> tuple[str, ...]:
         """The tasks that are scored along a path."""
-        every = {one.name: one for one in (*self.study.paths, *self.study.control_paths)}
-        return tuple(use.name for use in self.study.evaluated_along(every[path.sequence]))
+        return tuple(use.name for use in self.study.evaluated_along(self.study.path(path.sequence)))
 
     @cached_property
     def floors(self) -> tuple[ArmMark, ...]:
@@ -138,8 +136,7 @@ class Facts:
 
     def along(self, path: Path) -> tuple[ArmMark, ...]:
         """What is shown of a sequence: base, floors, the arms that go along it, and on the study's own their controls."""
-        written = next(one for one in (*self.study.paths, *self.study.control_paths) if one.name == path.sequence)
-        elsewhere = set(roles(self.study)) - set(runs_along(self.study, written))
+        elsewhere = set(roles(self.study)) - set(runs_along(self.study, self.study.path(path.sequence)))
         return tuple(arm for arm in self.arms if arm.is_fixed or arm.name not in elsewhere)
 
     def arm(self, name: str) -> ArmMark | None:
@@ -157,7 +154,7 @@ class Facts:
         if len(self.study.paths) > 1 or path.is_control:
             order = " \N{RIGHTWARDS ARROW} ".join(name.replace("+", " + ") for name in path.tasks)
             words.append(order if len(path.tasks) > 1 else f"{order} {'jointly' if '+' in path.tasks[0] else 'alone'}")
-            if sum(other.tasks == path.tasks for other in (*self.study.paths, *self.study.control_paths)) > 1:
+            if sum(other.tasks == path.tasks for other in self.study.every_path) > 1:
                 words.append(path.sequence)  # the same order, for other arms
         return ", ".join(words)
 
@@ -167,7 +164,7 @@ class Facts:
 
     def tuning_metric(self, task: str) -> str:
         """The metric that is known at every rate: nats per token, where the task has it."""
-        return TUNING if (task, TUNING) in self._of_metric else self.primary_metric(task)
+        return NATS_PER_TOKEN if (task, NATS_PER_TOKEN) in self._of_metric else self.primary_metric(task)
 
     def metrics(self, task: str) -> tuple[str, ...]:
         """The metrics with test scores on a task, the primary one first, then in the order of the rows."""

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass, replace
 
 from finetrial.analysis import numbers
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.report.arms import AA, BASE, FLOOR, POSITIVE_CONTROL, ArmMark
 from finetrial.report.facts import LATEST, Estimate, Facts, Path
 from finetrial.report.quantities import KL, NEITHER, metric_name, metric_words
@@ -76,7 +77,7 @@ def _score_table(facts: Facts, path: Path, pairs: list[tuple[str, str]], title: 
 def _columns(facts: Facts, task: str, metric: str) -> list[_Shown]:
     """Perplexity is shown beside nats per token; it is made from the loss where no row has it."""
     names = {metric_name(name) for name in facts.metrics(task)}
-    beside = metric == "nats-per-token" and metric == facts.primary_metric(task) and "perplexity" not in names
+    beside = metric == NATS_PER_TOKEN and metric == facts.primary_metric(task) and "perplexity" not in names
     return [_Shown(task, metric), *([_Shown(task, metric, as_perplexity=True)] if beside else [])]
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from finetrial.analysis import numbers
-from finetrial.records.results import Claim, Cost, Measure, Quote
+from finetrial.records.results import NATS_PER_TOKEN, Claim, Cost, Measure, Quote
 from finetrial.report.arms import ARM, ArmMark
-from finetrial.report.facts import LATEST, TUNING, Facts, Path
+from finetrial.report.facts import LATEST, Facts, Path
 from finetrial.report.quantities import metric_words, unit_name
 from finetrial.report.tabular import Cell, Column, Table, TableRow, known_or_not, shared_decimals
 from finetrial.spec.slots import joined_tasks
@@ -181,7 +181,7 @@ def _over_sequence(facts: Facts, path: Path, measure: str, task: str) -> dict[tu
         place = (row.measure, row.base, row.sequence, row.phase, row.task)
         if place == (measure, path.base, path.sequence, path.last_phase, task):
             key = row.arm, row.routing
-            if key not in found or row.metric != TUNING:
+            if key not in found or row.metric != NATS_PER_TOKEN:
                 found[key] = row
     return found
 

@@ -17,10 +17,11 @@ from finetrial.models.shapes import Quantization
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.build import Resolved
 from finetrial.plan.specs import attention
+from finetrial.records.results import Routing
+from finetrial.run.artifacts import phases_in, seed_folder
 from finetrial.run.loading import ADAPTER, FULL_MODEL, code, complete, places, rate_of, source_of
-from finetrial.run.run_file import RUN_FILE, STUDY_FILE, read_how
+from finetrial.run.run_file import ARTIFACTS, RUN_FILE, STUDY_FILE, read_how
 from finetrial.spec.io import read_study
-from finetrial.spec.slots import Routing
 from finetrial.spec.study import BASE_ARM, Study
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ class Trained:
     study: Study
     base: ResolvedBase
     arm: str
+    sequence: str
     seed: int
-    folder: Path  # artifacts/.../phase-<k>-<task>: state.json and a folder an instance
+    phase: int
+    folder: Path  # `phase_folder` of these: state.json and a folder an instance
 
     @property
     def quantization(self) -> Quantization | None:
@@ -81,14 +84,14 @@ def find_trained(run: Path, arm: str, *, seed: int | None = None, base: str | No
     if seed not in study.seeds:
         raise UserError(f"unknown seed {seed} (known: {', '.join(map(str, study.seeds))})",
                         "name one of these, or none for the first")
-    folder = run / "artifacts" / found.name / arm / path / f"seed-{seed}"
-    phases = sorted(folder.glob("phase-*"), key=lambda place: int(place.name.split("-")[1]))
-    wanted = [place for place in phases if phase is None or place.name.startswith(f"phase-{phase}-")]
-    if not wanted:
-        there = sorted(str(place.relative_to(run / "artifacts")) for place in (run / "artifacts").glob("*/*/*/seed-*"))
+    folder = seed_folder(run / ARTIFACTS, found.name, arm, path, seed)
+    phases = phases_in(folder)
+    wanted = max(phases, default=None) if phase is None else phase
+    if wanted is None or wanted not in phases:
+        there = sorted(str(place.relative_to(run / ARTIFACTS)) for place in (run / ARTIFACTS).glob("*/*/*/seed-*"))
         raise NoWeights(f"{folder} holds no trained weights" + ("" if phase is None else f" of phase {phase}"),
                         f"there are: {', '.join(there) or 'none yet'}")
-    return Trained(study, found, arm, seed, wanted[-1])
+    return Trained(study, found, arm, path, seed, wanted, phases[wanted])
 
 
 def check_which(study: Study, *, base: str | None = None, sequence: str | None = None) -> None:
@@ -265,8 +268,8 @@ def _write_card(run: Path, found: Trained, exported: Exported, command: str) -> 
              f"{how}; from the finetrial study `{found.study.name}`, seed {found.seed}, {found.folder.name}.", "",
              f"Question of the study: {found.study.question}", "",
              f"Base: {found.base.provenance or found.base.folder}", ""]
-    rate = rate_of(run, base=found.base.name, arm=found.arm, sequence=found.folder.parent.parent.name,
-                   phase=int(found.folder.name.split("-")[1]), seed=found.seed)
+    rate = rate_of(run, base=found.base.name, arm=found.arm, sequence=found.sequence, phase=found.phase,
+                   seed=found.seed)
     lines += [f"Learning rate: {numbers.rate(rate)}, which validation chose.", ""] if rate is not None else []
     code_lines = _loading(found, exported.folder, "DIR")
     lines += (["Load it, DIR being this folder:", "", *(f"    {line}" for line in code_lines), ""] if code_lines else

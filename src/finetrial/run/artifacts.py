@@ -9,8 +9,23 @@ from pathlib import Path
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
 from finetrial.records.results import Results
-from finetrial.run.collect import Lookup
 from finetrial.stages.adapted import STATE, WEIGHTS, link_tree
+from finetrial.stages.base import Lookup
+
+
+def seed_folder(artifacts: Path, base: str, arm: str, sequence: str, seed: int | None) -> Path:
+    """Where the weights of one arm and seed lie, phase by phase."""
+    return artifacts / base / arm / sequence / f"seed-{seed}"
+
+
+def phase_folder(artifacts: Path, base: str, arm: str, sequence: str, seed: int | None, index: int, task: str) -> Path:
+    """Where the weights after one phase lie."""
+    return seed_folder(artifacts, base, arm, sequence, seed) / f"phase-{index}-{task}"
+
+
+def phases_in(folder: Path) -> dict[int, Path]:
+    """The phases' folders in that of a seed, by the phase's index."""
+    return {int(place.name.split("-")[1]): place for place in folder.glob("phase-*")}
 
 
 def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -> None:
@@ -27,8 +42,7 @@ def link_artifacts(plan: Plan, results: Results, lookup: Lookup, folder: Path) -
             place = (cell.key.base, cell.key.arm, cell.key.sequence, phase.index, cell.key.seed)
             if place not in chosen or phase.train is None or chosen[place] != cell.key.point.learning_rate:
                 continue
-            target = (folder / cell.key.base / cell.key.arm / cell.key.sequence / f"seed-{cell.key.seed}"
-                      / f"phase-{phase.index}-{phase.task}")
+            target = phase_folder(folder, cell.key.base, cell.key.arm, cell.key.sequence, cell.key.seed, phase.index, phase.task)
             trained = lookup(phase.train)
             if trained is not None and trained.record.outcome is Outcome.OK:
                 link_tree(trained.folder / WEIGHTS, target)

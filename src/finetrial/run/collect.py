@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,19 +23,18 @@ from finetrial.plan.plan import (
 )
 from finetrial.records.parquet import numbers_of, read_table
 from finetrial.records.record import Outcome, Record
-from finetrial.records.results import Cost, Point, WeightChange
+from finetrial.records.results import NATS_PER_TOKEN, Cost, Point, WeightChange
 from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
 from finetrial.run.outcomes import standing_outcomes
 from finetrial.scorers.base import Scorer
 from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
-from finetrial.stages.base import StageInput
+from finetrial.stages.base import Lookup, StageInput
+from finetrial.stages.generate import OUTPUTS
 from finetrial.stages.predict import PREDICTIONS
 from finetrial.stages.probe import PROBE
-from finetrial.stages.score import MODEL, OUTPUTS, joined, read_columns, read_scores, read_texts, scorer_of
+from finetrial.stages.score import MODEL, joined, read_columns, read_scores, read_texts, scorer_of
 
-Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
-CURVE_METRIC = "nats-per-token"
 MEASURED = ("tokens_per_second", "predict_tokens_per_second", "swap_seconds", "peak_host_bytes",
             "peak_device_allocated_bytes", "peak_device_reserved_bytes")  # by a profile, in each of its repeats
 
@@ -225,7 +224,7 @@ def _curve(cell: PlannedCell, phase: PlannedPhase, lookup: Lookup) -> Iterator[C
     for point in found.record.values.get("curve", ()):
         for split in ("train", "val"):
             if point.get(split) is not None:
-                yield CurvePoint(cell.key, phase.index, int(point["step"]), phase.task, split, CURVE_METRIC,
+                yield CurvePoint(cell.key, phase.index, int(point["step"]), phase.task, split, NATS_PER_TOKEN,
                                  float(point[split]), int(point.get("n", 0)))
 
 

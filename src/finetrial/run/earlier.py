@@ -11,7 +11,11 @@ from finetrial.fingerprint import key_of
 from finetrial.run.disk import replace_text
 from finetrial.run.looks import EXTENDED, question_of
 from finetrial.run.run_file import (
+    ANALYSIS_FILE,
+    ARTIFACTS,
     EARLIER,
+    FIGURES,
+    ITEMS_FILE,
     PLAN_FILE,
     REPORT_FILE,
     RESULTS_FILE,
@@ -24,7 +28,7 @@ from finetrial.run.run_file import (
 from finetrial.spec.io import read_study
 from finetrial.spec.study import Study
 
-MADE = (PLAN_FILE, REPORT_FILE, "analysis.md", "figures", "records.parquet", "artifacts", RESULTS_FILE)  # results last
+MADE = (PLAN_FILE, REPORT_FILE, ANALYSIS_FILE, FIGURES, ITEMS_FILE, ARTIFACTS, RESULTS_FILE)  # results last
 
 
 def set_aside(folder: Path, study: Study) -> Path | None:

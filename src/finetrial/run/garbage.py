@@ -22,12 +22,12 @@ from finetrial.run.disk import size_of
 from finetrial.run.lease import require_free
 from finetrial.run.locks import try_lock
 from finetrial.run.run_file import EARLIER, PROFILE, RUN_FILE, read_how, read_plan
+from finetrial.run.store import CACHE, CHECKPOINTS, key_of_entry
 
 Choices = dict[str, dict[str, str]]  # environment key -> key of a selection -> what it chose
 
 PLACES = ("*", f"*/{EARLIER}/*", f"*/{PROFILE}")  # of runs, earlier ones and profiles, below the folder of runs
-CHECKPOINTS = "checkpoints"
-OWN_FOLDERS = ("corrupt", "tmp", "cache")  # damaged entries, what a killed process left, what can be computed again
+FREE_TO_REMOVE = ("corrupt", "tmp", CACHE)  # damaged entries, what a killed process left, what can be computed again
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ def unused(store: Path, runs: Path) -> tuple[list[Waste], list[str]]:
     """
     needed, named = _needed_of(store, runs)
     waste = [Waste(path.parent, path.parent.parent.parent.name, size_of(path.parent))
-             for path in sorted(store.glob(f"*/??/*/{RECORD}")) if _key(path.parent) not in needed]
+             for path in sorted(store.glob(f"*/??/*/{RECORD}")) if key_of_entry(path.parent.name) not in needed]
     waste += [Waste(folder, CHECKPOINTS, size_of(folder)) for folder in sorted((store / CHECKPOINTS).glob("*"))
-              if _key(folder) not in needed]
-    waste += [Waste(folder, name, size_of(folder)) for name in OWN_FOLDERS
+              if key_of_entry(folder.name) not in needed]
+    waste += [Waste(folder, name, size_of(folder)) for name in FREE_TO_REMOVE
               for folder in sorted((store / name).glob("*")) if folder.is_dir()]
     refuse_unnamed(str(store), runs, named, (entry.kind for entry in waste))
     return waste, named
@@ -66,13 +66,13 @@ def remove(waste: Sequence[Waste], store: Path, runs: Path) -> int:
     refuse_unnamed(str(store), runs, named, (entry.kind for entry in waste))
     freed = 0
     for entry in waste:
-        if entry.kind not in OWN_FOLDERS and _key(entry.folder) in needed:
+        if entry.kind not in FREE_TO_REMOVE and key_of_entry(entry.folder.name) in needed:
             continue  # a run has come to need it
         lock = try_lock(store / "locks" / entry.folder.name.partition(".")[0])
         if lock is None:
             continue  # a run computes it just now
         with lock:
-            shutil.rmtree(entry.folder, ignore_errors=entry.kind in OWN_FOLDERS)  # a run may write there just now
+            shutil.rmtree(entry.folder, ignore_errors=entry.kind in FREE_TO_REMOVE)  # a run may write there just now
             freed += entry.num_bytes
     return freed
 
@@ -81,7 +81,7 @@ def _needed_of(store: Path, runs: Path) -> tuple[set[str], list[str]]:
     """`needed_keys` of a store in a folder. Raises StoreError, too, where a selection that is needed cannot be read."""
     selections, unread = _selections(store)
     needed, named = needed_keys(runs, str(store.resolve()), choices(selections))
-    if lost := sorted(str(path) for path in unread if _key(path.parent) in needed):
+    if lost := sorted(str(path) for path in unread if key_of_entry(path.parent.name) in needed):
         raise StoreError(f"{lost[0]} cannot be read, so what was selected is unknown",
                          "run its study again, which computes it anew, and then free what no run needs")
     return needed, named
@@ -107,7 +107,7 @@ def refuse_unnamed(location: str, runs: Path, named: Sequence[str], kinds: Itera
 
     `kinds`: of the entries that would be freed.
     """
-    if not named and set(kinds) - {*OWN_FOLDERS}:
+    if not named and set(kinds) - {*FREE_TO_REMOVE}:
         raise UserError(f"no run below {runs} uses the store {location}, so what is needed of it is unknown",
                         "--runs DIR says where its runs lie; if it was moved, write its place as `store` into their "
                         f"{RUN_FILE}; if none of it is needed, delete the store itself")
@@ -126,11 +126,6 @@ def _selections(store: Path) -> tuple[list[Record], list[Path]]:
         except (ValidationError, OSError):
             unread.append(path)
     return found, unread
-
-
-def _key(entry: Path) -> str:
-    """Of the folder of an entry or a checkpoint, `<key>-<environment>`."""
-    return entry.name.rpartition("-")[0]
 
 
 def choices(selections: Iterable[Record]) -> Choices:

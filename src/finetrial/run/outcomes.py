@@ -4,14 +4,14 @@ would have read from it, over every later phase. And why a run has nothing to te
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 from finetrial import catalog
 from finetrial.errors import UserError
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
-from finetrial.stages.base import Stage, StageInput, StageKind
+from finetrial.stages.base import Lookup, Stage, StageKind
 
 MENDS = {Outcome.OOM: "choose smaller arms, shorter rows or a smaller model: docs/troubleshooting.md",
          Outcome.DIVERGED: "lower the learning rates: docs/troubleshooting.md",
@@ -19,7 +19,7 @@ MENDS = {Outcome.OOM: "choose smaller arms, shorter rows or a smaller model: doc
 STANDING = (Outcome.OOM, Outcome.DIVERGED)  # of training: another run would give the same
 
 
-def standing_outcomes(stages: Iterable[Stage], lookup: Callable[[str], StageInput | None]) -> dict[str, Outcome]:
+def standing_outcomes(stages: Iterable[Stage], lookup: Lookup) -> dict[str, Outcome]:
     """The outcome of each such stage: its own, or that of what it needs. `stages` in the order in which they may run.
 
     A choice among runs none of which is left, or too few, has the outcome of the first that failed.
@@ -40,7 +40,7 @@ def standing_outcomes(stages: Iterable[Stage], lookup: Callable[[str], StageInpu
     return ended
 
 
-def nothing_finished(plan: Plan, lookup: Callable[[str], StageInput | None], folder: Path) -> UserError | None:
+def nothing_finished(plan: Plan, lookup: Lookup, folder: Path) -> UserError | None:
     """What most stages ended with, where no arm could be trained, or none of those that were could be scored; None where one could.
 
     `folder` is the run's, below which the logs lie.

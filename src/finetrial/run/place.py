@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from finetrial.errors import UserError, unknown
 from finetrial.records.record import Environment
@@ -13,13 +12,11 @@ from finetrial.run.executor import OpenExecutor
 from finetrial.run.lease import Lease
 from finetrial.run.local import KeptPool, usable_cores
 from finetrial.run.machine import free_accelerator_bytes, may_have_accelerator
+from finetrial.run.options import RunOptions
 from finetrial.run.provenance import environment
 from finetrial.run.remote import is_url
 from finetrial.run.remote_store import open_store
 from finetrial.run.store import Store
-
-if TYPE_CHECKING:
-    from finetrial.run.trial import RunOptions
 
 PLACES = ("local", "ray")
 

@@ -19,9 +19,10 @@ from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
 from finetrial.run.disk import explained
 from finetrial.run.execute import ExecutionResult, execute
+from finetrial.run.options import RunOptions, run_folder
 from finetrial.run.place import Place, open_place
 from finetrial.run.run_file import PROFILE, HowRun, write_run_files
-from finetrial.run.trial import RunOptions, raise_for_data, run_folder
+from finetrial.run.trial import raise_for_data
 from finetrial.run.view import open_view
 from finetrial.spec.study import Study
 from finetrial.stages.base import StageInput

@@ -14,6 +14,7 @@ from finetrial.records.record import Outcome, Record
 from finetrial.run.garbage import choices, needed_keys, refuse_unnamed
 from finetrial.run.lease import Lease, require_free
 from finetrial.run.remote import CHECKPOINTS, OBJECTS, RECORDS, Remote, RemoteLease, object_name
+from finetrial.run.store import key_of_entry
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,8 @@ def _unused(remote: Remote, runs: Path) -> tuple[list[RemoteWaste], list[str]]:
     kept = {object_name(digest) for name, record in records.items() if _key(name) in needed for digest in record.files.values()}
     waste += [RemoteWaste(name, "files", size) for name, size in remote.sizes(OBJECTS).items() if name not in kept]
     final = {_entry(name) for name, record in records.items() if record.outcome in (Outcome.OK, Outcome.DIVERGED)}
-    waste += [RemoteWaste(name, "checkpoints", size) for name, size in remote.sizes(CHECKPOINTS).items()
-              if _key(_entry(name)) not in needed or _entry(name) in final]
+    waste += [RemoteWaste(name, CHECKPOINTS, size) for name, size in remote.sizes(CHECKPOINTS).items()
+              if _key(name) not in needed or _entry(name) in final]
     return waste, named
 
 
@@ -85,5 +86,5 @@ def _entry(name: str) -> str:
     return (name.split("/")[1] if name.startswith(CHECKPOINTS) else name.rpartition("/")[2]).removesuffix(".json")
 
 
-def _key(record_name: str) -> str:
-    return record_name.rpartition("/")[2].partition("-")[0]
+def _key(name: str) -> str:
+    return key_of_entry(_entry(name))

@@ -38,7 +38,7 @@ from finetrial.run.remote import (
     record_name,
 )
 from finetrial.run.remote_checkpoint import Mirror, restore
-from finetrial.run.store import OWN_FOLDERS, Store
+from finetrial.run.store import OWN_FOLDERS, Store, entry_name
 from finetrial.stages.base import StageInput
 
 AGAIN = "the next run computes it again"
@@ -94,7 +94,7 @@ class RemoteStore(Store):
 
     def lookup(self, kind: str, key: str, environment: Environment, *, verify: bool = True) -> StageInput | None:
         """The entry, whatever its outcome; None if there is none, its record cannot be read, or a file of it is gone."""
-        name = record_name(kind, _name(key, environment))
+        name = record_name(kind, entry_name(key, environment))
         known = self._known() if verify and self.trusting and name not in self._asked else None
         self._asked.add(name)  # the second time somebody may have recorded it since
         if known is not None and name not in known:
@@ -130,7 +130,7 @@ class RemoteStore(Store):
         claim = super().claim(kind, key, environment)
         if claim is None:
             return None
-        name = _name(key, environment)
+        name = entry_name(key, environment)
         try:
             held = restore(self.remote, checkpoint_name(name), claim.checkpoint)
         except BaseException:
@@ -209,7 +209,7 @@ class RemoteStore(Store):
 
     def _forget(self, record: Record, why: str) -> None:
         """Remove a record whose files are not all there: while it is there nobody computes them again."""
-        name = record_name(record.kind, _name(record.key, record.environment))
+        name = record_name(record.kind, entry_name(record.key, record.environment))
         self._noted(name, why)
         try:
             text = self.remote.read(name)
@@ -221,7 +221,3 @@ class RemoteStore(Store):
     def _noted(self, name: str, why: str) -> None:
         """What is damaged counts as absent; who computes it again replaces it."""
         self.corrupt.append(f"{self.location}/{name}: {why}")
-
-
-def _name(key: str, environment: Environment) -> str:
-    return f"{key}-{environment.key()}"

@@ -22,7 +22,8 @@ from finetrial.spec.io import read_study, study_yaml
 from finetrial.spec.study import Study
 
 STUDY_FILE, PLAN_FILE, RUN_FILE = "study.yaml", "plan.json", "run.json"
-RESULTS_FILE, REPORT_FILE = "results.json", "report.html"
+RESULTS_FILE, REPORT_FILE, ANALYSIS_FILE, ITEMS_FILE = "results.json", "report.html", "analysis.md", "records.parquet"
+FIGURES, ARTIFACTS = "figures", "artifacts"  # folders: of the report's figures, of what was trained
 EARLIER = "earlier"  # in a run's folder: runs of other questions that were asked in it
 PROFILE = "profile"  # in a run's folder: what is measured before it, by `finetrial profile` and `compare`, like a run
 _MEND = "mend it, or move the run's folder away and run its study again: what the store holds is not computed anew"

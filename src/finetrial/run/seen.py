@@ -111,7 +111,7 @@ def _lines(study: Study) -> dict[Place, str]:
     """(arm, base, sequence) -> a digest of what was trained, in which order, on what, and how."""
     found = {}
     for base in study.bases:
-        for path in (*study.paths, *study.control_paths):
+        for path in study.every_path:
             tasks = [[_task(study, name) for name in joined_tasks(phase)] for phase in path.tasks]
             found[BASE_ARM, base.name, path.name] = key_of(base.identity())
             for arm in study.arms_along(path):

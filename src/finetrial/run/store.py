@@ -32,9 +32,10 @@ from finetrial.run.locks import Unlocked, is_locked, try_lock
 from finetrial.stages.base import StageInput
 
 CACHE = "cache"
+CHECKPOINTS = "checkpoints"
 LARGE_BYTES = 1 << 20
 OF_CLUSTER = "cluster"  # in the names of what nodes of a cluster write, who hold no locks
-OWN_FOLDERS = ("tmp", "locks", "checkpoints", "corrupt")
+OWN_FOLDERS = ("tmp", "locks", CHECKPOINTS, "corrupt")
 _LOG = logging.getLogger(__name__)
 _serial = itertools.count()
 
@@ -115,7 +116,7 @@ class Store:
 
     def claim(self, kind: str, key: str, environment: Environment) -> Claim | None:
         """The right to compute an entry; None while another process has it. Raises StoreError if it can't be taken."""
-        name = _name(key, environment)
+        name = entry_name(key, environment)
         with explained(self.root):
             lock = try_lock(self.root / "locks" / name) if self.locking else Unlocked()
             if lock is None:
@@ -125,7 +126,7 @@ class Store:
                 folder = self.root / "tmp" / f"{name}.{owner}{os.getpid()}.{next(_serial)}"
                 shutil.rmtree(folder, ignore_errors=True)  # of a dead process that had our number
                 folder.mkdir()
-                checkpoint = self.root / "checkpoints" / name
+                checkpoint = self.root / CHECKPOINTS / name
                 checkpoint.mkdir(exist_ok=True)
             except BaseException:
                 lock.release()
@@ -134,10 +135,10 @@ class Store:
 
     def is_claimed(self, key: str, environment: Environment) -> bool:
         """True while some process computes the entry."""
-        return is_locked(self.root / "locks" / _name(key, environment))
+        return is_locked(self.root / "locks" / entry_name(key, environment))
 
     def _folder(self, kind: str, key: str, environment: Environment) -> Path:
-        return self.root / kind / key[:2] / _name(key, environment)
+        return self.root / kind / key[:2] / entry_name(key, environment)
 
     def _read(self, folder: Path, key: str, environment: Environment, verify: bool) -> StageInput:
         """Raises _Damaged."""
@@ -165,7 +166,7 @@ class Store:
 
     def _move_aside(self, folder: Path, key: str, environment: Environment) -> StageInput | None:
         """Under the entry's lock: another process may have mended it meanwhile, or be about to."""
-        name = _name(key, environment)
+        name = entry_name(key, environment)
         with try_lock(self.root / "locks" / name) or contextlib.nullcontext() as lock:
             if lock is None or not folder.is_dir():
                 return None
@@ -181,7 +182,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what nobody holds the lock of: temporary folders, locks, checkpoints of what is recorded."""
-        names = {path.name.partition(".")[0] for folder in ("tmp", "locks", "checkpoints")
+        names = {path.name.partition(".")[0] for folder in ("tmp", "locks", CHECKPOINTS)
                  for path in (self.root / folder).iterdir()}
         for name in sorted(names - {""}):
             lock = try_lock(self.root / "locks" / name)
@@ -192,7 +193,7 @@ class Store:
     def _sweep_entry(self, name: str) -> None:
         for folder in (self.root / "tmp").glob(f"{name}.*"):
             shutil.rmtree(folder, ignore_errors=True)  # of nodes, too: nobody has the lease, or we have
-        checkpoint = self.root / "checkpoints" / name
+        checkpoint = self.root / CHECKPOINTS / name
         for record in self.root.glob(f"*/{name[:2]}/{name}/{RECORD}"):
             if _is_done_with(checkpoint, record):
                 shutil.rmtree(checkpoint, ignore_errors=True)
@@ -209,8 +210,14 @@ def _is_done_with(checkpoint: Path, record: Path) -> bool:
     return outcome is not Outcome.TIMEOUT and all(path.stat().st_mtime_ns <= written for path in checkpoint.rglob("*"))
 
 
-def _name(key: str, environment: Environment) -> str:
+def entry_name(key: str, environment: Environment) -> str:
+    """The name of an entry's folder, its lock and its checkpoint: `<key>-<environment>`."""
     return f"{key}-{environment.key()}"
+
+
+def key_of_entry(name: str) -> str:
+    """The key in an entry's name."""
+    return name.rpartition("-")[0]
 
 
 def _parse(folder: Path, key: str, environment: Environment) -> Record:

@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from finetrial.records.results import Results, Score, Selection
+from finetrial.run.run_file import ANALYSIS_FILE, REPORT_FILE, RESULTS_FILE
 
-RESULTS, REPORT, ANALYSIS = "results.json", "report.html", "analysis.md"
 Values = dict[str, float]
 
 
@@ -53,7 +53,7 @@ def tracked_runs(results: Results, folder: Path) -> Iterator[Tracked]:
         yield Tracked(f"{base}/{arm}/{sequence}/seed-{seed}", tags,
                       {**tags, "label": results.arms.get(arm, arm), "seed": seed, **rates}, _points(scores, chosen))
     tags = {"study": results.study, "scale": results.scale, "size": results.size, "status": results.status}
-    files = tuple(folder / name for name in (REPORT, ANALYSIS, RESULTS) if (folder / name).is_file())
+    files = tuple(folder / name for name in (REPORT_FILE, ANALYSIS_FILE, RESULTS_FILE) if (folder / name).is_file())
     rows = _final_scores(results)
     yield Tracked("study", tags, {**tags, "question": results.question}, [(0, _final_values(results, rows))], rows, files)
 
@@ -170,7 +170,7 @@ def opener(name: str, study: str, folder: Path) -> Callable[[Tracked], Any]:
 def main(arguments: Sequence[str]) -> None:
     """Log the run in a folder to one tracker; whatever goes wrong ends the process with its traceback."""
     run, name = Path(arguments[0]).resolve(), arguments[1]
-    results = Results.model_validate_json((run / RESULTS).read_bytes())
+    results = Results.model_validate_json((run / RESULTS_FILE).read_bytes())
     (run / "trackers").mkdir(exist_ok=True)
     log_runs(tracked_runs(results, run), opener(name, results.study, run / "trackers"))
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from finetrial.errors import UserError, unknown
 from finetrial.run.disk import replace_text
 from finetrial.run.machine import child_environment
+from finetrial.run.run_file import RESULTS_FILE
 
 TRACKERS = ("tensorboard", "mlflow", "wandb", "trackio")  # each is its package's name
 TIMEOUT_SECONDS = 600.0
@@ -40,7 +41,7 @@ def check_trackers(names: Sequence[str]) -> tuple[str, ...]:
 def track(folder: Path, names: Sequence[str], warn: Callable[[str], None], *,
           timeout_seconds: float = TIMEOUT_SECONDS) -> None:
     """Log the results in a run's folder to each tracker that does not have them yet. What goes wrong is a warning."""
-    digest = hashlib.sha256((folder / "results.json").read_bytes()).hexdigest()
+    digest = hashlib.sha256((folder / RESULTS_FILE).read_bytes()).hexdigest()
     place = folder / "trackers" / LOGGED
     for name in names:
         logged = _logged(place)

@@ -24,20 +24,20 @@ from finetrial.records.record import Environment, Outcome
 from finetrial.records.results import AuditFinding, Results
 from finetrial.report import build as build_report
 from finetrial.run.artifacts import link_artifacts
-from finetrial.run.collect import Lookup, collect
+from finetrial.run.collect import collect
 from finetrial.run.disk import explained, replace_text
 from finetrial.run.earlier import set_aside
 from finetrial.run.execute import ExecutionResult, execute
 from finetrial.run.items import write_items
 from finetrial.run.job import utc_now
 from finetrial.run.looks import Looks
+from finetrial.run.options import RunOptions, run_folder
 from finetrial.run.outcomes import nothing_finished
 from finetrial.run.place import Place, open_place
 from finetrial.run.programs import check_programs
 from finetrial.run.provenance import host_facts
 from finetrial.run.ranks import check_processes
-from finetrial.run.remote import located
-from finetrial.run.run_file import REPORT_FILE, RESULTS_FILE, HowRun, write_run_files
+from finetrial.run.run_file import ARTIFACTS, ITEMS_FILE, REPORT_FILE, RESULTS_FILE, HowRun, write_run_files
 from finetrial.run.seen import remember_showing, stated_after
 from finetrial.run.stacks import automatic
 from finetrial.run.status import write_refused
@@ -45,36 +45,7 @@ from finetrial.run.store import Store
 from finetrial.run.view import open_view
 from finetrial.run.within import fit_seeds
 from finetrial.spec.study import Study
-from finetrial.stages.base import Stage, StageInput
-
-
-@dataclass(frozen=True)
-class RunOptions:
-    """How a study is run. Nothing here changes a result but `device`, which is part of the environment class."""
-
-    runs: Path = Path("runs")
-    store: Path | str | None = None  # a folder, or a URL; None = <runs>/.store
-    device: str = "auto"
-    stack: int | None = None  # LoRA cells trained in one pass over their base, at most; None = as many as pay
-    processes: int = 1  # that compute a training phase together, each on a core or a GPU of its own
-    shard: bool = False  # and hold the model's parameters between them meanwhile
-    jobs: int | None = None  # None = as many phases as there are cores (CPU) for, one (accelerator)
-    log_level: str = "info"
-    timeout_seconds: float | None = None  # for one stage
-    within_seconds: float | None = None  # None = all seeds, however long they take
-    more_seeds_from: tuple[int, ...] | None = None  # the study's seeds before more were added; None = none were
-    fits: bool = False  # whether it is known that the first seeds fit into that time
-    accept: tuple[str, ...] = ()
-    figures: bool = True
-    on: str = "local"  # or "ray": a cluster
-    address: str | None = None  # of the cluster; None = the one that this machine is a node of
-    memory_bytes: int | None = None  # that a phase reserves on a cluster; None = it is not counted
-    view: bool = True  # show progress on standard error
-    allow_unsandboxed: bool = False  # run generated code even where layers of the sandbox are missing
-
-    def store_location(self) -> Path | str:
-        """Where the stage store lies: a folder, or a URL."""
-        return located(self.store, self.runs)
+from finetrial.stages.base import Lookup, Stage, StageInput
 
 
 @dataclass(frozen=True)
@@ -87,16 +58,6 @@ class Trial:
     corrupt: tuple[str, ...] = ()  # store entries that were found damaged and computed again
     trained: Mapping[int | None, int] = field(default_factory=dict)  # phases that were trained now, not found: by seed
     failure: UserError | None = None  # why no arm came to its end, where none did
-
-
-def run_folder(study: Study, runs: Path) -> Path:
-    """`runs/<study>-<scale>-<size>`."""
-    return folder_named(runs, study.name, study.scale, study.size)
-
-
-def folder_named(runs: Path, name: str, scale: str, size: str) -> Path:
-    """The same, of a study that is not written yet."""
-    return runs / f"{name}-{scale}-{size}"
 
 
 def run_study(study: Study, options: RunOptions, *, relative_to: Path | None = None, command: str = "",
@@ -221,8 +182,8 @@ def finish(study: Study, plan: Plan, lookup: Lookup, folder: Path, here: Environ
         return Trial(folder, study, results)
     (folder / REPORT_FILE).unlink(missing_ok=True)  # until it is made, there is none
     replace_text(folder / RESULTS_FILE, text)
-    write_items(table, folder / "records.parquet")
-    link_artifacts(plan, results, lookup, folder / "artifacts")
+    write_items(table, folder / ITEMS_FILE)
+    link_artifacts(plan, results, lookup, folder / ARTIFACTS)
     build_report(study, results, folder, figures=figures)  # last: where it is, everything is
     return Trial(folder, study, results)
 

@@ -53,6 +53,11 @@ class Component(Frozen):
             raise ValueError(f"slot {self.slot!r}: carry {self.carry.value} needs a method")
         return self
 
+    @property
+    def trained(self) -> Method | None:
+        """The method that a phase trains here; None where what the slot holds is only frozen or merged."""
+        return None if self.carry is Carry.FREEZE else self.method
+
     def beyond_quantized(self) -> str:
         """Why it cannot be had on a base whose matrices are held in 4 bits; empty if it can."""
         if self.carry is Carry.MERGE:
@@ -140,6 +145,10 @@ class Arm(Frozen):
         """The components of the phase that trains on a task; a joint phase `a+b` takes those of its first task."""
         named = self.components.get(phase) or self.components.get(phase.partition("+")[0])
         return named or self.components.get("*", ())
+
+    def trained_methods(self, phase: str) -> list[Method]:
+        """What is trained in the phase that trains on a task: the methods of components that do not only freeze or merge."""
+        return [method for component in self.for_task(phase) if (method := component.trained) is not None]
 
     def rows(self, task: str) -> int | None:
         """The training rows that this arm is given of a task; None = as the task says."""

@@ -23,11 +23,12 @@ from pydantic import Field, field_validator, model_validator
 
 from finetrial import catalog
 from finetrial.errors import unknown
+from finetrial.records.results import Routing
 from finetrial.spec.model import Frozen
 
 Expectation = Literal["greater", "less", "equal", "within"]
 
-FLOOR = "floor:"  # of the names of pseudo-arms whose outputs need no model
+FLOOR = "floor:"  # of the names of pseudo-arms whose outputs need no model, and of their columns of texts
 SCORE, MATCHED, RATE_RATIO, COST = "score", "forgetting-at-matched-plasticity", "learning-rate-ratio", "cost"
 EXACT_COSTS = ("params_total", "params_trainable", "stored_bytes", "optimizer_bytes", "train_tokens", "predict_tokens")
 MEASURED_COSTS = ("train_seconds", "tuning_seconds", "predict_seconds", "swap_seconds", "tokens_per_second",
@@ -63,7 +64,7 @@ class Contrast(Frozen):
     left_sequence: str = ""  # such as b-then-a, against a-then-b on the right
     right_sequence: str = ""
     phase: int | None = Field(default=None, ge=0)  # None = after the last phase of each side's sequence
-    routing: Literal["latest", "oracle"] = "latest"
+    routing: Routing = "latest"
     expect: Expectation = "greater"
     margin: float | None = Field(default=None, gt=0)  # equivalence margin, in the metric's unit
     bounds: tuple[float, float] | None = None

@@ -14,13 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any
 
 from finetrial import catalog
+from finetrial.records.results import Routing
 
 BLOCKS = "layer"  # the method that inserts blocks: their order is that of birth
 JOINT = "+"  # "docs+code": one phase on the rows of both tasks, with the budgets of both
-Routing = Literal["latest", "oracle"]
 
 
 def joined_tasks(phase: str) -> tuple[str, ...]:

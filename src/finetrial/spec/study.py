@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finetrial.errors import unknown
+from finetrial.records.results import Routing
 from finetrial.spec.arm import Arm, Controls, unmatchable
 from finetrial.spec.claims import PublishedClaim
 from finetrial.spec.hypothesis import FLOOR, MATCHED, Contrast, Hypothesis
@@ -61,7 +62,7 @@ class Evaluation(Frozen):
 
     precision: Literal["fp32", "bf16"] = "fp32"
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
-    routings: tuple[Literal["latest", "oracle"], ...] = ("latest",)
+    routings: tuple[Routing, ...] = ("latest",)
     rates: Literal["all", "chosen"] = "all"
     seed_variance: Literal["cautious", "own", "moderated"] = "cautious"
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
@@ -169,6 +170,18 @@ class Study(Frozen):
         learned = tuple(use.name for use in self.tasks if use.role == "learn")
         return (Sequence(name="-".join(learned), tasks=learned),)
 
+    @property
+    def every_path(self) -> tuple[Sequence, ...]:
+        """The sequences, then those that the controls add."""
+        return (*self.paths, *self.control_paths)
+
+    def path(self, name: str) -> Sequence:
+        """The sequence called `name`, be it one that the controls add. Raises KeyError if there is none."""
+        for path in self.every_path:
+            if path.name == name:
+                return path
+        raise KeyError(name)
+
     def arms_along(self, path: Sequence) -> tuple[Arm, ...]:
         """The arms that go along a sequence; along one that the controls add, those whose rules of carry allow it."""
         if path in self.paths:
@@ -254,7 +267,7 @@ class Study(Frozen):
         arms = [BASE_ARM, *(arm.name for arm in self.arms)]
         tasks = [use.name for use in self.tasks]
         bases, paths = [base.name for base in self.bases], [path.name for path in self.paths]
-        every_path = [*paths, *(path.name for path in self.control_paths)]
+        lengths = {path.name: len(path.tasks) for path in self.every_path}
         yield from (unknown("arm", side.arm, arms) for side in contrast.sides
                     if side.arm not in arms and not side.arm.startswith(FLOOR))
         yield from (unknown("task", name, tasks) for name in (contrast.task, contrast.learned)
@@ -263,11 +276,10 @@ class Study(Frozen):
                     if side.base and side.base not in bases)
         if len(bases) > 1 and not all(side.base for side in contrast.sides):
             yield f"name the base: one of {', '.join(bases)}"
-        yield from (unknown("sequence", side.sequence, every_path) for side in contrast.sides
-                    if side.sequence and side.sequence not in every_path)
+        yield from (unknown("sequence", side.sequence, lengths) for side in contrast.sides
+                    if side.sequence and side.sequence not in lengths)
         if len(paths) > 1 and not all(side.sequence for side in contrast.sides):
             yield f"name the sequence: one of {', '.join(paths)}"
-        lengths = {path.name: len(path.tasks) for path in (*self.paths, *self.control_paths)}
         yield from (f"phase {contrast.phase} of the sequence {name}, which has {lengths[name]}"
                     for name in dict.fromkeys(side.sequence or paths[0] for side in contrast.sides)
                     if contrast.phase is not None and contrast.phase > lengths.get(name, contrast.phase))

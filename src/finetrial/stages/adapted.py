@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from finetrial import catalog
 from finetrial.errors import UserError
+from finetrial.records.results import Routing
 from finetrial.spec.arm import read_method
 from finetrial.spec.model import check_packages
-from finetrial.spec.slots import Instance, Routing, State, advance, answering
+from finetrial.spec.slots import Instance, State, advance, answering
 from finetrial.stages.base import StageContext, StageInput
 from finetrial.streams import Streams
 from finetrial.train.config import BITSANDBYTES, EIGHT_BIT

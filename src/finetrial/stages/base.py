@@ -23,7 +23,7 @@ from finetrial.train.data_parallel import DataParallel
 from finetrial.train.outcome import Diverged
 from finetrial.train.outcome import OutOfTime as StageTimeout
 
-__all__ = ["Chosen", "Diverged", "InputKeys", "Source", "Stage", "StageContext", "StageInput", "StageKind", "StageTimeout"]
+__all__ = ["Chosen", "Diverged", "InputKeys", "Lookup", "Source", "Stage", "StageContext", "StageInput", "StageKind", "StageTimeout"]
 
 
 @dataclass(frozen=True)
@@ -92,6 +92,8 @@ class StageInput:
     record: Record
     folder: Path
 
+
+Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
 
 @dataclass
 class StageContext:

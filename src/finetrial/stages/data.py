@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from finetrial.catalog import name_of
 from finetrial.errors import DataError
 from finetrial.models.files import TOKENIZER_FILES, check_unchanged
+from finetrial.spec.hypothesis import FLOOR
 from finetrial.spec.model import check_code, plugin_from
 from finetrial.stages.base import StageContext, StageKind
 from finetrial.tasks.base import FEWEST_SCORED, SPLITS, Example, Examples, Split, Task
@@ -29,8 +30,6 @@ from finetrial.tasks.pieces import few_documents
 
 if TYPE_CHECKING:
     from finetrial.tasks.encode import EncodingReport
-
-FLOOR = "floor:"  # before a floor's name, in the columns of texts
 
 
 class Data(StageKind):

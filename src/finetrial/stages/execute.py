@@ -22,8 +22,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from finetrial.errors import DataError, UserError
+from finetrial.spec.hypothesis import FLOOR
 from finetrial.stages.base import StageContext, StageKind, StageTimeout
-from finetrial.stages.score import EXECUTED, FLOOR, MODEL, OUTPUTS, read_columns, read_texts
+from finetrial.stages.generate import OUTPUTS
+from finetrial.stages.score import EXECUTED, MODEL, read_columns, read_texts
 
 if TYPE_CHECKING:
     from finetrial.sandbox import Outcome

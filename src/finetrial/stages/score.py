@@ -16,13 +16,14 @@ import numpy as np
 from finetrial.records.parquet import read_table
 from finetrial.records.table import Floats
 from finetrial.scorers.base import Columns, Scorer
+from finetrial.spec.hypothesis import FLOOR
 from finetrial.spec.model import plugin_of_spec
 from finetrial.stages.base import StageContext, StageKind
+from finetrial.stages.generate import OUTPUTS
 
-OUTPUTS = "outputs.parquet"
 EXECUTED = "executed.parquet"
 SCORES = "scores.npz"  # arrays "<who>/<metric>", [n, k]; who is "model" or "floor:<name>"
-MODEL, FLOOR = "model", "floor:"
+MODEL = "model"
 
 
 class Score(StageKind):

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from finetrial.errors import DataError
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.settings import Settings
 
 Split = Literal["pretrain", "train", "val", "test"]
@@ -118,7 +119,7 @@ class Task(Settings):
     generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too
     is_chat: ClassVar[bool] = False  # True where rows may be conversations, which `turns` tells
     has_tests: ClassVar[bool] = False  # True where `texts` tells `prompt` and `test`, which make an output a program
-    primary_metric: ClassVar[str] = "nats-per-token"
+    primary_metric: ClassVar[str] = NATS_PER_TOKEN
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "bits-per-byte")  # beside it, unless the study names others
     summary: ClassVar[str] = ""  # one line for `finetrial data` and the docs
     language: ClassVar[str] = "text"  # of the target: "text", "python", "javascript"; metrics of code read it

@@ -129,7 +129,7 @@ def test_forgetting_is_judged_by_the_variance_that_findings_use(seed_variance: s
     study = study.model_copy(update={"limits": Limits(max_forgetting=0.45), "seeds": (0, 1, 2, 3, 4),
                                      "evaluation": evaluation})
     trial = Trial(study, table)
-    branch = Branch(study.bases[0].name, "lora-r32", trial.paths[0].name)
+    branch = Branch(study.bases[0].name, "lora-r32", study.paths[0].name)
     assert standing(judge(trial, branch)) == expected
 
 

@@ -28,7 +28,7 @@ from finetrial.compare.timing import Timing
 from finetrial.errors import UserError
 from finetrial.plan.audit import audit
 from finetrial.plan.bases import ResolvedBase
-from finetrial.run.trial import RunOptions
+from finetrial.run.options import RunOptions
 from finetrial.spec import Base
 from finetrial.spec.io import parse_study
 from finetrial.spec.study import Limits

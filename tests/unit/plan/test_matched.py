@@ -19,7 +19,7 @@ from finetrial.plan.bases import resolve_base
 from finetrial.plan.build import build
 from finetrial.plan.forecast.operations import training_operations
 from finetrial.plan.forecast.shapes import read_shapes
-from finetrial.plan.forecast.trained import methods_of, trained_by
+from finetrial.plan.forecast.trained import trained_by
 from finetrial.plan.matched import matched, matched_untimed, without_open_matches
 from finetrial.plan.plan import Plan
 from finetrial.records.record import Outcome
@@ -75,7 +75,7 @@ def test_the_rank_is_solved_for(content: dict[str, Any], folder: Path) -> None:
     solved = matched(study, recorded=no_records, relative_to=folder)
     config = resolve_base(study.bases[0], folder).config
     arm, target = solved.arm("matched"), Layer(count=2).count_trainable(config)
-    method, = methods_of(arm.for_task("new"))
+    method, = arm.trained_methods("new")
     assert isinstance(method, Lora) and arm.match.solved.value == method.rank
     assert arm.match.solved.own == {"mine": method.count_trainable(config)}
     assert arm.match.solved.other == {"mine": target}
@@ -137,7 +137,7 @@ def test_what_stands_beside_counts(content: dict[str, Any], folder: Path) -> Non
                      relative_to=folder)
     config = resolve_base(solved.bases[0], folder).config
     arm = solved.arm("matched")
-    assert sum(one.count_trainable(config) for one in methods_of(arm.for_task("new"))) == arm.match.solved.own["mine"]
+    assert sum(one.count_trainable(config) for one in arm.trained_methods("new")) == arm.match.solved.own["mine"]
     assert abs(arm.match.solved.off("mine")) <= 0.02
 
 
@@ -162,7 +162,7 @@ def test_operations(content: dict[str, Any], folder: Path) -> None:
     def operations(name: str) -> float:
         arm = solved.arm(name)
         steps = solved.training_of(arm).budget.amount
-        trained = trained_by(methods_of(arm.for_task("new")), shapes, config)
+        trained = trained_by(arm.trained_methods("new"), shapes, config)
         return training_operations(shapes, trained, steps * 4 * 32, 32)
 
     assert solved.training_of(solved.arm("matched")).budget.amount > 120  # the base's own gradients are not computed

@@ -9,7 +9,7 @@ from tiny_study import tiny_content
 
 from finetrial.cli.running import with_more_seeds
 from finetrial.run.looks import Looks
-from finetrial.run.trial import run_folder
+from finetrial.run.options import run_folder
 from finetrial.spec.io import parse_study, study_yaml
 from finetrial.spec.study import Study
 

@@ -18,9 +18,9 @@ from finetrial.run.job import Job
 from finetrial.run.lease import Lease
 from finetrial.run.node_cache import FOLDER
 from finetrial.run.on_ray import Cluster, Needs, RayPool
+from finetrial.run.options import RunOptions
 from finetrial.run.remote_store import RemoteStore
 from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions
 
 
 class RayError(Exception):

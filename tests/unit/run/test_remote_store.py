@@ -22,12 +22,12 @@ from finetrial.run import lease, node_cache, remote_checkpoint
 from finetrial.run.garbage import choices
 from finetrial.run.lease import Lease
 from finetrial.run.node_cache import FOLDER, SIZE, NodeCache
+from finetrial.run.options import RunOptions
 from finetrial.run.place import open_place
 from finetrial.run.remote import Remote, is_url, located, object_name
 from finetrial.run.remote_garbage import remove_remote, unused_remote
 from finetrial.run.remote_store import RemoteStore, open_store
 from finetrial.run.store import Store
-from finetrial.run.trial import RunOptions
 from finetrial.run.walk import State
 from finetrial.stages.base import Chosen
 

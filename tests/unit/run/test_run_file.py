@@ -14,9 +14,10 @@ from finetrial.errors import StoreError, UserError
 from finetrial.plan.build import build
 from finetrial.plan.plan import described_stages, keys_of
 from finetrial.run.garbage import remove, unused
+from finetrial.run.options import RunOptions
 from finetrial.run.rebuild import rebuild
 from finetrial.run.run_file import RESULTS_FILE, HowRun, read_how, read_plan
-from finetrial.run.trial import RunOptions, run_study
+from finetrial.run.trial import run_study
 from finetrial.spec.io import read_study
 
 

@@ -11,7 +11,7 @@ from finetrial.cli.study import Changes, find_study
 from finetrial.errors import UserError
 from finetrial.plan.audit import audit, audit_plan, refuse
 from finetrial.plan.build import build
-from finetrial.run.trial import RunOptions, run_folder
+from finetrial.run.options import RunOptions, run_folder
 from finetrial.spec import Study
 from finetrial.spec.io import parse_study
 from finetrial.spec.study import BASE_ARM

@@ -17,11 +17,12 @@ from collections.abc import Callable, Iterable, Sequence
 from finetrial import catalog
 from finetrial.errors import AuditError, UserError, unknown
 from finetrial.plan.audit.base import Found, Rule
-from finetrial.plan.audit.views import Lookup, Planned, Prepared, Recorded
+from finetrial.plan.audit.views import Planned, Prepared, Recorded
 from finetrial.plan.plan import Plan
 from finetrial.records.results import AuditFinding, Results
 from finetrial.records.table import Table
 from finetrial.spec.study import Study
+from finetrial.stages.base import Lookup
 
 NOT_PLUGINS = ("overlap", "views")
 

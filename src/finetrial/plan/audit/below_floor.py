@@ -14,6 +14,7 @@ from finetrial.analysis.estimate import Estimate
 from finetrial.analysis.naming import titles
 from finetrial.analysis.numbers import plain
 from finetrial.analysis.trial import Trial
+from finetrial.measures.base import first_phase
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.plan.audit.views import Recorded
 from finetrial.spec.hypothesis import FLOOR, Contrast
@@ -65,7 +66,7 @@ def _missed(trial: Trial, base: str, path: Sequence, task: str, floors: list[str
 def _difference(trial: Trial, base: str, path: Sequence, task: str, arm: str, floor: str) -> Estimate | None:
     """Arm minus floor after the phase that trained the task; None where outputs are missing."""
     contrast = Contrast(left=arm, right=floor, task=task, base=base, sequence=path.name,
-                        phase=1 + [task in joined_tasks(phase) for phase in path.tasks].index(True))
+                        phase=first_phase(task, path.tasks))
     return answer(trial, contrast).estimate
 
 

@@ -16,7 +16,6 @@ from finetrial.fingerprint import key_of
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.spec.arm import Arm
 from finetrial.spec.model import plugin_identity
-from finetrial.spec.slots import Carry
 from finetrial.spec.study import Study
 
 Methods = frozenset[str]
@@ -52,8 +51,7 @@ class MethodTiedToPosition(Rule):
 
 def _methods(arm: Arm, phase: str) -> Methods:
     """What a phase trains, each method with its options."""
-    return frozenset(key_of(plugin_identity(component.method)) for component in arm.for_task(phase)
-                     if component.method is not None and component.carry is not Carry.FREEZE)
+    return frozenset(key_of(plugin_identity(method)) for method in arm.trained_methods(phase))
 
 
 def _kinds(arm: Arm, phase: str) -> str:

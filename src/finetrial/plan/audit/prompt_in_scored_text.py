@@ -13,8 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from finetrial.plan.audit.base import Found, Rule
-from finetrial.plan.audit.truncated_targets import is_plain
-from finetrial.plan.audit.views import Prepared, Recorded, TaskData
+from finetrial.plan.audit.views import Prepared, Recorded, TaskData, is_plain
 from finetrial.spec.study import Study
 from finetrial.tasks.sources.minhash import run_hashes
 

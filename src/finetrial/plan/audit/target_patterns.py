@@ -14,7 +14,6 @@ from finetrial.models.shapes import linear_shapes, matching
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.plan.audit.views import BaseFolder, Planned, Recorded
 from finetrial.spec.arm import Arm
-from finetrial.spec.slots import Carry
 from finetrial.spec.study import Study
 
 
@@ -65,6 +64,5 @@ def _place(layer: str) -> str:
 
 def _planned(arm: Arm, task: str, base: BaseFolder) -> int | None:
     """The parameters that a phase should train; None where the configuration does not tell."""
-    counts = [component.method.count_trainable(dict(base.config)) for component in arm.for_task(task)
-              if component.method is not None and component.carry is not Carry.FREEZE]
+    counts = [method.count_trainable(dict(base.config)) for method in arm.trained_methods(task)]
     return sum(count or 0 for count in counts) if counts and None not in counts else None

@@ -12,8 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from finetrial.plan.audit.base import Found, Rule
-from finetrial.plan.audit.truncated_targets import is_plain
-from finetrial.plan.audit.views import Prepared, TaskData, Tokens, context
+from finetrial.plan.audit.views import Prepared, TaskData, Tokens, context, is_plain
 from finetrial.spec.study import Study
 from finetrial.tasks.encoded import TokenDataset
 

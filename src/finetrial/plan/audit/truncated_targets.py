@@ -5,16 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-import numpy as np
-
 from finetrial.plan.audit.base import Found, Rule
-from finetrial.plan.audit.views import Prepared, TaskData, context
+from finetrial.plan.audit.views import Prepared, TaskData, is_plain
 from finetrial.spec.study import Study
 
 DROPPED_WARNING, DROPPED_THREAT = 0.1, 0.5  # shares of the rows
 LOST_WARNING = 0.25  # share of the target tokens of plain text
-HALVES_APART_TOKENS = 3  # of a text that is read to its middle: an odd token, and the tokenizer's marks
-PLAIN_CONTEXT_TOKENS = 1  # before the first scored token of plain text: one that the tokenizer, or the text, opens with
 
 
 class TruncatedTargets(Rule):
@@ -29,14 +25,6 @@ class TruncatedTargets(Rule):
                 yield from _dropped(task, split)
                 if is_plain(task, split):
                     yield from _lost(task, split)
-
-
-def is_plain(task: TaskData, split: str) -> bool:
-    """Whether rows are plain text: scored from their beginning, or (by an encoder-decoder) from their middle."""
-    rows = task.rows(split)
-    if rows.source_offsets is not None:
-        return bool((np.abs(np.diff(rows.source_offsets) - np.diff(rows.offsets)) <= HALVES_APART_TOKENS).all())
-    return all(len(context(rows, row)) <= PLAIN_CONTEXT_TOKENS for row in range(len(rows)))
 
 
 def _dropped(task: TaskData, split: str) -> Iterator[Found]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +19,14 @@ from finetrial.records.table import Table
 from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
-from finetrial.stages.base import Stage, StageInput
+from finetrial.stages.base import Lookup, Stage
 from finetrial.tasks.encoded import TokenDataset
 
-Lookup = Callable[[str], StageInput | None]  # a stage's id -> what is recorded
 Tokens = NDArray[np.int32]
 
 CONFIG, MANIFEST = "config.json", "manifest.json"
+HALVES_APART_TOKENS = 3  # of a text that is read to its middle: an odd token, and the tokenizer's marks
+PLAIN_CONTEXT_TOKENS = 1  # before the first scored token of plain text: one that the tokenizer, or the text, opens with
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,7 @@ class Prepared(Planned):
 
     def __init__(self, study: Study, plan: Plan, lookup: Lookup) -> None:
         super().__init__(plan)
-        trained = {task for path in (*study.paths, *study.control_paths) for phase in path.tasks
-                   for task in joined_tasks(phase)}
+        trained = {task for path in study.every_path for phase in path.tasks for task in joined_tasks(phase)}
         folders = {base.name: base for base in self.bases}
         self.tasks: tuple[TaskData, ...] = tuple(
             TaskData(folders[base], study.task(task), self.stages[stage], found.record.values, found.folder,
@@ -167,6 +167,14 @@ def context(dataset: TokenDataset, row: int) -> Tokens:
 def target(dataset: TokenDataset, row: int) -> Tokens:
     """The tokens from the first one that is scored to the end."""
     return dataset.ids[dataset.offsets[row] + _first_scored(dataset, row):dataset.offsets[row + 1]]
+
+
+def is_plain(task: TaskData, split: str) -> bool:
+    """Whether rows are plain text: scored from their beginning, or (by an encoder-decoder) from their middle."""
+    rows = task.rows(split)
+    if rows.source_offsets is not None:
+        return bool((np.abs(np.diff(rows.source_offsets) - np.diff(rows.offsets)) <= HALVES_APART_TOKENS).all())
+    return all(len(context(rows, row)) <= PLAIN_CONTEXT_TOKENS for row in range(len(rows)))
 
 
 def _first_scored(dataset: TokenDataset, row: int) -> int:

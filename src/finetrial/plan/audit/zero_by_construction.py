@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
+from finetrial.measures.base import phase_that_trained
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.spec.hypothesis import MATCHED, Contrast, Side
-from finetrial.spec.slots import Place, State, answering, joined_tasks
-from finetrial.spec.study import Sequence, Study, slot_states
+from finetrial.spec.slots import Place, State, answering
+from finetrial.spec.study import Study, slot_states
 
 FORGETTING = ("forgetting", "forgetting-max", MATCHED)
 
@@ -51,10 +52,9 @@ def _is_zero(study: Study, contrast: Contrast, side: Side) -> bool:
     arm = next((arm for arm in study.arms if arm.name == side.arm), None)
     if arm is None:
         return False
-    path = _path(study, side)
+    path = study.path(side.sequence or study.paths[0].name)
     last = len(path.tasks) if contrast.phase is None else min(contrast.phase, len(path.tasks))
-    trained = max((at for at, phase in enumerate(path.tasks[:last], start=1) if contrast.task in joined_tasks(phase)),
-                  default=0)
+    trained = phase_that_trained(contrast.task, path.tasks, last)
     if trained in (0, last):
         return False
     try:
@@ -62,11 +62,6 @@ def _is_zero(study: Study, contrast: Contrast, side: Side) -> bool:
     except ValueError:  # the carries contradict each other: planning says so, with the mend
         return False
     return _answer(reached[trained - 1], contrast) == _answer(reached[last - 1], contrast)
-
-
-def _path(study: Study, side: Side) -> Sequence:
-    paths = (*study.paths, *study.control_paths)
-    return next((path for path in paths if path.name == side.sequence), study.paths[0])
 
 
 def _answer(state: State, contrast: Contrast) -> list[tuple[str, int, bool]]:

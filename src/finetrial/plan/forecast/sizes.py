@@ -9,7 +9,7 @@ from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase
 from finetrial.plan.forecast.memory import Step
 from finetrial.plan.forecast.shapes import ModelShapes
-from finetrial.plan.forecast.trained import Trained, methods_of, trained_by
+from finetrial.plan.forecast.trained import Trained, trained_by
 from finetrial.plan.specs import Resolved
 from finetrial.spec.arm import Arm
 from finetrial.spec.study import Study
@@ -32,7 +32,7 @@ class Sizes:
         key, shapes = (base, arm.name, task), self.shapes[base]
         if key not in self._trained:
             self._trained[key] = None if shapes is None else trained_by(
-                methods_of(arm.for_task(task)), shapes, self.bases[base].config)
+                arm.trained_methods(task), shapes, self.bases[base].config)
         return self._trained[key]
 
 
@@ -55,8 +55,7 @@ def step_with(training: Training, *, pairs: bool, eager: bool, on_gpu: bool) -> 
 
 def phases_of(study: Study, arm: Arm) -> list[str]:
     """Every phase that the arm goes through, by the task it trains on."""
-    return list(dict.fromkeys(task for path in (*study.paths, *study.control_paths) if arm in study.arms_along(path)
-                              for task in path.tasks))
+    return list(dict.fromkeys(task for path in study.every_path if arm in study.arms_along(path) for task in path.tasks))
 
 
 def prompt_tokens(study: Study, use: TaskUse, shapes: ModelShapes) -> int:

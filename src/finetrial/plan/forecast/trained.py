@@ -7,7 +7,7 @@ reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -136,9 +136,3 @@ def _role(path: str) -> str:
     if "EncDecAttention" not in path:
         return role
     return "cross out" if role == "out" else "cross" if ending == "q" else "source"
-
-
-def methods_of(components: Iterable[Any]) -> list[Method]:
-    """The methods that a phase trains: those of components that are neither frozen nor only merged."""
-    return [component.method for component in components
-            if component.method is not None and component.carry.value != "freeze"]
