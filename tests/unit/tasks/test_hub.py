@@ -188,7 +188,7 @@ def test_offline_before_the_first_fetch(hub: LoopbackHub, monkeypatch: pytest.Mo
     for revision in ("main", _head(hub)):
         with pytest.raises(DataError, match="HF_HUB_OFFLINE=1") as caught:
             fetch(REPOSITORY, revision, TRAIN)
-        assert "unset HF_HUB_OFFLINE" in caught.value.mend and "path:" in caught.value.mend
+        assert "without HF_HUB_OFFLINE" in caught.value.mend and "path:" in caught.value.mend
     assert hub.requests == []
 
 

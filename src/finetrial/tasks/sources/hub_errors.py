@@ -32,8 +32,10 @@ def told(error: Exception, kind: str, repository: str, revision: str, name: str 
     if isinstance(cause, errors.RevisionNotFoundError):
         return DataError(f"{what} has no revision {revision!r}", "name a branch, a tag, or a commit of 40 digits")
     if isinstance(cause, errors.OfflineModeIsEnabled) or constants.is_offline_mode():
-        return DataError(f"{what} at revision {revision!r} is not in the cache, and HF_HUB_OFFLINE=1 forbids to fetch it",
-                         f"unset HF_HUB_OFFLINE for the first run, {own_files(kind)}")
+        why = "is not in the cache" if name else "was not fetched by finetrial"
+        return DataError(f"{what} at revision {revision!r} {why}, and HF_HUB_OFFLINE=1 forbids to fetch it",
+                         "run `finetrial fetch STUDY` once without HF_HUB_OFFLINE: it takes what other programs have put into the "
+                         f"hub's cache, and records commit and digests, {own_files(kind)}")
     if isinstance(cause, errors.RemoteEntryNotFoundError):
         return DataError(f"{what} is listed but not there", "try again later, or name another revision")
     if isinstance(cause, errors.HfHubHTTPError):
