@@ -131,7 +131,9 @@ def study_of(request: Request, grid: Grid) -> Study:
         hypotheses=_hypotheses({arm.name: arm.title for arm in arms}, has_keep=request.keep is not None),
         training=Training(budget=Budget(amount=grid.steps, unit="steps"), sequence_length=request.row_tokens,
                           batch_sequences=_batch(request, grid.effort), evaluations=grid.effort.evaluations),
-        seeds=tuple(range(grid.seeds)), factors=("method", "rank", "targets", *held), limits=request.limits)
+        seeds=tuple(range(grid.seeds)), factors=("method", "rank", "targets", *held), limits=request.limits,
+        notes=tuple(f"{name} has rows of {data.origin}, without {data.num_shared + data.num_long:,} that were left out"
+                    for name, data in request.data.items() if data.origin))
 
 
 def _positive(arm: str, *, has_keep: bool) -> PositiveControl:

@@ -26,7 +26,7 @@ from finetrial.tasks.splits import cluster_names
 SAMPLE_ROWS = 400
 LARGE_BYTES, MOST_ROWS = 64 << 20, 20_000  # of a larger file so many rows are drawn: more than a comparison trains on
 FEWEST_ROWS = 3  # of each split
-LEFT_OUT_FILE = "{name}-{digest}.jsonl"
+LEFT_OUT_FILE = "{name}-{split}-{digest}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Inspected:
     num_shared: int = 0  # rows that were left out because the other file has them too
     num_long: int = 0  # rows that were left out because their prompt would be cut where it asks for the answer
     usable: Mapping[str, int] = field(default_factory=dict)  # of splits that are scored: rows that fit, where counted
+    origin: str = ""  # of rows of the hub that are read from files of this machine, since others are left out: repository and commit
 
     @property
     def rows(self) -> Mapping[str, int]:
@@ -109,30 +110,40 @@ def with_usable(data: Inspected, tokenizer: Any, max_tokens: int, form: Form, mo
 def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> Inspected:
     """What must be kept, without the rows that are in what is learned, exactly or nearly.
 
-    What is trained on cannot show what is forgotten. Where rows are left out, the others are written to `keep-<digest>.jsonl` in
-    `folder`, which the study then reads. Raises DataError where too few are left.
+    What is trained on cannot show what is forgotten. Where rows are left out, the others are written to files in `folder`, which
+    the study then reads (`rewritten`). Raises DataError where too few are left.
     """
     shared = _shared(keep.examples.rows, learn.examples.rows)
     if not shared:
         return keep
     left = [row for place, row in enumerate(keep.examples.rows) if place not in shared]
-    if len(left) < FEWEST_ROWS * len(USED_SPLITS):
+    if has_too_few(left):
         raise DataError(f"{len(shared)} of {len(keep.examples.rows)} rows of --keep are in --learn too",
                         "--keep is text that is not trained on: give another file, or leave --keep out")
     return replace(rewritten(keep, left, "keep", folder, tokenizer), num_shared=len(shared))
 
 
+def has_too_few(rows: Sequence[Example]) -> bool:
+    """Whether a split has fewer rows than a comparison needs."""
+    return any(sum(row.split == split for row in rows) < FEWEST_ROWS for split in USED_SPLITS)
+
+
 def rewritten(data: Inspected, rows: Sequence[Example], name: str, folder: Path, tokenizer: Any) -> Inspected:
-    """Some of the rows as data of their own, written to `<name>-<digest>.jsonl` in `folder`. Raises DataError where a split has
-    fewer than 3 of them."""
+    """Some of the rows as data of their own, each in the split that it was in: a file `<name>-<split>-<digest>.jsonl` for each in
+    `folder`. Every split must have some."""
     folder.mkdir(parents=True, exist_ok=True)
+    task = type(data.task).model_validate({split: str(_written([row for row in rows if row.split == split], name, split, folder))
+                                           for split in USED_SPLITS})
+    found = _measured(task, task.load(), f"--{name}", tokenizer)
+    report = replace(found.examples.report, dropped={**data.examples.report.dropped, **found.dropped})
+    return replace(found, examples=replace(found.examples, report=report), origin=data.origin or data.task.fetch())
+
+
+def _written(rows: Sequence[Example], name: str, split: Split, folder: Path) -> Path:
     text = "".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in rows)
-    path = folder / LEFT_OUT_FILE.format(name=name, digest=key_of(text)[:8])  # an earlier comparison in this folder has its own
+    path = folder.resolve() / LEFT_OUT_FILE.format(name=name, split=split, digest=key_of(text)[:8])  # an earlier comparison has its own
     path.write_text(text, encoding="utf-8")
-    found = inspect(str(path), tokenizer)
-    left_out = dict(data.examples.report.dropped)
-    report = replace(found.examples.report, dropped={**left_out, **found.dropped})
-    return replace(found, examples=replace(found.examples, report=report))
+    return path
 
 
 def _shared(rows: Sequence[Example], others: Sequence[Example]) -> set[int]:

@@ -10,13 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from finetrial.compare.inspect import FEWEST_ROWS, SAMPLE_ROWS, Inspected, rewritten
+from finetrial.compare.inspect import SAMPLE_ROWS, Inspected, has_too_few, rewritten
 from finetrial.errors import DataError
 from finetrial.plan.audit.truncated_cues import ROWS_TO_KNOW_A_CUE, common_end, contexts_in, ends_with, lost_ends
 from finetrial.tasks.assemble import Form
 from finetrial.tasks.base import Example
 from finetrial.tasks.chat import in_chat_form
-from finetrial.tasks.pieces import USED_SPLITS
 
 MARKS = 8  # tokens of a row, at most, that stand for none of its bytes
 MOST_LEFT_OUT = 0.5  # of the rows: beyond it a comparison would speak of short prompts only
@@ -25,16 +24,15 @@ MOST_LEFT_OUT = 0.5  # of the rows: beyond it a comparison would speak of short 
 def without_long_prompts(data: Inspected, name: str, tokenizer: Any, max_tokens: int, form: Form, folder: Path) -> Inspected:
     """The same, without the rows that would be cut to `max_tokens` and lose the end that the prompts which fit have.
 
-    Where rows are left out, the others are written to `<name>-<digest>.jsonl` in `folder`, which the study then reads. Raises
-    DataError where more than half would be left out, or too few are left.
+    Where rows are left out, the others are written to files in `folder`, which the study then reads (`rewritten`). Raises DataError
+    where more than half would be left out, or too few are left.
     """
     cut = _without_their_end(data, tokenizer, max_tokens, form)
     if not cut:
         return data
     rows = data.examples.rows
     left = [row for row in rows if row.id not in cut]
-    if len(cut) > MOST_LEFT_OUT * len(rows) or any(
-            sum(row.split == split for row in left) < FEWEST_ROWS for split in USED_SPLITS):
+    if len(cut) > MOST_LEFT_OUT * len(rows) or has_too_few(left):
         raise DataError(f"{len(cut)} of {len(rows)} prompts of {name} are longer than {max_tokens} tokens, and cut they would "
                         "lose the end that asks for the answer", "shorten what the prompts hold, or leave the longest rows out")
     found = rewritten(data, left, name, folder, tokenizer)

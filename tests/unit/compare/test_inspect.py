@@ -13,6 +13,7 @@ from tiny_study import save_tiny_base
 from finetrial.compare.inspect import Inspected, apart, inspect, task_for, with_usable
 from finetrial.errors import DataError
 from finetrial.models.load import load_tokenizer
+from finetrial.tasks.base import Examples
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.text import Text
 
@@ -261,15 +262,20 @@ def inspected(path: str) -> Inspected:
     return Inspected(task, task.load(), 1, 1, 1.0)
 
 
+def not_measured(task: Any, examples: Examples, reference: str, tokenizer: Any) -> Inspected:
+    return Inspected(task, examples, 1, 1, 1.0)
+
+
 def test_what_is_in_both_files_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     texts = [" ".join(f"w{(number * 31 + place * place * 7) % 991}" for place in range(30)) for number in range(90)]
     learn = inspected(write(tmp_path / "learn.jsonl", [{"text": text} for text in texts[:40]]))
     keep = inspected(write(tmp_path / "keep.jsonl", [{"text": text} for text in texts[35:]]))
-    monkeypatch.setattr("finetrial.compare.inspect.inspect", lambda path, tokenizer: inspected(path))
+    monkeypatch.setattr("finetrial.compare.inspect._measured", not_measured)
     left = apart(keep, learn, tmp_path / "run", None)
     assert left.num_shared == 5
     assert {row.fields["text"] for row in left.examples.rows} == set(texts[40:])
-    assert {row.cluster for row in left.examples.rows} <= {row.cluster for row in keep.examples.rows}
+    before = {row.id: (row.cluster, row.split) for row in keep.examples.rows}
+    assert all((row.cluster, row.split) == before[row.id] for row in left.examples.rows) and left.origin == ""
     assert apart(left, learn, tmp_path / "run", None) is left
     with pytest.raises(DataError, match="40 of 40 rows of --keep are in --learn too"):
         apart(learn, learn, tmp_path / "run", None)
@@ -281,7 +287,7 @@ def test_a_family_in_both_files_is_not_kept(tmp_path: Path, monkeypatch: pytest.
     family = [" ".join(f"f{place}" if place != 20 else f"x{number}" for place in range(40)) for number in range(160)]
     learn = inspected(write(tmp_path / "learn.jsonl", [{"text": text} for text in [*others[:350], *family[:110]]]))
     keep = inspected(write(tmp_path / "keep.jsonl", [{"text": text} for text in [*others[350:], *family[110:]]]))
-    monkeypatch.setattr("finetrial.compare.inspect.inspect", lambda path, tokenizer: inspected(path))
+    monkeypatch.setattr("finetrial.compare.inspect._measured", not_measured)
     left = apart(keep, learn, tmp_path / "run", None)
     assert left.num_shared == 50 and {row.fields["text"] for row in left.examples.rows} == set(others[350:])
 

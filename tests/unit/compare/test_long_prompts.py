@@ -41,7 +41,7 @@ def test_two_texts_whose_lines_end_alike(form: Any, tmp_path: Path, tokenizer: A
     assert left.num_long == 15 and len(left.examples.rows) == 185
     assert {row.id: (row.split, row.cluster) for row in left.examples.rows}.items() <= {
         row.id: (row.split, row.cluster) for row in data.examples.rows}.items()
-    assert left.long_tokens == data.long_tokens and len(list((tmp_path / "run").glob("learn-*.jsonl"))) == 1
+    assert left.long_tokens == data.long_tokens and len(list((tmp_path / "run").glob("learn-*.jsonl"))) == 3
     rows, report = encode_examples(left.task, left.examples.rows, tokenizer, MAX_TOKENS, form=form)
     assert report.num_cut == 0
     whole = [prompt for prompt, is_full in contexts_in(rows, MAX_TOKENS) if not is_full]
