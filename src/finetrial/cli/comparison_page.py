@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from finetrial.records.results import Results
     from finetrial.run.trial import Trial
     from finetrial.spec.study import Study
+    from finetrial.spec.uses import TaskUse
 
 
 def plan_page(planned: Planned) -> Iterable[RenderableType]:
@@ -34,7 +35,7 @@ def plan_page(planned: Planned) -> Iterable[RenderableType]:
     grid, study = planned.grid, planned.study
     rows = {"model": f"{planned.request.base.name} ({planned.request.base.folder})"}
     for use, data in zip(study.tasks, planned.request.data.values(), strict=True):
-        rows[use.name] = _data_text(data, use.num_val, use.num_test, is_learned=use.role == "learn")
+        rows[use.name] = data_text(data, use, planned.request.row_tokens)
     if planned.request.keep is None:
         rows[KEEP] = "not given: forgetting is NOT MEASURED"
     rows["arms"] = ", ".join(arm.title for arm in study.arms)
@@ -73,17 +74,26 @@ def answer_page(trial: Trial) -> tuple[list[RenderableType], list[str]]:
     return page, lines
 
 
-def _data_text(data: Inspected, num_val: int, num_test: int, *, is_learned: bool) -> str:
+def data_text(data: Inspected, use: TaskUse, max_tokens: int) -> str:
+    """How many rows are used of those that fit, how long they are, and what was left out and why."""
     rows = data.rows
-    use = f"{rows['train']:,} rows to train on, " if is_learned else ""
-    text = (f"{use}{num_val} of {rows['val']:,} to validate, {num_test} of {rows['test']:,} to test; "
+    trained = f"{rows['train']:,} rows to train on, " if use.role == "learn" else ""
+    text = (f"{trained}{use.num_val} of {rows['val']:,} to validate, {use.num_test} of {rows['test']:,} to test; "
             f"{data.median_tokens} tokens each (median)")
     left_out = [f"{count:,} {rule}" for rule, count in data.dropped.items()]
     if data.num_shared:
         left_out.append(f"{data.num_shared:,} that are in the new data too")
     if data.num_long:
         left_out.append(f"{data.num_long:,} whose prompt is too long, and cut would lose its end")
+    if data.num_unusable:
+        left_out.append(f"{data.num_unusable:,} {_why_unusable(data, max_tokens)}")
     return text + (f"; left out: {', '.join(left_out)}" if left_out else "")
+
+
+def _why_unusable(data: Inspected, max_tokens: int) -> str:
+    """Of plain text what is too long is cut; where nothing goes before the first token, it cannot be scored."""
+    has_answers = any("completion" in row.fields for row in data.examples.rows)
+    return f"whose answer does not fit in {max_tokens} tokens" if has_answers else "of which no token can be scored"
 
 
 def _power_text(planned: Planned) -> str:

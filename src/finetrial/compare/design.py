@@ -16,7 +16,6 @@ from finetrial.plan.allocate import MIN_STEPS, Allocation, Speed, allocate
 from finetrial.plan.bases import ResolvedBase
 from finetrial.spec import Base, Contrast, Controls, Hypothesis, PositiveControl, Study, TaskUse
 from finetrial.spec.study import Limits
-from finetrial.tasks.base import Split
 from finetrial.train.config import Budget, Training
 
 LEARN, KEEP = "learn", "keep"
@@ -67,12 +66,9 @@ class Request:
         return replace(self, learn=data[LEARN], keep=data.get(KEEP))
 
     def with_usable_rows(self, tokenizer: Any) -> Request:
-        """The same, with the rows counted that can be scored. Raises DataError where too few are left."""
-        most: dict[Split, int] = {"val": EFFORTS[0].num_val, "test": EFFORTS[0].num_test}
-        learn, keep = (None if data is None else with_usable(data, tokenizer, self.row_tokens, self.base.form, most)
-                       for data in (self.learn, self.keep))
-        assert learn is not None
-        return replace(self, learn=learn, keep=keep)
+        """The same, with the rows counted that fit. Raises DataError where too few are left."""
+        data = {name: with_usable(one, tokenizer, self.row_tokens, self.base.form) for name, one in self.data.items()}
+        return replace(self, learn=data[LEARN], keep=data.get(KEEP))
 
     @property
     def row_tokens(self) -> int:

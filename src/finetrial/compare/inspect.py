@@ -24,6 +24,7 @@ from finetrial.tasks.pieces import USED_SPLITS, few_documents
 from finetrial.tasks.splits import cluster_names
 
 SAMPLE_ROWS = 400
+AT_ONCE = 1024
 LARGE_BYTES, MOST_ROWS = 64 << 20, 20_000  # of a larger file so many rows are drawn: more than a comparison trains on
 FEWEST_ROWS = 3  # of each split
 LEFT_OUT_FILE = "{name}-{split}-{digest}.jsonl"
@@ -40,14 +41,18 @@ class Inspected:
     mean_tokens: float
     num_shared: int = 0  # rows that were left out because the other file has them too
     num_long: int = 0  # rows that were left out because their prompt would be cut where it asks for the answer
-    usable: Mapping[str, int] = field(default_factory=dict)  # of splits that are scored: rows that fit, where counted
+    usable: Mapping[str, int] = field(default_factory=dict)  # of each split the rows that fit, once counted (`with_usable`)
     origin: str = ""  # of rows of the hub that are read from files of this machine, since others are left out: repository and commit
 
     @property
     def rows(self) -> Mapping[str, int]:
-        """How many rows each split has; of those that are scored, how many fit (`with_usable`)."""
-        counts = {split: len(self.examples.split(split)) for split in USED_SPLITS}
-        return {split: min(count, self.usable.get(split, count)) for split, count in counts.items()}
+        """How many rows each split has: those that fit, once they are counted."""
+        return self.usable or {split: len(self.examples.split(split)) for split in USED_SPLITS}
+
+    @property
+    def num_unusable(self) -> int:
+        """How many rows do not fit, of all splits; 0 before they are counted."""
+        return len(self.examples.rows) - sum(self.rows.values())
 
     @property
     def dropped(self) -> Mapping[str, int]:
@@ -87,24 +92,26 @@ def inspect(reference: str, tokenizer: Any, columns: Mapping[str, str] | None = 
     return _measured(task, task.load(), reference, tokenizer)
 
 
-def with_usable(data: Inspected, tokenizer: Any, max_tokens: int, form: Form, most: Mapping[Split, int]) -> Inspected:
-    """The same, with the rows of some splits counted that fit into `max_tokens`, each up to so many.
+def with_usable(data: Inspected, tokenizer: Any, max_tokens: int, form: Form) -> Inspected:
+    """The same, with the rows counted that fit into `max_tokens`, and their mean length in training.
 
-    A target is never cut: a row whose target is too long is no row. Raises DataError where fewer than 3 are left.
+    A target is never cut: a row whose target is too long is no row. Raises DataError where a split has fewer than 3.
     """
-    from finetrial.stages.data import stable_order
     from finetrial.tasks.encode import encode_examples
 
     task = in_chat_form(data.task, tokenizer) if form == "decoder" else data.task
-    usable: dict[str, int] = {}
-    for split, limit in most.items():
-        dataset, report = encode_examples(task, stable_order(data.examples.split(split)), tokenizer, max_tokens, limit=limit,
-                                          form=form)
-        usable[split] = len(dataset)
-        if len(dataset) < FEWEST_ROWS:
-            raise DataError(f"of the rows for {split} {len(dataset)} fit into {max_tokens} tokens, and at least {FEWEST_ROWS} are "
-                            f"needed ({report.num_dropped} are longer)", "give more data, or shorter rows")
-    return replace(data, usable=usable)
+    usable: dict[str, int] = dict.fromkeys(USED_SPLITS, 0)
+    num_tokens = dict.fromkeys(USED_SPLITS, 0)
+    for split in USED_SPLITS:
+        rows = data.examples.split(split)
+        for start in range(0, len(rows), AT_ONCE):  # so that not all their tokens are held
+            _, report = encode_examples(task, rows[start:start + AT_ONCE], tokenizer, max_tokens, form=form)
+            usable[split] += report.num_rows
+            num_tokens[split] += report.num_tokens
+        if usable[split] < FEWEST_ROWS:
+            raise DataError(f"of the rows for {split} {usable[split]} fit into {max_tokens} tokens, and at least {FEWEST_ROWS} are "
+                            f"needed ({len(rows) - usable[split]} do not fit)", "give more data, or shorter rows")
+    return replace(data, usable=usable, mean_tokens=num_tokens["train"] / usable["train"])
 
 
 def apart(keep: Inspected, learn: Inspected, folder: Path, tokenizer: Any) -> Inspected:

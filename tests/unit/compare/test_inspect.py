@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from tiny_study import save_tiny_base
 
+from finetrial.cli.comparison_page import data_text
 from finetrial.compare.inspect import Inspected, apart, inspect, task_for, with_usable
 from finetrial.errors import DataError
 from finetrial.models.load import load_tokenizer
+from finetrial.spec import TaskUse
 from finetrial.tasks.base import Examples
 from finetrial.tasks.prompt_completion import PromptCompletion
 from finetrial.tasks.text import Text
@@ -293,14 +295,23 @@ def test_a_family_in_both_files_is_not_kept(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_rows_whose_completion_is_too_long_are_not_counted(tmp_path: Path, tiny_tokenizer: Any) -> None:
-    rows = [{"prompt": f"w{number % 83} w{number // 83}", "completion": " ".join(["w5"] * (60 if number % 4 == 0 else 4)), "cluster": str(number)}
-            for number in range(400)]
+    """Of all splits, and of all their rows: what a comparison uses of them is no limit."""
+    def is_long(number: int) -> bool:
+        return number % 4 == 0
+
+    rows = [{"prompt": f"w{number % 83} w{number // 83}", "completion": " ".join(["w5"] * (60 if is_long(number) else 4)),
+             "cluster": str(number), "id": str(number)} for number in range(4000)]
     found = inspect(write(tmp_path / "pairs.jsonl", rows), tiny_tokenizer)
-    counted = with_usable(found, tiny_tokenizer, 32, "decoder", {"val": 1000, "test": 10})
-    assert counted.rows["train"] == found.rows["train"] and counted.rows["test"] == 10
-    assert 0 < counted.rows["val"] < found.rows["val"]
-    with pytest.raises(DataError, match="of the rows for val 0 fit into 3 tokens, and at least 3 are needed"):
-        with_usable(found, tiny_tokenizer, 3, "decoder", {"val": 1000})
+    counted = with_usable(found, tiny_tokenizer, 32, "decoder")
+    assert found.num_unusable == 0 and counted.num_unusable == 1000 and sum(counted.rows.values()) == 3000
+    assert counted.rows == {split: sum(not is_long(int(row.id)) for row in found.examples.split(split)) for split in ("train", "val", "test")}
+    assert counted.rows["val"] > 200 and found.mean_tokens > 20 and counted.mean_tokens == 7  # two, four, and the end
+    use = TaskUse(name="learn", task=found.task, num_val=60, num_test=200)
+    text = data_text(counted, use, 32)
+    assert f"{counted.rows['train']:,} rows to train on, 60 of {counted.rows['val']} to validate, 200 of {counted.rows['test']} to test" in text
+    assert text.endswith("left out: 1,000 whose answer does not fit in 32 tokens") and "left out" not in data_text(found, use, 32)
+    with pytest.raises(DataError, match=r"of the rows for train 0 fit into 3 tokens, and at least 3 are needed \(3\d\d\d do not fit\)"):
+        with_usable(found, tiny_tokenizer, 3, "decoder")
 
 
 def test_what_is_kept_stays_a_conversation(tmp_path: Path, tiny_tokenizer: Any) -> None:
