@@ -6,7 +6,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, cast
 
 from finetrial import __version__
@@ -15,7 +15,7 @@ from finetrial.compare.inspect import apart, inspect
 from finetrial.compare.limits import beyond_limits
 from finetrial.compare.timing import Timing, time_arms
 from finetrial.errors import UserError, unknown
-from finetrial.plan.bases import bundled_names, resolve_base
+from finetrial.plan.bases import REPOSITORY, bundled_names, resolve_base
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.power import Forecast, forecast_power
 from finetrial.records.record import Outcome
@@ -167,7 +167,7 @@ def look(asked: Comparison, runs: Path) -> design.Request:
 
 
 def find_base(model: str, revision: str | None, option: str = "--model") -> Base:
-    """A model folder, a bundled base, or a hub repository, as a study writes it."""
+    """A model folder, a bundled base, or a hub repository (`owner/name@revision` with its revision), as a study writes it."""
     folder = Path(model).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -175,8 +175,13 @@ def find_base(model: str, revision: str | None, option: str = "--model") -> Base
                             "leave --revision out")
         folder = folder.resolve()
         return Base(name=design.as_name(folder.name) or "model", source=str(folder))
+    repository, _, written = model.partition("@")
+    if written and REPOSITORY.fullmatch(repository):
+        if revision not in (None, written):
+            raise UserError(f"{option} {model} and --revision {revision!r} are two revisions", "leave --revision out")
+        model, revision = repository, written
     if "/" in model or revision is not None:
-        return Base(name=model.rpartition("/")[2], source=model, revision=revision)
+        return Base(name=design.as_name(PurePath(model).name) or "model", source=model, revision=revision)
     if model not in bundled_names():
         raise UserError(unknown("model", model, bundled_names()),
                         f"{option} takes a folder, or a repository of the hub with its owner: openai-community/gpt2")
