@@ -69,7 +69,7 @@ def task_for(reference: str, columns: Mapping[str, str] | None = None) -> Task:
     from finetrial.tasks.hub_files import hub_options
     from finetrial.tasks.prompt_completion import PromptCompletion
     from finetrial.tasks.text import Text
-    from finetrial.tasks.user_rows import are_parallel, kind_of
+    from finetrial.tasks.user_rows import READ_BY, are_parallel, kind_of
 
     on_hub: dict[str, Any] | None = None if is_there(Path(reference).expanduser()) else hub_options(reference)
     files = [file for of_split in Text.model_validate(on_hub or {"path": reference}).files().values() for file in of_split]
@@ -82,8 +82,19 @@ def task_for(reference: str, columns: Mapping[str, str] | None = None) -> Task:
             raise DataError(f"{reference} is plain text and has no columns", "leave out --columns, or give a .jsonl or .csv")
         return (PromptCompletion if is_parallel else Text).model_validate(options)
     options["columns"] = dict(columns or {})
-    reads = Text if kind_of(files[0], options["columns"]) == "text" else PromptCompletion
-    return reads.model_validate(options)
+    read_by = READ_BY[kind_of(files[0], options["columns"])]
+    _check_columns(reference, options["columns"], read_by)
+    return (Text if read_by == "text" else PromptCompletion).model_validate(options)
+
+
+def _check_columns(reference: str, columns: Mapping[str, str], read_by: str) -> None:
+    """Raise DataError for columns of two kinds of rows, of which `read_by` reads one."""
+    from finetrial.tasks.user_rows import BESIDE, COLUMNS, EXPECTED, READ_BY
+
+    known = [*(name for kind, names in COLUMNS.items() if READ_BY[kind] == read_by for name in names), *BESIDE]
+    if any(name not in known for name in columns):
+        named = ", ".join(name for name in columns if name not in BESIDE)
+        raise DataError(f"{reference}: the columns {named} are named, which are of two kinds of rows", f"name those of one: {EXPECTED}")
 
 
 def inspect(reference: str, tokenizer: Any, columns: Mapping[str, str] | None = None) -> Inspected:

@@ -115,6 +115,8 @@ MALFORMED: list[tuple[str, bytes, dict[str, str], str]] = [
      "no column 'reply'; there are 'answer', 'question'"),
     ("strange.jsonl", lines(PAIR), {"promt": "prompt"}, "unknown column 'promt'; did you mean 'prompt'"),
     ("plain.txt", b"some text", {"text": "body"}, "plain.txt is plain text and has no columns"),
+    ("both.jsonl", lines(PAIR), {"text": "prompt", "completion": "completion"}, "both.jsonl: the columns text, completion are named, which are of two kinds"),
+    ("body.jsonl", lines({"body": "a"}), {"text": "body", "prompt": "body"}, "body.jsonl: the columns text, prompt are named, which are of two kinds"),
     ("mixed.jsonl", lines(PAIR, {"text": "c"}), {}, "line 2 has 'text', and the rows before it 'completion', 'prompt'"),
     ("null.jsonl", lines({"prompt": "a", "completion": None}), {}, 'line 1: "completion" is None, expected a text'),
     ("number.jsonl", lines({"text": 3}), {}, 'line 1: "text" is 3, expected a text'),
