@@ -66,12 +66,11 @@ def task_for(reference: str, columns: Mapping[str, str] | None = None) -> Task:
 
     Raises DataError, naming what was found, for one that none reads.
     """
-    from finetrial.tasks.hub_files import hub_options
     from finetrial.tasks.prompt_completion import PromptCompletion
     from finetrial.tasks.text import Text
     from finetrial.tasks.user_rows import READ_BY, are_parallel, kind_of
 
-    on_hub: dict[str, Any] | None = None if is_there(Path(reference).expanduser()) else hub_options(reference)
+    on_hub: dict[str, Any] | None = None if is_there(Path(reference).expanduser()) else _on_hub(reference)
     files = [file for of_split in Text.model_validate(on_hub or {"path": reference}).files().values() for file in of_split]
     options = on_hub or {"path": joined_files([file.resolve() for file in files])}
     if sum(file.stat().st_size for file in files) > LARGE_BYTES:
@@ -85,6 +84,17 @@ def task_for(reference: str, columns: Mapping[str, str] | None = None) -> Task:
     read_by = READ_BY[kind_of(files[0], options["columns"])]
     _check_columns(reference, options["columns"], read_by)
     return (Text if read_by == "text" else PromptCompletion).model_validate(options)
+
+
+def _on_hub(reference: str) -> dict[str, Any] | None:
+    """The options that read a data set of the hub; None for what is a file's path alone. `owner/name` may have been meant as one."""
+    from finetrial.tasks.hub_files import hub_options
+
+    try:
+        return hub_options(reference)
+    except DataError as error:
+        here = "" if "@" in reference or ":" in reference else f"there is no file {reference} here, and "
+        raise DataError(f"{here}{error.problem}", error.mend) from error
 
 
 def _check_columns(reference: str, columns: Mapping[str, str], read_by: str) -> None:

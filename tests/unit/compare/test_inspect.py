@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback_hub import LoopbackHub
 from tiny_study import save_tiny_base
 
 from finetrial.cli.comparison_page import data_text
@@ -194,6 +195,14 @@ def test_a_folder_is_no_data(files: list[str], problem: str, mend: str, tmp_path
     with pytest.raises(DataError) as caught:
         task_for(str(tmp_path / "folder"))
     assert problem in caught.value.problem and mend in caught.value.mend and "README" not in caught.value.mend
+
+
+def test_a_file_that_is_not_there_is_not_only_looked_for_on_the_hub(hub: LoopbackHub) -> None:
+    for name in ("data/missing.tsv", "data/missing.md", "data/missing.txt.gz", "owner/name"):
+        with pytest.raises(DataError, match=f"^there is no file {name} here, and dataset {name} is not on the hub"):
+            task_for(name)
+    with pytest.raises(DataError, match="^dataset owner/name"):
+        task_for("owner/name@main")
 
 
 def test_a_task_of_another_kind_is_told_as_that(tmp_path: Path) -> None:
