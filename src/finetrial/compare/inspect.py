@@ -18,7 +18,7 @@ import numpy as np
 from finetrial.errors import DataError
 from finetrial.fingerprint import key_of
 from finetrial.tasks.assemble import Form
-from finetrial.tasks.base import ASSISTANT, Example, Examples, Split, Task, is_there, joined_files
+from finetrial.tasks.base import ASSISTANT, Example, Examples, Task, is_there, joined_files
 from finetrial.tasks.chat import in_chat_form
 from finetrial.tasks.pieces import USED_SPLITS, few_documents
 from finetrial.tasks.splits import cluster_names
@@ -27,7 +27,7 @@ SAMPLE_ROWS = 400
 AT_ONCE = 1024
 LARGE_BYTES, MOST_ROWS = 64 << 20, 20_000  # of a larger file so many rows are drawn: more than a comparison trains on
 FEWEST_ROWS = 3  # of each split
-LEFT_OUT_FILE = "{name}-{split}-{digest}.jsonl"
+LEFT_OUT_FILE = "{name}-{digest}.jsonl"
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Inspected:
     num_shared: int = 0  # rows that were left out because the other file has them too
     num_long: int = 0  # rows that were left out because their prompt would be cut where it asks for the answer
     usable: Mapping[str, int] = field(default_factory=dict)  # of each split the rows that fit, once counted (`with_usable`)
-    origin: str = ""  # of rows of the hub that are read from files of this machine, since others are left out: repository and commit
+    origin: str = ""  # repository and commit of rows of the hub, where those that were not left out are read from files
 
     @property
     def rows(self) -> Mapping[str, int]:
@@ -87,7 +87,7 @@ def task_for(reference: str, columns: Mapping[str, str] | None = None) -> Task:
 
 
 def _on_hub(reference: str) -> dict[str, Any] | None:
-    """The options that read a data set of the hub; None for what is a file's path alone. `owner/name` may have been meant as one."""
+    """The options that read a data set of the hub; None for what can only be a file. `owner/name` may have been meant as one."""
     from finetrial.tasks.hub_files import hub_options
 
     try:
@@ -104,7 +104,8 @@ def _check_columns(reference: str, columns: Mapping[str, str], read_by: str) -> 
     known = [*(name for kind, names in COLUMNS.items() if READ_BY[kind] == read_by for name in names), *BESIDE]
     if any(name not in known for name in columns):
         named = ", ".join(name for name in columns if name not in BESIDE)
-        raise DataError(f"{reference}: the columns {named} are named, which are of two kinds of rows", f"name those of one: {EXPECTED}")
+        raise DataError(f"{reference}: the columns {named} are named, which are of two kinds of rows",
+                        f"name those of one: {EXPECTED}")
 
 
 def inspect(reference: str, tokenizer: Any, columns: Mapping[str, str] | None = None) -> Inspected:
@@ -130,8 +131,8 @@ def with_usable(data: Inspected, tokenizer: Any, max_tokens: int, form: Form) ->
             usable[split] += report.num_rows
             num_tokens[split] += report.num_tokens
         if usable[split] < FEWEST_ROWS:
-            raise DataError(f"of the rows for {split} {usable[split]} fit into {max_tokens} tokens, and at least {FEWEST_ROWS} are "
-                            f"needed ({len(rows) - usable[split]} do not fit)", "give more data, or shorter rows")
+            raise DataError(f"of the rows for {split} {usable[split]} fit into {max_tokens} tokens, and at least {FEWEST_ROWS} "
+                            f"are needed ({len(rows) - usable[split]} do not fit)", "give more data, or shorter rows")
     return replace(data, usable=usable, mean_tokens=num_tokens["train"] / usable["train"])
 
 
@@ -158,20 +159,29 @@ def has_too_few(rows: Sequence[Example]) -> bool:
 
 def rewritten(data: Inspected, rows: Sequence[Example], name: str, folder: Path, tokenizer: Any) -> Inspected:
     """Some of the rows as data of their own, each in the split that it was in: a file `<name>-<split>-<digest>.jsonl` for each in
-    `folder`. Every split must have some."""
+    `folder`, two where some rows are pairs and some conversations. Every split must have some."""
     folder.mkdir(parents=True, exist_ok=True)
-    task = type(data.task).model_validate({split: str(_written([row for row in rows if row.split == split], name, split, folder))
+    task = type(data.task).model_validate({split: _written([row for row in rows if row.split == split], f"{name}-{split}", folder)
                                            for split in USED_SPLITS})
     found = _measured(task, task.load(), f"--{name}", tokenizer)
     report = replace(found.examples.report, dropped={**data.examples.report.dropped, **found.dropped})
     return replace(found, examples=replace(found.examples, report=report), origin=data.origin or data.task.fetch())
 
 
-def _written(rows: Sequence[Example], name: str, split: Split, folder: Path) -> Path:
-    text = "".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in rows)
-    path = folder.resolve() / LEFT_OUT_FILE.format(name=name, split=split, digest=key_of(text)[:8])  # an earlier comparison has its own
-    path.write_text(text, encoding="utf-8")
-    return path
+def _written(rows: Sequence[Example], name: str, folder: Path) -> str:
+    """Write the rows of a split, those of each kind to a file of its own; returns the option that names the files."""
+    files = []
+    for kind in ([row for row in rows if _is_talk(row) == is_talk] for is_talk in (False, True)):
+        if kind:
+            text = "".join(json.dumps(_as_line(row), ensure_ascii=False) + "\n" for row in kind)
+            path = folder.resolve() / LEFT_OUT_FILE.format(name=name, digest=key_of(text)[:8])  # an earlier comparison has its own
+            path.write_text(text, encoding="utf-8")
+            files.append(path)
+    return joined_files(files)
+
+
+def _is_talk(row: Example) -> bool:
+    return "earlier" in row.fields
 
 
 def _shared(rows: Sequence[Example], others: Sequence[Example]) -> set[int]:
@@ -187,7 +197,7 @@ def _shared(rows: Sequence[Example], others: Sequence[Example]) -> set[int]:
 
 def _as_line(row: Example) -> dict[str, Any]:
     fields = dict(row.fields)
-    if "earlier" in fields:  # a conversation
+    if _is_talk(row):
         turns = [*json.loads(fields["earlier"]), (fields["role"], fields["question"]), (ASSISTANT, fields["completion"])]
         return {"id": row.id, "cluster": row.cluster,
                 "messages": [{"role": role, "content": content} for role, content in turns]}

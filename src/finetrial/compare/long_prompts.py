@@ -24,8 +24,8 @@ MOST_LEFT_OUT = 0.5  # of the rows: beyond it a comparison would speak of short 
 def without_long_prompts(data: Inspected, name: str, tokenizer: Any, max_tokens: int, form: Form, folder: Path) -> Inspected:
     """The same, without the rows that would be cut to `max_tokens` and lose the end that the prompts which fit have.
 
-    Where rows are left out, the others are written to files in `folder`, which the study then reads (`rewritten`). Raises DataError
-    where more than half would be left out, or too few are left.
+    Where rows are left out, the others are written to files in `folder`, which the study then reads (`rewritten`). Raises
+    DataError where more than half would be left out, or too few are left.
     """
     cut = _without_their_end(data, tokenizer, max_tokens, form)
     if not cut:

@@ -68,3 +68,14 @@ def test_published_splits_stay_where_rows_are_left_out(tmp_path: Path, hub: Loop
     (note,) = study_of(asked, LEAST).notes
     assert f"learn has rows of owner/splits at commit {commit}" in note and "without 37 that were left out" in note
     assert study_of(replace(asked, learn=data), LEAST).notes == ()
+
+
+def test_pairs_and_conversations_in_one_list_stay_what_they_are(tmp_path: Path, tokenizer: Any) -> None:
+    talks = [{"messages": [{"role": "user", "content": f"w{1 + number % 80} w{1 + number // 80} w9"},
+                           {"role": "assistant", "content": f"w{number % 60} w2"}]} for number in range(120)]
+    (tmp_path / "pairs.jsonl").write_bytes(lines(pairs(0, 120)))
+    (tmp_path / "talks.jsonl").write_bytes(lines(talks))
+    data = inspect(f"{tmp_path / 'pairs.jsonl'},{tmp_path / 'talks.jsonl'}", tokenizer)
+    left = rewritten(data, [row for row in data.examples.rows if len(row.fields["prompt"]) < 100], "learn", tmp_path / "run", tokenizer)
+    assert len(left.examples.rows) == 220 and sum("earlier" in row.fields for row in left.examples.rows) == 120
+    assert is_as_before(left, data) and len(list((tmp_path / "run").iterdir())) == 6
