@@ -15,13 +15,14 @@ from finetrial.compare.inspect import apart, inspect
 from finetrial.compare.limits import beyond_limits
 from finetrial.compare.timing import Timing, time_arms
 from finetrial.errors import UserError, unknown
+from finetrial.fingerprint import key_of
 from finetrial.plan.bases import REPOSITORY, bundled_names, resolve_base
 from finetrial.plan.build import Resolved, build
 from finetrial.plan.power import Forecast, forecast_power
 from finetrial.records.record import Outcome
 from finetrial.run.collect import collect
 from finetrial.run.disk import explained, replace_text
-from finetrial.run.options import RunOptions, folder_named, run_folder
+from finetrial.run.options import RunOptions, folder_named
 from finetrial.run.place import resolve_device
 from finetrial.run.provenance import environment
 from finetrial.run.remote_store import open_store
@@ -32,7 +33,7 @@ from finetrial.spec.study import Limits, Study
 from finetrial.spec.uses import Base
 
 REPORT_SECONDS = 12.0  # collecting, analysing, drawing: counted as gone from the start
-ASKED_FILE = "compare.json"  # in the run's folder: what was asked, and the study that it led to
+ASKED_FILE = "compare-{digest}.json"  # in the run's folder, one for each question: what was asked, and the study that it led to
 
 
 @dataclass(frozen=True)
@@ -73,9 +74,10 @@ def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned | 
     say("reading the data")
     request = look(asked, options.runs)
     words = _words(asked, request, options)
-    before = _asked_before(words, _folder(request.name, options.runs))
+    memory = _memory(words, _folder(request.name, options.runs))
+    before = _asked_before(words, memory)
     if before is not None:
-        say(f"asked before: it goes on as it was planned then (to plan anew, delete {run_folder(before, options.runs)})")
+        say(f"asked before: it goes on as it was planned then (to plan anew, delete {memory})")
         return run_study(before, options, command=command, began=began - REPORT_SECONDS)
     say("timing a few steps of each arm")
     request, timing, grid = _fitted(asked, request, options, began)
@@ -83,7 +85,7 @@ def compare(asked: Comparison, options: RunOptions, *, say: Callable[[Planned | 
     beyond = beyond_limits(request.ways, request.base.config, request.limits, timing.arms)
     say(Planned(study, grid, request, timing.left_out, beyond, _power(study, options)))
     study = study.model_copy(update={"seeds": tuple(range(design.MOST_SEEDS))})
-    _remember(words, study, run_folder(study, options.runs))
+    _remember(words, study, memory)
     return run_study(study, options, command=command, began=began - REPORT_SECONDS)
 
 
@@ -119,19 +121,24 @@ def _too_few(timing: Timing, request: design.Request, runs: Path) -> UserError:
                      f"mend what is said there; the logs lie in {_folder(request.name, runs) / PROFILE / 'logs'}")
 
 
-def _asked_before(words: dict[str, Any], folder: Path) -> Study | None:
+def _memory(words: dict[str, Any], folder: Path) -> Path:
+    """Where it is kept what these words led to: data of one name and other models and arms share the folder of a run."""
+    return folder / ASKED_FILE.format(digest=key_of(words)[:8])
+
+
+def _asked_before(words: dict[str, Any], memory: Path) -> Study | None:
     """The study that the same words led to before, as it was planned then."""
     try:
-        kept = json.loads((folder / ASKED_FILE).read_text(encoding="utf-8"))
-        return parse_study(kept["study"], str(folder / ASKED_FILE)) if kept["asked"] == words else None
+        kept = json.loads(memory.read_text(encoding="utf-8"))
+        return parse_study(kept["study"], str(memory)) if kept["asked"] == words else None
     except (OSError, ValueError, KeyError, UserError):
         return None
 
 
-def _remember(words: dict[str, Any], study: Study, folder: Path) -> None:
-    with explained(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        replace_text(folder / ASKED_FILE, json.dumps({"asked": words, "study": study.identity()}, indent=1) + "\n")
+def _remember(words: dict[str, Any], study: Study, memory: Path) -> None:
+    with explained(memory.parent):
+        memory.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(memory, json.dumps({"asked": words, "study": study.identity()}, indent=1) + "\n")
 
 
 def _words(asked: Comparison, request: design.Request, options: RunOptions) -> dict[str, Any]:
