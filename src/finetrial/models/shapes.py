@@ -117,13 +117,16 @@ def count_parameters(config: Mapping[str, Any]) -> int | None:
     """
     if linear_shapes(config) is None:
         return None
-    total = embedding_parameters(config)
-    for stack in range(len(ARCHITECTURES[config["model_type"]].stacks)):
-        block = block_parameters(config, stack, full_widths(config))
-        if block is None:
-            return None
-        total += depth(config, stack) * block + norm_parameters(config) + position_bias_parameters(config)
-    return total
+    total = 0
+    try:
+        for stack in range(len(ARCHITECTURES[config["model_type"]].stacks)):
+            block = block_parameters(config, stack, full_widths(config))
+            if block is None:
+                return None
+            total += depth(config, stack) * block + norm_parameters(config) + position_bias_parameters(config)
+        return total + embedding_parameters(config)
+    except KeyError:
+        return None
 
 
 def matching(names: Mapping[str, Any], target: str) -> list[str]:

@@ -14,7 +14,7 @@ from finetrial.errors import DataError, MissingPackage, UserError
 from finetrial.methods.full import Full
 from finetrial.methods.lora import Lora
 
-GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "vocab_size": 99, "n_positions": 64}
+GPT2 = {"model_type": "gpt2", "n_embd": 16, "n_head": 2, "n_layer": 2, "vocab_size": 99, "n_positions": 64}
 
 
 def test_arms_and_their_options() -> None:

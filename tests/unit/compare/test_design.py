@@ -35,7 +35,7 @@ from finetrial.spec.study import Limits
 from finetrial.tasks.base import Example, Examples
 from finetrial.tasks.text import Text
 
-CONFIG = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "vocab_size": 99, "n_positions": 1024}
+CONFIG = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "vocab_size": 99, "n_positions": 1024}
 QUICK = {"full": Timed(50_000, 150_000, 0.5), "lora-r8": Timed(60_000, 150_000, 0.5)}
 
 

@@ -15,7 +15,7 @@ from finetrial.errors import UserError
 from finetrial.models.shapes import count_parameters
 from finetrial.spec.study import Limits
 
-CONFIG = {"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "vocab_size": 99, "n_positions": 1024}
+CONFIG = {"model_type": "gpt2", "n_embd": 64, "n_head": 2, "n_layer": 2, "vocab_size": 99, "n_positions": 1024}
 WAYS = parse_arms("full,lora:r=4")
 
 

@@ -55,6 +55,7 @@ def test_known_totals() -> None:
 def test_what_is_not_known_is_none() -> None:
     assert count_parameters({"model_type": "t5"}) is None
     assert count_parameters({"model_type": "gpt2"}) is None
+    assert count_parameters({"model_type": "gpt2", "n_embd": 16, "n_layer": 2, "vocab_size": 99, "n_positions": 64}) is None  # no heads
     assert count_parameters({**_configs()[2].to_dict(), "attention_bias": True}) is None
 
 
