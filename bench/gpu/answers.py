@@ -36,7 +36,7 @@ def answers(setting: Setting) -> Iterator[Finding]:
     for precision in precisions:
         for name, how in _ways().items():
             yield _timed(setting, base, prompts, f"writes: {name}, {precision}", precision=precision, **how)
-    if setting.is_cuda:
+    if setting.is_cuda and not setting.dry:  # what small answers need would not fill what is left free
         yield _short_of_memory(setting, base, prompts)
     del base
     release(setting)

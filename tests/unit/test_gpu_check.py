@@ -43,13 +43,14 @@ def test_the_check_of_a_trial_starts_workers_in_both_ways(checks: Any, monkeypat
     def no_study(study: Any, options: Any) -> Any:
         with local.KeptPool() as executor, executor(SimpleNamespace(logs=tmp_path, preload=())):  # type: ignore[arg-type]
             return SimpleNamespace(folder=tmp_path, results=SimpleNamespace(
-                status="complete", costs=[], scores=[SimpleNamespace(outcome="OK")]))
+                status="complete", costs=[], scores=[SimpleNamespace(outcome="OK", metric="nats-per-token", value=1.0)]))
 
     monkeypatch.setattr(local, "LocalPool", NoPool)
     monkeypatch.setattr(trial, "run_study", no_study)
     setting = checks("gpu.setting").Setting("cpu", True, tmp_path)
-    assert all(finding.passed for finding in checks("gpu.trial").trials(setting))
-    assert made == [True, False, None]
+    found = {finding.name: finding.passed for finding in checks("gpu.trial").trials(setting)}
+    assert found.pop("trial: stacked") is False  # nothing was recorded
+    assert all(found.values()) and made == [True, False, None, None, None]
 
 
 @pytest.mark.parametrize(("device", "passes"), [("cpu", False), ("cuda", True)])
@@ -85,4 +86,4 @@ def test_either_side_of_the_comparison_with_trl_sees_one_gpu(checks: Any, monkey
 def test_the_check_of_a_trial_runs() -> None:
     ran = subprocess.run([sys.executable, BENCH / "gpu_check.py", "--device", "cpu", "--dry", "--only", "trial"],
                          check=False, capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert ran.returncode == 0 and "3 ok, 0 failed" in ran.stdout, ran.stdout + ran.stderr
+    assert ran.returncode == 0 and "4 ok, 0 failed" in ran.stdout, ran.stdout + ran.stderr

@@ -126,8 +126,9 @@ def profile_command(name: str, changes: Changes, *, runs: Path, store: str | Non
 def pretrain_command(recipe: str, output: Path, threads: int, device: str) -> None:
     """Make a base by its recipe; say whether it passed its gate."""
     from finetrial.models.bundled.pretrain import pretrain
+    from finetrial.run.place import resolve_device
 
-    gate = pretrain(recipe, output, threads=threads, device=device, say=say_line)
+    gate = pretrain(recipe, output, threads=threads, device=resolve_device(device), say=say_line)
     say_line(f"gate {'passed' if gate['passed'] else 'NOT passed'}: {gate['bits_per_byte']} bits per byte")
     say_line(f"base: {output}")
 

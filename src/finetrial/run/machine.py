@@ -67,8 +67,13 @@ def usual_device() -> str | None:
         return "cpu"
     if sys.platform == "darwin":
         return "mps" if accelerators() else "cpu"
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") == ""
-    return None if not accelerators() else "cpu" if hidden else "cuda"
+    return None if not accelerators() else "cpu" if _are_hidden() else "cuda"
+
+
+def _are_hidden() -> bool:
+    """Whether CUDA is told to show no device: by an empty list, or one that begins with a number that none has."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return visible is not None and (visible in ("", "NoDevFiles") or visible.startswith("-"))
 
 
 def child_environment() -> dict[str, str]:
@@ -151,7 +156,7 @@ def accelerator_bytes(what: str = "total") -> list[int]:
 
     Raises UserError where a GPU is here and the driver does not answer.
     """
-    if not NVIDIA.is_dir():
+    if not NVIDIA.is_dir() or _are_hidden():
         return []
     asked = ["nvidia-smi", f"--query-gpu=memory.{what}", "--format=csv,noheader,nounits"]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")

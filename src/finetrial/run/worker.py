@@ -71,14 +71,16 @@ def run_job(job: Job, send: Send) -> None:
     for plugin in job.plugins:
         catalog.add_file(plugin)
     together = [order for order in job.orders if order.stage_id in job.stack]
+    last = {order.group: order for order in job.orders}
     try:
         ended = _ended_together(job, together, store, shared, send) if together else set()
         for order in job.orders:
-            if order in together or order.group in ended:
-                continue
-            redirect_output(job.log_file(order.stage_id), job.log_level)
-            if not _computed(job, order, store, shared.setdefault(order.group, {}), _teller(send, job, order)):
-                ended.add(order.group)
+            if order not in together and order.group not in ended:
+                redirect_output(job.log_file(order.stage_id), job.log_level)
+                if not _computed(job, order, store, shared.setdefault(order.group, {}), _teller(send, job, order)):
+                    ended.add(order.group)
+            if order is last[order.group] or order.group in ended:
+                shared.pop(order.group, None)  # of each cell of a stack there may be a whole model on the device
     except StoreError as error:
         traceback.print_exc()
         _teller(send, job, order)({"type": "disk", "problem": error.problem, "mend": error.mend})

@@ -10,11 +10,11 @@ from finetrial.run.view import PlainView
 from finetrial.run.walk import State, Walk
 
 
-def phases(laboratory, *names, alike="lora", **spec):
+def phases(laboratory, *names, alike="lora", do="share", **spec):
     """A training stage and a prediction each; they share a file `memory`, which is not identity but must be alike."""
     return [stage for name in names for stage in (
-        laboratory.stage(f"train/{name}", group=name, memory="memory", alike=alike, **{"do": "share", **spec.get(name, {})}),
-        laboratory.stage(f"predict/{name}", {"model": f"train/{name}"}, group=name, do="share"))]
+        laboratory.stage(f"train/{name}", group=name, memory="memory", alike=alike, **{"do": do, **spec.get(name, {})}),
+        laboratory.stage(f"predict/{name}", {"model": f"train/{name}"}, group=name, do=do))]
 
 
 def of(result, name):
@@ -32,6 +32,12 @@ def test_groups_alike_share_a_process_and_keep_their_live_objects_apart(laborato
         assert of(result, f"train/{name}").execution["stacked_cells"] == 3
         assert "one pass" in laboratory.log(f"train/{name}") or name == "a"
     assert "stacked_cells" not in of(result, "train/d").execution
+
+
+def test_what_a_group_keeps_in_memory_goes_with_its_last_stage(laboratory):
+    result = laboratory.execute(*phases(laboratory, "a", "b", "c", do="hold"), stack=8, jobs=1)
+    assert [of(result, f"train/{name}").values["held"] for name in "abc"] == [1, 2, 3]  # one pass
+    assert [of(result, f"predict/{name}").values["held"] for name in "abc"] == [3, 2, 1]
 
 
 def test_records_are_those_of_stages_alone(laboratory, tmp_path):

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import hashlib
 import os
 import signal
@@ -16,6 +17,10 @@ import time
 from pathlib import Path
 
 from finetrial.stages.base import Diverged, StageContext, StageKind, StageTimeout
+
+
+class Held:
+    """What a group keeps in memory."""
 
 
 class Toy(StageKind):
@@ -81,6 +86,11 @@ class Toy(StageKind):
         earlier = context.shared.setdefault("ids", [])
         earlier.append(context.stage_id)
         return {**self.work(context), "pid": os.getpid(), "earlier": list(earlier)}
+
+    def hold(self, context):
+        """As one that leaves a model for what follows in its group; how many there are."""
+        context.shared.setdefault("model", Held())
+        return {**self.work(context), "held": sum(isinstance(thing, Held) for thing in gc.get_objects())}
 
     def note(self, context):
         """Keep something in the cache, and note for the record what was there."""
