@@ -104,16 +104,17 @@ def check_enough(examples: Examples, split: Split, wanted: int | None, report: E
 
 
 def _check_rows(task: Task, examples: Examples) -> None:
-    """Raise DataError where a row is of no split, or has another's id: by it scores find the row of an output."""
-    ids: set[str] = set()
+    """Raise DataError where a row is of no split, or has the id of another of its split: by it scores find the row of an
+    output."""
+    ids: set[tuple[str, str]] = set()
     for row in examples.rows:
         if row.split not in SPLITS:
             raise DataError(f"the task {name_of(type(task))} gives the row {row.id!r} the split {row.split!r}",
                             f"expected {', '.join(SPLITS)}")
-        if row.id in ids:
-            raise DataError(f"the task {name_of(type(task))} gives two rows the id {row.id!r}",
+        if (row.split, row.id) in ids:
+            raise DataError(f"the task {name_of(type(task))} gives two rows for {row.split} the id {row.id!r}",
                             "give each row an id of its own, for example a digest of its content")
-        ids.add(row.id)
+        ids.add((row.split, row.id))
 
 
 def _check_unchanged(context: StageContext, task: Task) -> None:

@@ -45,7 +45,7 @@ class Own(Task):
 """
 
 
-@pytest.mark.parametrize(("split", "message"), [("train", "the task own gives two rows the id 'doc0'"),
+@pytest.mark.parametrize(("split", "message"), [("train", "the task own gives two rows for train the id 'doc0'"),
                                                 ("valid", "the task own gives the row 'doc0' the split 'valid'")])
 def test_a_tasks_rows_have_ids_and_splits(split: str, message: str, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text(TASK.replace("SPLIT", split))
