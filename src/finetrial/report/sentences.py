@@ -123,7 +123,10 @@ def support_facts(finding: Finding) -> tuple[str, ...]:
 
 def _times(gain: float) -> str:
     """What pairing did to a standard error."""
-    return f"{numbers.plain(gain, 2)} times smaller" if gain >= 1 else f"{numbers.plain(1 / gain, 2)} times larger"
+    factor = numbers.plain(max(gain, 1 / gain), 2)
+    if factor == "1.0":
+        return "as without it"
+    return f"{factor} times {'smaller' if gain >= 1 else 'larger'}"
 
 
 def contrast_name(finding: Finding, contrast: Contrast | None, label: Label) -> str:

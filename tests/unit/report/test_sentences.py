@@ -154,3 +154,10 @@ def test_the_picture_lies_the_way_round_that_the_sentence_says(new_finding):
     ratio = strip(new_finding("H5", "SUPPORTED", 9.4, 6.3, 14.1, unit="ratio"), RATIO)
     assert ratio is not None and ratio.band is not None
     assert ratio.null < ratio.band[0] < ratio.low < ratio.high < ratio.band[1]
+
+
+@pytest.mark.parametrize(("gain", "text"), [(2.0, "2.0 times smaller"), (0.5, "2.0 times larger"), (1.04, "as without it"),
+                                            (0.97, "as without it")])
+def test_what_pairing_did_to_the_standard_error(new_finding, gain, text):
+    found = new_finding("H1", "SUPPORTED", 0.3, 0.2, 0.4, pairing_gain=gain, pairing_correlation=0.25)
+    assert f"pairing: r = 0.250, standard error {text}" in sentences.support_facts(found)
