@@ -37,13 +37,22 @@ def test_a_gpu_whose_driver_does_not_answer_is_unknown(tmp_path: Path, monkeypat
         machine.accelerator_bytes()
 
 
-@pytest.mark.parametrize(("visible", "asked"), [("1", "--id=1"), ("MIG-7f3a", "noheader,nounits"), ("", "noheader,nounits")])
-def test_the_driver_is_asked_about_the_gpus_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str,
-                                                             asked: str) -> None:
+@pytest.mark.parametrize(("visible", "asked"), [("1", "--id=1"), ("MIG-7f3a", "noheader,nounits"), (None, "noheader,nounits")])
+def test_the_driver_is_asked_about_the_gpus_that_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                                             visible: str | None, asked: str) -> None:
     driver(tmp_path, monkeypatch, f'case "$*" in *{asked}) echo 1024;; *) exit 1;; esac')
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert machine.accelerator_bytes("free") == [1 << 30]
-    assert machine.free_accelerator_bytes("cuda") == (None if visible.startswith("MIG") else 1 << 30)
+    assert machine.free_accelerator_bytes("cuda") == (None if visible == "MIG-7f3a" else 1 << 30)
+
+
+@pytest.mark.parametrize("visible", ["", "-1", "NoDevFiles"])
+def test_gpus_that_are_hidden_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: str) -> None:
+    driver(tmp_path, monkeypatch, "exit 1")  # not asked
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert machine.accelerator_bytes() == [] and machine.free_accelerator_bytes("cuda") is None
 
 
 def test_the_device_that_is_taken_as_far_as_it_shows_without_torch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
