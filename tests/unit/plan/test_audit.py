@@ -202,6 +202,17 @@ def test_carries_that_contradict_are_left_to_the_planner() -> None:
     assert not said(routed(broken, forgetting("oracle")), "zero-by-construction")
 
 
+def test_text_from_outside_that_is_learned() -> None:
+    text = {"kind": "text", "path": "a.txt"}
+    def made(**outside: Any) -> Study:
+        return study([arm("a")], tasks=[{"name": "new", "task": text}, {"name": "old", "role": "outside", "task": text, **outside}])
+
+    finding = ("learned-as-outside", "note")
+    assert found(made()) == {finding} == found(made(num_test=300))
+    assert found(made(task={**text, "path": "b.txt"})) == set()
+    assert finding not in found(made(flaws={"test_rows_from_training": True}))
+
+
 def test_one_file_for_two_splits() -> None:
     task = {"kind": "text", "train": "a.txt", "val": "b.txt", "test": "./a.txt"}
     made = study([arm("a")], tasks=[{"name": "new", "task": task}])
