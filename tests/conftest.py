@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from finetrial import catalog
 from finetrial.tasks.encoded import TokenDataset
 
 if TYPE_CHECKING:
+    from loopback_hub import LoopbackHub
     from partner import Partner
 
 VOCABULARY = 97
@@ -20,6 +22,17 @@ ARCHITECTURES = ("gpt2", "llama")  # decoder-only
 ENCODER_DECODERS = ("t5", "t5-gated")  # tied, relu; untied, gated and with more decoder than encoder blocks
 
 TinyModel = Callable[..., Any]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
+    """A hub on this machine, with a cache of its own."""
+    from loopback_hub import LoopbackHub
+
+    monkeypatch.setenv("FINETRIAL_CACHE", str(tmp_path / "finetrial"))
+    with LoopbackHub() as server:
+        server.point_at_it(monkeypatch, tmp_path / "hub")
+        yield server
 
 
 def make_tiny_model(architecture: str, *, seed: int = 0, std: float = 0.1) -> Any:

@@ -22,7 +22,7 @@ from finetrial.models.shapes import Attention, Quantization, architecture, atten
 
 _WITHOUT_SENTENCEPIECE = ("tokenizer.json", "vocab.json")
 _TOKENIZER_FILES = (*_WITHOUT_SENTENCEPIECE, "tokenizer.model", "spiece.model")
-OWN_FILES = {"local_files_only": True, "trust_remote_code": False}  # nothing is fetched, and no code of a folder is run, nor asked about
+_OWN_FILES = {"local_files_only": True, "trust_remote_code": False}  # nothing is fetched, and no code of a folder is run, nor asked about
 _DROPOUTS = ("resid_pdrop", "embd_pdrop", "attn_pdrop", "attention_dropout", "dropout_rate", "hidden_dropout")
 
 
@@ -64,7 +64,7 @@ def import_code(folder: Path) -> None:
     from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, AutoConfig
 
     try:
-        kind = type(AutoConfig.from_pretrained(folder, **OWN_FILES))
+        kind = type(AutoConfig.from_pretrained(folder, **_OWN_FILES))
     except (OSError, ValueError):
         return
     for mapping in (MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING):
@@ -80,7 +80,7 @@ def load_tokenizer(folder: Path) -> Any:
         raise ModelError(f"{folder} has no tokenizer (none of {', '.join(_TOKENIZER_FILES)})",
                          "save the model's tokenizer into the same folder")
     try:
-        return AutoTokenizer.from_pretrained(folder, **OWN_FILES)
+        return AutoTokenizer.from_pretrained(folder, **_OWN_FILES)
     except Exception as error:  # tokenizers raises no other class
         if "trust_remote_code" in str(error):
             raise ModelError(f"the tokenizer in {folder} has Python code of its own, which finetrial does not run",
@@ -96,7 +96,7 @@ def load_tokenizer(folder: Path) -> Any:
 def _load_model(folder: Path, attention: Attention, quantization: Quantization | None, device: str) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    config = AutoConfig.from_pretrained(folder, **OWN_FILES)
+    config = AutoConfig.from_pretrained(folder, **_OWN_FILES)
     for name in _DROPOUTS:
         if hasattr(config, name):
             setattr(config, name, 0.0)
@@ -105,7 +105,7 @@ def _load_model(folder: Path, attention: Attention, quantization: Quantization |
     auto = AutoModelForSeq2SeqLM if architecture(config.model_type).encoder_decoder else AutoModelForCausalLM
     try:
         model, report = auto.from_pretrained(
-            folder, config=config, dtype=torch.float32, use_safetensors=True, **OWN_FILES,
+            folder, config=config, dtype=torch.float32, use_safetensors=True, **_OWN_FILES,
             attn_implementation=attention_used(config.model_type, attention), output_loading_info=True,
             ignore_mismatched_sizes=True, **how)  # they are in the report
     except (OSError, RuntimeError, ValueError) as error:

@@ -145,13 +145,12 @@ def _folder(base: Base, relative_to: Path | None) -> Path | None:
         return folder
     written = Path(base.source).expanduser()
     places = [written] if written.is_absolute() or relative_to is None else [relative_to / written, written]
-    for place in places:
-        if place.is_dir() and base.revision is None:
-            return place.resolve()
+    there = next((place for place in places if place.is_dir()), None)
+    if there is not None and base.revision is None:
+        return there.resolve()
     if not REPOSITORY.fullmatch(base.source):
-        for place in places:
-            if place.is_dir():
-                _refuse_revision(base, place)
+        if there is not None:
+            _refuse_revision(base, there)
         raise ModelError(f"base {base.name!r}: no folder at {' or '.join(str(place) for place in places)}",
                          "source is a local folder with config.json, *.safetensors and a tokenizer, or a repository of "
                          "the hub: owner/name")

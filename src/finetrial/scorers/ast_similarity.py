@@ -26,6 +26,6 @@ class AstSimilarity(CodeScorer):
         """Matched subtrees of the reference, and its subtrees; None for a reference of comments alone."""
         output, reference = texts
         wanted, have = subtrees(reference, self.language), set(subtrees(output, self.language))
-        if wanted == subtrees("", self.language):
+        if len(wanted) == 1 and wanted == subtrees("", self.language):
             return None
         return float(sum(subtree in have for subtree in wanted)), float(len(wanted))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,6 @@ from finetrial.spec.uses import Base
 
 MODEL, PROBLEMS = "owner/tiny", "openai/openai_humaneval"
 HUB_BASE = {"name": "tiny", "source": MODEL}
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    monkeypatch.setenv("FINETRIAL_CACHE", str(tmp_path / "finetrial"))
-    with LoopbackHub() as server:
-        server.point_at_it(monkeypatch, tmp_path / "hub")
-        yield server
 
 
 @pytest.fixture

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from loopback_hub import TOKEN, Fault, LoopbackHub
@@ -20,12 +18,10 @@ TRAIN = ["data/train-*.jsonl"]
 
 
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    monkeypatch.setenv("FINETRIAL_CACHE", str(tmp_path / "finetrial"))
-    with LoopbackHub() as server:
-        server.point_at_it(monkeypatch, tmp_path / "hub")
-        server.add("dataset", REPOSITORY, FILES)
-        yield server
+def hub(hub: LoopbackHub) -> LoopbackHub:
+    """With one data set."""
+    hub.add("dataset", REPOSITORY, FILES)
+    return hub
 
 
 def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
