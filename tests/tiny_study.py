@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,17 @@ def write_text(path: Path, *, step: int, documents: int, seed: int = 0) -> Path:
         texts.append(" ".join(f"w{1 + (first + step * k) % (WORDS - 1)}" for k in range(length)))
     path.write_text("<|endoftext|>".join(texts))
     return path
+
+
+def write_pairs(path: Path, *, step: int, rows: int, seed: int) -> None:
+    """Prompt: a word; completion: the words that follow by `step`."""
+    generator = np.random.default_rng(seed)
+    lines = []
+    for row in range(rows):
+        first = int(generator.integers(1, WORDS))
+        words = [f"w{1 + (first + step * k) % (WORDS - 1)}" for k in range(6)]
+        lines.append(json.dumps({"prompt": f"w{1 + row % (WORDS - 1)} {words[0]} ", "completion": " ".join(words[1:])}))
+    path.write_text("\n".join(lines))
 
 
 def tiny_content(folder: Path, architecture: str = "gpt2") -> dict[str, Any]:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
-from tiny_study import WORDS, save_tiny_base, write_text
+from tiny_study import save_tiny_base, write_pairs, write_text
 
 import finetrial
 from finetrial.records.results import Results
@@ -16,17 +14,6 @@ from finetrial.run.options import RunOptions
 from finetrial.run.trial import run_study
 from finetrial.spec.io import parse_study
 from finetrial.stages.adapted import read_state
-
-
-def write_pairs(path: Path, *, step: int, rows: int, seed: int) -> None:
-    """Prompt: a word; completion: the words that follow by `step`."""
-    generator = np.random.default_rng(seed)
-    lines = []
-    for row in range(rows):
-        first = int(generator.integers(1, WORDS))
-        words = [f"w{1 + (first + step * k) % (WORDS - 1)}" for k in range(6)]
-        lines.append(json.dumps({"prompt": f"w{1 + row % (WORDS - 1)} {words[0]} ", "completion": " ".join(words[1:])}))
-    path.write_text("\n".join(lines))
 
 
 def content(folder: Path) -> dict[str, Any]:

@@ -45,17 +45,19 @@ def selection_rows(trial: Trial) -> Iterator[Selection]:
     `chosen_by_primary` is unknown where the primary metric has no validation scores to choose by: that of a task whose
     outputs are generated at the chosen point only.
     """
-    sign = trial.table.metrics[VALIDATION_METRIC].sign if VALIDATION_METRIC in trial.table.metrics else 1.0
     for branch in arm_branches(trial):
         for phase, name in enumerate(trial.order(branch.sequence), start=1):
             if not any(trial.runs(branch, phase)):
                 continue
-            by_primary = _by_primary(trial, branch, phase, name)
+            by_primary, by_loss = _by_primary(trial, branch, phase, name), trial.choices(branch, phase, VALIDATION_METRIC)
+            metric = trial.selected_by(branch, phase)
+            sign = trial.table.metrics[metric].sign if metric in trial.table.metrics else 1.0
             for seed, choice in trial.choices(branch, phase).items():
                 means = tuple(None if mean is None else sign * mean for mean in choice.means)
                 yield Selection(base=branch.base, arm=branch.arm, sequence=branch.sequence, phase=phase, task=name,
-                                seed=seed, learning_rates=choice.rates, validation=means, chosen=choice.rate,
-                                at_edge=choice.at_edge, chosen_by_primary=by_primary.get(seed))
+                                seed=seed, learning_rates=choice.rates, metric=metric, validation=means,
+                                chosen=choice.rate, at_edge=choice.at_edge, chosen_by_primary=by_primary.get(seed),
+                                chosen_by_loss=by_loss[seed].rate)
 
 
 def arm_branches(trial: Trial, names: Collection[str] | None = None) -> Iterator[Branch]:

@@ -1,7 +1,8 @@
 """A study and its table, indexed: which run is which, which rate was chosen, and R[k, j] of any arm.
 
-Rates are always chosen by validation in nats per token: generated outputs, and so the metrics that read them, exist
-only at the point that was chosen. What is missing raises NotMeasured with its reason.
+Rates are chosen by validation in nats per token, unless the study selects them by the metric that decides
+(`Study.selection_metric`). Generated outputs for test items, and so the metrics that read them, exist only at the point that
+was chosen. What is missing raises NotMeasured with its reason.
 """
 
 from __future__ import annotations
@@ -131,8 +132,13 @@ class Trial:
         return {(seed, rate): self._pooled([grid[seed, rate] for grid in grids]) for seed, rate in common
                 if seed is not None and rate is not None}
 
-    def choices(self, branch: Branch, phase: int, metric: str = VALIDATION_METRIC) -> dict[int, Choice]:
-        """The choice of rate for each seed, from validation on what the phase trains."""
+    def selected_by(self, branch: Branch, phase: int) -> str:
+        """The metric by which the rate of a phase is chosen."""
+        return self.study.selection_metric(self.order(branch.sequence)[phase - 1])
+
+    def choices(self, branch: Branch, phase: int, metric: str = "") -> dict[int, Choice]:
+        """The choice of rate for each seed, from validation on what the phase trains; by the metric that chooses unless named."""
+        metric = metric or self.selected_by(branch, phase)
         if (branch, phase, metric) not in self._choices:
             rates = self.rates(branch, phase)
             found = choose_rates(self.validation(branch, phase, metric), rates, self.study.seeds) if rates else {}
@@ -274,8 +280,4 @@ def value_of(scores: ItemScores, metric: Metric) -> float | None:
     """The metric over the items that have a score; None if the run failed, has no items or the value is not finite."""
     if scores.statistics is None or scores.outcome is not Outcome.OK:
         return None
-    kept = scores.statistics[np.isfinite(scores.statistics).all(axis=-1)]
-    if not len(kept):
-        return None
-    value = float(metric.aggregate(kept.sum(axis=0)))
-    return value if np.isfinite(value) else None
+    return metric.value(scores.statistics)

@@ -16,7 +16,8 @@ from typing import Any
 from finetrial.plan import specs
 from finetrial.plan.bases import ResolvedBase, resolve_base
 from finetrial.plan.check import check_arm, check_tasks
-from finetrial.plan.lines import ArmRun, Builder, Line, arm_runs, runs_along
+from finetrial.plan.lines import OF_TEST_ROWS, ArmRun, Builder, Line, arm_runs, runs_along
+from finetrial.plan.outputs import outputs_at_chosen, routed, score_outputs, validation_outputs
 from finetrial.plan.plan import (
     Plan,
     PlannedCell,
@@ -31,7 +32,6 @@ from finetrial.records.table import CellKey
 from finetrial.spec.arm import Arm
 from finetrial.spec.slots import State, joined_tasks
 from finetrial.spec.study import BASE_ARM, Sequence, Study, slot_states
-from finetrial.spec.uses import TaskUse
 from finetrial.stages.base import Source
 
 __all__ = ["ArmRun", "Resolved", "arm_runs", "build"]
@@ -39,7 +39,6 @@ __all__ = ["ArmRun", "Resolved", "arm_runs", "build"]
 PROFILE_REPEATS = 5
 PROFILE_REPEATS_OF = {"demo": 3, "small": 1, "compare": 1}  # by size, where it is not the usual
 FLOORS = "floors"  # in the place of an arm, until a record names each
-OF_TEST_ROWS = ("num_test",)  # in the specs of data: nothing that is trained or chosen depends on it
 BASE_SEED = 0  # of the untouched base, where its outputs are sampled
 
 
@@ -86,8 +85,8 @@ def _untouched(builder: Builder, base: ResolvedBase) -> None:
                 **specs.decoding(builder.study, use, BASE_SEED)}
         generate = builder.add("generate", f"{owner}/{use.name}-test", spec, {"data": data}, group=f"{owner}/outputs",
                                label=f"{base.name} answers {use.name}", locations={"base": str(base.folder)})
-        score = _score(builder, f"{owner}/{use.name}-test", use, {"outputs": generate, "data": data})
-        floors = _score(builder, f"{base.name}/{FLOORS}/{use.name}-test", use, {"data": data})
+        score = score_outputs(builder, f"{owner}/{use.name}-test", use, {"outputs": generate, "data": data})
+        floors = score_outputs(builder, f"{base.name}/{FLOORS}/{use.name}-test", use, {"data": data})
         for path in builder.study.every_path:
             where: dict[str, Any] = {"base": base.name, "sequence": path.name, "seed": None, "phase": 0, "of": of}
             builder.outputs.append(PlannedOutputs(**where, arm=BASE_ARM, generate=generate, score=score))
@@ -115,7 +114,7 @@ def _along(builder: Builder, base: ResolvedBase, path: Sequence, runs: list[ArmR
                 if line.deferred(index):
                     _losses(line, seed, index)
                 if line.run.role != "positive control":
-                    _outputs(line, seed, index)
+                    outputs_at_chosen(line, seed, index)
                     _probes(line, seed, index)
     for (name, seed, rate), chain in chains.items():
         line = next(line for line in lines if line.run.name == name)
@@ -141,6 +140,8 @@ def _phase(line: Line, seed: int, rate: float, index: int) -> PlannedPhase:
     evaluated = () if line.deferred(index) else {use.name for use in builder.study.evaluated_along(line.path)}
     predictions = _predictions(builder, base, owner, {"model": train}, owner, label,
                                lambda scored: line.routings(index, scored), evaluated, judged)
+    if judged and line.selected_by_outputs(index):
+        validation_outputs(line, seed, rate, index, train, label)
     return PlannedPhase(index, task, train, predictions)
 
 
@@ -160,7 +161,7 @@ def _predictions(builder: Builder, base: ResolvedBase, owner: str, model: Mappin
                 continue
             for routing in routings(use.name):
                 spec = {**specs.model(base, builder.resolved), "split": split, "precision": evaluation.precision,
-                        **_routed(routing, use.name)}
+                        **routed(routing, use.name)}
                 suffix = "" if routing == "latest" else f"-{routing}"
                 found[PredictionOf(use.name, split, routing)] = builder.add(
                     "predict", f"{owner}/{use.name}-{split}{suffix}", spec,
@@ -184,28 +185,6 @@ def _losses(line: Line, seed: int, index: int) -> None:
                             for of, stage in found.items()]
 
 
-def _outputs(line: Line, seed: int, index: int) -> None:
-    """What the arm generates after a phase, at the rate that was picked, for every task that generates."""
-    builder, base, run = line.builder, line.base, line.run
-    model = line.chosen(seed, index)
-    group = line.owner(seed, f"phase-{index}-outputs")
-    for use in builder.study.evaluated_along(line.path):
-        if not specs.output_metrics(use):
-            continue
-        data, latest = builder.data[base.name, use.name], None
-        for routing in builder.study.evaluation.routings:
-            if routing in line.routings(index, use.name) or latest is None:
-                name = f"{group}/{use.name}-test{'' if routing == 'latest' else '-' + routing}"
-                spec = {**specs.model(base, builder.resolved), **specs.ends(base), **_routed(routing, use.name),
-                        **specs.decoding(builder.study, use, seed, run.replicate)}
-                generate = builder.add("generate", name, spec, {"model": model, "data": data}, group=group,
-                                       label=f"{run.arm.title}, seed {seed}, answers {use.name}",
-                                       locations={"base": str(base.folder)})
-                latest = generate, _score(builder, name, use, {"outputs": generate, "data": data}, group)
-            at = line.at_chosen(seed, index, PredictionOf(use.name, "test", routing))
-            builder.outputs.append(PlannedOutputs(**at, generate=latest[0], score=latest[1]))
-
-
 def _probes(line: Line, seed: int, index: int) -> None:
     """How far the arm has moved from its base after a phase, at the rate that was picked: on every task that asks for it.
 
@@ -224,32 +203,22 @@ def _probes(line: Line, seed: int, index: int) -> None:
         builder.probes.append(PlannedProbe(**at, probe=probe))
 
 
-def _score(builder: Builder, name: str, use: TaskUse, inputs: dict[str, Source], group: str = "") -> str:
-    """Score outputs, or without them the floors. Programs are run first, in a process that holds no model."""
-    label = name.rpartition("/")[2]
-    if specs.executes(use):
-        spec = specs.execution(use)
-        inputs, group = {**inputs, "executed": builder.add("execute", name, spec, inputs, label=f"run {label}")}, ""
-    return builder.add("score", name, {"split": "test", "metrics": specs.scored(use)}, inputs, group=group,
-                       label=f"score {label}")
-
-
-def _routed(routing: str, task: str) -> dict[str, Any]:
-    return {} if routing == "latest" else {"routing": routing, "task": task}
-
-
 def _select(line: Line, chains: Mapping[tuple[str, int, float], list[PlannedPhase]], index: int) -> None:
-    """One choice for each seed, from the validation predictions of every seed and rate on the task just trained."""
+    """One choice for each seed, from validation of every seed and rate on the task just trained: predictions, or where rates
+    are selected by a metric the scores of outputs."""
     builder, run = line.builder, line.run
     tasks, options = joined_tasks(line.path.tasks[index - 1]), run.options(line.path.tasks[index - 1])
     phases = {(option, seed): next(p for p in chains[run.name, seed, rate] if p.index == index)
               for option, rate in options.items() for seed in builder.study.seeds}
+    by_outputs = line.selected_by_outputs(index)
     inputs: dict[str, Source] = {
         f"rate={option}/seed={seed}/task={task}":
-            phases[option, seed].predictions[PredictionOf(task, "val")]
+            "score/" + line.validation_name(seed, option, index, task) if by_outputs
+            else phases[option, seed].predictions[PredictionOf(task, "val")]
         for option in options for seed in builder.study.seeds for task in tasks}
+    metric = {"metric": specs.primary_scorer(builder.study.task(tasks[0]))} if by_outputs else {}
     for seed in builder.study.seeds:
-        spec = {"seed": seed, "seeds": list(builder.study.seeds), "options": list(options), "tasks": list(tasks)}
+        spec = {"seed": seed, "seeds": list(builder.study.seeds), "options": list(options), "tasks": list(tasks), **metric}
         builder.add("select", line.select_id(seed, index).removeprefix("select/"), spec, inputs,
                     label=f"rate of {run.name}, seed {seed}")
 

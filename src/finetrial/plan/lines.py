@@ -19,11 +19,13 @@ from finetrial.plan.plan import (
     deduplicate,
 )
 from finetrial.plan.specs import Resolved
-from finetrial.records.results import Point, Routing
+from finetrial.records.results import NATS_PER_TOKEN, Point, Routing
 from finetrial.spec.arm import Arm
 from finetrial.spec.slots import State, answering
 from finetrial.spec.study import Sequence, Study
 from finetrial.stages.base import Chosen, Source, Stage
+
+OF_TEST_ROWS = ("num_test",)  # in the specs of data: nothing that is trained or chosen depends on it
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,14 @@ class Line:
     def select_id(self, seed: int, index: int) -> str:
         """The id of the stage that picks the rate of phase `index`."""
         return "select/" + self.owner(seed, f"after-phase-{index}")
+
+    def selected_by_outputs(self, index: int) -> bool:
+        """Whether the rate of phase `index` is picked by what the model writes for validation items."""
+        return self.builder.study.selection_metric(self.path.tasks[index - 1]) != NATS_PER_TOKEN
+
+    def validation_name(self, seed: int, option: str, index: int, task: str) -> str:
+        """The name, without its kind, of the stages that generate and score these outputs at one rate."""
+        return self.owner(seed, f"rate-{option}/phase-{index}-{self.path.tasks[index - 1]}/{task}-val")
 
     def chosen(self, seed: int, index: int) -> Source:
         """The training stage of phase `index` at the rate that was picked; the only one where there is one rate."""

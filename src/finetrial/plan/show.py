@@ -24,7 +24,7 @@ from finetrial.plan.forecast.study import Resources
 from finetrial.plan.plan import Plan
 from finetrial.plan.power import Forecast, render_power
 from finetrial.plan.specs import output_metrics
-from finetrial.records.results import AuditFinding
+from finetrial.records.results import NATS_PER_TOKEN, AuditFinding
 from finetrial.spec.study import Study
 
 UNKNOWN = "unknown"
@@ -65,6 +65,7 @@ class PlanSummary:
     seeds: tuple[int, ...]
     training: str
     outputs: Mapping[str, str]  # how each task's are made
+    selected_by: Mapping[str, str]  # what a phase trains -> the metric of outputs by which its rate is picked, if not by the loss
     arms: tuple[ArmSummary, ...]
     kinds: tuple[KindSummary, ...]
     hypotheses: Mapping[str, str]
@@ -94,6 +95,8 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         outside=tuple(use.name for use in study.tasks if use.role == "outside"),
         seeds=study.seeds, training=_training(study),
         outputs={use.name: use.decoded for use in study.tasks if use.evaluate and output_metrics(use)},
+        selected_by={phase: metric for path in study.paths for phase in path.tasks
+                     if (metric := study.selection_metric(phase)) != NATS_PER_TOKEN},
         arms=tuple(_arm(study, plan, run, bases) for run in arm_runs(study)),
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},
@@ -170,6 +173,8 @@ def _setting(summary: PlanSummary) -> Table:
     table.add_row("training", summary.training)
     for task, words in summary.outputs.items():
         table.add_row("outputs", f"{task}: {words}")
+    for phase, metric in summary.selected_by.items():
+        table.add_row("rates", f"{phase}: picked by {metric} of what is written for validation items")
     return table
 
 

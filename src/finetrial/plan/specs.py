@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,21 +126,26 @@ def scored(use: TaskUse) -> list[dict[str, Any]]:
     return found
 
 
-def executes(use: TaskUse) -> bool:
-    """Whether a task's outputs are run as programs."""
-    return any(catalog.find("scorer", name).executes for name in output_metrics(use))  # type: ignore[attr-defined]
+def primary_scorer(use: TaskUse) -> dict[str, Any]:
+    """That of the metric that decides on a task's outputs."""
+    return next(row for row in scored(use) if row["kind"] == use.primary_metric)
 
 
-def execution(use: TaskUse) -> dict[str, Any]:
+def executes(metrics: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether outputs are run as programs for some of these scorers."""
+    return any(catalog.find("scorer", row["kind"]).executes for row in metrics)  # type: ignore[attr-defined]
+
+
+def execution(use: TaskUse, split: str = "test") -> dict[str, Any]:
     """How a task's outputs are run. The version of the interpreter is left out where there is none: the run refuses then."""
     language = use.task.target_language
     version = runtime_version(language)
-    return {"split": "test", "language": language, **({"runtime": version} if version else {})}
+    return {"split": split, "language": language, **({"runtime": version} if version else {})}
 
 
-def decoding(study: Study, use: TaskUse, seed: int, replicate: str = "") -> dict[str, Any]:
+def decoding(study: Study, use: TaskUse, seed: int, replicate: str = "", split: str = "test") -> dict[str, Any]:
     """How the outputs of one task are made. What draws nothing has no seed in it."""
-    spec = {"split": "test", "precision": study.evaluation.precision, "max_new_tokens": use.max_new_tokens}
+    spec = {"split": split, "precision": study.evaluation.precision, "max_new_tokens": use.max_new_tokens}
     searched = use.decoding.identity() if use.decoding is not None else {}
     if use.sampling is None:
         return {**spec, "decoding": {"do_sample": False, **searched}} if searched else spec

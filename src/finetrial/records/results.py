@@ -155,10 +155,12 @@ class Selection(Row):
     task: str
     seed: int
     learning_rates: tuple[float, ...]
+    metric: str = NATS_PER_TOKEN  # by which it was chosen
     validation: tuple[float | None, ...]  # mean validation score at each rate over the other seeds
     chosen: float | None
     at_edge: bool = False
-    chosen_by_primary: float | None = None
+    chosen_by_primary: float | None = None  # what the task's primary metric and the loss would have chosen
+    chosen_by_loss: float | None = None
 
 
 class WeightChange(Row):

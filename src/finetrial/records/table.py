@@ -39,6 +39,12 @@ class Metric:
         """+1 where higher is better, else -1: signed scores are sign * value."""
         return 1.0 if self.higher_is_better else -1.0
 
+    def value(self, statistics: Floats) -> float | None:
+        """Over the items of `statistics`, [n, k], that have one; None where no item has, or the value is not finite."""
+        kept = statistics[np.isfinite(statistics).all(axis=-1)]
+        value = float(self.aggregate(kept.sum(axis=0))) if len(kept) else np.nan
+        return value if np.isfinite(value) else None
+
 
 @dataclass(frozen=True)
 class Items:

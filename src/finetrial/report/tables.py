@@ -107,18 +107,17 @@ def peak_bytes(cost: Cost) -> int | None:
 
 def tuning_table(facts: Facts) -> Table | None:
     """For every arm that has a grid: the rates, what validation chose for each seed, and edges."""
-    rows = []
-    for path in facts.paths:
-        for phase in range(1, path.last_phase + 1):
-            rows += [row for arm in facts.arms if (row := _tuning_row(facts, path, arm, phase))]
+    by_outputs = any(row.metric != NATS_PER_TOKEN for row in facts.results.tuning)
+    rows = [row for path in facts.paths for phase in range(1, path.last_phase + 1) for arm in facts.arms
+            if (row := _tuning_row(facts, path, arm, phase, by_outputs))]
     if not rows:
         return None
+    other, how = ("loss", "; by the primary metric where that reads outputs, else by the loss") if by_outputs else ("primary metric", "")
     columns = (Column("arm"), Column("grid", "learning rates"),
-               Column("chosen", "rate: seeds", "for each seed, the rate with the best validation score over the "
-                                               "other seeds"),
-               Column("by the primary metric", "rate: seeds", "the rate that the primary metric would have chosen"),
+               Column("chosen", "rate: seeds", "for each seed, the rate with the best validation score over the other seeds"),
+               Column(f"by the {other}", "rate: seeds", f"the rate that the {other} would have chosen"),
                Column("edge", "", "the best rate is the first or last of the grid: the true best may lie outside"))
-    return Table("Learning rates tried and chosen, by validation on the new task.", columns, tuple(rows))
+    return Table(f"Learning rates tried and chosen, by validation on the new task{how}.", columns, tuple(rows))
 
 
 def audit_table(facts: Facts) -> Table | None:
@@ -154,15 +153,15 @@ def _memory_kind(rows: list[tuple[ArmMark, Cost]]) -> str:
     return "device" if any(cost.peak_device_allocated_bytes is not None for _, cost in rows) else "host"
 
 
-def _tuning_row(facts: Facts, path: Path, arm: ArmMark, phase: int) -> TableRow | None:
+def _tuning_row(facts: Facts, path: Path, arm: ArmMark, phase: int, by_outputs: bool) -> TableRow | None:
     chosen = facts.selections(path, arm.name, phase)
     if not chosen:
         return None
     note = ", ".join(filter(None, (facts.path_label(path), f"phase {phase}" if path.last_phase > 1 else "")))
-    edge, primary = sum(row.at_edge for row in chosen), [row.chosen_by_primary for row in chosen]
+    edge, other = sum(row.at_edge for row in chosen), [row.chosen_by_loss if by_outputs else row.chosen_by_primary for row in chosen]
     grid = " ".join(numbers.rate(rate) for rate in chosen[0].learning_rates)
     return TableRow((Cell(arm.label, note), Cell(grid), Cell(_votes([row.chosen for row in chosen])),
-                     Cell(_votes(primary, numbers.UNKNOWN)) if any(primary) else known_or_not(numbers.UNKNOWN),
+                     Cell(_votes(other, numbers.UNKNOWN)) if any(other) else known_or_not(numbers.UNKNOWN),
                      Cell(f"at the edge for {edge} of {numbers.counted(len(chosen), 'seed')}", kind="warning")
                      if edge else Cell("inside the grid" if len(chosen[0].learning_rates) > 1 else "one rate")), arm)
 

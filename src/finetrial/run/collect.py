@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +21,10 @@ from finetrial.plan.plan import (
     PredictionOf,
 )
 from finetrial.records.parquet import numbers_of, read_table
-from finetrial.records.record import Outcome, Record
-from finetrial.records.results import NATS_PER_TOKEN, Cost, Point, WeightChange
+from finetrial.records.record import Outcome
+from finetrial.records.results import NATS_PER_TOKEN, Point, WeightChange
 from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metric, Outputs, Table
+from finetrial.run.costs import costs
 from finetrial.run.outcomes import standing_outcomes
 from finetrial.scorers.base import Scorer
 from finetrial.spec.study import Study
@@ -34,9 +34,6 @@ from finetrial.stages.generate import OUTPUTS
 from finetrial.stages.predict import PREDICTIONS
 from finetrial.stages.probe import PROBE
 from finetrial.stages.score import MODEL, joined, read_columns, read_scores, read_texts, scorer_of
-
-MEASURED = ("tokens_per_second", "predict_tokens_per_second", "swap_seconds", "peak_host_bytes",
-            "peak_device_allocated_bytes", "peak_device_reserved_bytes")  # by a profile, in each of its repeats
 
 
 @dataclass
@@ -80,12 +77,12 @@ def collect(study: Study, plan: Plan, lookup: Lookup, provenance: Mapping[str, A
     scores = [score for cell in plan.cells for phase in cell.phases
               for score in _scores(cell, phase, of_losses, reader, ended)]
     scores += [score for row in plan.losses for score in _loss_scores(row, of_losses, reader)]
-    scores += [score for row in plan.outputs for score in _output_scores(plan, row, scorers, reader)]
+    scores += [score for row in plan.outputs for score in _output_scores(plan, row, scorers, reader, ended)]
     outputs = [one for row in plan.outputs for one in _written(plan, row, scorers, reader)]
     scores += [score for row in plan.probes for score in _probe_scores(row, scorers, reader)]
     curves = [point for cell in plan.cells for phase in cell.phases for point in _curve(cell, phase, reader.lookup)]
     done = sum(stage.id in ended or lookup(stage.id) is not None for stage in plan.stages)
-    return Table(scores, _ordered(metrics), curves, _costs(study, plan, lookup), len(plan.stages), done, provenance,
+    return Table(scores, _ordered(metrics), curves, costs(study, plan, lookup), len(plan.stages), done, provenance,
                  outputs=outputs, weight_changes=[change for row in plan.probes for change in _changes(row, lookup)])
 
 
@@ -131,11 +128,12 @@ def _scored(cell: CellKey, phase: int, which: PredictionOf, outcome: Outcome, fo
 
 
 def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],
-                   reader: _Reader) -> Iterator[ItemScores]:
-    """The scores of generated outputs: of the point that was chosen, or of every floor; the outcome of what failed on the way."""
+                   reader: _Reader, ended: Mapping[str, Outcome]) -> Iterator[ItemScores]:
+    """The scores of generated outputs: of the point that was chosen, of every floor, for validation of every point; the outcome
+    of what failed on the way."""
     found = reader.lookup(row.score)
     if found is None or found.record.outcome is not Outcome.OK:
-        return (yield from _failed_outputs(plan, row, scorers[row.of.task], reader.lookup))
+        return (yield from _failed_outputs(plan, row, scorers[row.of.task], reader.lookup, ended))
     point = _chosen_point(row, reader.lookup)
     items = reader.output_items(plan, row)
     generated = reader.lookup(row.generate) if row.generate else None
@@ -148,10 +146,12 @@ def _output_scores(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mappin
                                  row.of.routing, answer_digest=answered)
 
 
-def _failed_outputs(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Scorer], lookup: Lookup) -> Iterator[ItemScores]:
+def _failed_outputs(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Scorer], lookup: Lookup,
+                    ended: Mapping[str, Outcome]) -> Iterator[ItemScores]:
     ran = [stage.id for stage in plan.stages if stage.kind == "execute" and row.generate in stage.inputs.values()]
     found = [lookup(stage) for stage in (row.generate, *ran, row.score) if stage]
-    failed = [stage.record.outcome for stage in found if stage is not None and stage.record.outcome is not Outcome.OK]
+    failed: list[Outcome] = [stage.record.outcome for stage in found if stage is not None and stage.record.outcome is not Outcome.OK]
+    failed += [ended[row.score]] if row.of.split == "val" and row.score in ended else []  # of its training
     if row.generate and failed:
         cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, lookup))
         for metric in (name for name, scorer in scorers.items() if scorer.needs == "outputs"):
@@ -162,7 +162,7 @@ def _written(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str,
              reader: _Reader) -> Iterator[Outputs]:
     """What a model wrote, with its texts and the value of every metric item by item."""
     found, generated = reader.lookup(row.score), reader.lookup(row.generate) if row.generate else None
-    if found is None or generated is None or found.record.outcome is not Outcome.OK:
+    if found is None or generated is None or found.record.outcome is not Outcome.OK or row.of.split != "test":
         return
     data = reader.lookup(plan.data[row.base, row.of.task])
     assert data is not None, "outputs without data"
@@ -226,73 +226,3 @@ def _curve(cell: PlannedCell, phase: PlannedPhase, lookup: Lookup) -> Iterator[C
             if point.get(split) is not None:
                 yield CurvePoint(cell.key, phase.index, int(point["step"]), phase.task, split, NATS_PER_TOKEN,
                                  float(point[split]), int(point.get("n", 0)))
-
-
-def _costs(study: Study, plan: Plan, lookup: Lookup) -> list[Cost]:
-    return [_cost(study, plan, base, arm, task, stages, lookup)
-            for (base, arm, task), stages in plan.profiles.items()]
-
-
-def _cost(study: Study, plan: Plan, base: str, arm: str, task: str, stages: Any, lookup: Lookup) -> Cost:
-    """Parameters and bytes are exact; speed is the median over the profile's repeats."""
-    found = [lookup(stage) for stage in stages]
-    every = [None if one is None or one.record.outcome is not Outcome.OK else one.record for one in found]
-    profiles = [record for record in every if record is not None]
-    trained = _trained(plan, base, arm, task, lookup)
-    values = [record.values for record in profiles]
-    rate, predicted = _median(values, "tokens_per_second"), _median(values, "predict_tokens_per_second")
-    test = _test_tokens(plan, base, task, lookup)
-    tokens = [record.values["tokens"] for record in trained]
-    precision = study.training_of(study.arm(arm)).precision
-    record = next(iter([*profiles, *trained]), None)
-    return Cost(
-        base=base, arm=arm, task=task, precision=precision,
-        device=record.environment.device if record else None,
-        params_total=_first(values, "params_total") or _first([r.values for r in trained], "params_total"),
-        params_trainable=_first(values, "params_trainable") or _first([r.values for r in trained], "params_trainable"),
-        stored_bytes=_first([r.values for r in trained], "stored_bytes"),
-        optimizer_bytes=_first(values, "optimizer_bytes"),
-        train_tokens=int(statistics.median(tokens)) if tokens else None,
-        tokens_per_second=rate,
-        train_seconds=statistics.median(tokens) / rate if tokens and rate else None,
-        tuning_seconds=sum(tokens) / rate if tokens and rate else None,
-        predict_tokens=test, predict_tokens_per_second=predicted,
-        predict_seconds=test / predicted if test and predicted else None,
-        swap_seconds=_median(values, "swap_seconds"),
-        repeats={name: tuple(None if record is None else record.values.get(name) for record in every)
-                 for name in MEASURED if any(row.get(name) is not None for row in values)},
-        peak_host_bytes=_median_int(values, "peak_host_bytes"),
-        peak_device_allocated_bytes=_median_int(values, "peak_device_allocated_bytes"),
-        peak_device_reserved_bytes=_median_int(values, "peak_device_reserved_bytes"))
-
-
-def _test_tokens(plan: Plan, base: str, task: str, lookup: Lookup) -> int | None:
-    """The tokens of a task's test items, context included."""
-    data = lookup(plan.data[base, task])
-    splits = data.record.values.get("splits", {}) if data is not None else {}
-    found: int | None = splits.get("test", {}).get("num_tokens")
-    return found
-
-
-def _trained(plan: Plan, base: str, arm: str, task: str, lookup: Lookup) -> list[Record]:
-    """The finished training stages of one arm on one task, over rates and seeds, along the sequence that has most."""
-    along: dict[str, dict[str, Record]] = {}
-    for cell in (cell for cell in plan.cells if (cell.key.base, cell.key.arm) == (base, arm)):
-        for stage in (phase.train for phase in cell.phases if phase.task == task and phase.train):
-            if (found := lookup(stage)) is not None and found.record.outcome is Outcome.OK:
-                along.setdefault(cell.key.sequence, {})[stage] = found.record
-    return max((list(records.values()) for records in along.values()), key=len, default=[])
-
-
-def _first(values: list[Mapping[str, Any]], name: str) -> int | None:
-    return next((int(row[name]) for row in values if row.get(name) is not None), None)
-
-
-def _median(values: list[Mapping[str, Any]], name: str) -> float | None:
-    known = [float(row[name]) for row in values if row.get(name) is not None]
-    return statistics.median(known) if known else None
-
-
-def _median_int(values: list[Mapping[str, Any]], name: str) -> int | None:
-    median = _median(values, name)
-    return None if median is None else int(median)

@@ -10,8 +10,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from finetrial import catalog
 from finetrial.errors import unknown
-from finetrial.records.results import Routing
+from finetrial.records.results import NATS_PER_TOKEN, Routing
 from finetrial.spec.arm import Arm, Controls, unmatchable
 from finetrial.spec.claims import PublishedClaim
 from finetrial.spec.hypothesis import FLOOR, MATCHED, Contrast, Hypothesis
@@ -56,6 +57,8 @@ class Evaluation(Frozen):
     `rates`: at which learning rates the losses on every task are taken. With `chosen`, only validation on what was just
     trained, which picks the rate, is taken at all of them, and of the controls' arms everything; what needs the whole
     grid, forgetting at matched plasticity, cannot be asked for then.
+    `select_by`: what validation picks a rate by: the `loss` of what was just trained, or the primary `metric` of its task, for
+    which outputs for validation items are generated at every rate (`Study.selection_metric`).
     `seed_variance`: how far seeds vary is told by the comparison's `own` seeds, or `moderated` by those of the other arms,
     or by whichever gives the wider interval (`cautious`; see analysis/moderation.py).
     """
@@ -64,6 +67,7 @@ class Evaluation(Frozen):
     splits: tuple[Literal["val", "test"], ...] = ("val", "test")
     routings: tuple[Routing, ...] = ("latest",)
     rates: Literal["all", "chosen"] = "all"
+    select_by: Literal["loss", "metric"] = "loss"
     seed_variance: Literal["cautious", "own", "moderated"] = "cautious"
     confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
 
@@ -203,6 +207,16 @@ class Study(Frozen):
     def training_of(self, arm: Arm) -> Training:
         """The training settings of an arm: its own, or the study's."""
         return arm.training or self.training
+
+    def selection_metric(self, phase: str) -> str:
+        """The metric by which validation picks the rate of the phase that trains on a task: nats per token, unless rates are
+        selected by metric and all tasks of the phase share a primary one that reads outputs."""
+        metrics = {self.task(task).primary_metric for task in joined_tasks(phase)}
+        if self.evaluation.select_by == "metric" and len(metrics) == 1:
+            metric = metrics.pop()
+            if catalog.find("scorer", metric).needs == "outputs":  # type: ignore[attr-defined]
+                return metric
+        return NATS_PER_TOKEN
 
     def at_every_rate(self, arm: str) -> bool:
         """Whether an arm is evaluated on everything at every rate of its grid. Controls are read at fixed rates."""

@@ -1,5 +1,6 @@
 """What the table holds of outputs that could not be made, run or scored."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -29,7 +30,7 @@ def failed(row: PlannedOutputs, **ended: Outcome) -> list[Any]:
     records["rate"] = SimpleNamespace(record=SimpleNamespace(outcome=Outcome.OK, values={"chosen": "high"}))
     plan: Any = SimpleNamespace(stages=STAGES)
     lookup: Any = records.get
-    return list(_failed_outputs(plan, row, SCORERS, lookup))
+    return list(_failed_outputs(plan, row, SCORERS, lookup, {}))
 
 
 @pytest.mark.parametrize(("ended", "outcome"), [
@@ -48,3 +49,11 @@ def test_outputs_that_are_not_tried_yet_have_none(ended: dict[str, Outcome]) -> 
 
 def test_a_floor_has_no_model_that_could_fail() -> None:
     assert failed(outputs(generate=None), score=Outcome.FAILED) == []
+
+
+def test_validation_outputs_of_a_training_that_failed_have_its_outcome() -> None:
+    """Else the rate would seem not to have been tried, and no other could be chosen before it."""
+    plan: Any = SimpleNamespace(stages=STAGES)
+    row = replace(outputs(), of=PredictionOf("code", "val"), select=None, points={"": Point(learning_rate=1e3)})
+    [found] = _failed_outputs(plan, row, SCORERS, lambda stage: None, {"score": Outcome.DIVERGED})
+    assert (found.metric, found.split, found.outcome, found.cell.point) == ("chrf", "val", Outcome.DIVERGED, Point(learning_rate=1e3))

@@ -140,7 +140,8 @@ class _Works:
         shapes, use = self.sizes.shapes[row.base], self.sizes.study.task(row.of.task)
         if shapes is None:
             return Work("generate", None, None)
-        rows, prompt = use.num_test * use.num_samples, prompt_tokens(self.sizes.study, use, shapes)
+        rows = (use.num_scored(row.of.split) or 0) * use.num_samples
+        prompt = prompt_tokens(self.sizes.study, use, shapes)
         operations = generation_operations(shapes, rows, prompt, use.max_new_tokens, beams=use.num_beams)
         return Work("generate", operations, self._seconds(operations, 0, None))
 

@@ -10,6 +10,7 @@ import altair as alt
 
 from finetrial.analysis import numbers
 from finetrial.records.record import Outcome
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.report.arms import ArmMark
 from finetrial.report.facts import Facts, Path
 from finetrial.report.figures.theme import Figure, Panel, Rows, of_kind, panel, span, title
@@ -34,7 +35,8 @@ def figure(facts: Facts) -> Figure | None:
             for arm, found in rows.items():
                 name = [facts.path_label(path), task if path.last_phase > 1 else "", arm.label]
                 if found:
-                    panels.append(_panel(facts, task, arm, found, span(values), ", ".join(filter(None, name))))
+                    metric = facts.study.selection_metric(trained)
+                    panels.append(_panel(facts, task, metric, arm, found, span(values), ", ".join(filter(None, name))))
                     shown.append(arm)
     if not panels:
         return None
@@ -49,12 +51,11 @@ def figure(facts: Facts) -> Figure | None:
 
 def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:
     """Rows of `kind` validation and test (means), seed, chosen and failed; none for arms with a single rate."""
-    task = joined_tasks(path.tasks[phase - 1])[-1]
-    metric = facts.tuning_metric(task)
+    task, metric = joined_tasks(path.tasks[phase - 1])[-1], facts.study.selection_metric(path.tasks[phase - 1])
     rows: Rows = []
     if arm.is_fixed:
         return rows
-    whole = facts.study.at_every_rate(arm.name)  # else the test is taken at the chosen rate only
+    whole = facts.study.at_every_rate(arm.name) and metric == NATS_PER_TOKEN  # else the test is taken at the chosen rate only
     for split, kind in (("val", VALIDATION), ("test", TEST)):
         by_rate: dict[float, list[float]] = defaultdict(list)
         failed: Counter[tuple[float, str]] = Counter()
@@ -80,8 +81,7 @@ def rate_rows(facts: Facts, path: Path, arm: ArmMark, phase: int) -> Rows:
     return [row | {"at": numbers.rate(row["rate"])} for row in rows]
 
 
-def _panel(facts: Facts, task: str, arm: ArmMark, rows: Rows, domain: list[float], name: str) -> Panel:
-    metric = facts.tuning_metric(task)
+def _panel(facts: Facts, task: str, metric: str, arm: ArmMark, rows: Rows, domain: list[float], name: str) -> Panel:
     rates = sorted({row["rate"] for row in rows})
     edge = math.sqrt(rates[1] / rates[0])
     x = alt.X("rate:Q", title="learning rate", axis=alt.Axis(values=rates, labelExpr=_as_written(rates)),
@@ -113,8 +113,9 @@ def _alt(facts: Facts, arms: tuple[ArmMark, ...]) -> str:
     for path in facts.paths:
         for phase in range(1, path.last_phase + 1):
             for arm in arms:
-                means = [f"{numbers.plain(row['value'])} at {row['at']}" for row in rate_rows(facts, path, arm, phase)
-                         if row["kind"] == TEST]
+                rows = rate_rows(facts, path, arm, phase)
+                kind = TEST if any(row["kind"] == TEST for row in rows) else VALIDATION
+                means = [f"{numbers.plain(row['value'])} at {row['at']}" for row in rows if row["kind"] == kind]
                 place = [facts.path_label(path), path.tasks[phase - 1] if path.last_phase > 1 else "", arm.label]
                 texts += [f"{', '.join(filter(None, place))}: {', '.join(means)}"] if means else []
-    return f"Line charts of the test score by learning rate. {'; '.join(texts)}."
+    return f"Line charts of the score by learning rate. {'; '.join(texts)}."
