@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 from tiny_study import save_tiny_base, write_pairs, write_text
 
 from finetrial.plan.build import build
 from finetrial.plan.plan import Plan
+from finetrial.plan.show import render, summarise
 from finetrial.records.record import Outcome
 from finetrial.run.options import RunOptions
 from finetrial.run.trial import run_study
@@ -44,7 +47,8 @@ def plan_of(content: dict[str, Any], folder: Path) -> Plan:
 
 
 def test_the_rate_with_the_best_outputs_is_taken(content: dict[str, Any], tmp_path: Path) -> None:
-    trial = run_study(parse_study(content, "two"), RunOptions(runs=tmp_path / "runs", view=False), relative_to=tmp_path)
+    content |= {"tasks": content["tasks"][:1], "sequences": [["a"]]}
+    trial = run_study(parse_study(content, "one"), RunOptions(runs=tmp_path / "runs", view=False), relative_to=tmp_path)
     results = trial.results
     assert results.status == "complete"
     assert {row.metric for row in results.tuning} == {"chrf"}
@@ -78,6 +82,14 @@ def test_only_what_chooses_is_added_to_the_plan(content: dict[str, Any], tmp_pat
     assert added == {"generate", "score"} and all("-val" in stage for stage in by_metric.keys() - by_loss.keys())
     selects = [stage for stage in by_loss if stage.startswith("select/") and by_loss[stage]]
     assert selects and all(by_metric[stage] != by_loss[stage] for stage in selects)
+
+
+def test_the_plan_says_what_chooses(content: dict[str, Any], tmp_path: Path) -> None:
+    study = parse_study(content, "two")
+    summary = summarise(study, plan_of(content, tmp_path), relative_to=tmp_path)
+    console = Console(width=120, record=True, file=StringIO())
+    console.print(render(summary))
+    assert "a: picked by chrf of what is written for validation items" in console.export_text()
 
 
 def test_more_test_items_choose_nothing_anew(content: dict[str, Any], tmp_path: Path) -> None:
