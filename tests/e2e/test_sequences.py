@@ -55,6 +55,7 @@ def test_a_trial_of_two_tasks(tmp_path: Path) -> None:
     study = parse_study(content(tmp_path), "two")
     trial = run_study(study, RunOptions(runs=tmp_path / "runs", view=False, figures=False), relative_to=tmp_path)
     every_stage_is_done_and_every_score_is_there(trial)
+    floors_stand_beside_what_is_written(trial)
     the_old_adapter_answers_unchanged_under_oracle(trial)
     artifacts_say_what_the_model_holds(trial)
     every_task_answers_on_one_base(trial)
@@ -71,6 +72,19 @@ def every_stage_is_done_and_every_score_is_there(trial: Any) -> None:
                                          "floor:constant"}
     assert all(0 <= row.value <= 1 and row.n == 6 for row in chrf if row.value is not None)
     assert {finding.hypothesis for finding in results.findings if finding.estimate is not None} == {"H1", "H2"}
+
+
+def floors_stand_beside_what_is_written(trial: Any) -> None:
+    """In the outputs side by side and in their spread; items are ranked by the difference that a hypothesis asks for."""
+    results: Results = trial.results
+    for shown in results.examples:
+        answers = {one.arm: one for one in shown.written}
+        assert answers["floor:copy"].output == shown.input and {"base", "floor:constant", "merged"} <= answers.keys()
+        assert all(answers[name].score is not None for name in ("base", "floor:copy", "floor:constant"))
+    assert {(shown.left, shown.right) for shown in results.examples if (shown.sequence, shown.task) == ("a-b", "b")} == {
+        ("merged", "floor:copy")}
+    spread = {(row.task, row.metric) for row in results.distributions if row.arm == "floor:copy"}
+    assert spread == {(row.task, row.metric) for row in results.distributions if row.arm == "base"} != set()
 
 
 def the_old_adapter_answers_unchanged_under_oracle(trial: Any) -> None:

@@ -3,7 +3,7 @@
 Two arms are compared: those of the first score contrast on the task that both wrote outputs for, else the study's
 first arm and the untouched base. Their items are ranked by the difference of the primary metric, mean over seeds; the
 best, the middle and the worst are shown, and some whose choice no result can sway: those with the smallest digests of
-their ids. All arms are shown on the same items, each at its first seed. What was written under LATEST routing, after
+their ids. All arms are shown on the same items, each at its first seed, and the floors. What was written under LATEST routing, after
 the last phase of each of the study's sequences, is shown.
 """
 
@@ -61,6 +61,7 @@ def distribution_rows(trial: Trial) -> Iterator[Distribution]:
                     yield Distribution(
                         base=page.base, arm=arm, sequence=page.sequence, phase=0 if is_fixed(arm) else page.phase,
                         task=page.task, metric=metric, n=len(known), n_missing=len(scores) - len(known),
+                        num_distinct=len(np.unique(known)),
                         quantiles=tuple(map(float, np.quantile(known, QUANTILES))))
 
 

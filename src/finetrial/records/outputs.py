@@ -45,4 +45,10 @@ class Distribution(Row):
     metric: str
     n: int
     n_missing: int = 0
+    num_distinct: int | None = None  # values; None in results that were written before it was counted
     quantiles: tuple[float, ...]
+
+    @property
+    def is_yes_or_no(self) -> bool:
+        """Whether every item has 0 or 1, so that the mean says all."""
+        return self.num_distinct is not None and self.num_distinct <= 2 and {self.quantiles[0], self.quantiles[-1]} <= {0.0, 1.0}

@@ -97,7 +97,7 @@ class ItemScores:
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one run wrote for the items of a task after a phase, for people to read. Sequences are in item order [n].
+    """What one run wrote for the items of a task after a phase, or a floor says, for people to read. Sequences are in item order [n].
 
     Inputs and references are the same for every arm; `item_scores` holds each metric's value item by item (NaN =
     missing).

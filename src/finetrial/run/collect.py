@@ -27,6 +27,7 @@ from finetrial.records.table import CellKey, CurvePoint, Items, ItemScores, Metr
 from finetrial.run.costs import costs
 from finetrial.run.outcomes import standing_outcomes
 from finetrial.scorers.base import Scorer
+from finetrial.spec.hypothesis import FLOOR
 from finetrial.spec.study import Study
 from finetrial.spec.uses import TaskUse
 from finetrial.stages.base import Lookup, StageInput
@@ -160,18 +161,22 @@ def _failed_outputs(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Score
 
 def _written(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],
              reader: _Reader) -> Iterator[Outputs]:
-    """What a model wrote, with its texts and the value of every metric item by item."""
+    """What a model wrote, or what every floor says, with its texts and the value of every metric item by item."""
     found, generated = reader.lookup(row.score), reader.lookup(row.generate) if row.generate else None
-    if found is None or generated is None or found.record.outcome is not Outcome.OK or row.of.split != "test":
+    if found is None or found.record.outcome is not Outcome.OK or row.of.split != "test" or (row.generate and generated is None):
         return
     data = reader.lookup(plan.data[row.base, row.of.task])
     assert data is not None, "outputs without data"
-    columns = joined(read_texts(data.folder, row.of.split), read_columns(generated.folder / OUTPUTS))
-    values = {metric: scorers[row.of.task][metric].aggregate(statistics).tolist()
-              for metric, statistics in read_scores(found.folder)[MODEL].items() if metric in scorers[row.of.task]}
-    cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, reader.lookup))
-    yield Outputs(cell, row.phase, row.of.task, reader.output_items(plan, row), columns["input"],
-                  columns["reference"], columns["output"], values, row.of.routing)
+    texts = read_texts(data.folder, row.of.split)
+    written = {name: column for name, column in texts.items() if name.startswith(FLOOR)} if generated is None else {
+        MODEL: joined(texts, read_columns(generated.folder / OUTPUTS))["output"]}
+    point, items = _chosen_point(row, reader.lookup), reader.output_items(plan, row)
+    for who, metrics in read_scores(found.folder).items():
+        values = {metric: scorers[row.of.task][metric].aggregate(statistics).tolist()
+                  for metric, statistics in metrics.items() if metric in scorers[row.of.task]}
+        cell = CellKey(row.base, row.arm if who == MODEL else who, row.sequence, row.seed, point)
+        yield Outputs(cell, row.phase, row.of.task, items, texts["input"], texts["reference"], written[who], values,
+                      row.of.routing)
 
 
 def _probe_scores(row: PlannedProbe, scorers: Mapping[str, Mapping[str, Scorer]], reader: _Reader) -> Iterator[ItemScores]:

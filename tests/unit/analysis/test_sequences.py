@@ -218,7 +218,8 @@ def test_distributions_are_quantiles_over_items() -> None:
     rows = {row.arm: row for row in results().distributions if row.sequence == FORTH}
     assert set(rows) == {"base", "floor:copy", "floor:lead-1", "full", "lora", "layer", "both"}
     assert (rows["lora"].n, rows["floor:copy"].n, len(rows["lora"].quantiles)) == (5 * 60, 60, 21)
-    assert np.all(np.diff(rows["lora"].quantiles) >= 0)
+    assert np.all(np.diff(rows["lora"].quantiles) >= 0) and not rows["lora"].is_yes_or_no
+    assert rows["floor:copy"].num_distinct == 60
 
 
 def test_several_points_of_one_arm_are_told_and_do_not_raise() -> None:

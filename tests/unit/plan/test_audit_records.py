@@ -218,9 +218,9 @@ def _config() -> dict[str, Any]:
     return config
 
 
-def outputs(written: Callable[[str], str], wanted: Callable[[str], str] = str.upper) -> Outputs:
+def outputs(written: Callable[[str], str], wanted: Callable[[str], str] = str.upper, arm: str = "full") -> Outputs:
     inputs = [f"the whole input number {at}" for at in range(20)]
-    return Outputs(CellKey("b", "full", "new", 0), 1, "new", Items(tuple(inputs), tuple(inputs)), inputs,
+    return Outputs(CellKey("b", arm, "new", 0), 1, "new", Items(tuple(inputs), tuple(inputs)), inputs,
                    [wanted(text) for text in inputs], [written(text) for text in inputs])
 
 
@@ -229,6 +229,7 @@ def test_outputs_that_begin_with_their_prompt() -> None:
         ("prompt-in-scored-text", "threat")}
     assert found(Table((), {}, outputs=[outputs(lambda text: f"an answer to {text}")])) == set()
     assert found(Table((), {}, outputs=[outputs(lambda text: f"{text}s", lambda text: f"{text}s")])) == set()  # plurals
+    assert found(Table((), {}, outputs=[outputs(str, arm="floor:copy")])) == set()  # no model repeats anything there
 
 
 @cache

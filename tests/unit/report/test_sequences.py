@@ -15,7 +15,16 @@ from finetrial.records.results import Claim, Quote, Results
 from finetrial.report import analysis_markdown, report_html
 from finetrial.report.examples import CUT, example_pages, pieces
 from finetrial.report.facts import Facts, Path
-from finetrial.report.figures import all_figures, efficiency, factors, interaction, matrix, plane, transfer
+from finetrial.report.figures import (
+    all_figures,
+    distributions,
+    efficiency,
+    factors,
+    interaction,
+    matrix,
+    plane,
+    transfer,
+)
 from finetrial.report.model import view
 from finetrial.report.provenance import provenance_rows
 from finetrial.report.render import page_specs
@@ -56,6 +65,20 @@ def test_every_section_applies_and_is_valid() -> None:
                           "efficiency"]
     for figure in (*made.values(), *all_figures(grid())):
         altair.LayerChart.from_dict(page_specs(figure)[0], validate=True)
+
+
+def test_the_spread_of_a_metric_of_yes_and_no_is_not_drawn() -> None:
+    """Its quantiles are 0 and 1 whatever its mean is."""
+    ones = [0.0] * 15 + [0.4] + [1.0] * 5
+    yes_or_no = [row.model_copy(update={"metric": "exact-match", "quantiles": tuple(ones), "num_distinct": 2})
+                 for row in facts().results.distributions if row.metric == "chrf"]
+    drawn = distributions.figure(Facts(facts().study, facts().results.model_copy(update={
+        "distributions": (*facts().results.distributions, *yes_or_no)})))
+    before = distributions.figure(facts())
+    assert drawn and before and drawn.panels == before.panels
+    assert "the mean says it all: exact match on code." in drawn.caption and "Not drawn" not in before.caption
+    alone = facts().results.model_copy(update={"distributions": tuple(yes_or_no)})
+    assert distributions.figure(Facts(facts().study, alone)) is None
 
 
 def test_what_does_not_apply_is_left_out(study, results) -> None:

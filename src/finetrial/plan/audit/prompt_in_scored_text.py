@@ -14,6 +14,7 @@ import numpy as np
 
 from finetrial.plan.audit.base import Found, Rule
 from finetrial.plan.audit.views import Prepared, Recorded, TaskData, is_plain
+from finetrial.spec.hypothesis import FLOOR
 from finetrial.spec.study import Study
 from finetrial.tasks.sources.minhash import run_hashes
 
@@ -40,7 +41,7 @@ class PromptInScoredText(Rule):
     def check_records(self, study: Study, records: Recorded) -> Iterator[Found]:
         """A threat where most outputs of an arm begin with their whole input, and references do not."""
         seen: set[tuple[str, str]] = set()
-        for outputs in records.table.outputs:
+        for outputs in (one for one in records.table.outputs if not one.cell.arm.startswith(FLOOR)):
             place = (outputs.cell.arm, outputs.task)
             written = [(given, output) for given, output in zip(outputs.inputs, outputs.outputs, strict=True)
                        if output and given]

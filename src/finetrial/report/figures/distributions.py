@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import altair as alt
 
 from finetrial.analysis import numbers
@@ -15,14 +17,14 @@ _AT = {"lowest": 1, "lower": 5, "middle": 10, "upper": 15, "highest": 19}  # of 
 
 
 def figure(facts: Facts) -> Figure | None:
-    """A panel for each sequence, task and metric; None where nothing was generated."""
+    """A panel for each sequence, task and metric that is more than yes or no; None where nothing was generated."""
     groups: dict[tuple[str, str, str, str], list[Distribution]] = {}
     for row in facts.results.distributions:
         groups.setdefault((row.base, row.sequence, row.task, row.metric), []).append(row)
     panels, shown, texts = [], set(), []
     for path in facts.paths:
         for (base, sequence, task, metric), found in groups.items():
-            if (base, sequence) != (path.base, path.sequence):
+            if (base, sequence) != (path.base, path.sequence) or _is_yes_or_no(found):
                 continue
             rows = distribution_rows(facts, found)
             panels.append(_panel(facts, path, task, metric, rows))
@@ -33,8 +35,18 @@ def figure(facts: Facts) -> Figure | None:
     return Figure("distributions", "Spread over items",
                   "Each metric item by item, all seeds together, at the chosen learning rate: the point is the median, "
                   "the thick line the middle half of the items, the thin line nine tenths of them. The value of a "
-                  "corpus metric (BLEU, chrF) over all items is not the mean of its values on single items.",
+                  f"corpus metric (BLEU, chrF) over all items is not the mean of its values on single items.{_left_out(groups)}",
                   f"Quantile plots. {'; '.join(texts)}.", tuple(panels), 2, 160, named(facts.arms, shown))
+
+
+def _is_yes_or_no(found: list[Distribution]) -> bool:
+    """Whether each item has 0 or 1, from all arms: the means say it all then."""
+    return all(row.is_yes_or_no for row in found)
+
+
+def _left_out(groups: Mapping[tuple[str, str, str, str], list[Distribution]]) -> str:
+    names = dict.fromkeys(metric_on(metric, "", task) for (_, _, task, metric), found in groups.items() if _is_yes_or_no(found))
+    return f" Not drawn, since an item has 0 or 1 there and the mean says it all: {', '.join(names)}." if names else ""
 
 
 def distribution_rows(facts: Facts, found: list[Distribution]) -> Rows:
