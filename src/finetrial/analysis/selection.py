@@ -9,10 +9,10 @@ result at every rate.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
+from statistics import fmean
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,6 @@ def _choose(seed: int, scores: Mapping[tuple[int, float], float | None], grid: t
 
 
 def _mean(values: Sequence[float | None]) -> float | None:
-    """The mean, or None if any run failed."""
-    finite = [value for value in values if value is not None and np.isfinite(value)]
-    return float(np.mean(finite)) if len(finite) == len(values) else None
+    """The mean, rounded once, so that equals stay equal in any order; or None if any run failed."""
+    finite = [value for value in values if value is not None and math.isfinite(value)]
+    return fmean(finite) if len(finite) == len(values) else None

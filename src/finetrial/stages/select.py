@@ -1,12 +1,14 @@
 """Choose the learning rate from which the next phase of one seed starts.
 
 The rate with the best mean validation score over the other seeds; a rate that failed for any of them is out. The score is
-the loss, or where the spec names a `metric` what that metric makes of outputs for the validation items.
+the loss, or where the spec names a `metric` what that metric makes of outputs for the validation items. Of equals the first
+is taken; means are rounded once, as those of `analysis.selection` are, so that both see the same equals.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 from typing import Any, ClassVar
 
 from finetrial.records.table import Metric
@@ -34,7 +36,7 @@ class Select(StageKind):
                 of_tasks = [one for one in found if one is not None]
                 score = _score(of_tasks, metric) if len(of_tasks) == len(found) else None
                 known += [] if score is None else [score]
-            means[option] = sum(known) / len(known) if len(known) == len(judges) else None
+            means[option] = fmean(known) if len(known) == len(judges) else None
         finished = {option: mean for option, mean in means.items() if mean is not None}
         if not finished:
             raise ValueError(f"no learning rate of {spec['options']} finished on every other seed")

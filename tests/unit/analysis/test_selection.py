@@ -50,3 +50,9 @@ def test_one_rate_is_no_choice_and_ties_go_to_the_lower() -> None:
     single = choose_rates({}, (1e-3,), (0, 1))[0]
     assert single.rate == 1e-3 and not single.at_edge
     assert choose_rates(grid((1.0, 1.0, 0.0), (1.0, 1.0, 0.0)), RATES, (0, 1))[0].rate == 1e-4
+
+
+def test_equals_are_equal_in_any_order() -> None:
+    """Hits are few, so means tie often: 0.1 + 0.2 + 0.3 is more than 0.3 + 0.2 + 0.1, added one after the other."""
+    rows = ((0.9, 0.9, 0.0), (0.3, 0.1, 0.0), (0.2, 0.2, 0.0), (0.1, 0.3, 0.0))
+    assert choose_rates(grid(*rows), RATES, (0, 1, 2, 3))[0].rate == 1e-4

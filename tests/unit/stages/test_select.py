@@ -60,6 +60,14 @@ def test_by_a_metric_lower_is_better(tmp_path: Path) -> None:
     assert chosen(of_all(tmp_path, "repetition", values), 0, metric={"kind": "repetition"})["chosen"] == "0.01"
 
 
+def test_equals_are_equal_in_any_order(tmp_path: Path) -> None:
+    """As in the analysis: what is chosen here must be what is read there."""
+    values = {(option, seed): value for option, row in zip(OPTIONS, ((0.9, 0.3, 0.2, 0.1), (0.9, 0.1, 0.2, 0.3)), strict=True)
+              for seed, value in enumerate(row)}
+    inputs = of_all(tmp_path, "exact-match", values)
+    assert chosen(inputs, 0, metric={"kind": "exact-match"}, seeds=(0, 1, 2, 3))["chosen"] == "0.001"
+
+
 def test_a_rate_whose_outputs_are_missing_is_out(tmp_path: Path) -> None:
     """Not made, or made and without a value: an item that could not be judged is NaN."""
     inputs = of_all(tmp_path, "exact-match", {("0.001", seed): 0.1 for seed in SEEDS} | {("0.01", 1): 0.9})
