@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 from tiny_study import save_tiny_base, write_pairs, write_text
 
+from finetrial.errors import SpecError
 from finetrial.plan.build import build
 from finetrial.plan.plan import Plan
 from finetrial.plan.show import render, summarise
@@ -112,3 +113,17 @@ def test_what_has_no_outputs_is_chosen_by_its_loss(content: dict[str, Any], tmp_
     selects = [stage for stage in plan_of(content, tmp_path).stages if stage.kind == "select"]
     assert [stage.spec.get("metric", {}).get("kind") for stage in selects if stage.spec["seed"] == 0] == [
         None, "chrf", "chrf"]
+
+
+def test_what_would_select_nothing_is_refused(content: dict[str, Any], tmp_path: Path) -> None:
+    """Losses stand first: a setting without an effect would be believed to have one."""
+    for use in content["tasks"]:
+        use["metrics"] = ["nats-per-token", "chrf"]
+    with pytest.raises(SpecError, match=r"select_by is 'metric', and no primary metric .*\(a: nats-per-token, b: nats-per-token\).*name "
+                                        "only metrics of outputs"):
+        plan_of(content, tmp_path)
+    content["tasks"][1]["metrics"] = ["chrf", "exact-match"]
+    assert plan_of(content, tmp_path).stages
+    content["evaluation"]["select_by"] = "chrf"
+    with pytest.raises(SpecError, match=r"evaluation.select_by: 'chrf': write `metric`.*`metrics: \[chrf\]`"):
+        parse_study(content, "two")

@@ -31,7 +31,7 @@ from finetrial.run.provenance import environment
 from finetrial.run.remote_store import open_store
 from finetrial.run.trial import lookup_in_store, run_study
 from finetrial.spec import Arm, Contrast, Hypothesis, Study
-from finetrial.spec.study import Evaluation
+from finetrial.spec.evaluation import Evaluation
 
 SEEDS = 10
 SAME, WORSE = "full", "full-x10"

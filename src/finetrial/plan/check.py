@@ -11,6 +11,7 @@ from finetrial.errors import SpecError
 from finetrial.plan.bases import ResolvedBase
 from finetrial.plan.specs import metrics, output_metrics
 from finetrial.plan.unanswerable import unanswerable
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.spec.arm import Arm
 from finetrial.spec.slots import joined_tasks
 from finetrial.spec.study import Study, slot_states
@@ -35,7 +36,7 @@ def check_tasks(study: Study) -> None:
         if (use.decoding is not None or use.sampling is not None) and not output_metrics(use):
             problems.append(f"tasks.{use.name}: {'decoding' if use.decoding else 'sampling'} is given, and none of its metrics "
                             f"({', '.join(metrics(use))}) reads outputs, so that none are made; name one that does, or leave it out")
-    problems += [*_metrics(study), *unanswerable(study)]
+    problems += [*_selected_by_no_metric(study), *_metrics(study), *unanswerable(study)]
     if problems:
         raise SpecError(f"study {study.name}", problems)
 
@@ -52,6 +53,16 @@ def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:
         problems.append("its match is not solved; call finetrial.plan.matched.matched before the plan is built")
     if problems:
         raise SpecError(f"arm {arm.name} on base {base.name}", problems)
+
+
+def _selected_by_no_metric(study: Study) -> list[str]:
+    phases = list(dict.fromkeys(phase for path in study.every_path for phase in path.tasks))
+    if study.evaluation.select_by == "loss" or any(study.selection_metric(phase) != NATS_PER_TOKEN for phase in phases):
+        return []
+    primary = {use.name: use.primary_metric for use in study.tasks if use.role == "learn"}
+    return ["evaluation.select_by is 'metric', and no primary metric of what is learned reads outputs (" +
+            ", ".join(f"{task}: {metric}" for task, metric in primary.items()) + "), so that the loss would pick every rate; write "
+            "'loss', or name only metrics of outputs in a task's `metrics`, the one that decides first (nats per token is computed anyway)"]
 
 
 def _metrics(study: Study) -> list[str]:

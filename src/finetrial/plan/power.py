@@ -28,7 +28,7 @@ from finetrial.analysis.estimate import Components
 from finetrial.analysis.loading import Branch, Entry, Loading
 from finetrial.analysis.looks import MOST_SEEDS
 from finetrial.analysis.missing import NotMeasured
-from finetrial.analysis.numbers import plain
+from finetrial.analysis.numbers import counted, plain
 from finetrial.analysis.power import detectable_with, seeds_for_equivalence, seeds_needed
 from finetrial.analysis.sentences import key
 from finetrial.analysis.trial import Trial
@@ -138,7 +138,7 @@ def _forecast(study: Study, hypothesis: str, contrast: Contrast, noise: Noise | 
     if all(side.arm == BASE_ARM for side in contrast.sides):
         return replace(bare, reason="nothing is trained: items are the only source of noise")
     if num_seeds < FEWEST_SEEDS:
-        return replace(bare, reason=f"{num_seeds} seeds give no interval")
+        return replace(bare, reason=f"{counted(num_seeds, 'seed')} {'gives' if num_seeds == 1 else 'give'} no interval")
     if noise is None:
         return bare
     components = noise.components

@@ -20,6 +20,7 @@ from finetrial.spec.uses import NAME
 
 _LISTS = {"seeds": "how many, or a list such as [0, 1, 2]", "learning_rates": "a list such as [3e-4, 1e-3]",
           "bases": "a list such as [tiny-gpt]", "plugins": "a list such as [./my_method.py]"}
+_DATA = (".csv", ".jsonl", ".txt", ".parquet", ".gz")  # endings of data, which no study has
 _KINDS = {"int_type": "a whole number", "int_parsing": "a whole number", "int_from_float": "a whole number",
           "float_type": "a number", "float_parsing": "a number", "string_type": "a text", "dict_type": "keys with values",
           "mapping_type": "keys with values"}
@@ -33,6 +34,10 @@ def read_study(path: Path, relative_to: Path | None = None) -> Study:
 
     Raises SpecError with all problems, or UserError where the file cannot be read at all.
     """
+    if path.suffix in _DATA and path.is_file():
+        raise UserError(f"{path} is a file of data, and a study is asked for here",
+                        f"compare ways to learn it (finetrial compare --model MODEL --learn {path}), or name it as the `path` of a "
+                        "task in a study (docs/first-study.md)")
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:

@@ -12,9 +12,10 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 
 from finetrial import catalog
 from finetrial.errors import unknown
-from finetrial.records.results import NATS_PER_TOKEN, Routing
+from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.spec.arm import Arm, Controls, unmatchable
 from finetrial.spec.claims import PublishedClaim
+from finetrial.spec.evaluation import Evaluation
 from finetrial.spec.hypothesis import FLOOR, MATCHED, Contrast, Hypothesis
 from finetrial.spec.model import Frozen
 from finetrial.spec.slots import JOINT, State, advance, joined_tasks
@@ -48,28 +49,6 @@ def _can_go(arm: Arm, path: Sequence) -> bool:
     except ValueError:
         return False
     return True
-
-
-class Evaluation(Frozen):
-    """How predictions are made; the same for every arm.
-
-    `routings`: `latest` evaluates the newest instance of every slot; `oracle`, beside it, the one bound to the task.
-    `rates`: at which learning rates the losses on every task are taken. With `chosen`, only validation on what was just
-    trained, which picks the rate, is taken at all of them, and of the controls' arms everything; what needs the whole
-    grid, forgetting at matched plasticity, cannot be asked for then.
-    `select_by`: what validation picks a rate by: the `loss` of what was just trained, or the primary `metric` of its task, for
-    which outputs for validation items are generated at every rate (`Study.selection_metric`).
-    `seed_variance`: how far seeds vary is told by the comparison's `own` seeds, or `moderated` by those of the other arms,
-    or by whichever gives the wider interval (`cautious`; see analysis/moderation.py).
-    """
-
-    precision: Literal["fp32", "bf16"] = "fp32"
-    splits: tuple[Literal["val", "test"], ...] = ("val", "test")
-    routings: tuple[Routing, ...] = ("latest",)
-    rates: Literal["all", "chosen"] = "all"
-    select_by: Literal["loss", "metric"] = "loss"
-    seed_variance: Literal["cautious", "own", "moderated"] = "cautious"
-    confidence: float = Field(default=0.95, gt=0.5, lt=1.0)
 
 
 class Limits(Frozen):

@@ -149,6 +149,10 @@ def test_files_that_are_no_study(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=name):
             read_study(tmp_path / name)
+    (tmp_path / "rows.csv").write_text("prompt,completion\n")
+    with pytest.raises(UserError, match="rows.csv is a file of data, and a study is asked for") as caught:
+        read_study(tmp_path / "rows.csv")
+    assert "finetrial compare --model MODEL --learn" in caught.value.mend
     with pytest.raises(UserError, match="does not exist"):
         read_study(tmp_path / "none.yaml")
 
