@@ -63,10 +63,10 @@ class Scorer(Settings, ABC):
             raise UserError(f"the metric {name_of(cls)} reads generated outputs, and the task {name_of(type(task))} "
                             "generates none", "name a metric of losses (nats-per-token, perplexity, bits-per-byte), or "
                             "a task that generates", code="metric")
-        if cls.executes and not task.has_tests:
+        if cls.executes and not task.is_tested:
             raise UserError(f"the metric {name_of(cls)} runs programs with their tests, and the items of the task "
-                            f"{name_of(type(task))} have none", "name another metric, or a task with tests, such as "
-                            "humaneval and mbpp", code="metric")
+                            f"{name_of(type(task))} have none", "name another metric, or a task with tests: humaneval, mbpp, or "
+                            "rows of one's own with a `test` (prompt-completion with `program`)", code="metric")
 
     def metric(self) -> Metric:
         """What the analysis needs to know of this scorer."""

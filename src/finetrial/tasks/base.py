@@ -126,6 +126,11 @@ class Task(Settings):
     path_options: ClassVar[tuple[str, ...]] = ()  # options that are paths: not identity (`source_digest` is)
 
     @property
+    def is_tested(self) -> bool:
+        """Whether outputs can be run with the tests of their items."""
+        return self.has_tests
+
+    @property
     def target_language(self) -> str:
         """The language of the target, which metrics of code read: the task's, unless an option says otherwise."""
         return self.language

@@ -8,7 +8,8 @@ or as the chat template of the base's tokenizer has it, where there is one.
 Two texts that belong together line by line, `path: "prompts.txt,completions.txt"`: a line break is put between.
 A prompt that is too long loses its right end (of a conversation the earlier turns do, the last question never); a
 completion that does not fit drops the row. Both are counted. Outputs are generated where the study names a metric that
-reads them (`metrics: [rouge-l, exact-match]`).
+reads them (`metrics: [rouge-l, exact-match]`). Where `program` says what of a row is a program, outputs are run with the
+row's `test` for `pass-at-k`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from finetrial.errors import DataError
 from finetrial.tasks.base import Example, Examples, Segment, Turn
@@ -40,6 +41,7 @@ class PromptCompletion(HubFiles):
     summary: ClassVar[str] = "your own pairs (`prompt`, `completion`) or conversations (`messages`), completion tokens only"
 
     target: Literal["text", "python", "javascript"] = "text"  # what a completion is, for metrics of code
+    program: Literal["completion", "prompt-completion"] | None = None  # what is run, followed by the row's `test`
     columns: dict[str, str] = Field(default_factory=dict)  # our name: the file's
 
     @field_validator("columns")
@@ -50,14 +52,29 @@ class PromptCompletion(HubFiles):
         check_columns(value, ("pairs", "messages"))
         return value
 
+    @model_validator(mode="after")
+    def _in_a_language(self) -> PromptCompletion:
+        if self.program is not None and self.target == "text":
+            raise ValueError(f"program: {self.program} says what is run, and `target` not in which language; write `target: python` or "
+                             "`target: javascript` beside it")
+        return self
+
+    @property
+    def is_tested(self) -> bool:
+        """Where `program` says what is run."""
+        return self.program is not None
+
     @property
     def target_language(self) -> str:
         """As the study says."""
         return self.target
 
     def load(self) -> Examples:
-        """Raises DataError for a file that is missing, empty, not UTF-8 or has a bad row (file and line named)."""
+        """Raises DataError for a file that is missing, empty, not UTF-8 or has a bad row (file and line named), and for rows to be
+        scored that lack the `test` with which they are run."""
         found = self.examples_from(self._read, self.max_rows)
+        if self.program is not None:
+            _check_tests(found.rows, self.columns.get("test", "test"))
         return replace(found, report=replace(found.report, notes=(*found.report.notes, *touching_note(found.rows))))
 
     def render(self, example: Example) -> tuple[Segment, ...]:
@@ -82,12 +99,16 @@ class PromptCompletion(HubFiles):
         return conversation(fields["earlier"], fields["role"], fields["question"], fields["completion"])
 
     def texts(self, example: Example) -> Mapping[str, str]:
-        """A person reads the whole prompt."""
-        return {"input": example.fields.get("history", "") + example.fields["prompt"],
-                "reference": example.fields["completion"]}
+        """A person reads the whole prompt. Beside it what the sandbox puts around an output."""
+        fields = example.fields
+        read = {"input": fields.get("history", "") + fields["prompt"], "reference": fields["completion"]}
+        if self.program is None:
+            return read
+        before = fields["prompt"] + fields.get("cue", "") if self.program == "prompt-completion" else ""
+        return {**read, "prompt": before, "test": f"\n{fields.get('test', '')}\n"}
 
     def _read(self, paths: Sequence[Path]) -> Iterator[LocalRow]:
-        from finetrial.tasks.user_rows import are_parallel, kind_of, parallel_lines, read_rows
+        from finetrial.tasks.user_rows import BESIDE, TEST, are_parallel, kind_of, parallel_lines, read_rows
 
         if are_parallel(paths):
             prompts, completions = paths
@@ -95,11 +116,15 @@ class PromptCompletion(HubFiles):
                 raise DataError(f"{prompts} and {completions} are plain texts and have no columns", "leave out `columns`")
             yield from (_pair(record, cue="\n") for record in parallel_lines(prompts, completions))
             return
+        beside = BESIDE if self.program is None else (*BESIDE, TEST)
         for path in paths:
             if kind_of(path, self.columns) == "messages":
-                yield from map(_conversation, read_rows(path, "messages", self.columns))
+                if self.program == "prompt-completion":
+                    raise DataError(f"{path} holds conversations, and program: prompt-completion runs prompts as code",
+                                    "write program: completion, where the reply is the whole program")
+                yield from map(_conversation, read_rows(path, "messages", self.columns, beside))
             else:
-                yield from map(_pair, read_rows(path, "pairs", self.columns))
+                yield from map(_pair, read_rows(path, "pairs", self.columns, beside))
 
 
 def _pair(record: Record, cue: str = "") -> LocalRow:
@@ -119,7 +144,18 @@ def _conversation(record: Record) -> LocalRow:
 
 
 def _row(record: Record, prompt: str, fields: Mapping[str, str]) -> LocalRow:
-    from finetrial.tasks.user_rows import row_cluster, row_id
+    from finetrial.tasks.user_rows import TEST, row_cluster, row_id
 
-    return LocalRow(row_id(record) or content_id(prompt, fields["completion"]), row_cluster(record), prompt, dict(fields),
-                    record.where)
+    test = record.optional_text(TEST)
+    return LocalRow(row_id(record) or content_id(prompt, fields["completion"]), row_cluster(record), prompt,
+                    {**fields, **({"test": test} if test else {})}, record.where)
+
+
+def _check_tests(rows: Sequence[Example], column: str) -> None:
+    """Raises DataError where a row that may be scored has none."""
+    lacking = [row for row in rows if row.split != "train" and "test" not in row.fields]
+    if lacking:
+        more = f", nor have {len(lacking) - 1} more rows for validation and test" if len(lacking) > 1 else ""
+        raise DataError(f'{lacking[0].source}: no "{column}"{more}: outputs cannot be run',
+                        "give each the code that fails where an answer is wrong; rows that are only trained on need none where they "
+                        "lie in a file of their own (`train:`, beside `val:` and `test:`)")

@@ -5,7 +5,7 @@
     messages                a list of {role, content}: the last assistant message, given those before it
     two files, no tables    each line of the first the prompt, the same line of the second its completion
 
-Any of them may have `id`, and `cluster` for what must stay in one split. A file holds one kind of rows. `columns` says
+Any of them may have `id`, and `cluster` for what must stay in one split, answers that are programs `test`. A file holds one kind of rows. `columns` says
 how the file calls a column: {prompt: question, completion: answer}.
 """
 
@@ -35,6 +35,7 @@ Kind = Literal["text", "pairs", "messages"]
 COLUMNS: Mapping[Kind, tuple[str, ...]] = {"pairs": ("prompt", "completion"), "messages": ("messages",), "text": ("text",)}
 READ_BY: Mapping[Kind, str] = {"pairs": "prompt-completion", "messages": "prompt-completion", "text": "text"}  # kinds of tasks
 BESIDE = ("id", "cluster")
+TEST = "test"  # code that tells whether an answer is right
 OTHER_TABLES = (".tsv", ".xlsx", ".xls", ".ods", ".arrow", ".feather")  # which nothing here reads
 CALLED = ("`columns: {prompt: question, completion: answer}` of the task in the study, or --columns "
           "prompt=question,completion=answer of compare")
@@ -79,16 +80,16 @@ def kind_of(path: Path, columns: Mapping[str, str]) -> Kind:
 
 def check_columns(columns: Mapping[str, str], kinds: Sequence[Kind]) -> None:
     """Raises ValueError for a mapping of a column that these kinds of rows do not have."""
-    known = [*(name for kind in kinds for name in COLUMNS[kind]), *BESIDE]
+    known = [*(name for kind in kinds for name in COLUMNS[kind]), *BESIDE, *([] if {*kinds} == {"text"} else [TEST])]
     for name in columns:
         if name not in known:
             raise ValueError(unknown("column", name, known))
 
 
-def read_rows(path: Path, kind: Kind, columns: Mapping[str, str]) -> Iterator[Record]:
-    """Every row, with the columns of its kind. Raises DataError for a row of another kind, or without its columns."""
+def read_rows(path: Path, kind: Kind, columns: Mapping[str, str], beside: Sequence[str] = BESIDE) -> Iterator[Record]:
+    """Every row, with the columns of its kind, and those `beside` that are there. Raises DataError for a row of another kind, or without its columns."""
     named = {name: columns.get(name, name) for name in COLUMNS[kind]}
-    for number, record in enumerate(iterate_records(path, (), (*COLUMNS[kind], *BESIDE), columns)):
+    for number, record in enumerate(iterate_records(path, (), (*COLUMNS[kind], *beside), columns)):
         for column, name in named.items():
             if name not in record.there:
                 where, other = place_of_columns(path, record.where), _kind_in(record.there, columns)
