@@ -38,7 +38,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub
 def make_tiny_model(architecture: str, *, seed: int = 0, std: float = 0.1) -> Any:
     """A 2-layer, 32-wide random model. A larger initial spread than usual, so that attention is not almost uniform."""
     import torch
-    from transformers import AutoModelForCausalLM, GPT2Config, LlamaConfig
+    from transformers import AutoModelForCausalLM, GemmaConfig, GPT2Config, LlamaConfig, MistralConfig
 
     if architecture in ENCODER_DECODERS:
         return _make_tiny_t5(architecture, seed)
@@ -48,9 +48,10 @@ def make_tiny_model(architecture: str, *, seed: int = 0, std: float = 0.1) -> An
                             resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, bos_token_id=0, eos_token_id=0,
                             initializer_range=std)
     else:
-        config = LlamaConfig(vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, hidden_size=32,
-                             intermediate_size=64, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,
-                             bos_token_id=0, eos_token_id=0, initializer_range=std)
+        made, more = {"llama": (LlamaConfig, {}), "mistral": (MistralConfig, {"sliding_window": None}),
+                      "gemma": (GemmaConfig, {"head_dim": 16})}[architecture]
+        config = made(vocab_size=VOCABULARY, max_position_embeddings=POSITIONS, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+                      num_attention_heads=4, num_key_value_heads=2, bos_token_id=0, eos_token_id=0, initializer_range=std, **more)
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return AutoModelForCausalLM.from_config(config, attn_implementation="sdpa").eval()

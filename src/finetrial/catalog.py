@@ -98,7 +98,9 @@ def code_of(plugin: type) -> dict[str, Any]:
 
 @functools.cache
 def installed_version(package: str) -> str:
-    """The version of an installed package, by its metadata; empty if there is none."""
+    """The version of an installed package, by its metadata; empty if there is none. Of `python` the minor one."""
+    if package == "python":
+        return f"{sys.version_info.major}.{sys.version_info.minor}"
     try:
         return version(package)
     except PackageNotFoundError:

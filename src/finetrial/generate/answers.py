@@ -17,7 +17,7 @@ from torch import Tensor
 from finetrial.errors import UserError
 from finetrial.generate.beams import Beams, BeamSearch, Candidate, Move
 from finetrial.generate.constraints import Constraints
-from finetrial.generate.sampling import Sampling
+from finetrial.generate.sampling import Sampling, check_numbers
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,8 @@ class _OneByOne(Chooser[_Single]):
     def choose(self, logits: Tensor, answers: Sequence[_Single]) -> None:
         self.constraints.forbid(logits, [answer.ids for answer in answers], self.end_tokens)
         if self.sampling is None:
-            chosen = logits.argmax(1)
+            best, chosen = logits.max(1)
+            check_numbers(best)
         else:
             uniforms = [answer.generator.random() for answer in answers if answer.generator is not None]
             exact = logits.cpu() if logits.device.type == "mps" else logits  # which has no float64
@@ -156,6 +157,7 @@ class _Searching(Chooser[_Searched]):
         scores += torch.tensor([score for search in searches for score in search.scores], device=scores.device)[:, None]
         together = scores.view(len(answers), self.slots * vocabulary)
         ranked = together.topk(min(searches[0].num_candidates, together.shape[1]))
+        check_numbers(ranked.values[:, 0])
         for search, values, places in zip(searches, ranked.values.tolist(), ranked.indices.tolist(), strict=True):
             search.advance([Candidate(value, place // vocabulary, place % vocabulary)
                             for value, place in zip(values, places, strict=True)])

@@ -50,8 +50,13 @@ class Sampling:
             beyond = ranked.cumsum(1) - ranked >= self.top_p
             probabilities = probabilities.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), 0.0)
         cumulative = probabilities.cumsum(1)
-        if not bool(cumulative[:, -1].isfinite().all()):
-            raise ModelError("the model's logits are no numbers, so that no token can be drawn",
-                             "its weights have diverged, or its precision is too low: lower the learning rate, or generate in fp32")
+        check_numbers(cumulative[:, -1])
         wanted = uniforms[:, None] * cumulative[:, -1:]
         return torch.searchsorted(cumulative, wanted, right=True)[:, 0]
+
+
+def check_numbers(best: Tensor) -> None:
+    """Raises ModelError where the value by which a row's token is chosen, (R,), is no number: NaN comes before all others."""
+    if not bool(best.isfinite().all()):
+        raise ModelError("the model's logits are no numbers, so that no token can be chosen",
+                         "its weights have diverged, or its precision is too low: lower the learning rate, or generate in fp32")

@@ -20,6 +20,7 @@ INDEX = "model.safetensors.index.json"
 WEIGHTS = "model.safetensors"
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 TRANSPOSED = ("gpt2",)  # its linear layers are stored (inputs, outputs), others' (outputs, inputs)
+HEADED = ("ForCausalLM", "LMHeadModel", "DoubleHeadsModel", "ForConditionalGeneration", "WithLMHeadModel")  # of transformers' classes
 FILLED_IN = {"gemma": ("num_key_value_heads", "head_dim"), "mistral": ("num_key_value_heads",)}  # not as Llama has it, if left out
 
 Shape = tuple[int, ...]
@@ -54,10 +55,18 @@ def check_weights_fit(folder: Path, config: Mapping[str, Any]) -> dict[str, Shap
     if wrong:
         first, shape = next(iter(wrong.items()))
         stored = _stored(tensors, first, config)
-        raise ModelError(f"the weights in {folder} do not fill the model: {len(wrong)} tensors are missing or have another "
-                         f"shape than config.json says, the first {first}.weight: expected {_told(shape)}, the file has "
-                         f"{_told(stored) if stored else 'none'}", "fetch or copy config.json and the weights again, of one model")
+        raise ModelError(f"the weights in {folder} do not fill the model: tensors are missing or have another shape "
+                         f"than config.json says ({len(wrong)}), the first {first}.weight: expected {_told(shape)}, the file has "
+                         f"{_told(stored) if stored else 'none'}",
+                         without_head(config) or "fetch or copy config.json and the weights again, of one model")
     return tensors
+
+
+def without_head(config: Mapping[str, Any]) -> str:
+    """What to do about weights that lack tensors, where their config.json names a class without an output head; else ''."""
+    bare = [str(name) for name in config.get("architectures") or () if not str(name).endswith(HEADED)]
+    return f"config.json names {bare[0]}, which has no head that generates: take the checkpoint of a model that has one " \
+           "(...ForCausalLM, for T5 ...ForConditionalGeneration)" if bare else ""
 
 
 def weight_files(folder: Path) -> list[Path]:

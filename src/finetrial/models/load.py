@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from finetrial.errors import ModelError
 from finetrial.models import quantized
 from finetrial.models.attention_kernels import choose_attention_kernels
-from finetrial.models.check import check_num_tokens, check_weights_fit, damaged
+from finetrial.models.check import check_num_tokens, check_weights_fit, damaged, without_head
 from finetrial.models.shapes import Attention, Quantization, architecture, attention_used
 
 _WITHOUT_SENTENCEPIECE = ("tokenizer.json", "vocab.json")
@@ -113,8 +113,8 @@ def _load_model(folder: Path, attention: Attention, quantization: Quantization |
                          "check that config.json and the weights belong together") from error
     if report["missing_keys"] or report["mismatched_keys"]:
         missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report["mismatched_keys"])
-        raise ModelError(f"the weights in {folder} do not fill the model: {len(missing)} tensors are missing or have "
-                         f"another shape, the first {missing[0]}", "fetch or copy the model again")
+        raise ModelError(f"the weights in {folder} do not fill the model: tensors are missing or have another shape ({len(missing)}, the first "
+                         f"{missing[0]})", without_head(config.to_dict()) or "fetch or copy the model again")
     fuse_activations(model)
     choose_attention_kernels()
     if quantization is not None:

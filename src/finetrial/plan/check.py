@@ -75,13 +75,17 @@ def _metrics(study: Study) -> list[str]:
 
 
 def _lengths(study: Study, arm: Arm, base: ResolvedBase) -> list[str]:
+    rooms = [(use, use.max_tokens or study.training.sequence_length) for use in study.tasks
+             if output_metrics(use) and base.form == "decoder"]
+    full = [f"tasks.{use.name}.max_new_tokens is {use.max_new_tokens}, which leaves no room for a prompt in {room} tokens; lower it, or "
+            "raise the task's max_tokens (by default the sequence_length)" for use, room in rooms if use.max_new_tokens >= room]
     limit = base.max_positions
     if limit is None:
-        return []
+        return full
     wanted = {"training.sequence_length": study.training_of(arm).sequence_length}
     wanted |= {f"tasks.{use.name}.max_tokens": use.max_tokens for use in study.tasks if use.max_tokens}
-    return [f"{name} is {length}, but {base.name} has positions for {limit} tokens; use at most {limit}"
-            for name, length in wanted.items() if length > limit]
+    return full + [f"{name} is {length}, but {base.name} has positions for {limit} tokens; use at most {limit}"
+                   for name, length in wanted.items() if length > limit]
 
 
 def _slots(study: Study, arm: Arm) -> list[str]:

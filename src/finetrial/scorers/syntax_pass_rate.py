@@ -19,6 +19,7 @@ NO_STATEMENTS = ("comment", "hash_bang_line")
 class SyntaxPassRate(CodeScorer):
     """Outputs that parse over all outputs."""
 
+    packages: ClassVar[tuple[str, ...]] = (*CodeScorer.packages, "python")  # whose grammar grows from version to version
     unit: ClassVar[str] = "share of outputs"
     higher_is_better: ClassVar[bool] = True
     best: ClassVar[float] = 1.0

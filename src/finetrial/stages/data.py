@@ -84,7 +84,8 @@ class Data(StageKind):
                                               max_new_tokens=max_new_tokens, form=form)
                 prompts.save(context.folder / f"{split}-prompts.npz")
                 _write_texts(task, kept, constant, context.folder / f"{split}-texts.parquet")
-                reports[split].update(num_prompts_cut=cut.num_cut, num_prompt_tokens=cut.num_tokens)
+                reports[split].update(num_prompts_cut=cut.num_cut, num_prompt_tokens=cut.num_tokens,
+                                      num_cut_prompt_tokens=cut.num_cut_tokens)
         return {"splits": reports, "content": examples.digest, "mining": asdict(examples.report)}
 
 

@@ -42,7 +42,7 @@ class Execute(StageKind):
     """Writes `executed.parquet` (who, item, cluster, num_samples, num_passed: what `pass-at-k` reads) and
     `outcomes.parquet` (who, item, sample, status, cpu_seconds); who is "model" or "floor:<name>"."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
 
     def run(self, context: StageContext) -> Mapping[str, Any]:
         """The spec has split, language and the interpreter's version (`runtime`), and `limits` where they are not the usual

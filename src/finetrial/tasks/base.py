@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Self
 
@@ -50,6 +50,7 @@ class Segment:
 
 
 ASSISTANT = "assistant"
+SYSTEM = "system"
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class Task(Settings):
 
     version: ClassVar[int] = 1
     generates: ClassVar[bool] = False  # True where the task is scored on generated outputs too
-    is_chat: ClassVar[bool] = False  # True where rows may be conversations, which `turns` tells
+    is_chat: ClassVar[bool] = False  # True where rows may be conversations, or questions with replies, which `turns` tells
     has_tests: ClassVar[bool] = False  # True where `texts` tells `prompt` and `test`, which make an output a program
     primary_metric: ClassVar[str] = NATS_PER_TOKEN
     metrics: ClassVar[tuple[str, ...]] = ("perplexity", "bits-per-byte")  # beside it, unless the study names others
@@ -186,9 +187,15 @@ class Task(Settings):
     def turns(self, example: Example) -> tuple[Turn, ...]:
         """The row as a conversation, for models with a chat template; none for a row that is no conversation.
 
-        The last turn is the assistant's, its segments are the target; the others have none with `loss`.
+        The last turn is the assistant's, its segments are the target; the others have none with `loss`. Of a task with `is_chat` that
+        says no more: its prompt is asked, without the white space at its end, and its target is the reply.
         """
-        return ()
+        if not self.is_chat:
+            return ()
+        segments = self.render(example)
+        *asked, last = (segment for segment in segments if not segment.loss)
+        return (Turn("user", (*asked, replace(last, text=last.text.rstrip()))),
+                Turn(ASSISTANT, tuple(segment for segment in segments if segment.loss)))
 
     def texts(self, example: Example) -> Mapping[str, str]:
         """What people and metrics read of a row: `input` (the document, without instruction and cue) and `reference`."""

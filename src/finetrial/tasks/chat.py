@@ -20,9 +20,9 @@ from typing import Any
 
 from finetrial.errors import DataError
 from finetrial.tasks.assemble import surrounding_ids
-from finetrial.tasks.base import ASSISTANT, Example, Examples, Segment, Task, Turn
+from finetrial.tasks.base import ASSISTANT, SYSTEM, Example, Examples, Segment, Task, Turn
 
-VERSION = 4  # of the rules above: part of the key of data that is made by them
+VERSION = 5  # of the rules above: part of the key of data that is made by them
 DAY = datetime(2024, 7, 26)  # for templates that write today's date
 CLOCK = ("{%- macro strftime_now(form) -%}{{ form"  # in the place of the function of this name that templates may call
          + "".join(f" | replace('{part}', '{DAY.strftime(part)}')" for part in ("%Y", "%y", "%m", "%d", "%B", "%b", "%A", "%a",
@@ -187,9 +187,10 @@ def conversation(earlier: str, role: str, question: str, reply: str) -> tuple[Tu
 
 def earlier_segments(earlier: str, role: str, names: Mapping[str, str] | None = None) -> tuple[Segment, ...]:
     """What was said before the last question, each with the exchange that it belongs to: one begins wherever the `role` that
-    asks it speaks. What comes before the first belongs to none. With `names` as plain text, behind the speaker's name."""
+    asks it speaks. What comes before the first belongs to none; what the system is
+    told is never cut. With `names` as plain text, behind the speaker's name."""
     found, exchange = [], 0
     for name, text in json.loads(earlier):
         exchange += name == role
-        found.append(Segment(text if names is None else f"{names[name]}{text}\n\n", cuttable=True, exchange=exchange))
+        found.append(Segment(text if names is None else f"{names[name]}{text}\n\n", cuttable=name != SYSTEM, exchange=exchange))
     return tuple(found)

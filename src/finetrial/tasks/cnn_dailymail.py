@@ -17,6 +17,7 @@ from finetrial.tasks.base import Example, Segment, Split
 from finetrial.tasks.local import LocalRow
 from finetrial.tasks.pieces import content_id, lead_floors
 from finetrial.tasks.published import PublishedTask
+from finetrial.tasks.user_rows import row_id
 
 if TYPE_CHECKING:
     from finetrial.tasks.sources.records import Record
@@ -34,6 +35,7 @@ class CnnDailymail(PublishedTask):
     version: ClassVar[int] = 3
     summary: ClassVar[str] = "news article -> highlights (hub: abisee/cnn_dailymail)"
     generates: ClassVar[bool] = True
+    is_chat: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "rouge-l"
     metrics: ClassVar[tuple[str, ...]] = ("rouge-1", "rouge-2", "bleu", "chrf", "meteor", "continuation-rate",
                                           "length-ratio", "repetition")
@@ -55,7 +57,7 @@ class CnnDailymail(PublishedTask):
             if not article or not highlights:
                 dropped[BLANK] += 1
                 continue
-            name = record.optional_text("id")
+            name = row_id(record)
             yield LocalRow(content_id(article, highlights), name, article,
                            {"article": article, "highlights": highlights}, f"{record.where} {name}".rstrip())
 

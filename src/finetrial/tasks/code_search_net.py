@@ -38,6 +38,7 @@ class CodeSearchNet(PublishedTask):
     version: ClassVar[int] = 4
     summary: ClassVar[str] = "documentation -> function (hub: google/code_x_glue_ct_code_to_text; python, javascript)"
     generates: ClassVar[bool] = True
+    is_chat: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "chrf"
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "meteor", "ast-similarity", "syntax-pass-rate", "exact-match",
                                           "length-ratio", "repetition")

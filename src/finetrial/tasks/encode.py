@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -46,6 +46,7 @@ class EncodingReport:
     num_rows: int = 0
     num_cut: int = 0
     num_dropped: int = 0
+    num_dropped_prompts: int = 0  # of them those that would fit if no room were kept for what is generated
     num_tokens: int = 0
     num_target_tokens: int = 0
     num_target_bytes: int = 0
@@ -71,8 +72,9 @@ def encode_examples(task: Task, examples: Iterable[Example], tokenizer: Any, max
     """
     examples = list(examples)
     layout = layout_for(tokenizer, form, max_tokens, _prompt_tokens(form, max_tokens, max_new_tokens), flaws)
+    roomy = layout_for(tokenizer, form, max_tokens, max_tokens, flaws)
     kept: list[tuple[Example, Encoded]] = []
-    num_dropped = num_lost = 0
+    num_dropped = num_prompts = num_lost = 0
     for start in range(0, len(examples), _BATCH_ROWS):
         if limit is not None and len(kept) >= limit:
             break
@@ -85,7 +87,8 @@ def encode_examples(task: Task, examples: Iterable[Example], tokenizer: Any, max
                 kept.append((example, encoded))
             else:
                 num_dropped += 1
-    return _dataset(kept, form), _report([encoded for _, encoded in kept], num_dropped, num_lost)
+                num_prompts += bool(roomy.row(segments, pieces).ids)
+    return _dataset(kept, form), replace(_report([encoded for _, encoded in kept], num_dropped, num_lost), num_dropped_prompts=num_prompts)
 
 
 def encode_prompts(task: Task, examples: Sequence[Example], tokenizer: Any, max_tokens: int, *, max_new_tokens: int,

@@ -27,6 +27,7 @@ class Jscode(Task):
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "comment and signature -> body of a JavaScript function"
     generates: ClassVar[bool] = True
+    is_chat: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "chrf"
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "meteor", "ast-similarity", "syntax-pass-rate", "exact-match",
                                           "length-ratio", "repetition")

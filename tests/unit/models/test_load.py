@@ -131,6 +131,16 @@ def test_weights_that_do_not_fill_the_model(saved: Path) -> None:
         load_base(saved)
 
 
+def test_a_checkpoint_without_a_head_is_told_as_one(saved: Path) -> None:
+    """Fetching it again would bring the same."""
+    config = json.loads((saved / "config.json").read_text())
+    config["n_layer" if config["model_type"] == "gpt2" else "num_hidden_layers"] = 3
+    (saved / "config.json").write_text(json.dumps({**config, "architectures": ["LlamaForSequenceClassification"]}))
+    with pytest.raises(ModelError, match="do not fill the model") as caught:
+        load_base(saved)
+    assert "names LlamaForSequenceClassification, which has no head that generates" in caught.value.mend
+
+
 def test_unknown_architecture(saved: Path) -> None:
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "model_type": "gpt_2"}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,10 @@ from audit_designs import (
     write_text,
 )
 
-from finetrial.plan.audit import audit_data
+from finetrial.plan.audit import audit_data, cut_prompts, truncated_targets
+from finetrial.plan.audit.cut_prompts import CutPrompts
 from finetrial.plan.audit.truncated_cues import lost_ends
+from finetrial.plan.audit.truncated_targets import TruncatedTargets
 from finetrial.plan.bases import BUNDLED
 from finetrial.spec.io import parse_study
 from finetrial.stages.base import StageInput
@@ -184,6 +187,37 @@ def long_documents(rows: Rows, every: int) -> Rows:
 def test_a_cue_that_is_cut_off(tmp_path: Path) -> None:
     assert audited_with(changed(tmp_path, "new-test.jsonl", lambda rows: long_documents(rows, 5))) == {
         ("truncated-cues", "threat")}
+
+
+def told(rule: Any, **reports: dict[str, int]) -> list[tuple[str, str]]:
+    """What a rule says of a task whose splits were encoded so."""
+    task = SimpleNamespace(has_prompts=True, is_learned="train" in reports, max_tokens=128, report=reports.__getitem__,
+                           use=SimpleNamespace(name="news", max_new_tokens=48))
+    data: Any = SimpleNamespace(tasks=[task])
+    study: Any = None
+    return [(found.severity, found.message) for found in rule.check_data(study, data)]
+
+
+def test_prompts_that_lose_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever reads that a floor is ahead must know that it had the whole document."""
+    monkeypatch.setattr(cut_prompts, "is_plain", lambda task, split: False)
+    test = {"num_rows": 200, "num_prompts_cut": 60, "num_cut_prompt_tokens": 500, "num_prompt_tokens": 1500}
+    [(severity, message)] = told(CutPrompts(), test=test, train={"num_rows": 100, "num_cut": 40})
+    assert severity == "note" and message.startswith(
+        "30% of the test prompts of news are cut to leave room for 48 new tokens in 128, and with them 25% of the text of all test prompts "
+        "(40% of the training rows); what floors copy is whole")
+    [(severity, _)] = told(CutPrompts(), test={**test, "num_prompts_cut": 101})
+    assert severity == "warning"
+    assert told(CutPrompts(), test={**test, "num_prompts_cut": 2}, train={"num_rows": 100, "num_cut": 1}) == []
+
+
+def test_rows_dropped_for_their_prompts_are_not_blamed_on_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(truncated_targets, "is_plain", lambda task, split: False)
+    test = {"num_rows": 54, "num_dropped": 110, "num_dropped_prompts": 109}
+    [(severity, message)] = told(TruncatedTargets(), test=test)
+    assert severity == "threat" and "their prompt leaves no room for 48 new tokens in 128" in message and "lower max_new_tokens" in message
+    [(_, message)] = told(TruncatedTargets(), test={**test, "num_dropped_prompts": 10})
+    assert "their target does not fit into 128 tokens" in message
 
 
 def test_cues_that_all_prompts_lose_and_prompts_of_which_nothing_is_left() -> None:

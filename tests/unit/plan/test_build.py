@@ -171,6 +171,8 @@ def test_the_second_phase_waits_for_a_selection(content: dict[str, Any], tmp_pat
       "hypotheses": []}, "33"),
     ({"arms": [{"name": "a", "components": "lora:targets=[c_atn]", "learning_rates": [1.0]}], "controls": None,
       "hypotheses": []}, "c_atn"),
+    ({"tasks": [{"name": "p", "task": "pydoc-summary", "max_new_tokens": 32}],
+      "controls": None, "hypotheses": []}, "max_new_tokens is 32, which leaves no room for a prompt in 32 tokens"),
     ({"bases": ["tiny-gpd"]}, "tiny-gp"),
     ({"bases": [{"name": "x", "source": "./nothing"}]}, "no folder"),
 ])

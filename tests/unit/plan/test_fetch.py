@@ -31,7 +31,7 @@ def content(hub: LoopbackHub, tmp_path: Path) -> dict[str, Any]:
     files = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
     hub.add("model", MODEL, {**files, "README.md": b"#", "onnx/model.safetensors": b"other", "pytorch_model.bin": b"x"})
     hub.add("dataset", PROBLEMS, {"openai_humaneval/test-0.parquet": b"not read before the data stage"})
-    content["tasks"][1] = {"name": "problems", "task": "humaneval", "role": "outside", "num_test": 4}
+    content["tasks"][1] = {"name": "problems", "task": "humaneval", "role": "outside", "num_test": 4, "max_new_tokens": 8}
     return {**content, "bases": [HUB_BASE], "controls": None}
 
 

@@ -30,7 +30,7 @@ def plan_of(folder: Path, edited: str = "", files: Iterable[str] = FILES) -> Pla
         (folder / name).write_text(code + ("# another\n" if name == edited else ""))
     (folder / "pairs.jsonl").write_text("".join(f'{{"prompt": "p{n}", "completion": "c{n}"}}\n' for n in range(90)))
     content["tasks"].append({"name": "pairs", "task": {"kind": "echo", "path": "pairs.jsonl"}, "role": "outside", "num_val": 3,
-                             "num_test": 3, "metrics": ["same-text"]})
+                             "num_test": 3, "max_new_tokens": 8, "metrics": ["same-text"]})
     content["arms"].append({"name": "loud", "components": "loud:rank=2", "learning_rates": [0.1]})
     (folder / "study.yaml").write_text(yaml.safe_dump({**content, "plugins": list(files)}))
     return build(read_study(folder / "study.yaml"), relative_to=folder)

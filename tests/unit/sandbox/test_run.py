@@ -107,7 +107,8 @@ assert os.listdir() == []
 os.mkdir("new")
 with open("new/file", "w") as file:
     file.write("text")
-os.rename("new/file", "new/other")
+os.rename("new/file", "here")  # from one of its folders to another
+os.rename("here", "new/other")
 assert open("new/other").read() == "text"
 assert tempfile.gettempdir() == os.getcwd() == os.environ["HOME"]
 assert set(os.environ) <= {"HOME", "TMPDIR", "PYTHONHASHSEED", "LC_CTYPE"}, os.environ

@@ -18,9 +18,13 @@ from finetrial.spec.io import parse_study
 from finetrial.spec.uses import Base
 from finetrial.tasks.base import Example, Segment, Task
 from finetrial.tasks.chat import DAY, as_text, closing_mark, earlier_segments, in_chat_form, reply_opening
+from finetrial.tasks.cnn_dailymail import CnnDailymail
 from finetrial.tasks.encode import encode_examples, encode_prompts, encode_segments
+from finetrial.tasks.mbpp import Mbpp
 from finetrial.tasks.prompt_completion import PromptCompletion
+from finetrial.tasks.pycode import Pycode
 from finetrial.tasks.pydoc_chat import PydocChat
+from finetrial.tasks.pydoc_summary import PydocSummary
 from finetrial.tasks.space_mark import written
 
 CHATML = ("{% for message in messages %}{{ '<|start|>' + message['role'] + '\n' + message['content'] | trim + '<|end|>\n' }}"
@@ -222,13 +226,15 @@ def test_the_oldest_exchanges_go_first_and_whole(num_dropped: int, tmp_path: Pat
     assert shorter.row(0) == expected, "an exchange that does not fit goes whole"
 
 
-def test_where_the_question_alone_does_not_fit_the_system_turn_is_cut(tmp_path: Path) -> None:
+def test_what_the_system_is_told_is_never_cut(tmp_path: Path) -> None:
+    """It is an instruction: a row that has no room for it is dropped, and counted."""
     tokenizer = chat_tokenizer(CHATML)
     task, examples = rows(tmp_path, LONG)
     asked, _ = encode_examples(in_chat_form(task, tokenizer), rows(tmp_path, [LONG[0], *LONG[5:]])[1], tokenizer, 99)
-    dataset, _ = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, len(asked.row(0)) - 1)
-    said = tokenizer.convert_ids_to_tokens(dataset.row(0))
-    assert "w1" in said and "w2" not in said and "w31" in said and "w22" not in said
+    for room, kept in ((len(asked.row(0)), 1), (len(asked.row(0)) - 1, 0)):
+        dataset, report = encode_examples(in_chat_form(task, tokenizer), examples, tokenizer, room)
+        assert (len(dataset), report.num_dropped) == (kept, 1 - kept)
+    assert not any(one.cuttable for one in earlier_segments(as_text([("system", "Be brief."), ("user", "a")]), "user") if one.exchange == 0)
 
 
 def test_a_plain_conversation_loses_its_oldest_exchanges_too(tmp_path: Path) -> None:
@@ -301,3 +307,22 @@ def test_the_template_is_in_the_key(as_file: bool, tmp_path: Path) -> None:
     assert "chat_template" not in made["data/mine/old"]
     assert resolve_base(Base(name="mine", source=str(tmp_path / "model"))).chat_template == CHATML
     assert in_chat_form(PydocChat(), load_tokenizer(tmp_path / "model")) != PydocChat()  # the library reads it, too
+
+
+@pytest.mark.parametrize(("task", "fields"), [
+    (CnnDailymail(path="x"), {"article": "w1 w2 w3", "highlights": "w9"}), (PydocSummary(), {"document": "w1 w2 w3", "summary": "w9"}),
+    (Pycode(), {"description": "w1 w2 w3", "signature": "w4", "body": "w9"}), (Mbpp(path="x"), {"text": "w1 w2 w3", "tests": "w4", "code": "w9", "setup": ""})])
+def test_an_instruction_is_asked_and_its_target_replied(task: Task, fields: dict[str, str]) -> None:
+    """A base that was tuned on a template reads instructions in it; what is cut is the document still."""
+    tokenizer = chat_tokenizer(CHATML)
+    example = Example("a", "a", "test", fields)
+    prompt = "".join(segment.text for segment in task.render(example) if not segment.loss)
+    chat = in_chat_form(task, tokenizer)
+    said = [{"role": "user", "content": prompt.rstrip()}, {"role": "assistant", "content": "w9"}]
+    dataset, report = encode_examples(chat, [example], tokenizer, 200)
+    assert dataset.row(0) == tokenizer.apply_chat_template(said, tokenize=True, return_dict=False)[:len(dataset.row(0))]
+    assert dataset.ids[dataset.loss_mask.argmax()] == tokenizer.convert_tokens_to_ids("w9")
+    short, report = encode_examples(chat, [example], tokenizer, len(dataset.row(0)) - 2)
+    assert report.num_cut_tokens == 2 and short.row(0)[:3] == dataset.row(0)[:3] and short.row(0)[-4:] == dataset.row(0)[-4:]
+    assert chat.texts(example) == task.texts(example)
+    assert in_chat_form(task, chat_tokenizer(None)) is task

@@ -143,9 +143,17 @@ def test_limit_takes_the_first_that_fit(tokenizer: Any) -> None:
             for number in range(20)]
     dataset, report = encode_examples(_Echo(), rows, tokenizer, 50, limit=5)
     assert dataset.items == ["r0", "r2", "r4", "r6", "r8"]
-    assert (report.num_rows, report.num_dropped) == (5, 4)
+    assert (report.num_rows, report.num_dropped, report.num_dropped_prompts) == (5, 4, 0)
     everything, report = encode_examples(_Echo(), rows, tokenizer, 50)
     assert (len(everything), report.num_dropped) == (10, 10)
+
+
+def test_rows_whose_prompt_leaves_no_room_are_counted_apart(tokenizer: Any) -> None:
+    """They would fit whole; with room for what is generated they do not, and shorter answers are the mend."""
+    rows = [_row(f"r{number}", prompt="p", code="c", reply="short ") for number in range(4)]
+    size = len(encode_examples(_Echo(), rows, tokenizer, 200)[0].row(0))
+    _, report = encode_examples(_Echo(), rows, tokenizer, size, max_new_tokens=size - 1)
+    assert (report.num_rows, report.num_dropped, report.num_dropped_prompts) == (0, 4, 4)
 
 
 def test_preview_shows_tokens_and_the_mask(tokenizer: Any) -> None:

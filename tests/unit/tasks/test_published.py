@@ -50,6 +50,13 @@ def _contents(examples: Examples) -> list[tuple[str, str]]:
     return sorted((row.id, row.split) for row in examples.rows)
 
 
+def test_ids_may_be_numbers(tmp_path: Path) -> None:
+    """As in rows of one's own."""
+    numbered = [{**row, "id": number} for number, row in enumerate(_articles(0, 30))]
+    found = CnnDailymail(path=_jsonl(tmp_path / "news.jsonl", numbered)).load()
+    assert len(found.rows) == 30
+
+
 @pytest.fixture
 def news(hub: LoopbackHub) -> LoopbackHub:
     hub.add("dataset", "abisee/cnn_dailymail", {

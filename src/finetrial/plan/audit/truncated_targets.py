@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from finetrial.plan.audit.base import Found, Rule
+from finetrial.plan.audit.base import Found, Rule, Severity
 from finetrial.plan.audit.views import Prepared, TaskData, is_plain
 from finetrial.spec.study import Study
 
@@ -30,11 +30,17 @@ class TruncatedTargets(Rule):
 def _dropped(task: TaskData, split: str) -> Iterator[Found]:
     report = task.report(split)
     share = report["num_dropped"] / max(1, report["num_dropped"] + report["num_rows"])
+    prompts = report.get("num_dropped_prompts", 0)
     if share > DROPPED_WARNING:
-        yield Found("threat" if share > DROPPED_THREAT else "warning",
-                    f"{share:.0%} of the {split} rows of {task.use.name} are dropped because their target does not fit "
-                    f"into {task.max_tokens} tokens: results speak of short targets only; raise max_tokens",
-                    f"tasks.{task.use.name}.max_tokens")
+        severity: Severity = "threat" if share > DROPPED_THREAT else "warning"
+        dropped = f"{share:.0%} of the {split} rows of {task.use.name} are dropped because"
+        if 2 * prompts > report["num_dropped"]:
+            yield Found(severity, f"{dropped}, for most of them, what may not be cut of their prompt leaves no room for {task.use.max_new_tokens} "
+                                  f"new tokens in {task.max_tokens}: results speak of short prompts only; lower max_new_tokens, or raise "
+                                  "max_tokens", f"tasks.{task.use.name}.max_new_tokens")
+        else:
+            yield Found(severity, f"{dropped} their target does not fit into {task.max_tokens} tokens: results speak of short targets only; "
+                                  "raise max_tokens", f"tasks.{task.use.name}.max_tokens")
 
 
 def _lost(task: TaskData, split: str) -> Iterator[Found]:
