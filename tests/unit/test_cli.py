@@ -534,6 +534,11 @@ training: {{sequence_length: 32}}
     assert "qa (learned)" in text
     assert "scored tokens" in text
     assert len(re.findall(r"question \d+\n\s*⟦answer \d+<\|endoftext\|>⟧", text)) == 2
+    assert "prompts cut" not in text
+    written = Path("mine.yaml").read_text(encoding="utf-8").replace("num_val: 2", "num_val: 2, metrics: [chrf], max_new_tokens: 30")
+    Path("mine.yaml").write_text(written, encoding="utf-8")
+    assert main(["data", "mine.yaml"]) == 0
+    assert re.search(r"prompts cut\n.*train.*\n.*val +2 .* 2\n.*test +2 .* 2\n", capsys.readouterr().out)  # 2 places are left
 
 
 def test_doctor_ends_with_1_if_a_check_fails(capsys, monkeypatch):

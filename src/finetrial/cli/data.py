@@ -30,6 +30,7 @@ OPEN, CLOSE = "\N{MATHEMATICAL LEFT WHITE SQUARE BRACKET}", "\N{MATHEMATICAL RIG
 SCORED = "black on green"
 COLUMNS = {"num_rows": "rows", "num_cut": "of these cut", "num_dropped": "too long",
            "num_target_tokens": "scored tokens", "num_lost_target_tokens": "lost"}
+PROMPTS_CUT = "prompts cut"  # of the rows that are answered
 
 
 @dataclass(frozen=True)
@@ -84,24 +85,28 @@ def encoded(study: Study, use: TaskUse, examples: Examples, reader: Reader, num_
             short: list[tuple[str, DataError]]) -> Iterable[RenderableType]:
     """What a tokenizer and the length limit make of the rows that the study uses, and some training rows. Splits of which
     there are fewer rows than are asked for come into `short`."""
-    from finetrial.stages.data import check_enough, stable_order
+    from finetrial.stages.data import check_enough, of_items, stable_order
     from finetrial.tasks.chat import in_chat_form
-    from finetrial.tasks.encode import encode_examples, preview
+    from finetrial.tasks.encode import encode_examples, encode_prompts, preview
 
     tokenizer, form, max_tokens = reader.tokenizer, reader.form, use.max_tokens or study.training.sequence_length
     task = flawed(in_chat_form(use.task, tokenizer) if form == "decoder" else use.task, use.flaws)
     room = use.max_new_tokens if output_metrics(use) else None
-    table = _table("split", *COLUMNS.values())
+    table = _table("split", *COLUMNS.values(), *([] if room is None else [PROMPTS_CUT]))
     for split in use.task.splits:
         rows = stable_order(examples.split(split))
-        _, report = encode_examples(task, rows, tokenizer, max_tokens, limit=use.num_scored(split), form=form,
+        dataset, report = encode_examples(task, rows, tokenizer, max_tokens, limit=use.num_scored(split), form=form,
                                     max_new_tokens=room, flaws=use.flaws)
         try:
             check_enough(examples, split, use.num_scored(split), report, max_tokens)
         except DataError as error:
             short.append((use.name, error))
         counts = report.as_dict()
-        table.add_row(split, *(f"{counts[column]:,}" for column in COLUMNS))
+        cells = [f"{counts[column]:,}" for column in COLUMNS]
+        if room is not None and use.num_scored(split) is not None:
+            _, cut = encode_prompts(task, of_items(rows, dataset), tokenizer, max_tokens, max_new_tokens=room, form=form)
+            cells.append(f"{cut.num_cut:,}")
+        table.add_row(split, *cells)
     yield from (Text(), indented(Text(f"As tokens of {reader.base}, at most {max_tokens} a row:")), indented(table))
     shown: Split = "train" if "train" in use.task.splits else "test"
     first = preview(task, stable_order(examples.split(shown)), tokenizer, max_tokens, num_rows, form=form, flaws=use.flaws)

@@ -79,7 +79,7 @@ class Data(StageKind):
                 checked, lost = lost_bytes(dataset, tokenizer, form)
                 reports[split].update(num_checked_bytes=checked, num_lost_bytes=lost)
             if max_new_tokens is not None and split in limits:
-                kept = _of_items(rows, dataset)
+                kept = of_items(rows, dataset)
                 prompts, cut = encode_prompts(task, kept, tokenizer, spec["max_tokens"],
                                               max_new_tokens=max_new_tokens, form=form)
                 prompts.save(context.folder / f"{split}-prompts.npz")
@@ -131,7 +131,7 @@ def stable_order(rows: Iterable[Example]) -> list[Example]:
     return sorted(rows, key=lambda row: hashlib.sha256(row.id.encode()).digest())
 
 
-def _of_items(rows: Sequence[Example], dataset: TokenDataset) -> list[Example]:
+def of_items(rows: Sequence[Example], dataset: TokenDataset) -> list[Example]:
     """The examples behind the rows of a data set, in its order."""
     by_id = {row.id: row for row in rows}
     return [by_id[item] for item in dataset.items]
