@@ -68,6 +68,7 @@ def test_the_rate_with_the_best_outputs_is_taken(content: dict[str, Any], tmp_pa
     assert tested == {(row.arm, row.seed, row.phase, row.chosen) for row in results.tuning}
     diverged = [score for score in results.scores if score.outcome is Outcome.DIVERGED and score.split == "val"]
     assert {score.metric for score in diverged} == {"chrf", "exact-match", "nats-per-token"}
+    assert "full: validation chrF " in (trial.folder / "analysis.md").read_text()  # what the figure of rates shows, in words
     assert all(row.n % 6 == 0 for row in results.distributions)  # 6 test items, 3 of validation: what is shown was written for test
     page = (trial.folder / "analysis.md").read_text()
     assert "by the loss (rate: seeds)" in page and "by the primary metric where that reads outputs" in page
@@ -91,6 +92,9 @@ def test_the_plan_says_what_chooses(content: dict[str, Any], tmp_path: Path) -> 
     console = Console(width=120, record=True, file=StringIO())
     console.print(render(summary))
     assert "a: picked by chrf of what is written for validation items" in console.export_text()
+    content["arms"] = [{**arm, "learning_rates": [0.01]} for arm in content["arms"]]
+    single = parse_study(content, "two")
+    assert summarise(single, plan_of(content, tmp_path), relative_to=tmp_path).selected_by == {}  # nothing is to be picked
 
 
 def test_more_test_items_choose_nothing_anew(content: dict[str, Any], tmp_path: Path) -> None:

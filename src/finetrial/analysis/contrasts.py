@@ -151,7 +151,7 @@ def _best_log_rates(trial: Trial, branch: Branch, phase: int) -> dict[int, float
     rates, arm = trial.rates(branch, phase), trial.label(branch.arm)
     if not rates:
         raise NotMeasured("has no learning rate", arm)
-    found = trial.validation(branch, phase)
+    found = trial.validation(branch, phase, trial.selected_by(branch, phase))
     best, lacking = {}, defaultdict(list)
     for seed in trial.study.seeds:
         if any((seed, rate) not in found for rate in rates):

@@ -53,8 +53,9 @@ def _ended(trial: Trial, branch: Branch, phase: int) -> Ended:
     """How every planned run of a phase ended; empty while one of them has not."""
     planned = [(seed, rate) for seed in trial.study.seeds for rate in trial.rates(branch, phase)]
     tasks = joined_tasks(trial.order(branch.sequence)[phase - 1])
-    of_split = [[trial.grid(branch, Entry(phase, task, VALIDATION_METRIC, split)) for task in tasks]
-                for split in ("val", "test")]  # with one rate there is nothing to validate
+    judged = dict.fromkeys((VALIDATION_METRIC, trial.selected_by(branch, phase)))  # outputs that choose may fail as trainings do
+    of_split = [[trial.grid(branch, Entry(phase, task, metric, split)) for task in tasks for metric in metrics]
+                for split, metrics in (("val", judged), ("test", (VALIDATION_METRIC,)))]  # with one rate there is nothing to validate
     if not any(all(point in grid for grid in grids for point in planned) for grids in of_split):
         return {}
     return {point: next((grid[point].outcome for grids in of_split for grid in grids

@@ -50,9 +50,10 @@ def selection_rows(trial: Trial) -> Iterator[Selection]:
             if not any(trial.runs(branch, phase)):
                 continue
             by_primary, by_loss = _by_primary(trial, branch, phase, name), trial.choices(branch, phase, VALIDATION_METRIC)
-            metric = trial.selected_by(branch, phase)
+            is_grid = len(trial.rates(branch, phase)) > 1  # nothing chooses a single rate, and no outputs are made to choose it
+            metric = trial.selected_by(branch, phase) if is_grid else VALIDATION_METRIC
             sign = trial.table.metrics[metric].sign if metric in trial.table.metrics else 1.0
-            for seed, choice in trial.choices(branch, phase).items():
+            for seed, choice in trial.choices(branch, phase, metric).items():
                 means = tuple(None if mean is None else sign * mean for mean in choice.means)
                 yield Selection(base=branch.base, arm=branch.arm, sequence=branch.sequence, phase=phase, task=name,
                                 seed=seed, learning_rates=choice.rates, metric=metric, validation=means,

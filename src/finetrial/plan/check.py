@@ -36,7 +36,7 @@ def check_tasks(study: Study) -> None:
         if (use.decoding is not None or use.sampling is not None) and not output_metrics(use):
             problems.append(f"tasks.{use.name}: {'decoding' if use.decoding else 'sampling'} is given, and none of its metrics "
                             f"({', '.join(metrics(use))}) reads outputs, so that none are made; name one that does, or leave it out")
-    problems += [*_selected_by_no_metric(study), *_metrics(study), *unanswerable(study)]
+    problems += [*_not_validated(study), *_selected_by_no_metric(study), *_metrics(study), *unanswerable(study)]
     if problems:
         raise SpecError(f"study {study.name}", problems)
 
@@ -53,6 +53,15 @@ def check_arm(study: Study, arm: Arm, base: ResolvedBase) -> None:
         problems.append("its match is not solved; call finetrial.plan.matched.matched before the plan is built")
     if problems:
         raise SpecError(f"arm {arm.name} on base {base.name}", problems)
+
+
+def _not_validated(study: Study) -> list[str]:
+    if "val" in study.evaluation.splits:
+        return []
+    tuned = {arm.name: list(arm.rates(phase)) for path in study.every_path for phase in path.tasks for arm in study.arms_along(path)
+             if len(arm.rates(phase)) > 1 and study.selection_metric(phase) == NATS_PER_TOKEN}
+    return [f"evaluation.splits leaves out 'val', whose losses choose among the learning rates of {name} ({rates}); add it, or give one "
+            "rate" for name, rates in tuned.items()]
 
 
 def _selected_by_no_metric(study: Study) -> list[str]:

@@ -96,7 +96,8 @@ def summarise(study: Study, plan: Plan, *, recorded: Collection[str] | None = No
         seeds=study.seeds, training=_training(study),
         outputs={use.name: use.decoded for use in study.tasks if use.evaluate and output_metrics(use)},
         selected_by={phase: metric for path in study.paths for phase in path.tasks
-                     if (metric := study.selection_metric(phase)) != NATS_PER_TOKEN},
+                     if (metric := study.selection_metric(phase)) != NATS_PER_TOKEN
+                     and any(len(arm.rates(phase)) > 1 for arm in study.arms_along(path))},
         arms=tuple(_arm(study, plan, run, bases) for run in arm_runs(study)),
         kinds=_kinds(plan, recorded),
         hypotheses={hypothesis.name: hypothesis.statement for hypothesis in study.hypotheses},

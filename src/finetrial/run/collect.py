@@ -152,11 +152,19 @@ def _failed_outputs(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Score
     ran = [stage.id for stage in plan.stages if stage.kind == "execute" and row.generate in stage.inputs.values()]
     found = [lookup(stage) for stage in (row.generate, *ran, row.score) if stage]
     failed: list[Outcome] = [stage.record.outcome for stage in found if stage is not None and stage.record.outcome is not Outcome.OK]
-    failed += [ended[row.score]] if row.of.split == "val" and row.score in ended else []  # of its training
+    if row.of.split == "val":  # the outcome of its training
+        failed += [ended[row.score]] if row.score in ended else _of_training(plan, row, lookup)
     if row.generate and failed:
         cell = CellKey(row.base, row.arm, row.sequence, row.seed, _chosen_point(row, lookup))
         for metric in (name for name, scorer in scorers.items() if scorer.needs == "outputs"):
             yield ItemScores(cell, row.phase, row.of.task, row.of.split, metric, Items((), ()), None, row.of.routing, failed[0])
+
+
+def _of_training(plan: Plan, row: PlannedOutputs, lookup: Lookup) -> list[Outcome]:
+    """How the training whose model was to be asked has failed, as it may not fail again: out of time, say."""
+    asked = [stage.inputs["model"] for stage in plan.stages if stage.id == row.generate and "model" in stage.inputs]
+    found = [lookup(train) for train in asked if isinstance(train, str)]
+    return [one.record.outcome for one in found if one is not None and one.record.outcome is not Outcome.OK]
 
 
 def _written(plan: Plan, row: PlannedOutputs, scorers: Mapping[str, Mapping[str, Scorer]],

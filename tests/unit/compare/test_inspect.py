@@ -78,7 +78,7 @@ def test_messages(suffix: str, tmp_path: Path) -> None:
     (row,) = task.load().rows
     segments = task.render(row)
     assert [(part.loss, part.cuttable, part.exchange) for part in segments] == [
-        (False, True, 0), (False, True, 1), (False, True, 1), (False, False, 0), (True, False, 0)]
+        (False, False, 0), (False, True, 1), (False, True, 1), (False, False, 0), (True, False, 0)]
     assert [part.text for part in segments] == ["System: Be brief.\n\n", "User: Hello\n\n", "Assistant:\nHi\n\n",
                                                 "User: Bye?\n\nAssistant:\n", "Bye."]
     assert task.texts(row)["input"] == "".join(part.text for part in segments[:-1])

@@ -207,7 +207,14 @@ def test_text_from_outside_that_is_learned() -> None:
     def made(**outside: Any) -> Study:
         return study([arm("a")], tasks=[{"name": "new", "task": text}, {"name": "old", "role": "outside", "task": text, **outside}])
 
+    def asked(task: str) -> Study:
+        contrast = {"left": "a", "right": "base", "task": task}
+        return made().model_copy(update={"hypotheses": study([arm("a")], tasks=[
+            {"name": name, "task": text} for name in ("new", "old")], hypotheses=[
+                {"name": "H1", "statement": "s", "contrast": contrast}]).hypotheses})
+
     finding = ("learned-as-outside", "note")
+    assert finding in found(asked("new")) and finding not in found(asked("old"))  # there for its score
     assert found(made()) == {finding} == found(made(num_test=300))
     assert found(made(task={**text, "path": "b.txt"})) == set()
     assert finding not in found(made(flaws={"test_rows_from_training": True}))

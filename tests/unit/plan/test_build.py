@@ -173,6 +173,7 @@ def test_the_second_phase_waits_for_a_selection(content: dict[str, Any], tmp_pat
       "hypotheses": []}, "c_atn"),
     ({"tasks": [{"name": "p", "task": "pydoc-summary", "max_new_tokens": 32}],
       "controls": None, "hypotheses": []}, "max_new_tokens is 32, which leaves no room for a prompt in 32 tokens"),
+    ({"evaluation": {"splits": ["test"]}}, "evaluation.splits leaves out 'val', whose losses choose among the learning rates of"),
     ({"bases": ["tiny-gpd"]}, "tiny-gp"),
     ({"bases": [{"name": "x", "source": "./nothing"}]}, "no folder"),
 ])

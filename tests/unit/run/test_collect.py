@@ -51,6 +51,20 @@ def test_a_floor_has_no_model_that_could_fail() -> None:
     assert failed(outputs(generate=None), score=Outcome.FAILED) == []
 
 
+@pytest.mark.parametrize("outcome", [Outcome.TIMEOUT, Outcome.FAILED])
+def test_validation_outputs_of_a_training_that_may_yet_succeed_have_its_outcome_too(outcome: Outcome) -> None:
+    """As losses have it: else the analysis would choose without the seed, and another rate than the stage that chooses."""
+    asked = SimpleNamespace(id="answer", kind="generate", inputs={"model": "trained", "data": "data"})
+    plan: Any = SimpleNamespace(stages=[*STAGES, asked])
+    row = replace(outputs(), of=PredictionOf("code", "val"), select=None, points={"": Point(learning_rate=0.1)})
+    records = {"trained": SimpleNamespace(record=SimpleNamespace(outcome=outcome, values={}))}
+    lookup: Any = records.get
+    [found] = _failed_outputs(plan, row, SCORERS, lookup, {})
+    assert (found.metric, found.split, found.outcome) == ("chrf", "val", outcome)
+    records["trained"].record.outcome = Outcome.OK
+    assert list(_failed_outputs(plan, row, SCORERS, lookup, {})) == []
+
+
 def test_validation_outputs_of_a_training_that_failed_have_its_outcome() -> None:
     """Else the rate would seem not to have been tried, and no other could be chosen before it."""
     plan: Any = SimpleNamespace(stages=STAGES)

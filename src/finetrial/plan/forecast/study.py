@@ -86,7 +86,7 @@ def forecast_study(study: Study, plan: Plan, *, recorded: Mapping[str, StageInpu
                       available_bytes, on_gpu)
                  for name, base in bases.items() for run in arm_runs(study) if run.role == "arm")
     generates, probes = any(row.generate for row in plan.outputs), bool(plan.probes)
-    return Resources(arms, _prediction(sizes, memory.prediction, on_gpu), _generation(sizes, on_gpu) if generates else None, generates,
+    return Resources(arms, _prediction(sizes, memory.prediction, on_gpu), _generation(sizes, plan, on_gpu) if generates else None, generates,
                      _disk(sizes, plan, recorded), forecast_time(sizes, plan, recorded, rate), device, available_bytes,
                      _assumed(sizes), processes, split, _prediction(sizes, memory.probe, on_gpu) if probes else None, probes)
 
@@ -131,16 +131,18 @@ def _prediction(sizes: Sizes, needed: Callable[..., Need], on_gpu: bool) -> Need
     return max(found, key=lambda need: need.peak)
 
 
-def _generation(sizes: Sizes, on_gpu: bool) -> Need | None:
-    """Of the largest base and the task that needs most. On a GPU copies in bf16 take only what is free."""
+def _generation(sizes: Sizes, plan: Plan, on_gpu: bool) -> Need | None:
+    """Of the largest base and the task, with its largest split that is answered, that needs most. On a GPU copies in bf16 take only what is free."""
     found, copies = [], sizes.study.evaluation.precision != "fp32" and not on_gpu
+    answered = {(row.of.task, row.of.split) for row in plan.outputs if row.generate}
+    rows = {task: max(sizes.study.task(task).num_scored(split) or 0 for other, split in answered if other == task) for task, _ in answered}
     for shapes in sizes.shapes.values():
         if shapes is None:
             return None
         for use in sizes.study.tasks:
-            if specs.output_metrics(use) and use.evaluate:
+            if use.name in rows:
                 prompt = prompt_tokens(sizes.study, use, shapes)
-                found.append(memory.generation(shapes, use.num_test * use.num_samples * use.num_beams, prompt, use.max_new_tokens,
+                found.append(memory.generation(shapes, rows[use.name] * use.num_samples * use.num_beams, prompt, use.max_new_tokens,
                                                sampled=use.sampling is not None, beams=use.num_beams, copies=copies))
     return max(found, key=lambda need: need.peak, default=None)
 

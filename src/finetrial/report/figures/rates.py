@@ -14,7 +14,7 @@ from finetrial.records.results import NATS_PER_TOKEN
 from finetrial.report.arms import ArmMark
 from finetrial.report.facts import Facts, Path
 from finetrial.report.figures.theme import Figure, Panel, Rows, of_kind, panel, span, title
-from finetrial.report.quantities import metric_on
+from finetrial.report.quantities import metric_name, metric_on
 from finetrial.spec.slots import joined_tasks
 
 VALIDATION, TEST = "validation", "test"
@@ -117,5 +117,6 @@ def _alt(facts: Facts, arms: tuple[ArmMark, ...]) -> str:
                 kind = TEST if any(row["kind"] == TEST for row in rows) else VALIDATION
                 means = [f"{numbers.plain(row['value'])} at {row['at']}" for row in rows if row["kind"] == kind]
                 place = [facts.path_label(path), path.tasks[phase - 1] if path.last_phase > 1 else "", arm.label]
-                texts += [f"{', '.join(filter(None, place))}: {', '.join(means)}"] if means else []
+                what = f"{kind} {metric_name(facts.study.selection_metric(path.tasks[phase - 1]))}"
+                texts += [f"{', '.join(filter(None, place))}: {what} {', '.join(means)}"] if means else []
     return f"Line charts of the score by learning rate. {'; '.join(texts)}."
